@@ -1,0 +1,185 @@
+"""Random numbers as a function, not a state.
+
+Every random decision in nearfar is a hash of *what* is decided: (seed, purpose, step) name a
+stream, (position, attempt) a number in it. There is no generator to pass around, so a run draws
+the same numbers whatever the number of threads, the engine, or the point at which it was resumed.
+
+The hash is the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014; the constants are
+Stafford's "Mix13"), applied once for each coordinate. It is 64-bit integer arithmetic modulo 2^64
+and nothing else, so numba, numpy and torch agree on every bit.
+
+Functions ending in ``_at`` are scalar kernels; the others take and give numpy arrays.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.jit import kernel
+
+UInt64 = npt.NDArray[np.uint64]
+Float64 = npt.NDArray[np.float64]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio: consecutive counters become far apart."""
+_MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
+_ATTEMPT = np.uint64(0xD1342543DE82EF95)
+_UNIT = 2.0**-53
+_ROUNDS = 8
+
+
+class Purpose(IntEnum):
+    """What a random number is for. Two purposes never share a stream."""
+
+    ORDER = 1
+    """The order in which an epoch visits the interactions."""
+    NEGATIVE = 2
+    """The negatives of a pair."""
+    CANDIDATE = 3
+    """Stage 1 of 2-stage sampling: the candidates of a batch."""
+    CHOICE = 4
+    """Stage 2 of 2-stage sampling: a pair's negatives among the candidates."""
+    INITIAL = 5
+    """The tables before the first step."""
+    SPLIT = 6
+    """Cutting interactions into training, validation and test parts."""
+    RANDOM_SCORE = 7
+    """The random recommender."""
+    BOOTSTRAP = 8
+    """Resampling users for a confidence interval."""
+
+
+def _mix(z):  # type: ignore[no-untyped-def]  # a uint64 scalar inside kernels, an array outside
+    z = (z ^ (z >> np.uint64(30))) * _MULTIPLY_1
+    z = (z ^ (z >> np.uint64(27))) * _MULTIPLY_2
+    return z ^ (z >> np.uint64(31))
+
+
+mix_at = kernel(_mix)
+
+
+def stream(seed: int, purpose: Purpose, step: int = 0) -> np.uint64:
+    """Name the stream of `purpose` at `step`.
+
+    Parameters
+    ----------
+    seed : int
+        Any integer; taken modulo 2^64.
+    purpose : Purpose
+        What the numbers are for.
+    step : int
+        The training step, epoch or other coarse counter.
+
+    Returns
+    -------
+    uint64
+        The key to pass to `bits`, `uniform` and the kernels.
+    """
+    key = np.zeros(1, np.uint64)
+    for part in (seed, int(purpose), step):
+        key = _mix(key + GOLDEN + np.uint64(part % 2**64))
+    return np.uint64(key[0])
+
+
+@kernel
+def stream_at(base: np.uint64, step: int) -> np.uint64:
+    """`stream` inside kernels: the stream at `step`, given ``stream_base(seed, purpose)``."""
+    return mix_at(base + GOLDEN + np.uint64(step))
+
+
+def stream_base(seed: int, purpose: Purpose) -> np.uint64:
+    """Hash everything of `stream` but the step; ``stream_at(base, step)`` completes it."""
+    key = np.zeros(1, np.uint64)
+    for part in (seed, int(purpose)):
+        key = _mix(key + GOLDEN + np.uint64(part % 2**64))
+    return np.uint64(key[0])
+
+
+@kernel
+def bits_at(key: np.uint64, position: int, attempt: int) -> np.uint64:
+    """64 random bits for (position, attempt) of the stream `key`."""
+    z = mix_at(key + GOLDEN * (np.uint64(position) + np.uint64(1)))
+    return mix_at(z + _ATTEMPT * (np.uint64(attempt) + np.uint64(1)))
+
+
+@kernel
+def uniform_at(key: np.uint64, position: int, attempt: int) -> float:
+    """Give a float64 in [0, 1), a multiple of 2^-53."""
+    return np.float64(bits_at(key, position, attempt) >> np.uint64(11)) * _UNIT
+
+
+def bits(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0) -> UInt64:
+    """Draw 64 random bits for each (position, attempt) of the stream `key`.
+
+    Parameters
+    ----------
+    key : uint64
+        From `stream`.
+    position, attempt : array_like of non-negative int
+        Broadcast against each other.
+
+    Returns
+    -------
+    uint64 array
+    """
+    at = np.atleast_1d(np.asarray(position)).astype(np.uint64)
+    tried = np.atleast_1d(np.asarray(attempt)).astype(np.uint64)
+    z = _mix(key + GOLDEN * (at + np.uint64(1)))
+    drawn: UInt64 = _mix(z + _ATTEMPT * (tried + np.uint64(1)))
+    return drawn
+
+
+def uniform(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0) -> Float64:
+    """Draw a float64 in [0, 1) for each (position, attempt); the top 53 of its bits."""
+    return (bits(key, position, attempt) >> np.uint64(11)).astype(np.float64) * _UNIT
+
+
+def normal(key: np.uint64, position: npt.ArrayLike) -> Float64:
+    """Draw a standard Gaussian for each position, by Box and Muller's transform."""
+    radius = np.sqrt(-2.0 * np.log1p(-uniform(key, position, 0)))
+    gaussian: Float64 = radius * np.cos(2.0 * np.pi * uniform(key, position, 1))
+    return gaussian
+
+
+@kernel
+def permuted_at(key: np.uint64, index: int, n: int) -> int:
+    """Where position `index` of 0..n-1 goes under the random permutation named by `key`.
+
+    A Feistel network permutes the b-bit numbers, 2^(b-1) < n <= 2^b; results outside 0..n-1 are
+    sent through it again until one falls inside (fewer than two rounds on average), which keeps it
+    a bijection. So an epoch's order needs no array and no state (Black & Rogaway, CT-RSA 2002).
+    """
+    b = 1
+    while (1 << b) < n:
+        b += 1
+    low = np.uint64((b + 1) // 2)
+    low_mask = (np.uint64(1) << low) - np.uint64(1)
+    high_mask = (np.uint64(1) << np.uint64(b // 2)) - np.uint64(1)
+    x = np.uint64(index)
+    while True:
+        left, right = x >> low, x & low_mask
+        for r in range(_ROUNDS):
+            if r % 2 == 0:
+                left ^= bits_at(key, right, r) & high_mask
+            else:
+                right ^= bits_at(key, left, r) & low_mask
+        x = (left << low) | right
+        if x < np.uint64(n):
+            return np.int64(x)
+
+
+@kernel
+def _permutation(key: np.uint64, n: int, out: npt.NDArray[np.int64]) -> None:
+    for index in range(out.shape[0]):
+        out[index] = permuted_at(key, index, n)
+
+
+def permutation(key: np.uint64, n: int) -> npt.NDArray[np.int64]:
+    """Give the whole permutation of 0..n-1 that `permuted_at` computes entry by entry."""
+    out = np.empty(n, np.int64)
+    _permutation(key, n, out)
+    return out

@@ -1,0 +1,319 @@
+"""Folders on disk: tables of numbers and frames with a manifest, written atomically, never pickle.
+
+A folder holds payload files, safetensors for arrays and Parquet for frames, whose names contain the
+beginning of their SHA-256, and the manifest ``nearfar.json`` that lists them. Payload is written
+first, each file under a temporary name, synchronised and renamed; the manifest comes last and by
+one rename, and that is the moment the new content counts. So a reader, or whoever comes after a
+crash, finds the old content or the new one, whole. What is no longer listed is removed afterwards.
+
+One process at a time may write a folder; any number may read it meanwhile.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_arrays
+from safetensors.numpy import save as format_arrays
+
+import nearfar
+from nearfar.errors import StoreError
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+FORMAT: Final = 1
+"""Version of the layout this code writes, and the newest it reads."""
+MANIFEST: Final = "nearfar.json"
+_TEMPORARY: Final = re.compile(r"\.nearfar-[0-9a-f]{32}\.tmp")
+_PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet)")
+_ENTRY: Final = re.compile(r"[a-z][a-z0-9_]*")
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What was in a folder."""
+
+    meta: dict[str, Any]
+    """The JSON part; tuples have come back as lists."""
+    arrays: dict[str, Arrays]
+    """For each safetensors file its arrays, by name."""
+    frames: dict[str, pl.DataFrame]
+    """The Parquet files."""
+
+
+def save_folder(
+    path: str | PathLike[str],
+    *,
+    kind: str,
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]] = _NOTHING,
+    frames: Mapping[str, pl.DataFrame] = _NOTHING,
+) -> None:
+    """Write a folder so that it holds the old content or the new one at every moment.
+
+    Parameters
+    ----------
+    path : path
+        The folder: new, empty, or one of the same kind, which is replaced.
+    kind : str
+        What it is, such as "model"; `load_folder` asks for it.
+    meta : mapping
+        Anything JSON can say.
+    arrays : mapping of mappings of arrays
+        Each entry becomes one safetensors file. Names are lower-case words: letters, digits, ``_``.
+    frames : mapping of DataFrames
+        Each entry becomes one Parquet file. Names differ from those of `arrays`.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, the content has no form on disk, or writing fails; then
+        the folder is as it was.
+    """
+    folder = Path(path)
+    payload = _payload(arrays, frames)
+    old = _replaceable(folder, kind)
+    files = {
+        entry: {"file": _payload_name(entry, suffix, data), **_stamp(data)}
+        for entry, (suffix, data) in payload.items()
+    }
+    manifest = {"kind": kind, "format": FORMAT, "nearfar": nearfar.__version__,
+                "files": files, "meta": meta}  # fmt: skip
+    text = _json(manifest)
+    new = {str(listed["file"]) for listed in files.values()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry, (_, data) in payload.items():
+            _write(folder / str(files[entry]["file"]), data)
+        _sync_folder(folder)
+        _write(folder / MANIFEST, text)
+        _sync_folder(folder)
+    except BaseException as error:
+        _sweep(folder, keep=old if _listed(folder) != new else new)
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"Writing {str(folder)!r} failed: {error}. It is as it was before; check the space "
+                "and the rights there."
+            ) from error
+        raise
+    _sweep(folder, keep=new)
+
+
+def load_folder(path: str | PathLike[str], *, kind: str) -> Folder:
+    """Read a folder that `save_folder` wrote, and verify it.
+
+    Parameters
+    ----------
+    path : path
+        The folder.
+    kind : str
+        What it must be.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, of another kind or a newer format, or a file is missing or not as it was
+        written; names the file and the remedy.
+    """
+    folder = Path(path)
+    manifest = _manifest(folder, kind)
+    while True:
+        try:
+            return _contents(folder, manifest)
+        except StoreError:
+            # A writer may have replaced the content between the manifest and its files.
+            newer = _manifest(folder, kind)
+            if newer == manifest:
+                raise
+            manifest = newer
+
+
+def _payload(
+    arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]], frames: Mapping[str, pl.DataFrame]
+) -> dict[str, tuple[str, bytes]]:
+    twice = set(arrays) & set(frames)
+    wrong = [name for name in (*arrays, *frames) if not _ENTRY.fullmatch(name)]
+    if twice or wrong:
+        raise StoreError(f"Names of entries must be lower-case words, each used once; got "
+                         f"{sorted(twice) + wrong}.")  # fmt: skip
+    made: dict[str, tuple[str, bytes]] = {}
+    for name, tables in arrays.items():
+        # safetensors writes the memory of an array as it lies, so it has to lie in C order.
+        ordered = {key: np.asarray(table, order="C") for key, table in tables.items()}
+        try:
+            made[name] = ("safetensors", format_arrays(ordered))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise StoreError(f"The arrays of {name!r} cannot be saved: {error}.") from error
+    for name, frame in frames.items():
+        buffer = io.BytesIO()
+        try:
+            frame.write_parquet(buffer)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise StoreError(f"The frame {name!r} cannot be saved: {error}.") from error
+        made[name] = ("parquet", buffer.getvalue())
+    return made
+
+
+def _payload_name(entry: str, suffix: str, data: bytes) -> str:
+    return f"{entry}-{sha256(data).hexdigest()[:12]}.{suffix}"
+
+
+def _stamp(data: bytes) -> dict[str, str | int]:
+    return {"size": len(data), "sha256": sha256(data).hexdigest()}
+
+
+def _json(manifest: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"`meta` must be what JSON can say: {error}.") from error
+    return text.encode()
+
+
+def _replaceable(folder: Path, kind: str) -> set[str]:
+    """Check that `folder` may be written; give the payload files its manifest lists."""
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{str(folder)!r} is a file; give the path of a folder.")
+    if not folder.is_dir():
+        return set()
+    strange = [p.name for p in folder.iterdir() if not _is_ours(p.name)]
+    if (folder / MANIFEST).exists():
+        found = _parsed(folder).get("kind")
+        if found != kind:
+            raise StoreError(
+                f"{str(folder)!r} holds a nearfar {found}, not a {kind}; choose another folder or "
+                "remove it first."
+            )
+    elif strange:
+        raise StoreError(
+            f"{str(folder)!r} is not empty and not a nearfar folder (it has {strange[0]!r}); "
+            "choose another folder."
+        )
+    return _listed(folder)
+
+
+def _is_ours(name: str) -> bool:
+    return bool(name == MANIFEST or _TEMPORARY.fullmatch(name) or _PAYLOAD.fullmatch(name))
+
+
+def _listed(folder: Path) -> set[str]:
+    try:
+        return {str(listed["file"]) for listed in _parsed(folder)["files"].values()}
+    except (StoreError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def _write(target: Path, data: bytes) -> None:
+    temporary = target.with_name(f".nearfar-{uuid.uuid4().hex}.tmp")
+    with temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no way to synchronise a folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path, keep: Iterable[str]) -> None:
+    """Remove our files that are not in use. A file that resists is left for the next time."""
+    kept = {MANIFEST, *keep}
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.name not in kept and _is_ours(file.name):
+            try:
+                file.unlink()
+            except OSError:
+                continue
+
+
+def _parsed(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    if not file.is_file():
+        what = "has no nearfar.json" if folder.is_dir() else "does not exist"
+        raise StoreError(f"{str(folder)!r} {what}; give a folder that nearfar has saved.")
+    try:
+        manifest = json.loads(file.read_bytes())
+        if not isinstance(manifest, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{str(file)!r} is damaged ({error}); save it again.") from error
+    return manifest
+
+
+def _manifest(folder: Path, kind: str) -> dict[str, Any]:
+    manifest = _parsed(folder)
+    file, version, found = str(folder / MANIFEST), manifest.get("format"), manifest.get("kind")
+    if not isinstance(version, int):
+        raise StoreError(f"{file!r} names no format version; it is not a nearfar manifest.")
+    if version > FORMAT:
+        raise StoreError(
+            f"{file!r} has format {version}, written by nearfar {manifest.get('nearfar')}; this "
+            f"nearfar {nearfar.__version__} reads up to format {FORMAT}. Upgrade nearfar."
+        )
+    if found != kind:
+        raise StoreError(f"{str(folder)!r} holds a nearfar {found}, not a {kind}.")
+    return manifest
+
+
+def _contents(folder: Path, manifest: Mapping[str, Any]) -> Folder:
+    arrays: dict[str, Arrays] = {}
+    frames: dict[str, pl.DataFrame] = {}
+    try:
+        listed = [(name, dict(entry)) for name, entry in manifest["files"].items()]
+        meta = dict(manifest["meta"])
+        for name, entry in listed:
+            data = _verified(folder, entry["file"], entry["size"], entry["sha256"])
+            if entry["file"].endswith(".safetensors"):
+                arrays[name] = parse_arrays(data)
+            else:
+                frames[name] = pl.read_parquet(io.BytesIO(data))
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise StoreError(
+            f"{str(folder / MANIFEST)!r} is damaged ({error!r}); save the folder again."
+        ) from error
+    return Folder(meta, arrays, frames)
+
+
+def _verified(folder: Path, name: Any, size: Any, digest: Any) -> bytes:
+    if not isinstance(name, str) or not _PAYLOAD.fullmatch(name):
+        raise StoreError(
+            f"{str(folder / MANIFEST)!r} lists {name!r}, which is not a plain name of a nearfar "
+            "file; it was not written by nearfar."
+        )
+    file = folder / name
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"{str(file)!r} cannot be read ({error.strerror}); restore it or save the folder again."
+        ) from error
+    if len(data) != size:
+        raise StoreError(f"{str(file)!r} must have {size} bytes; it has {len(data)}. It was cut "
+                         "off or changed: restore it or save the folder again.")  # fmt: skip
+    if sha256(data).hexdigest() != digest:
+        raise StoreError(f"{str(file)!r} is not as it was written (its SHA-256 differs): "
+                         "restore it or save the folder again.")  # fmt: skip
+    return data

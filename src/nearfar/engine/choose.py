@@ -1,0 +1,182 @@
+"""The second stage of 2-stage sampling: each pair's negatives among the batch's candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.counter import uniform_at
+from nearfar.engine.plan import Int32, Int64, Positives, find, find_or_add
+from nearfar.geometry import GAP_FLOOR
+from nearfar.jit import fast_kernel, kernel
+
+Float32 = npt.NDArray[np.float32]
+
+PIECE = 64
+"""Weights are summed in pieces of this many, and a draw looks for its piece first."""
+EXCLUDED = np.float32(-2.0)
+"""Stands in for the product with a candidate that is a positive of the user."""
+
+
+@kernel
+def hash_candidates(candidates: Int32, n: int, keys: Int64, heads: Int32, following: Int32) -> None:
+    """Make a map from an item to a place among the candidates, and from there to its other places.
+
+    An item has several places only where candidates are drawn with replacement.
+    """
+    keys[:] = -1
+    for c in range(n):
+        following[c] = -1
+        head = find_or_add(keys, heads, candidates[c], c)
+        if head != c:
+            following[c] = following[head]
+            following[head] = c
+
+
+@kernel
+def exclude_positives(
+    s: Float32, r: int, user: int, positives: Positives, keys: Int64, heads: Int32, following: Int32
+) -> int:
+    """Mark the candidates in row r of `s` that the user has; gives how many they are."""
+    n_excluded = 0
+    for at in range(positives.indptr[user], positives.indptr[user + 1]):
+        place = find(keys, positives.items[at])
+        if keys[place] >= 0:
+            c = np.int64(heads[place])
+            while c >= 0:
+                s[r, c] = EXCLUDED
+                n_excluded += 1
+                c = np.int64(following[c])
+    return n_excluded
+
+
+@fast_kernel
+def weigh(s: Float32, r: int, n: int, dim: int, weight: Float32, power: Float32) -> None:
+    """`nearfar.geometry.stage_two_weight` of row r: `weight` for its n candidates.
+
+    (top / gap)^((d-3)/2) by repeated squaring and one square root: no logarithm, no exponential.
+    """
+    one, zero = np.float32(1.0), np.float32(0.0)
+    top = np.float32(4.0)
+    for c in range(n):
+        x = s[r, c]
+        gap = max((one - x) * (one + x), np.float32(GAP_FLOOR))
+        power[c] = gap
+        top = min(top, gap if x >= zero else np.float32(4.0))
+    for c in range(n):
+        power[c] = top / power[c] if s[r, c] >= zero else one
+        weight[c] = one
+    half_steps = dim - 3
+    if half_steps < 0:
+        for c in range(n):
+            weight[c] = one / np.sqrt(power[c])
+    elif half_steps % 2 == 1:
+        for c in range(n):
+            weight[c] = np.sqrt(power[c])
+    exponent = max(half_steps, 0) // 2
+    while exponent > 0:
+        if exponent % 2 == 1:
+            for c in range(n):
+                weight[c] *= power[c]
+        exponent //= 2
+        if exponent > 0:
+            for c in range(n):
+                power[c] *= power[c]
+    for c in range(n):
+        weight[c] = weight[c] if s[r, c] >= zero else zero
+
+
+@kernel
+def weigh_uniformly(s: Float32, r: int, n: int, weight: Float32) -> None:
+    """Weight 1 for every candidate of row r that is not excluded."""
+    for c in range(n):
+        weight[c] = np.float32(1.0) if s[r, c] > EXCLUDED else np.float32(0.0)
+
+
+@kernel
+def overflows(s: Float32, r: int, n: int, threshold: float) -> bool:
+    """Whether the released script's weight of any candidate of row r would be infinite."""
+    for c in range(n):
+        x = np.float64(s[r, c])
+        if 1.0 - min(x * x, 1.0) + 1e-8 < threshold:
+            return True
+    return False
+
+
+@fast_kernel
+def sum_pieces(weight: Float32, n: int, pieces: Float32) -> None:
+    """Sum `weight` in pieces of PIECE."""
+    for p in range((n + PIECE - 1) // PIECE):
+        total = np.float32(0.0)
+        for c in range(p * PIECE, min(n, (p + 1) * PIECE)):
+            total += weight[c]
+        pieces[p] = total
+
+
+@kernel
+def draw_weighted(weight: Float32, n: int, pieces: Float32, u: float) -> int:
+    """Draw a place with probability proportional to its weight; -1 if all weights are 0."""
+    n_pieces = (n + PIECE - 1) // PIECE
+    total = 0.0
+    for p in range(n_pieces):
+        total += pieces[p]
+    target = u * total
+    piece, found = -1, -1
+    for p in range(n_pieces):
+        if pieces[p] > 0.0:
+            piece = p
+            if target < pieces[p]:
+                break
+            target -= pieces[p]
+    if piece < 0:
+        return -1
+    for c in range(piece * PIECE, min(n, (piece + 1) * PIECE)):
+        if weight[c] > 0.0:
+            found = c
+            target -= weight[c]
+            if target < 0.0:
+                break
+    return found
+
+
+@kernel
+def choose_negatives(
+    s: Float32,
+    first: int,
+    size: int,
+    n_candidates: int,
+    dim: int,
+    overflow_gap: float,
+    key: np.uint64,
+    positives: Positives,
+    candidates: Int32,
+    entries: Int64,
+    keys: Int64,
+    heads: Int32,
+    following: Int32,
+    scratch: Float32,
+) -> int:
+    """Fill the negatives of pairs first..first+size-1, given their products `s` (size, C).
+
+    `scratch` is (3, C); `overflow_gap` is negative except for the released script's weight.
+    Gives the number of places that stayed empty.
+    """
+    n_users = positives.indptr.shape[0] - 1
+    n_negatives = entries.shape[1] - 2
+    weight, power, pieces = scratch[0], scratch[1], scratch[2]
+    missed = 0
+    for r in range(size):
+        g = first + r
+        uniform = overflow_gap >= 0.0 and overflows(s, r, n_candidates, overflow_gap)
+        exclude_positives(s, r, entries[g, 0], positives, keys, heads, following)
+        if uniform:
+            weigh_uniformly(s, r, n_candidates, weight)
+        else:
+            weigh(s, r, n_candidates, dim, weight, power)
+        sum_pieces(weight, n_candidates, pieces)
+        for k in range(n_negatives):
+            u = uniform_at(key, g * n_negatives + k, 0)
+            c = draw_weighted(weight, n_candidates, pieces, u)
+            entries[g, 2 + k] = n_users + candidates[c] if c >= 0 else -1
+            missed += c < 0
+    return missed

@@ -1,0 +1,410 @@
+"""The arithmetic of a step, on rows that a plan names: gather, contrast, update.
+
+``current`` holds the up-to-date stored rows of the step, one for each unique row; a point is
+``inverse * current`` and the score of two points is
+
+    inverse_a inverse_b (current_a . current_b) - offset_a - offset_b
+
+with offset = (|x|^2 - 1) / 2 off the sphere and 0 on it (`nearfar.geometry`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.engine.plan import N_PAIRS, Int64, Plan
+from nearfar.jit import fast_kernel, kernel
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+SPHERE, BALL, FREE = 0, 1, 2
+USE_SGD, USE_ADAGRAD, USE_ADAM = 0, 1, 2
+
+
+class Recipe(NamedTuple):
+    """The numbers of the options."""
+
+    geometry: int
+    margin: float
+    rank_weight: bool
+    n_items: int
+    spread_out: float
+    decorrelate: float
+    decorrelate_squared: bool
+    optimiser: int
+    learning_rate: float
+    beta1: float
+    beta2: float
+    epsilon: float
+
+
+class Room(NamedTuple):
+    """Room for the numbers of one step: U = batch * W unique rows at most."""
+
+    current: Float32
+    """(U, d) stored rows, up to date."""
+    inverse: Float32
+    """(U,) 1 / length on the sphere, else 1."""
+    offset: Float32
+    """(U,) see the module docstring."""
+    coefficient: Float32
+    """(batch,) 2 w_ij where the pair is violated, else 0."""
+    nearest: Int64
+    """(batch,) which negative is the nearest."""
+    loss: Float64
+    """(batch,) the pair's share of the triplet loss."""
+    products: Float32
+    """(batch, N) v_j.v_k for the spread-out term, 0 for an empty place."""
+    moments: Float64
+    """(batch, 3) sums over the pair's negatives of 1, s and s^2."""
+    extra: Float32
+    """(U, d) gradient of the covariance loss, if there is one."""
+    totals: Float64
+    """(4,) spread-out slope of the mean, slope of s, their loss; the covariance loss."""
+
+
+@kernel
+def drift(recipe: Recipe, table: Float64, t0: int, t: int) -> float:
+    """Learning rate times S(t0, t): how far a row with last update t0 has moved by step t.
+
+    In units of m / (sqrt(v) + eps'); see `nearfar.optimiser`.
+    """
+    if t0 == 0 or t0 == t or recipe.optimiser != USE_ADAM:
+        return 0.0
+    end = table.shape[0] - 1
+    rho = recipe.beta1 / np.sqrt(recipe.beta2)
+    return recipe.learning_rate * (table[min(t0, end)] - rho ** (t - t0) * table[min(t, end)])
+
+
+@kernel
+def drift_epsilon(recipe: Recipe, t0: int) -> float:
+    """eps' = eps sqrt(1 - b2^(t0+1)) / sqrt(b2)."""
+    unbiased = np.sqrt(1.0 - recipe.beta2 ** np.float64(t0 + 1))
+    return recipe.epsilon * unbiased / np.sqrt(recipe.beta2)
+
+
+@fast_kernel
+def gather(
+    at: int,
+    row: int,
+    rows: Float32,
+    last: Int64,
+    t: int,
+    recipe: Recipe,
+    table: Float64,
+    current: Float32,
+    inverse: Float32,
+    offset: Float32,
+) -> None:
+    """Put `row`, as it is after t steps, into place `at`; `rows` stays as it is."""
+    dim = rows.shape[2]
+    one, squares = np.float32(1.0), np.float32(0.0)
+    moved = np.float32(drift(recipe, table, last[row], t))
+    if moved != 0.0:
+        eps = np.float32(drift_epsilon(recipe, last[row]))
+        for k in range(dim):
+            x = rows[row, 0, k] - moved * rows[row, 1, k] / (np.sqrt(rows[row, 2, k]) + eps)
+            current[at, k] = x
+            squares += x * x
+    else:
+        for k in range(dim):
+            x = rows[row, 0, k]
+            current[at, k] = x
+            squares += x * x
+    if recipe.geometry == SPHERE:
+        inverse[at] = one / np.sqrt(squares) if squares > 0.0 else one
+        offset[at] = np.float32(0.0)
+        return
+    if recipe.geometry == BALL and squares > one and moved != 0.0:
+        squares = replay(at, row, rows, last[row], t, recipe, current)
+    inverse[at] = one
+    offset[at] = np.float32(0.5) * (squares - one)
+
+
+@fast_kernel
+def gather_unit(
+    at: int,
+    row: int,
+    rows: Float32,
+    last: Int64,
+    t: int,
+    recipe: Recipe,
+    table: Float64,
+    out: Float32,
+    inverse: Float32,
+    offset: Float32,
+) -> None:
+    """Like `gather`, at length 1 in any geometry."""
+    gather(at, row, rows, last, t, recipe, table, out, inverse, offset)
+    scale = inverse[at]
+    if recipe.geometry != SPHERE:
+        squares = np.float32(2.0) * offset[at] + np.float32(1.0)
+        scale = np.float32(1.0) / np.sqrt(squares) if squares > 0.0 else np.float32(1.0)
+    for k in range(out.shape[1]):
+        out[at, k] *= scale
+
+
+@fast_kernel
+def replay(
+    at: int, row: int, rows: Float32, t0: int, t: int, recipe: Recipe, current: Float32
+) -> float:
+    """Move `row` from step t0 to t one step at a time, clipped to the ball after each.
+
+    Needed only where the straight way of `drift` would end outside: a way that ends inside never
+    left the ball, which is convex. Gives the squared length.
+    """
+    dim = rows.shape[2]
+    for k in range(dim):
+        current[at, k] = rows[row, 0, k]
+    squares, step = np.float32(0.0), t0
+    keep1, keep2 = 1.0, 1.0
+    while step < t and keep1 > 1e-12:
+        step += 1
+        keep1 *= recipe.beta1
+        keep2 *= recipe.beta2
+        unbiased = np.sqrt(1.0 - recipe.beta2 ** np.float64(step))
+        rate = recipe.learning_rate * unbiased / (1.0 - recipe.beta1 ** np.float64(step))
+        rate1, root2 = np.float32(rate * keep1), np.float32(np.sqrt(keep2))
+        eps = np.float32(recipe.epsilon * unbiased)
+        squares = np.float32(0.0)
+        for k in range(dim):
+            x = current[at, k] - rate1 * rows[row, 1, k] / (root2 * np.sqrt(rows[row, 2, k]) + eps)
+            current[at, k] = x
+            squares += x * x
+        squares = clip(current, at, squares)
+    return squares
+
+
+@fast_kernel
+def clip(x: Float32, at: int, squares: float) -> float:
+    """Shorten row `at` of `x`, whose squared length is given, to length 1 if it is longer."""
+    one = np.float32(1.0)
+    if squares <= one:
+        return np.float32(squares)
+    scale = one / np.sqrt(np.float32(squares))
+    for k in range(x.shape[1]):
+        x[at, k] *= scale
+    return one
+
+
+@fast_kernel
+def dot(current: Float32, a: int, b: int) -> float:
+    """Inner product of two rows."""
+    total = np.float32(0.0)
+    for k in range(current.shape[1]):
+        total += current[a, k] * current[b, k]
+    return total
+
+
+@kernel
+def contrast(g: int, plan: Plan, recipe: Recipe, room: Room) -> None:
+    """Compare pair g with its negatives: eq. 1, and the products of eq. 3 if they are wanted."""
+    u, j = plan.slots[g, 0], plan.slots[g, 1]
+    cur, inv, off = room.current, room.inverse, room.offset
+    near = inv[u] * inv[j] * dot(cur, u, j) - off[u] - off[j]
+    margin, two = np.float32(recipe.margin), np.float32(2.0)
+    best, nearest, impostors, found = np.float32(-np.inf), -1, 0, 0
+    for k in range(plan.slots.shape[1] - 2):
+        n = plan.slots[g, 2 + k]
+        if n < 0:
+            continue
+        found += 1
+        far = inv[u] * inv[n] * dot(cur, u, n) - off[u] - off[n]
+        impostors += margin - two * (near - far) > 0.0
+        # written so that a NaN is chosen rather than passed over: it has to reach the loss
+        if nearest < 0 or not far <= best:
+            best, nearest = far, k
+    room.nearest[g] = nearest
+    room.coefficient[g] = np.float32(0.0)
+    room.loss[g] = 0.0
+    inside = margin - two * (near - best)
+    if found > 0 and not inside <= 0.0:
+        weight = 1.0
+        if recipe.rank_weight:
+            weight = np.log(np.float64(recipe.n_items * impostors // found) + 1.0)
+        room.coefficient[g] = np.float32(2.0 * weight)
+        room.loss[g] = weight * inside
+    if recipe.spread_out > 0.0:
+        spread(g, plan, room)
+
+
+@kernel
+def spread(g: int, plan: Plan, room: Room) -> None:
+    """Products of the positive with each negative, and the pair's part of their moments."""
+    j = plan.slots[g, 1]
+    count, first, second = 0.0, 0.0, 0.0
+    for k in range(plan.slots.shape[1] - 2):
+        n = plan.slots[g, 2 + k]
+        s = np.float32(0.0)
+        if n >= 0:
+            s = room.inverse[j] * room.inverse[n] * dot(room.current, j, n)
+            count += 1.0
+            first += s
+            second += np.float64(s) * np.float64(s)
+        room.products[g, k] = s
+    room.moments[g, 0] = count
+    room.moments[g, 1] = first
+    room.moments[g, 2] = second
+
+
+@kernel
+def spread_slopes(plan: Plan, recipe: Recipe, dim: int, room: Room) -> None:
+    """Eq. 3 over the whole batch: its loss, and dL/ds = totals[0] + totals[1] * s."""
+    count, first, second = 0.0, 0.0, 0.0
+    for g in range(plan.size[N_PAIRS]):
+        count += room.moments[g, 0]
+        first += room.moments[g, 1]
+        second += room.moments[g, 2]
+    room.totals[0] = room.totals[1] = room.totals[2] = 0.0
+    if count > 0.0:
+        mean, excess = first / count, second / count - 1.0 / dim
+        room.totals[0] = recipe.spread_out * 2.0 * mean / count
+        if excess > 0.0:
+            room.totals[1] = recipe.spread_out * 2.0 / count
+        room.totals[2] = recipe.spread_out * (mean * mean + max(excess, 0.0))
+
+
+@kernel
+def decorrelate(n: int, recipe: Recipe, room: Room) -> None:
+    """`nearfar.objective.Decorrelate.term` over the n unique points of the step."""
+    dim = room.current.shape[1]
+    centred = np.empty((n, dim), np.float32)
+    for k in range(dim):
+        mean = 0.0
+        for u in range(n):
+            centred[u, k] = room.inverse[u] * room.current[u, k]
+            mean += centred[u, k]
+        mean /= n
+        for u in range(n):
+            centred[u, k] -= np.float32(mean)
+    slope = np.dot(centred.T, centred)
+    whole, diagonal = 0.0, 0.0
+    for a in range(dim):
+        for b in range(dim):
+            slope[a, b] /= np.float32(n)
+            whole += np.float64(slope[a, b]) ** 2
+        diagonal += np.float64(slope[a, a]) ** 2
+    frobenius = np.sqrt(whole)
+    scale = 2.0 if recipe.decorrelate_squared else 1.0 / max(frobenius, 1e-30)
+    for a in range(dim):
+        on_diagonal = np.float64(slope[a, a])
+        for b in range(dim):
+            slope[a, b] *= np.float32(scale)
+        slope[a, a] -= np.float32(2.0 * on_diagonal)
+    weight = recipe.decorrelate / n
+    room.totals[3] = weight * ((whole if recipe.decorrelate_squared else frobenius) - diagonal)
+    room.extra[:n] = np.dot(centred, slope) * np.float32(2.0 * weight / n)
+
+
+@fast_kernel
+def add(total: Float32, factor: float, current: Float32, u: int) -> None:
+    """Add ``factor * current[u]`` to `total`."""
+    f = np.float32(factor)
+    for k in range(total.shape[0]):
+        total[k] += f * current[u, k]
+
+
+@kernel
+def collect(u: int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> bool:
+    """Sum into `total` the gradient of the point u, entry by entry in their order.
+
+    Gives False, and leaves `total` at zero, if nothing flows into it.
+    """
+    width = plan.slots.shape[1]
+    cur, inv = room.current, room.inverse
+    total[:] = np.float32(0.0)
+    touched = False
+    for e in range(plan.start[u], plan.start[u + 1]):
+        g, w = plan.entry[e] // width, plan.entry[e] % width
+        i, j = plan.slots[g, 0], plan.slots[g, 1]
+        c = room.coefficient[g]
+        if c != 0.0:
+            n = plan.slots[g, 2 + room.nearest[g]]
+            if w == 0:  # dL/du = c (v_n - v_j)
+                add(total, c * inv[n], cur, n)
+                add(total, -c * inv[j], cur, j)
+                touched = True
+            elif w == 1:  # dL/dv_j = c (v_j - u)
+                add(total, c * inv[j], cur, j)
+                add(total, -c * inv[i], cur, i)
+                touched = True
+            elif w - 2 == room.nearest[g]:  # dL/dv_n = c (u - v_n)
+                add(total, c * inv[i], cur, i)
+                add(total, -c * inv[n], cur, n)
+                touched = True
+        if recipe.spread_out > 0.0 and w > 0:
+            touched = True
+            if w == 1:
+                for k in range(width - 2):
+                    n = plan.slots[g, 2 + k]
+                    if n >= 0:
+                        slope = room.totals[0] + room.totals[1] * room.products[g, k]
+                        add(total, slope * inv[n], cur, n)
+            else:
+                slope = room.totals[0] + room.totals[1] * room.products[g, w - 2]
+                add(total, slope * inv[j], cur, j)
+    if recipe.decorrelate > 0.0:
+        touched = True
+        add(total, 1.0, room.extra, u)
+    return touched
+
+
+@fast_kernel
+def update(
+    u: int, row: int, rows: Float32, last: Int64, t: int, recipe: Recipe, room: Room, total: Float32
+) -> None:
+    """Apply the gradient `total` of the point u to `row`, as step t + 1."""
+    dim = rows.shape[2]
+    if recipe.geometry == SPHERE:
+        inverse, radial = room.inverse[u], np.float32(0.0)
+        for k in range(dim):
+            radial += total[k] * room.current[u, k]
+        radial *= inverse * inverse
+        for k in range(dim):
+            total[k] = (total[k] - radial * room.current[u, k]) * inverse
+    if recipe.optimiser == USE_ADAM:
+        gap, now = np.float64(t - last[row]), np.float64(t + 1)
+        keep1 = np.float32(recipe.beta1 ** (gap + 1.0))
+        keep2 = np.float32(recipe.beta2 ** (gap + 1.0))
+        new1, new2 = np.float32(1.0 - recipe.beta1), np.float32(1.0 - recipe.beta2)
+        unbiased = np.sqrt(1.0 - recipe.beta2**now)
+        rate = np.float32(recipe.learning_rate * unbiased / (1.0 - recipe.beta1**now))
+        eps = np.float32(recipe.epsilon * unbiased)
+        for k in range(dim):
+            m = keep1 * rows[row, 1, k] + new1 * total[k]
+            v = keep2 * rows[row, 2, k] + new2 * total[k] * total[k]
+            rows[row, 1, k] = m
+            rows[row, 2, k] = v
+            rows[row, 0, k] = room.current[u, k] - rate * m / (np.sqrt(v) + eps)
+    elif recipe.optimiser == USE_ADAGRAD:
+        rate, eps = np.float32(recipe.learning_rate), np.float32(recipe.epsilon)
+        for k in range(dim):
+            a = rows[row, 1, k] + total[k] * total[k]
+            rows[row, 1, k] = a
+            rows[row, 0, k] = room.current[u, k] - rate * total[k] / (np.sqrt(a) + eps)
+    else:
+        rate = np.float32(recipe.learning_rate)
+        for k in range(dim):
+            rows[row, 0, k] = room.current[u, k] - rate * total[k]
+    last[row] = t + 1
+    if recipe.geometry == BALL:
+        squares = np.float32(0.0)
+        for k in range(dim):
+            squares += rows[row, 0, k] * rows[row, 0, k]
+        clip(rows[:, 0], row, squares)
+
+
+@fast_kernel
+def settle(row: int, rows: Float32, last: Int64, t: int, recipe: Recipe, current: Float32) -> None:
+    """Store ``current[0]``, gathered for t steps done, as `row`, and decay its moments (Adam)."""
+    gap = np.float64(t - last[row])
+    keep1, keep2 = np.float32(recipe.beta1**gap), np.float32(recipe.beta2**gap)
+    for k in range(rows.shape[2]):
+        rows[row, 0, k] = current[0, k]
+        rows[row, 1, k] *= keep1
+        rows[row, 2, k] *= keep2
+    last[row] = t

@@ -1,0 +1,486 @@
+"""Training steps on the processor: compiled kernels, float32, any number of threads.
+
+The result does not depend on the number of threads, bit for bit: every row is gathered, collected
+and updated by one thread in a fixed order, every sum over the batch is taken in the order of the
+batch, and what a thread claims decides only who computes, never what. (Another processor or
+another version of the compiler may round differently.)
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.counter import Purpose, stream_at, stream_base
+from nearfar.engine import compute
+from nearfar.engine.choose import choose_negatives, hash_candidates
+from nearfar.engine.compute import Float32, Float64, Recipe, Room
+from nearfar.engine.plan import (
+    DISTINCT,
+    INDEPENDENT,
+    N_MISSED,
+    N_PAIRS,
+    N_UNIQUE,
+    TWO_STAGE,
+    Draws,
+    Int32,
+    Int64,
+    Plan,
+    Positives,
+    index_rows,
+    plan_step,
+    table_size,
+)
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
+from nearfar.engine.team import Team, barrier, claim, interrupt_deferred, make_team
+from nearfar.geometry import released_overflow_gap
+from nearfar.jit import kernel
+from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_table
+from nearfar.sampling import AliasTable, Popularity, TwoStage
+from nearfar.threads import one_blas_thread
+
+_PAIRS_A_BLOCK = 32
+"""Pairs whose products with all candidates are computed in one matrix product."""
+_ROWS_A_CLAIM = 16
+
+
+class Second(NamedTuple):
+    """Room for the second stage of 2-stage sampling; all of length 0 without it."""
+
+    frozen: Float32
+    """(M, d) the initial points of the items, where stage 2 looks at those."""
+    units: Float32
+    """(batch + C, d) unit vectors: of the pairs' positives, then of the candidates."""
+    inverse: Float32
+    offset: Float32
+    """(batch + C,) of the gathered rows."""
+    keys: Int64
+    heads: Int32
+    following: Int32
+    """The map from an item to its places among the candidates."""
+    missed: Int64
+    """(blocks,) places that stayed empty."""
+
+
+@kernel
+def second_stage(
+    thread: int,
+    team: Team,
+    t: int,
+    rows: Float32,
+    last: Int64,
+    positives: Positives,
+    draws: Draws,
+    overflow_gap: float,
+    plan: Plan,
+    recipe: Recipe,
+    table: Float64,
+    second: Second,
+    products: Float32,
+    scratch: Float32,
+) -> None:
+    """Draw the negatives of a step among its candidates, by the vectors of the moment."""
+    n_users = positives.indptr.shape[0] - 1
+    size, n_candidates = plan.size[N_PAIRS], draws.candidates
+    if thread == 0:
+        hash_candidates(plan.candidates, n_candidates, second.keys, second.heads, second.following)
+    while True:
+        begin = claim(team, _ROWS_A_CLAIM)
+        if begin >= size + n_candidates:
+            break
+        for i in range(begin, min(begin + _ROWS_A_CLAIM, size + n_candidates)):
+            if i < size:
+                at, item = i, plan.entries[i, 1] - n_users
+            else:
+                at, item = draws.batch + i - size, np.int64(plan.candidates[i - size])
+            if second.frozen.shape[0] > 0:
+                second.units[at] = second.frozen[item]
+            else:
+                compute.gather_unit(
+                    at, n_users + item, rows, last, t, recipe, table,
+                    second.units, second.inverse, second.offset,
+                )  # fmt: skip
+    barrier(team)
+    n_blocks = (size + _PAIRS_A_BLOCK - 1) // _PAIRS_A_BLOCK
+    key = stream_at(draws.choice, t)
+    while True:
+        block = claim(team, 1)
+        if block >= n_blocks:
+            break
+        begin = block * _PAIRS_A_BLOCK
+        end = min(size, begin + _PAIRS_A_BLOCK)
+        s = products[: end - begin]
+        np.dot(second.units[begin:end], second.units[draws.batch :].T, s)
+        second.missed[block] = choose_negatives(
+            s,
+            begin,
+            end - begin,
+            n_candidates,
+            rows.shape[2],
+            overflow_gap,
+            key,
+            positives,
+            plan.candidates,
+            plan.entries,
+            second.keys,
+            second.heads,
+            second.following,
+            scratch,
+        )
+    barrier(team)
+    if thread == 0:
+        plan.size[N_MISSED] = second.missed[:n_blocks].sum()
+        index_rows(plan)
+    barrier(team)
+
+
+@kernel
+def run_steps(
+    thread: int,
+    team: Team,
+    first: int,
+    count: int,
+    rows: Float32,
+    last: Int64,
+    positives: Positives,
+    proposal: AliasTable,
+    support: Int32,
+    draws: Draws,
+    overflow_gap: float,
+    recipe: Recipe,
+    table: Float64,
+    plans: Plan,
+    room: Room,
+    second: Second,
+    log: Float64,
+) -> None:
+    """Do steps first..first+count-1 together with the other threads of the team.
+
+    `plans` holds as many plans as its first axis is long; that many steps are planned at a time.
+    """
+    total = np.empty(rows.shape[2], np.float32)
+    n_ahead = plans.entries.shape[0]
+    products = np.empty((_PAIRS_A_BLOCK, draws.candidates), np.float32)
+    scratch = np.empty((3, draws.candidates), np.float32)
+    for begin in range(first, first + count, n_ahead):
+        n_planned = min(n_ahead, first + count - begin)
+        while True:
+            p = claim(team, 1)
+            if p >= n_planned:
+                break
+            plan_step(begin + p, positives, proposal, support, draws, one_plan(plans, p))
+        barrier(team)
+        for p in range(n_planned):
+            t = begin + p
+            plan = one_plan(plans, p)
+            if draws.kind == TWO_STAGE:
+                second_stage(
+                    thread, team, t, rows, last, positives, draws, overflow_gap, plan, recipe,
+                    table, second, products, scratch,
+                )  # fmt: skip
+            do_step(thread, team, t, rows, last, plan, recipe, table, room, total, log[t - first])
+
+
+@kernel
+def one_plan(plans: Plan, p: int) -> Plan:
+    """Give the p-th plan."""
+    return Plan(
+        plans.entries[p],
+        plans.slots[p],
+        plans.unique[p],
+        plans.start[p],
+        plans.entry[p],
+        plans.candidates[p],
+        plans.size[p],
+    )
+
+
+@kernel
+def do_step(
+    thread: int,
+    team: Team,
+    t: int,
+    rows: Float32,
+    last: Int64,
+    plan: Plan,
+    recipe: Recipe,
+    table: Float64,
+    room: Room,
+    total: Float32,
+    log: Float64,
+) -> None:
+    """Gather, contrast, update: the planned step t, counted from 0."""
+    n_unique, n_pairs = plan.size[N_UNIQUE], plan.size[N_PAIRS]
+    while True:
+        begin = claim(team, _ROWS_A_CLAIM)
+        if begin >= n_unique:
+            break
+        for u in range(begin, min(begin + _ROWS_A_CLAIM, n_unique)):
+            compute.gather(
+                u, plan.unique[u], rows, last, t, recipe, table,
+                room.current, room.inverse, room.offset,
+            )  # fmt: skip
+    barrier(team)
+    if thread == 0 and recipe.decorrelate > 0.0:
+        compute.decorrelate(n_unique, recipe, room)
+    while True:
+        begin = claim(team, _ROWS_A_CLAIM)
+        if begin >= n_pairs:
+            break
+        for g in range(begin, min(begin + _ROWS_A_CLAIM, n_pairs)):
+            compute.contrast(g, plan, recipe, room)
+    barrier(team)
+    if thread == 0:
+        if recipe.spread_out > 0.0:
+            compute.spread_slopes(plan, recipe, rows.shape[2], room)
+        write_log(plan, room, log)
+    if recipe.spread_out > 0.0:
+        barrier(team)
+    while True:
+        begin = claim(team, _ROWS_A_CLAIM)
+        if begin >= n_unique:
+            break
+        for u in range(begin, min(begin + _ROWS_A_CLAIM, n_unique)):
+            if compute.collect(u, plan, recipe, room, total):
+                compute.update(u, plan.unique[u], rows, last, t, recipe, room, total)
+    barrier(team)
+
+
+@kernel
+def write_log(plan: Plan, room: Room, log: Float64) -> None:
+    """Write the step's entries of LOG_FIELDS, in their order."""
+    loss, violated = 0.0, 0
+    for g in range(plan.size[N_PAIRS]):
+        loss += room.loss[g]
+        violated += room.coefficient[g] != 0.0
+    log[0] = loss
+    log[1] = room.totals[2]
+    log[2] = room.totals[3]
+    log[3] = plan.size[N_PAIRS]
+    log[4] = violated
+    log[5] = plan.size[N_MISSED]
+
+
+@kernel
+def settle_rows(
+    begin: int, end: int, rows: Float32, last: Int64, t: int, recipe: Recipe, table: Float64
+) -> None:
+    """Bring rows begin..end-1 up to date for t steps done, in place."""
+    current = np.empty((1, rows.shape[2]), np.float32)
+    inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
+    for row in range(begin, end):
+        if 0 < last[row] < t:
+            compute.gather(0, row, rows, last, t, recipe, table, current, inverse, offset)
+            compute.settle(row, rows, last, t, recipe, current)
+
+
+@kernel
+def export_rows(
+    begin: int,
+    end: int,
+    rows: Float32,
+    last: Int64,
+    t: int,
+    recipe: Recipe,
+    table: Float64,
+    out: Float32,
+) -> None:
+    """Write the points of rows begin..end-1 as of t steps done."""
+    inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
+    current = np.empty((1, rows.shape[2]), np.float32)
+    for row in range(begin, end):
+        compute.gather(0, row, rows, last, t, recipe, table, current, inverse, offset)
+        for k in range(rows.shape[2]):
+            out[row, k] = inverse[0] * current[0, k]
+
+
+def make_recipe(problem: Problem) -> Recipe:
+    """Put the options into numbers."""
+    options, optimiser = problem.options, problem.options.optimiser
+    kinds: dict[type[Any], int] = {
+        SGD: compute.USE_SGD,
+        Adagrad: compute.USE_ADAGRAD,
+        Adam: compute.USE_ADAM,
+    }
+    geometries = {"sphere": compute.SPHERE, "ball": compute.BALL, "free": compute.FREE}
+    return Recipe(
+        geometry=geometries[options.geometry],
+        margin=float(options.triplet.margin),
+        rank_weight=options.triplet.rank_weight,
+        n_items=problem.n_items,
+        spread_out=float(options.spread_out.weight) if options.spread_out else 0.0,
+        decorrelate=float(options.decorrelate.weight) if options.decorrelate else 0.0,
+        decorrelate_squared=bool(options.decorrelate and options.decorrelate.squared),
+        optimiser=kinds[type(optimiser)],
+        learning_rate=float(optimiser.learning_rate),
+        beta1=float(getattr(optimiser, "beta1", 0.0)),
+        beta2=float(getattr(optimiser, "beta2", 0.0)),
+        epsilon=float(getattr(optimiser, "epsilon", 0.0)),
+    )
+
+
+def make_draws(problem: Problem) -> Draws:
+    """Put the sampler and the streams of the seed into numbers."""
+    sampler, seed = problem.options.sampler, problem.seed
+    kind = INDEPENDENT
+    if isinstance(sampler, TwoStage):
+        kind = TWO_STAGE
+    elif isinstance(sampler, Popularity) and sampler.distinct:
+        kind = DISTINCT
+    return Draws(
+        kind=kind,
+        batch=problem.options.batch,
+        negatives=problem.options.negatives,
+        redraws=int(getattr(sampler, "redraws", 0)),
+        candidates=problem.n_candidates,
+        distinct_candidates=bool(getattr(sampler, "distinct", False)),
+        order=stream_base(seed, Purpose.ORDER),
+        negative=stream_base(seed, Purpose.NEGATIVE),
+        candidate=stream_base(seed, Purpose.CANDIDATE),
+        choice=stream_base(seed, Purpose.CHOICE),
+    )
+
+
+def make_plans(n_ahead: int, batch: int, negatives: int, candidates: int) -> Plan:
+    """Make room for the plans of `n_ahead` steps."""
+    width = 2 + negatives
+    return Plan(
+        entries=np.empty((n_ahead, batch, width), np.int64),
+        slots=np.empty((n_ahead, batch, width), np.int32),
+        unique=np.empty((n_ahead, batch * width), np.int64),
+        start=np.empty((n_ahead, batch * width + 1), np.int32),
+        entry=np.empty((n_ahead, batch * width), np.int32),
+        candidates=np.empty((n_ahead, candidates), np.int32),
+        size=np.zeros((n_ahead, 3), np.int64),
+    )
+
+
+def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -> Room:
+    """Make room for the numbers of a step of `batch` pairs and at most `rows` rows."""
+    return Room(
+        current=np.empty((rows, dim), np.float32),
+        inverse=np.empty(rows, np.float32),
+        offset=np.empty(rows, np.float32),
+        coefficient=np.empty(batch, np.float32),
+        nearest=np.empty(batch, np.int64),
+        loss=np.empty(batch),
+        products=np.empty((batch, negatives), np.float32),
+        moments=np.empty((batch, 3)),
+        extra=np.empty((rows if extra else 0, dim), np.float32),
+        totals=np.zeros(4),
+    )
+
+
+def make_second(problem: Problem) -> Second:
+    """Make room for the second stage, and the initial item points where it looks at those."""
+    options, n = problem.options, problem.n_candidates
+    frozen = np.empty((0, options.dim), np.float32)
+    if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
+        frozen = initial_points(problem.seed, problem.n_rows, options.dim)[problem.n_users :].copy()
+    batch = options.batch if n else 0
+    return Second(
+        frozen=frozen,
+        units=np.empty((batch + n, options.dim), np.float32),
+        inverse=np.empty(batch + n, np.float32),
+        offset=np.empty(batch + n, np.float32),
+        keys=np.empty(table_size(n), np.int64),
+        heads=np.empty(table_size(n), np.int32),
+        following=np.empty(n, np.int32),
+        missed=np.zeros(-(-batch // _PAIRS_A_BLOCK), np.int64),
+    )
+
+
+class CPUEngine:
+    """Training steps on the processor.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : State, optional
+        Where to go on; from the start if None. It is used in place.
+    threads : int
+        How many threads work on a step.
+    """
+
+    def __init__(self, problem: Problem, state: State | None = None, *, threads: int = 1) -> None:
+        self.problem = problem
+        self.state = problem.initial_state() if state is None else state
+        options = problem.options
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
+        self._recipe = make_recipe(problem)
+        self._draws = make_draws(problem)
+        data = problem.interactions
+        self._positives = Positives(data.indptr, data.items, problem.positive_users)
+        optimiser = options.optimiser
+        self._table = (
+            adam_drift_table(optimiser, problem.horizon)
+            if isinstance(optimiser, Adam)
+            else np.zeros(1)
+        )
+        sampler = options.sampler
+        released = isinstance(sampler, TwoStage) and sampler.released_weight
+        self._overflow_gap = released_overflow_gap(options.dim) if released else -1.0
+        entries = options.batch * (2 + options.negatives)
+        n_ahead = min(max(threads, 65_536 // entries), 64)
+        self._plans = make_plans(n_ahead, options.batch, options.negatives, problem.n_candidates)
+        self._room = make_room(
+            entries, options.batch, options.negatives, options.dim,
+            extra=options.decorrelate is not None,
+        )  # fmt: skip
+        self._second = make_second(problem)
+
+    def run(self, count: int) -> StepLog:
+        """Do the next `count` steps; see `Engine.run`."""
+        first, team = self.state.step, make_team(self._threads)
+        log = np.zeros((count, len(LOG_FIELDS)))
+        arguments = (
+            team, first, count, self.state.rows, self.state.last, self._positives,
+            self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
+            self._recipe, self._table, self._plans, self._room, self._second, log,
+        )  # fmt: skip
+        with one_blas_thread():
+            self._together(lambda thread: run_steps(thread, *arguments))
+        self.state.step = first + count
+        return {name: log[:, i] for i, name in enumerate(LOG_FIELDS)}
+
+    def settle(self) -> None:
+        """Bring every row up to date; see `Engine.settle`."""
+        if not self.problem.bring_up_to_date():
+            return
+        state, bounds = self.state, self._shares()
+        self._together(
+            lambda i: settle_rows(
+                bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._recipe,
+                self._table,
+            )
+        )  # fmt: skip
+
+    def points(self) -> npt.NDArray[np.float32]:
+        """Give the points as of now; see `Engine.points`."""
+        state, bounds = self.state, self._shares()
+        dim = self.problem.options.dim
+        out = np.empty((self.problem.n_rows, dim), np.float32)
+        self._together(
+            lambda i: export_rows(
+                bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._recipe,
+                self._table, out,
+            )
+        )  # fmt: skip
+        return out
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown()
+
+    def _shares(self) -> list[int]:
+        return [self.problem.n_rows * i // self._threads for i in range(self._threads + 1)]
+
+    def _together(self, work: Any) -> None:
+        """Run ``work(i)`` for each thread i. They wait for each other, so all of them must start."""
+        with interrupt_deferred():
+            for future in [self._pool.submit(work, i) for i in range(self._threads)]:
+                future.result()

@@ -1,0 +1,171 @@
+"""What every engine is given, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.counter import Purpose, stream, uniform_at
+from nearfar.errors import EmptyDataError, OptionError
+from nearfar.interactions import Interactions
+from nearfar.jit import kernel
+from nearfar.optimiser import Adagrad, Adam
+from nearfar.options import Options
+from nearfar.sampling import AliasTable, Popularity, TwoStage, alias_table, popularity_weight
+
+StepLog = dict[str, npt.NDArray[np.float64]]
+"""One number a step: ``triplet``, ``spread_out``, ``decorrelate`` (losses; the triplet loss is the
+sum over the batch), ``pairs``, ``violated`` (pairs with a negative inside the margin), ``missed``
+(places for a negative that stayed empty)."""
+
+LOG_FIELDS = ("triplet", "spread_out", "decorrelate", "pairs", "violated", "missed")
+
+
+@dataclass
+class State:
+    """The tables of a run, as they are between two steps: all that has to be kept to go on.
+
+    Users and items share one table: rows 0..N-1 are users, rows N..N+M-1 items.
+    """
+
+    rows: npt.NDArray[np.floating[Any]]
+    """(N + M, slots, d): the parameter and the optimiser's moments, side by side."""
+    last: npt.NDArray[np.int64]
+    """(N + M,) the step a row was last brought up to date for; 0 if no step has touched it."""
+    step: int = 0
+    """Steps done."""
+
+    def copy(self) -> State:
+        """Make a copy that shares nothing."""
+        return State(self.rows.copy(), self.last.copy(), self.step)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data, options and seed of a run, and what follows from them."""
+
+    interactions: Interactions
+    options: Options
+    seed: int = 0
+    horizon: int = 1_000_000
+    """The last step that may be taken; only sizes a table."""
+    positive_users: npt.NDArray[np.int32] = field(init=False, repr=False, compare=False)
+    """(n_pairs,) the user of each pair."""
+
+    def __post_init__(self) -> None:
+        if self.interactions.n_pairs == 0:
+            raise EmptyDataError("there are no interactions to train on.")
+        object.__setattr__(self, "positive_users", self.interactions.pair_users())
+        sampler = self.options.sampler
+        if isinstance(sampler, Popularity) and sampler.distinct:
+            needed = self.options.batch * self.options.negatives
+            if needed > self.support.shape[0]:
+                raise OptionError(
+                    f"Popularity(distinct=True) needs batch x negatives = {needed:,} different items"
+                    f" a step, but only {self.support.shape[0]:,} items can be drawn; use a smaller"
+                    f" `batch` or fewer `negatives`, or distinct=False."
+                )
+
+    @property
+    def n_users(self) -> int:
+        """N."""
+        return self.interactions.n_users
+
+    @property
+    def n_items(self) -> int:
+        """M."""
+        return self.interactions.n_items
+
+    @property
+    def n_rows(self) -> int:
+        """N + M."""
+        return self.n_users + self.n_items
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that visit every pair once; the last one may be smaller."""
+        return -(-self.interactions.n_pairs // self.options.batch)
+
+    @cached_property
+    def proposal(self) -> AliasTable:
+        """Eq. 4 for the sampler's beta, or the uniform distribution."""
+        beta = getattr(self.options.sampler, "beta", 0.0)
+        return alias_table(popularity_weight(self.interactions.item_counts, beta))
+
+    @cached_property
+    def support(self) -> npt.NDArray[np.int32]:
+        """The items that the proposal can give, ascending."""
+        return np.flatnonzero(self.proposal.weight > 0).astype(np.int32)
+
+    @property
+    def n_candidates(self) -> int:
+        """The most candidates that stage 1 gives: 0 unless the sampler is `TwoStage`."""
+        sampler = self.options.sampler
+        if not isinstance(sampler, TwoStage):
+            return 0
+        if sampler.distinct:
+            return min(sampler.candidates, self.support.shape[0])
+        return sampler.candidates
+
+    def initial_state(self) -> State:
+        """Gaussian rows of length 1 (float32), moments as the optimiser wants them."""
+        optimiser, dim = self.options.optimiser, self.options.dim
+        rows = np.zeros((self.n_rows, optimiser.n_slots, dim), np.float32)
+        rows[:, 0] = initial_points(self.seed, self.n_rows, dim)
+        if isinstance(optimiser, Adagrad):
+            rows[:, 1] = optimiser.initial
+        return State(rows, np.zeros(self.n_rows, np.int64))
+
+    def bring_up_to_date(self) -> bool:
+        """Whether rows that a step does not touch still move: only under Adam."""
+        return isinstance(self.options.optimiser, Adam)
+
+
+def initial_points(seed: int, n_rows: int, dim: int) -> npt.NDArray[np.float32]:
+    """Directions drawn uniformly from the sphere: normalised Gaussian rows, (n_rows, dim)."""
+    out = np.empty((n_rows, dim), np.float32)
+    _gaussian_directions(stream(seed, Purpose.INITIAL), out)
+    return out
+
+
+@kernel
+def _gaussian_directions(key: np.uint64, out: npt.NDArray[np.float32]) -> None:
+    n_rows, dim = out.shape
+    row = np.empty(dim)
+    for r in range(n_rows):
+        length = 0.0
+        for k in range(dim):
+            at = r * dim + k
+            radius = np.sqrt(-2.0 * np.log1p(-uniform_at(key, at, 0)))
+            row[k] = radius * np.cos(2.0 * np.pi * uniform_at(key, at, 1))
+            length += row[k] * row[k]
+        length = np.sqrt(length)
+        for k in range(dim):
+            out[r, k] = row[k] / length
+
+
+class Engine(Protocol):
+    """A way to compute training steps."""
+
+    problem: Problem
+    state: State
+
+    def run(self, count: int) -> StepLog:
+        """Do the next `count` steps; one entry a step in each array of the log."""
+        ...
+
+    def settle(self) -> None:
+        """Bring every row up to date, as dense Adam would have it after ``state.step`` steps."""
+        ...
+
+    def points(self) -> npt.NDArray[np.float32]:
+        """Give the points (N + M, d) as of now, at length 1 on the sphere; changes nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads."""
+        ...

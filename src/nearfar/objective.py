@@ -1,0 +1,229 @@
+"""What training minimises, each part with its gradient worked out by hand.
+
+The functions here are the specification: they take and give numpy arrays, in whatever floating
+type they are given, and the engines' kernels are tested against them. All gradients are with
+respect to the *points* (unit vectors on the sphere); the way from a point to the stored row is
+`through_normalisation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.errors import OptionError
+from nearfar.geometry import score
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class TripletTerm(NamedTuple):
+    """One pair's share of eq. 1 and its gradient."""
+
+    loss: float
+    violated: bool
+    """Whether the nearest negative lies inside the margin."""
+    user: Floats
+    """(d,) gradient of u_i."""
+    positive: Floats
+    """(d,) gradient of v_j."""
+    negatives: Floats
+    """(n, d) gradients of the v_k: zero but for the nearest."""
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """The hinge on the nearest negative, eq. 1 of the paper.
+
+    ::
+
+        w_ij [ D^2(u_i, v_j) - min_k D^2(u_i, v_k) + margin ]_+
+
+    summed over the batch. In scores (larger is closer) the bracket is
+    margin - 2 (score_ij - max_k score_ik).
+    """
+
+    margin: float = 1.0
+    """alpha, in units of squared distance."""
+    rank_weight: bool = False
+    """CML's w_ij = log(rank + 1), rank = floor(M * impostors / n); 1 otherwise.
+
+    Impostors are the negatives inside the margin, n the pair's negatives, M the number of items.
+    The weight is taken as a constant in the gradient."""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.margin) and self.margin > 0):
+            raise OptionError(f"`margin` must be a positive number; got {self.margin!r}.")
+
+    def term(self, user: Floats, positive: Floats, negatives: Floats, n_items: int) -> TripletTerm:
+        """Loss and gradient of one pair.
+
+        Parameters
+        ----------
+        user, positive : array of shape (d,)
+            u_i and v_j.
+        negatives : array of shape (n, d)
+            The v_k, k in N_ij; n may be 0, which costs nothing. Of equally near negatives the
+            first counts as nearest.
+        n_items : int
+            M, for the rank weight.
+
+        Returns
+        -------
+        TripletTerm
+        """
+        zero = TripletTerm(
+            0.0, False, np.zeros_like(user), np.zeros_like(positive), np.zeros_like(negatives)
+        )
+        if len(negatives) == 0:
+            return zero
+        inside = self.margin - 2.0 * (score(user, positive) - score(user, negatives))
+        nearest = int(np.argmax(inside))
+        hinge = inside[nearest]
+        if not hinge > 0:
+            return zero
+        weight = 1.0
+        if self.rank_weight:
+            rank = n_items * int(np.sum(inside > 0)) // len(negatives)
+            weight = float(np.log(rank + 1.0))
+        gradient = np.zeros_like(negatives)
+        gradient[nearest] = 2.0 * weight * (user - negatives[nearest])
+        return TripletTerm(
+            float(weight * hinge),
+            True,
+            2.0 * weight * (negatives[nearest] - positive),
+            2.0 * weight * (positive - user),
+            gradient,
+        )
+
+
+@dataclass(frozen=True)
+class SpreadOut:
+    """Global orthogonal regularisation, eq. 3 of the paper.
+
+    ::
+
+        weight * { (1/Q sum s_jk)^2 + [ 1/Q sum s_jk^2 - 1/d ]_+ },   s_jk = v_j.v_k
+
+    over the Q pairs of a positive and one of its negatives in the batch: it pulls the first two
+    moments of s towards those of independent uniform unit vectors.
+
+    References
+    ----------
+    Zhang, Yu, Kumar & Chang, ICCV 2017; Tran et al., SIGIR 2019, eq. 3.
+    """
+
+    weight: float = 0.01
+    """lambda_g. The paper: 0.01 with one or two negatives, 0.001 with five."""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.weight) and self.weight > 0):
+            raise OptionError(
+                f"`weight` of SpreadOut must be a positive number; got {self.weight!r}."
+                f" Leave the term out with spread_out=None."
+            )
+
+    def coefficients(self, s: Floats, dim: int) -> tuple[float, Floats]:
+        """Loss and its derivative with respect to each product.
+
+        Parameters
+        ----------
+        s : array of shape (Q,)
+            The products v_j.v_k; Q may be 0.
+        dim : int
+            d.
+
+        Returns
+        -------
+        loss : float
+        derivative : array of shape (Q,)
+            dL/ds: v_j receives the sum of ``derivative * v_k``, and v_k of ``derivative * v_j``.
+        """
+        if len(s) == 0:
+            return 0.0, s
+        mean, excess = s.mean(), (s * s).mean() - 1.0 / dim
+        loss = self.weight * (mean * mean + max(excess, 0.0))
+        derivative = self.weight / len(s) * (2.0 * mean + (2.0 * s if excess > 0 else 0.0 * s))
+        return float(loss), derivative
+
+
+@dataclass(frozen=True)
+class Decorrelate:
+    """CML's covariance loss: off-diagonal covariance is penalised.
+
+    ::
+
+        weight * (||C||_F - ||diag C||_2^2) / n,   C = 1/n sum (x - mean)(x - mean)^T
+
+    over the n distinct users and items of the batch. That is the formula as it is printed; a norm
+    and the square of a norm do not have the same unit, so ``squared`` offers the other reading,
+    ||C||_F^2 - ||diag C||_2^2, which is zero exactly when nothing is correlated.
+
+    References
+    ----------
+    Hsieh et al., WWW 2017, section 3.4.
+    """
+
+    weight: float = 0.1
+    """lambda_c."""
+    squared: bool = False
+    """Take the square of the Frobenius norm."""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.weight) and self.weight > 0):
+            raise OptionError(
+                f"`weight` of Decorrelate must be a positive number; got {self.weight!r}."
+                f" Leave the term out with decorrelate=None."
+            )
+
+    def term(self, points: Floats) -> tuple[float, Floats]:
+        """Loss and gradient over the points of a batch.
+
+        Parameters
+        ----------
+        points : array of shape (n, d)
+
+        Returns
+        -------
+        loss : float
+        gradient : array of shape (n, d)
+            (2/n) X dL/dC with X the centred points; the mean adds nothing, as X sums to zero.
+        """
+        n = len(points)
+        centred = points - points.mean(axis=0)
+        covariance = centred.T @ centred / n
+        diagonal = np.diag(covariance)
+        frobenius = np.sqrt(np.sum(covariance**2))
+        if self.squared:
+            loss = frobenius**2 - np.sum(diagonal**2)
+            slope = 2.0 * (covariance - np.diag(diagonal))
+        else:
+            loss = frobenius - np.sum(diagonal**2)
+            slope = covariance / frobenius if frobenius > 0 else np.zeros_like(covariance)
+            slope = slope - 2.0 * np.diag(diagonal)
+        scale = self.weight / n
+        return float(scale * loss), (2.0 * scale / n) * (centred @ slope)
+
+
+def through_normalisation(gradient: Floats, row: Floats) -> Floats:
+    """Gradient of the stored row, given that of its point x = row / |row|.
+
+    ::
+
+        dL/drow = (g - (g.x) x) / |row|
+
+    Parameters
+    ----------
+    gradient, row : array of shape (..., d)
+
+    Returns
+    -------
+    array of shape (..., d)
+    """
+    length = np.linalg.norm(row, axis=-1, keepdims=True)
+    point = row / length
+    tangent: Floats = (gradient - np.sum(gradient * point, axis=-1, keepdims=True) * point) / length
+    return tangent

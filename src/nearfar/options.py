@@ -1,0 +1,123 @@
+"""The hyper-parameters of a model: what it is, not how a run goes.
+
+`Options` is frozen, checked when it is made, saved with the model, and the source of the command
+line's flags. Parts with parameters of their own are objects: ``sampler=TwoStage(candidates=500)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from nearfar.errors import OptionError
+from nearfar.geometry import GEOMETRIES, Geometry
+from nearfar.objective import Decorrelate, SpreadOut, Triplet
+from nearfar.optimiser import SGD, Adagrad, Adam, Optimiser
+from nearfar.sampling import Popularity, Sampler, TwoStage, Uniform
+
+STRATEGIES: dict[str, tuple[type[Any], ...]] = {
+    "sampler": (Uniform, Popularity, TwoStage),
+    "triplet": (Triplet,),
+    "spread_out": (SpreadOut, type(None)),
+    "decorrelate": (Decorrelate, type(None)),
+    "optimiser": (Adam, Adagrad, SGD),
+}
+"""The closed set each part is chosen from."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a `CML` model is and how it learns."""
+
+    dim: int = 128
+    """d, the dimension of the space; 2 to 4096."""
+    geometry: Geometry = "sphere"
+    """Where the points lie: "sphere", "ball" or "free"; see `nearfar.geometry`."""
+    sampler: Sampler = Uniform()
+    """What draws the negatives; see `nearfar.sampling`."""
+    negatives: int = 5
+    """|N_ij|, negatives drawn for each pair; the nearest of them enters the loss."""
+    batch: int = 256
+    """Pairs in a step."""
+    triplet: Triplet = Triplet()
+    """The loss of a pair and its negatives."""
+    spread_out: SpreadOut | None = None
+    """Spread-out regularisation, or None."""
+    decorrelate: Decorrelate | None = None
+    """CML's covariance loss, or None."""
+    optimiser: Optimiser = Adam()
+    """What turns gradients into steps."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("dim", 2, 4096),
+            ("negatives", 1, 100_000),
+            ("batch", 1, 1_000_000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise OptionError(f"`{name}` must be a whole number; got {value!r}.")
+            if not low <= value <= high:
+                raise OptionError(f"`{name}` must be between {low} and {high}; got {value!r}.")
+            object.__setattr__(self, name, int(value))
+        if self.geometry not in GEOMETRIES:
+            raise OptionError(
+                f"`geometry` must be one of {', '.join(GEOMETRIES)}; got {self.geometry!r}."
+            )
+        for name, kinds in STRATEGIES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                names = " or ".join(
+                    "None" if k is type(None) else f"{k.__name__}(...)" for k in kinds
+                )
+                hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
+                raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` is the inverse.
+
+        Examples
+        --------
+        >>> Options.from_dict(Options(dim=8).to_dict()) == Options(dim=8)
+        True
+        """
+        plain: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if is_dataclass(value) and not isinstance(value, type):
+                value = {"kind": type(value).__name__, **asdict(value)}
+            plain[field.name] = value
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Options:
+        """Make options from what `to_dict` gave.
+
+        Raises
+        ------
+        OptionError
+            For an option or a kind this version does not know, or a value out of its range.
+        """
+        values = dict(plain)
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise OptionError(f"unknown option(s) {', '.join(unknown)}.")
+        for name, kinds in STRATEGIES.items():
+            value = values.get(name)
+            if isinstance(value, Mapping):
+                values[name] = _strategy(name, kinds, dict(value))
+        return cls(**values)
+
+
+def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) -> Any:
+    by_name = {kind.__name__: kind for kind in kinds}
+    kind = value.pop("kind", None)
+    if kind not in by_name:
+        raise OptionError(f"`{name}` must be one of {', '.join(by_name)}; got {kind!r}.")
+    try:
+        return by_name[kind](**value)
+    except TypeError as error:
+        raise OptionError(f"`{name}`: {error}.") from error

@@ -1,0 +1,297 @@
+"""Exact nearest targets: the best k of every row, without holding rows x targets in memory.
+
+A `Scorer` fills one tile of the score matrix at a time (256 users x 2,048 items, 2 MiB, so that it
+stays in a core's own cache), and a compiled scan keeps the best k of every row in a heap. Most of a
+tile is looked at once, 16 scores by one comparison with the worst of the k, so the cost is that of
+the matrix product. Each thread has one tile: memory does not grow with the catalogue.
+
+**Ties.** The larger score comes first, and of equal scores the smaller item row. The rule holds
+everywhere, at the cut too, and for every number of threads.
+
+**Nothing.** A score of -infinity means *never*: it is what a filter writes, and a list that runs
+out of items ends in item -1 with score -infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar import heap
+from nearfar.errors import DataError, OptionError
+from nearfar.threads import checked_threads, run_blocks
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+BLOCK_USERS = 256
+"""Rows of a tile; also the work a thread takes at a time, whatever the number of threads."""
+BLOCK_ITEMS = 2048
+"""Columns of a tile. Wider tiles leave the cache, narrower ones make a slower matrix product."""
+_ROW_STEP = 16
+_SMALL_PRODUCT = 2**21
+
+
+class Scorer(Protocol):
+    """Scores of users for items, one tile at a time; larger is closer.
+
+    A score may not depend on which other rows and items are asked for in the same call. Several
+    threads call `score_block` at once.
+    """
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows that can be asked for."""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items that are scored."""
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Write the score of user ``rows[a]`` and item ``first_item + b`` to ``out[a, b]``.
+
+        Parameters
+        ----------
+        rows : int32 array of shape (n_rows,)
+        first_item : int
+        out : float32 array of shape (n_rows, n_columns)
+            Every entry is to be overwritten.
+        """
+
+
+class Points:
+    """The scorer of a metric model: ``queries[a] . targets[b] + offset[b]``.
+
+    On the unit sphere the product alone orders by distance, ``D^2 = 2 - 2 q.t``. Elsewhere
+    ``D^2 = |q|^2 - 2 (q.t - |t|^2 / 2)``, so the offset is ``-|t|^2 / 2``.
+
+    A score has the same bits however many rows are scored with it: BLAS computes the ragged end
+    of a matrix and small products by other instructions, so rows are padded to avoid both. (Seen
+    to hold exactly with OpenBLAS; another BLAS may still differ in the last bit.)
+
+    Parameters
+    ----------
+    queries : float32 array of shape (n_users, dim)
+    targets : float32 array of shape (n_items, dim)
+    offset : float32 array of shape (n_items,), optional
+
+    Raises
+    ------
+    DataError
+        The shapes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> points = Points(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+    >>> top_k(points, np.array([0, 1]), k=1).items.tolist()
+    [[0], [1]]
+    """
+
+    def __init__(self, queries: Float32, targets: Float32, offset: Float32 | None = None) -> None:
+        if queries.ndim != 2 or targets.ndim != 2 or queries.shape[1] != targets.shape[1]:
+            message = "`queries` and `targets` must be tables of one width; got shapes {} and {}."
+            raise DataError(message.format(queries.shape, targets.shape))
+        if offset is not None and offset.shape != (len(targets),):
+            message = "`offset` must have one entry for each of the {} targets; got shape {}."
+            raise DataError(message.format(len(targets), offset.shape))
+        self.queries = np.ascontiguousarray(queries, np.float32)
+        self.targets = np.ascontiguousarray(targets, np.float32)
+        self.offset = None if offset is None else np.ascontiguousarray(offset, np.float32)
+
+    @property
+    def n_users(self) -> int:
+        """Number of query points."""
+        return len(self.queries)
+
+    @property
+    def n_items(self) -> int:
+        """Number of target points."""
+        return len(self.targets)
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Compute one tile of products; see `Scorer.score_block`."""
+        n_rows, n_columns = out.shape
+        dim = self.queries.shape[1]
+        targets = self.targets[first_item : first_item + n_columns]
+        padded = _padded_rows(n_rows, n_columns * dim)
+        if padded == n_rows:
+            np.matmul(self.queries[rows], targets.T, out=out)
+        else:
+            queries = np.zeros((padded, dim), np.float32)
+            queries[:n_rows] = self.queries[rows]
+            out[:] = np.matmul(queries, targets.T)[:n_rows]
+        if self.offset is not None:
+            out += self.offset[first_item : first_item + n_columns]
+
+
+def _padded_rows(n_rows: int, cost: int) -> int:
+    """Give the rows to multiply, at `cost` multiplications each: whole steps, no small product.
+
+    OpenBLAS takes another kernel below about 10^6 multiplications. Either the padded product is
+    clear of that, or it has exactly the rows of a whole block.
+    """
+    enough = max(n_rows, min(-(-_SMALL_PRODUCT // max(cost, 1)), BLOCK_USERS))
+    return -(-enough // _ROW_STEP) * _ROW_STEP
+
+
+class TopK(NamedTuple):
+    """The best items of each row, best first; ends of short lists hold -1 and -infinity."""
+
+    items: Int32
+    """int32, (n_rows, k)."""
+    scores: Float32
+    """float32, (n_rows, k)."""
+
+
+class Exclusion(NamedTuple):
+    """Items that a user must not get, in the rows-of-sorted-items form of `Interactions`."""
+
+    indptr: Int64
+    """int64, (n_users + 1,); the items of user u are at ``indptr[u]:indptr[u + 1]``."""
+    items: Int32
+    """int32, increasing within each user."""
+
+
+def top_k(
+    scorer: Scorer,
+    rows: npt.ArrayLike,
+    k: int,
+    *,
+    exclude: tuple[Int64, Int32] | None = None,
+    allow: Bool | None = None,
+    threads: int | None = 1,
+    progress: Callable[[int], None] | None = None,
+) -> TopK:
+    """Find the k best items of each row, exactly.
+
+    Filters come before the cut: a list is short only if fewer than k items are left. Among equal
+    scores the smaller item row comes first.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    rows : int array of shape (n_rows,)
+        The users, in any order; one may occur twice.
+    k : int
+        Length of the lists; may exceed the catalogue.
+    exclude : (indptr, items), optional
+        Items left out per user: CSR over all users of the scorer, items increasing (`Exclusion`).
+    allow : bool array of shape (n_items,), optional
+        Only these items may be listed.
+    threads : int or None
+        Python threads, each with its own tile and a BLAS of one thread; None for every core this
+        process may use. The result is the same for any number.
+    progress : callable, optional
+        Called in this thread with the number of rows just finished.
+
+    Returns
+    -------
+    TopK
+        Of shapes (n_rows, k).
+
+    Raises
+    ------
+    OptionError
+        `k` or `threads` is less than 1.
+    DataError
+        A row does not exist, a filter has the wrong shape, or a score is NaN.
+    """
+    if k < 1:
+        raise OptionError(f"`k` must be at least 1; got {k}.")
+    n_threads = checked_threads(threads)
+    users = _checked_rows(rows, scorer.n_users)
+    search = _Search(scorer, users, k, _checked_exclusion(exclude, scorer), _mask(allow, scorer))
+    search.run(n_threads, progress or _ignore)
+    return search.found
+
+
+def _ignore(_: int) -> None:
+    """Report progress to nobody."""
+
+
+def _checked_rows(rows: npt.ArrayLike, n_users: int) -> Int32:
+    given = np.atleast_1d(np.asarray(rows))
+    if given.size == 0:
+        return np.empty(0, np.int32)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        message = "`rows` must be a list of row numbers; got {} of shape {}."
+        raise DataError(message.format(given.dtype, given.shape))
+    if given.min() < 0 or given.max() >= n_users:
+        outside = given[(given < 0) | (given >= n_users)][0]
+        raise DataError(f"`rows` must lie in 0 ... {n_users - 1}; got {outside}.")
+    return given.astype(np.int32)
+
+
+def _checked_exclusion(exclude: tuple[Int64, Int32] | None, scorer: Scorer) -> Exclusion:
+    if exclude is None:
+        return Exclusion(np.empty(0, np.int64), np.empty(0, np.int32))
+    indptr = np.ascontiguousarray(exclude[0], np.int64)
+    items = np.ascontiguousarray(exclude[1], np.int32)
+    ends = (len(indptr), *indptr[:1], *indptr[-1:])
+    if ends != (scorer.n_users + 1, 0, len(items)) or np.any(indptr[1:] < indptr[:-1]):
+        message = "`exclude` must be (indptr, items) of {} users; got {} pointers, {} items."
+        raise DataError(message.format(scorer.n_users, len(indptr), len(items)))
+    return Exclusion(indptr, items)
+
+
+def _mask(allow: Bool | None, scorer: Scorer) -> Bool:
+    if allow is None:
+        return np.empty(0, np.bool_)
+    if allow.dtype != np.bool_ or allow.shape != (scorer.n_items,):
+        message = "`allow` must be a bool for each of the {} items; got {} of shape {}."
+        raise DataError(message.format(scorer.n_items, allow.dtype, allow.shape))
+    return np.ascontiguousarray(allow)
+
+
+class _Search:
+    """One call of `top_k`: the question, the answer as it grows, and the tiles in use."""
+
+    def __init__(
+        self, scorer: Scorer, users: Int32, k: int, exclude: Exclusion, allowed: Bool
+    ) -> None:
+        self.scorer, self.users, self.exclude, self.allowed = scorer, users, exclude, allowed
+        shape = (len(users), k)
+        self.found = TopK(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
+        self.tiles: SimpleQueue[Float32] = SimpleQueue()
+
+    def run(self, threads: int, progress: Callable[[int], None]) -> None:
+        """Answer every block."""
+        size = min(BLOCK_USERS, len(self.users)) * min(BLOCK_ITEMS, self.scorer.n_items)
+        for _ in range(threads):
+            self.tiles.put(np.empty(size, np.float32))
+        run_blocks(self.block, range(0, len(self.users), BLOCK_USERS), threads, progress)
+
+    def block(self, start: int) -> int:
+        """Answer the block of users at `start`; return how many they are."""
+        users = self.users[start : start + BLOCK_USERS]
+        end = start + len(users)
+        items, scores = self.found.items[start:end], self.found.scores[start:end]
+        buffer = self.tiles.get()
+        try:
+            for first in range(0, self.scorer.n_items, BLOCK_ITEMS):
+                width = min(BLOCK_ITEMS, self.scorer.n_items - first)
+                tile = buffer[: len(users) * width].reshape(len(users), width)
+                self.scorer.score_block(users, first, tile)
+                if len(self.exclude.items):
+                    heap.hide(tile, first, users, *self.exclude)
+                bad = heap.scan(tile, first, self.allowed, scores, items)
+                if bad >= 0:
+                    raise _not_a_number(int(users[bad // width]), first + bad % width)
+        finally:
+            self.tiles.put(buffer)
+        heap.sort(scores, items)
+        return len(users)
+
+
+def _not_a_number(user: int, item: int) -> DataError:
+    return DataError(
+        f"The score of user row {user} for item row {item} is NaN; every score must be a number. "
+        "A model whose tables hold NaN has diverged: train it again with a lower learning rate."
+    )

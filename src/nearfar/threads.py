@@ -1,0 +1,138 @@
+"""Python threads that run compiled code side by side, and a BLAS that does not get in their way.
+
+Each thread takes whole blocks of work and computes them alone. BLAS is held to one thread
+meanwhile: two pools that spin on the same cores slow each other down several times.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from queue import SimpleQueue
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+from nearfar.errors import OptionError
+
+
+def available_threads() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def checked_threads(threads: int | None) -> int:
+    """Give `threads`, or every available core for None.
+
+    Raises
+    ------
+    OptionError
+        `threads` is less than 1.
+    """
+    if threads is None:
+        return available_threads()
+    if threads < 1:
+        raise OptionError(f"`threads` must be at least 1, or None for all cores; got {threads}.")
+    return threads
+
+
+def run_blocks(
+    work: Callable[[int], int],
+    starts: Sequence[int],
+    threads: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Call ``work(start)`` for every start, on `threads` threads, with BLAS held to one.
+
+    What `work` returns goes to `progress`, in the calling thread. After an error or an interrupt
+    the blocks in hand are finished, the others dropped, and no thread is left behind.
+    """
+    threads = min(threads, len(starts))
+    with one_blas_thread():
+        if threads <= 1:
+            for start in starts:
+                progress(work(start))
+        else:
+            _run_on_threads(work, starts, threads, progress)
+
+
+def _run_on_threads(
+    work: Callable[[int], int],
+    starts: Sequence[int],
+    threads: int,
+    progress: Callable[[int], None],
+) -> None:
+    # Not `concurrent.futures`: an interrupt that arrives while the caller holds one of its
+    # Python-level locks leaves that lock held, and the clean-up then waits for ever. A deque and
+    # a SimpleQueue are single steps of the interpreter.
+    waiting, results = deque(starts), SimpleQueue[int | BaseException]()
+    pool = [
+        threading.Thread(target=_work_through, args=(waiting, work, results), name="nearfar")
+        for _ in range(threads)
+    ]
+    try:
+        for thread in pool:
+            thread.start()
+        for _ in starts:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            progress(result)
+    finally:
+        waiting.clear()
+        for thread in pool:
+            if thread.ident is not None:
+                thread.join()
+
+
+def _work_through(
+    waiting: deque[int], work: Callable[[int], int], results: SimpleQueue[int | BaseException]
+) -> None:
+    while True:
+        try:
+            start = waiting.popleft()
+        except IndexError:
+            return
+        try:
+            results.put(work(start))
+        except BaseException as error:  # it is raised in the calling thread
+            results.put(error)
+
+
+class _Limit:
+    """The limit on BLAS is one setting of the whole process: the last user gives it back."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.limiter: Any = None
+
+
+_limit = _Limit()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread in the whole process; may be nested and used from many threads."""
+    with _limit.lock:
+        if _limit.users == 0:
+            _limit.limiter = _controller().limit(limits=1, user_api="blas")
+        _limit.users += 1
+    try:
+        yield
+    finally:
+        with _limit.lock:
+            _limit.users -= 1
+            if _limit.users == 0:
+                _limit.limiter.restore_original_limits()

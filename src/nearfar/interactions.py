@@ -391,6 +391,20 @@ class Interactions:
             before[self.indptr], self.items[keep], times, self.user_ids, self.item_ids
         )
 
+    def compact(self) -> Interactions:
+        """Drop the users and items that have no pair; the others move up."""
+        users, items = np.flatnonzero(self.user_counts), np.flatnonzero(self.item_counts)
+        item_row = np.zeros(self.n_items, np.int32)
+        item_row[items] = np.arange(items.size)
+        indptr = np.append(self.indptr[users], self.n_pairs)
+        return Interactions(
+            indptr,
+            item_row[self.items],
+            self.times,
+            self.user_ids.subset(users),
+            self.item_ids.subset(items),
+        )
+
     def to_csr(self) -> sp.csr_array:
         """Give a scipy matrix, users x items, with ones (float32) where there is a pair."""
         ones = np.ones(self.n_pairs, np.float32)

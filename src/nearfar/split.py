@@ -7,6 +7,8 @@ depends on the set of interactions and the seed, never on the order in which the
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 import numpy.typing as npt
 
@@ -193,7 +195,8 @@ def by_user(data: Interactions, test: float = 0.1, *, seed: int = 0) -> Split:
     active = np.flatnonzero(data.user_counts)
     if active.size < 2:
         raise DataError(
-            f"`by_user` needs at least 2 users with interactions to hold one out; got {active.size}."
+            f"`by_user` needs at least 2 users with interactions, to hold one out; got "
+            f"{active.size}."
         )
     drawn = counter.bits(counter.stream(seed, Purpose.SPLIT, _USERS), active)
     count = min(max(round(active.size * test), 1), active.size - 1)
@@ -230,5 +233,5 @@ def _times(data: Interactions, what: str) -> Times:
 
 
 def _check_share(test: float) -> None:
-    if not 0 < test < 1:
+    if not isinstance(test, Real) or not 0 < float(test) < 1:
         raise OptionError(f"`test` must lie between 0 and 1, neither included; got {test!r}.")

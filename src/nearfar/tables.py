@@ -258,3 +258,24 @@ def numeric(frame: pl.LazyFrame, column: str, called: Column | None = None) -> p
             f"has {found['value']!r}. Correct or drop such rows."
         )
     return frame.with_columns((whole if found["whole"] else number).alias(column))
+
+
+def check_ids(frame: pl.LazyFrame, column: str) -> None:
+    """Check in one pass over a lazy frame that no id is null, NaN or a fraction.
+
+    Raises
+    ------
+    DataError
+        Otherwise; names the first offending row.
+    """
+    source = pl.col(column)
+    bad = source.is_null()
+    if frame.collect_schema()[column].is_float():
+        fits = (source == source.round()) & source.is_finite()
+        bad |= ~fits.fill_null(True)
+    found = frame.select(bad=bad.any(), row=bad.arg_max()).collect().row(0, named=True)
+    if found["bad"]:
+        raise DataError(
+            f"The {column} id of row {found['row'] + 1:,} (the first is 1) is null, NaN or a "
+            "fraction. Drop the rows without an id."
+        )

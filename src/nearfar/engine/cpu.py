@@ -442,9 +442,9 @@ class CPUEngine:
             self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
             self._recipe, self._table, self._plans, self._room, self._second, log,
         )  # fmt: skip
-        with one_blas_thread():
+        with one_blas_thread(), interrupt_deferred():
             self._together(lambda thread: run_steps(thread, *arguments))
-        self.state.step = first + count
+            self.state.step = first + count
         return {name: log[:, i] for i, name in enumerate(LOG_FIELDS)}
 
     def settle(self) -> None:

@@ -1,0 +1,409 @@
+"""Collaborative metric learning: `CML`, the model a user works with.
+
+A model is its options and two tables of points, users and items, in one space: what a user likes is
+near, the rest is far, and recommending is looking around a point.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar import split, store
+from nearfar.engine import Problem
+from nearfar.errors import DataError, NotFittedError, OptionError, StoreError
+from nearfar.ids import Ids
+from nearfar.interactions import Interactions
+from nearfar.neighbours import Points, TopK, top_k
+from nearfar.options import Options
+from nearfar.schedule import Schedule
+from nearfar.threads import checked_threads
+from nearfar.training import Callback, Run, Trained, scorer_of
+
+KIND = "model"
+OPTION_NAMES = tuple(inspect.signature(Options).parameters)
+
+Float32 = npt.NDArray[np.float32]
+
+
+class CML:
+    """Collaborative metric learning.
+
+    Parameters
+    ----------
+    options : Options, optional
+        All hyper-parameters at once; the defaults if left out.
+    **changes
+        Single hyper-parameters, by the names of `Options`: ``CML(dim=64, negatives=10)``.
+
+    Raises
+    ------
+    OptionError
+        For a name that is not an option, or a value out of its range.
+
+    References
+    ----------
+    Hsieh et al., *Collaborative Metric Learning*, WWW 2017. Tran et al., *Improving Collaborative
+    Metric Learning with Efficient Negative Sampling*, SIGIR 2019.
+
+    Examples
+    --------
+    >>> import nearfar as nf
+    >>> liked = [(u, i) for u in range(8) for i in range(8) if (u + i) % 2 == 0 and u != i]
+    >>> model = nf.CML(dim=8, batch=8).fit(nf.Interactions.from_pairs(liked), epochs=50)
+    >>> model.recommend(0, k=1)["item_id"].to_list()  # 0 likes even items, and has all others
+    [0]
+    """
+
+    __signature__ = inspect.signature(Options)
+
+    def __init__(self, options: Options | None = None, /, **changes: Any) -> None:
+        base = Options() if options is None else options
+        unknown = sorted(set(changes) - set(OPTION_NAMES))
+        if unknown:
+            known = ", ".join(OPTION_NAMES)
+            raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
+        self.options: Options = replace(base, **changes)
+        self._trained: Trained | None = None
+        self._interactions: Interactions | None = None
+
+    def __repr__(self) -> str:
+        """Show the options that differ from the defaults."""
+        default = Options()
+        changed = [
+            f"{name}={getattr(self.options, name)!r}"
+            for name in OPTION_NAMES
+            if getattr(self.options, name) != getattr(default, name)
+        ]
+        return f"CML({', '.join(changed)})"
+
+    # ------------------------------------------------------------------------------- training
+
+    def fit(
+        self,
+        train: Interactions,
+        *,
+        epochs: int = 50,
+        validation: float | Interactions | None = None,
+        every: int = 1,
+        metric: str = "ndcg",
+        k: int = 50,
+        patience: int | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_seconds: float = 60.0,
+        callbacks: Sequence[Callback] = (),
+        seed: int = 0,
+        threads: int | None = None,
+        device: str = "cpu",
+        progress: bool | None = None,
+    ) -> Self:
+        """Learn the points from interactions.
+
+        Parameters
+        ----------
+        train : Interactions
+        epochs : int
+            Passes over the training pairs.
+        validation : float, Interactions or None
+            A share of each user's interactions to hold out, or a part that was cut off before. It
+            is evaluated every `every` epochs, and the points of the epoch that is best by `metric`
+            at `k` are kept. Without it, the last epoch's are.
+        patience : int, optional
+            Stop after this many evaluations in a row without a new best.
+        checkpoint : path, optional
+            A folder in which the run is saved every `checkpoint_seconds` and at its end. If it
+            holds this very run, training goes on from there, to the same bits.
+        callbacks : sequence of callables
+            Each is called with a `nearfar.training.Epoch` after every epoch; returning True stops.
+        seed : int
+            Names every random number of the run.
+        threads : int, optional
+            Threads to use; every available core if None. The result does not depend on it.
+        device : str
+            "cpu", or "reference": plain loops in float64, slow, for checking.
+        progress : bool, optional
+            Show a progress bar; where the error stream is a terminal if None.
+
+        Returns
+        -------
+        CML
+            This model.
+
+        Raises
+        ------
+        DivergedError
+            The loss is no longer a number. The best points so far, if any, are kept.
+        KeyboardInterrupt
+            As it came; the model keeps the best points so far (or the current ones) and works.
+        """
+        if not isinstance(train, Interactions):
+            raise DataError(
+                f"`train` must be nearfar.Interactions; got {type(train).__name__}. Make them with"
+                f" Interactions.from_pairs, from_frame, from_csr or read."
+            )
+        schedule = Schedule(epochs, every, metric, k, patience)
+        learned, held_out = train, validation
+        if isinstance(validation, float | int):
+            learned, held_out = split.ratio(train, test=float(validation), seed=seed)
+        steps = -(-max(learned.n_pairs, 1) // self.options.batch) * epochs
+        run = Run(
+            Problem(learned, self.options, seed, horizon=steps),
+            schedule,
+            validation=held_out if isinstance(held_out, Interactions) else None,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            callbacks=callbacks,
+            device=device,
+            threads=checked_threads(threads),
+            progress=progress,
+        )
+        try:
+            run.train()
+        finally:
+            self._keep(run, train)
+            run.close()
+        return self
+
+    def _keep(self, run: Run, train: Interactions) -> None:
+        """Take over what the run has come to, unless all of it is broken."""
+        trained = run.outcome()
+        if np.isfinite(trained.points).all():
+            self._trained, self._interactions = trained, train
+
+    # ---------------------------------------------------------------------------- what it knows
+
+    @property
+    def interactions(self) -> Interactions:
+        """The training interactions, with the validation part if a share was held out."""
+        if self._interactions is None:
+            raise NotFittedError(
+                "this model has not been fitted; call fit(train) or CML.load(path)."
+            )
+        return self._interactions
+
+    @property
+    def _points(self) -> Float32:
+        if self._trained is None:
+            raise NotFittedError(
+                "this model has not been fitted; call fit(train) or CML.load(path)."
+            )
+        return self._trained.points
+
+    @property
+    def user_vectors(self) -> Float32:
+        """(N, d) points of the users, in the order of ``interactions.user_ids``."""
+        return self._points[: self.interactions.n_users]
+
+    @property
+    def item_vectors(self) -> Float32:
+        """(M, d) points of the items, in the order of ``interactions.item_ids``."""
+        return self._points[self.interactions.n_users :]
+
+    @property
+    def history(self) -> pl.DataFrame:
+        """One row an epoch.
+
+        ``loss`` is the mean triplet loss of a pair, ``spread_out`` and ``decorrelate`` the mean of
+        a step, ``violated`` the share of pairs with a negative inside the margin, ``missed`` the
+        places for a negative that stayed empty, ``seconds`` the time spent on steps so far; and
+        the metrics of the validation part, where it was evaluated.
+        """
+        self.interactions  # noqa: B018  # raises if the model has not been fitted
+        assert self._trained is not None  # noqa: S101
+        return self._trained.history
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose points the model holds."""
+        self.interactions  # noqa: B018
+        assert self._trained is not None  # noqa: S101
+        return self._trained.best_epoch
+
+    def scorer(self) -> Points:
+        """Score every item for a user, larger is closer; what `nearfar.evaluate` asks for."""
+        return scorer_of(self._points, self.interactions.n_users, self.options.geometry)
+
+    # ---------------------------------------------------------------------------- what it gives
+
+    def recommend(
+        self,
+        users: Any = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
+        threads: int | None = None,
+    ) -> pl.DataFrame:
+        """Give each user the nearest items.
+
+        Parameters
+        ----------
+        users : id, or list, array or Series of ids, optional
+            One user or many; every user if None. (A tuple is one id.)
+        k : int
+            How many items. Where fewer are left the list is shorter; it is empty for a user with
+            nothing left.
+        exclude_seen : bool
+            Leave out what the user had in the training interactions.
+        allow, deny : ids of items, optional
+            Recommend only these; never recommend these.
+        threads : int, optional
+            Every available core if None.
+
+        Returns
+        -------
+        DataFrame
+            ``rank`` (from 1), ``item_id`` and ``score`` = 1 - D^2 / 2, the cosine on the sphere;
+            for many users also ``user_id``, first. Equal scores are ordered by item id.
+
+        Raises
+        ------
+        UnknownIdError
+            A user or item that was not in the training interactions.
+        OptionError
+            `k` is less than 1.
+        """
+        data = self.interactions
+        one, rows = _rows(data.user_ids, users)
+        exclude = (data.indptr, data.items) if exclude_seen else None
+        found = top_k(
+            self.scorer(), rows, k, exclude=exclude, allow=self._mask(allow, deny), threads=threads
+        )
+        return self._frame(found, one, rows, self.user_vectors, data.user_ids, data.item_ids)
+
+    def similar_items(self, items: Any, k: int = 10, *, threads: int | None = None) -> pl.DataFrame:
+        """Give each item the items nearest to it, itself left out.
+
+        Parameters
+        ----------
+        items : id, or list, array or Series of ids
+        k : int
+        threads : int, optional
+
+        Returns
+        -------
+        DataFrame
+            As `recommend`, with the asked item as ``query_id`` where many are asked for.
+        """
+        return self._similar(items, k, self.item_vectors, self.interactions.item_ids, threads)
+
+    def similar_users(self, users: Any, k: int = 10, *, threads: int | None = None) -> pl.DataFrame:
+        """Give each user the users nearest to them; see `similar_items`."""
+        return self._similar(users, k, self.user_vectors, self.interactions.user_ids, threads)
+
+    def _similar(
+        self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None
+    ) -> pl.DataFrame:
+        one, rows = _rows(ids, asked)
+        n = len(points)
+        itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
+        scorer = scorer_of(np.concatenate([points, points]), n, self.options.geometry)
+        found = top_k(scorer, rows, k, exclude=itself, threads=threads)
+        name = "user_id" if ids is self.interactions.user_ids else "item_id"
+        return self._frame(found, one, rows, points, ids, ids, query="query_id", name=name)
+
+    def _mask(
+        self, allow: Iterable[Any] | None, deny: Iterable[Any] | None
+    ) -> npt.NDArray[np.bool_] | None:
+        if allow is None and deny is None:
+            return None
+        ids = self.interactions.item_ids
+        mask = np.full(len(ids), allow is None)
+        if allow is not None:
+            mask[ids.rows(allow)] = True
+        if deny is not None:
+            mask[ids.rows(deny)] = False
+        return mask
+
+    def _frame(
+        self,
+        found: TopK,
+        one: bool,
+        rows: npt.NDArray[np.int32],
+        points: Float32,
+        query_ids: Ids,
+        target_ids: Ids,
+        query: str = "user_id",
+        name: str = "item_id",
+    ) -> pl.DataFrame:
+        """Put lists into a frame, with ids, and with 1 - D^2 / 2 as the score."""
+        filled = found.items >= 0
+        row, rank = np.nonzero(filled)
+        scores = found.scores
+        if self.options.geometry != "sphere":
+            own = points[rows]
+            scores = scores + (1.0 - 0.5 * np.sum(own * own, axis=1, keepdims=True))
+        columns = {
+            "rank": pl.Series((rank + 1).astype(np.int32)),
+            name: target_ids.take(found.items[filled]),
+            "score": pl.Series(scores[filled].astype(np.float32)),
+        }
+        if not one:
+            columns = {query: query_ids.take(rows[row]), **columns}
+        return pl.DataFrame(columns)
+
+    # ------------------------------------------------------------------------------ on disk
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model to the folder `path`, atomically: safetensors, Parquet and JSON.
+
+        The training interactions are part of it: they are what `recommend` leaves out.
+        """
+        data = self.interactions
+        assert self._trained is not None  # noqa: S101
+        meta, frames = data.to_store()
+        store.save_folder(
+            path,
+            kind=KIND,
+            meta={
+                "interactions": meta,
+                "options": self.options.to_dict(),
+                "best_epoch": self.best_epoch,
+            },
+            arrays={"points": {"users": self.user_vectors, "items": self.item_vectors}},
+            frames={**frames, "history": self.history},
+        )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> CML:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StoreError
+            The folder is missing, damaged, or something else.
+        """
+        folder = store.load_folder(path, kind=KIND)
+        try:
+            model = cls(Options.from_dict(folder.meta["options"]))
+            data = Interactions.from_store(folder.meta["interactions"], folder.frames)
+            users, items = folder.arrays["points"]["users"], folder.arrays["points"]["items"]
+            best_epoch, history = folder.meta["best_epoch"], folder.frames["history"]
+        except (KeyError, TypeError, OptionError) as error:
+            raise StoreError(f"{str(path)!r} is not a readable model: {error}.") from error
+        dim = model.options.dim
+        if users.shape != (data.n_users, dim) or items.shape != (data.n_items, dim):
+            raise StoreError(
+                f"{str(path)!r}: the tables must be of shapes {(data.n_users, dim)} and"
+                f" {(data.n_items, dim)}; got {users.shape} and {items.shape}."
+            )
+        model._interactions = data
+        model._trained = Trained(np.concatenate([users, items]), history, best_epoch)
+        return model
+
+
+def _rows(ids: Ids, asked: Any) -> tuple[bool, npt.NDArray[np.int32]]:
+    """Row numbers of one id, of many, or of all; and whether it was one."""
+    if asked is None:
+        return False, np.arange(len(ids), dtype=np.int32)
+    if isinstance(asked, Hashable) and not isinstance(asked, pl.Series | range):
+        return True, np.array([ids.row(asked)], np.int32)
+    return False, ids.rows(asked)

@@ -1,0 +1,79 @@
+"""What a run shows while it goes: one line that moves, on the error stream."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+
+def shows(progress: bool | None) -> bool:
+    """Whether to show progress: as told, or where the error stream is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
+
+
+class Reporter:
+    """A progress bar over the epochs of a run, or silence.
+
+    Parameters
+    ----------
+    progress : bool or None
+        Show it; None where the error stream is a terminal.
+    epochs, steps_per_epoch : int
+    """
+
+    def __init__(self, progress: bool | None, epochs: int, steps_per_epoch: int) -> None:
+        self._epochs, self._length = epochs, steps_per_epoch
+        self._show = shows(progress)
+        self._bar: Any = None
+        self._task: Any = None
+        self._validation = ""
+
+    def __enter__(self) -> Self:
+        if self._show:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=False,
+            )
+            self._task = self._bar.add_task("", total=self._epochs)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def steps(self, done: int, loss: float) -> None:
+        """Steps done in all, and the mean loss of the epoch so far."""
+        if self._bar is not None:
+            text = f"epochs, loss {loss:.4f}{self._validation}"
+            self._bar.update(self._task, completed=done / self._length, description=text)
+
+    def note(self, text: str) -> None:
+        """Say what is being done."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"epochs, {text}")
+
+    def epoch(self, record: dict[str, float]) -> None:
+        """An epoch is done."""
+        if self._bar is not None and "validation_ndcg" in record:
+            self._validation = f", NDCG {record['validation_ndcg']:.4f}"

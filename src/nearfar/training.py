@@ -1,0 +1,277 @@
+"""The training loop: epochs, validation, early stopping, checkpoints, progress.
+
+The loop asks an engine for steps in chunks of a fraction of a second. Between two chunks it may
+report, save a checkpoint or be interrupted; none of that changes a bit of the result. At the end of
+every epoch all rows are brought up to date, so a run does not depend on when it was looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar.checkpoint import Checkpoint
+from nearfar.engine import Engine, Problem, StepLog, make_engine
+from nearfar.engine.team import interrupt_deferred
+from nearfar.errors import DataError, DivergedError
+from nearfar.evaluation import evaluate
+from nearfar.interactions import Interactions
+from nearfar.neighbours import Points
+from nearfar.progress import Reporter
+from nearfar.schedule import Schedule
+
+Float32 = npt.NDArray[np.float32]
+
+_CHUNK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a callback is told after each epoch."""
+
+    epoch: int
+    """1 for the first."""
+    record: dict[str, float]
+    """The epoch's line of the history."""
+    points: Callable[[], Float32]
+    """Gives the points (N + M, d) as of now: users, then items."""
+
+
+Callback = Callable[[Epoch], bool | None]
+"""Called after each epoch; return True to stop."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come, apart from the engine's tables: small enough for JSON."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    """Totals of the step log over the epoch that is under way."""
+    best: float | None = None
+    best_epoch: int = 0
+    stale: int = 0
+    """Evaluations since the best one."""
+    stopped: bool = False
+    """Whether training has ended before its last epoch, by patience or a callback."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a run, also of one that was cut short."""
+
+    points: Float32
+    """(N + M, d): the best epoch's where there is a validation part, else the last."""
+    history: pl.DataFrame
+    best_epoch: int
+    """The epoch the points are from; 0 before the end of the first."""
+
+
+class Run:
+    """One training run.
+
+    Parameters
+    ----------
+    problem : Problem
+    schedule : Schedule
+    validation : Interactions or None
+        On the axes of the training interactions.
+    checkpoint : path, optional
+        A folder to save the run in, and to go on from if it holds this very run.
+    checkpoint_seconds : float
+        Time between two checkpoints.
+    callbacks : sequence of callables
+    device, threads
+        See `nearfar.engine.make_engine`.
+    progress : bool or None
+        Show a progress bar; None where the error stream is a terminal.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        schedule: Schedule,
+        *,
+        validation: Interactions | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_seconds: float = 60.0,
+        callbacks: Sequence[Callback] = (),
+        device: str = "cpu",
+        threads: int = 1,
+        progress: bool | None = None,
+    ) -> None:
+        if validation is not None:
+            _check_validation(problem.interactions, validation)
+        self.problem, self.schedule, self.validation = problem, schedule, validation
+        self.callbacks, self.threads, self.show = callbacks, threads, progress
+        self.progress = Progress()
+        self.best_points: Float32 | None = None
+        self.checkpoint = (
+            None
+            if checkpoint is None
+            else Checkpoint(checkpoint, problem, schedule, validation, checkpoint_seconds)
+        )
+        state = None
+        if self.checkpoint is not None and (saved := self.checkpoint.load()) is not None:
+            state, self.best_points = saved.state, saved.best_points
+            self.progress = Progress(**saved.progress)
+        self.engine: Engine = make_engine(problem, state, device=device, threads=threads)
+
+    def train(self) -> None:
+        """Train to the end, or from where the checkpoint left off to the end.
+
+        Raises
+        ------
+        DivergedError
+            The loss is no longer a number.
+        KeyboardInterrupt
+            As it came. `outcome` gives what there is.
+        """
+        try:
+            with Reporter(self.show, self.schedule.epochs, self.problem.steps_per_epoch) as report:
+                for _ in self._epochs(report):
+                    pass
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._save()
+
+    def outcome(self) -> Trained:
+        """What the run has come to so far."""
+        points = self.engine.points() if self.best_points is None else self.best_points
+        epoch = self.progress.best_epoch
+        if self.best_points is None:
+            epoch = len(self.progress.history)
+        return Trained(points, self.history(), epoch)
+
+    def history(self) -> pl.DataFrame:
+        """One row an epoch; see `CML.history`."""
+        return pl.DataFrame(self.progress.history, infer_schema_length=None)
+
+    def close(self) -> None:
+        """Let go of the engine's threads."""
+        self.engine.close()
+
+    def _epochs(self, report: Reporter) -> Iterator[None]:
+        length = self.problem.steps_per_epoch
+        while len(self.progress.history) < self.schedule.epochs and not self.progress.stopped:
+            self._steps(report, (len(self.progress.history) + 1) * length)
+            self.engine.settle()
+            self._finish_epoch(report)
+            yield
+
+    def _steps(self, report: Reporter, end: int) -> None:
+        """Run up to step `end` in chunks of about a fraction of a second."""
+        count, begun = 1, time.perf_counter()
+        sums = self.progress.sums
+        while self.engine.state.step < end:
+            count = min(count, end - self.engine.state.step)
+            with interrupt_deferred():
+                log = self.engine.run(count)
+                now = time.perf_counter()
+                self.progress.seconds += now - begun
+                for name, values in log.items():
+                    sums[name] = _add_in_order(sums.get(name, 0.0), values)
+            self._check_finite(log)
+            report.steps(self.engine.state.step, self._mean_loss())
+            if self.checkpoint is not None and self.checkpoint.is_due():
+                self._save()
+            count = max(1, min(int(count * _CHUNK_SECONDS / max(now - begun, 1e-6)), 4 * count))
+            begun = time.perf_counter()
+
+    def _check_finite(self, log: StepLog) -> None:
+        total = log["triplet"] + log["spread_out"] + log["decorrelate"]
+        bad = np.flatnonzero(~np.isfinite(total))
+        if len(bad):
+            step = self.engine.state.step - len(total) + int(bad[0])
+            epoch, place = divmod(step, self.problem.steps_per_epoch)
+            raise DivergedError(
+                f"the loss is {total[bad[0]]} in epoch {epoch + 1}, step {place + 1} of"
+                f" {self.problem.steps_per_epoch}; lower the learning rate (it is"
+                f" {self.problem.options.optimiser.learning_rate!r}) or the weights of the"
+                f" regularisers."
+            )
+
+    def _mean_loss(self) -> float:
+        return self.progress.sums["triplet"] / self.progress.sums["pairs"]
+
+    def _finish_epoch(self, report: Reporter) -> None:
+        """Write the epoch's record, evaluate, keep the best; an interrupt finds all of it or none."""
+        state, epoch = self.progress, len(self.progress.history) + 1
+        record, points = self._record(epoch), None
+        looks = epoch == self.schedule.epochs or epoch % self.schedule.every == 0
+        if self.validation is not None and looks:
+            report.note("validating")
+            points = self.engine.points()
+            record.update(self._validate(points, self.validation))
+        with interrupt_deferred():
+            state.history.append(record)
+            state.sums = {}
+            if points is not None:
+                self._compare(points, epoch, record[f"validation_{self.schedule.metric}"])
+        report.epoch(record)
+        event = Epoch(epoch, dict(record), self.engine.points)
+        if any([callback(event) is True for callback in self.callbacks]):
+            state.stopped = True
+
+    def _record(self, epoch: int) -> dict[str, float]:
+        sums, steps = self.progress.sums, self.problem.steps_per_epoch
+        return {
+            "epoch": epoch,
+            "loss": self._mean_loss(),
+            "spread_out": sums["spread_out"] / steps,
+            "decorrelate": sums["decorrelate"] / steps,
+            "violated": sums["violated"] / sums["pairs"],
+            "missed": int(sums["missed"]),
+            "seconds": self.progress.seconds,
+        }
+
+    def _validate(self, points: Float32, validation: Interactions) -> dict[str, float]:
+        scorer = scorer_of(points, self.problem.n_users, self.problem.options.geometry)
+        train, k, threads = self.problem.interactions, self.schedule.k, self.threads
+        result = evaluate(scorer, train, validation, k=k, threads=threads)
+        return {f"validation_{name}": value for name, value in result.metrics.items()}
+
+    def _compare(self, points: Float32, epoch: int, value: float) -> None:
+        """Keep the points if `value` is the best so far; count evaluations that were not."""
+        state = self.progress
+        if self.schedule.improves(value, state.best):
+            state.best, state.best_epoch, state.stale = value, epoch, 0
+            self.best_points = points
+        else:
+            state.stale += 1
+            state.stopped = state.stale == self.schedule.patience
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
+
+
+def scorer_of(points: Float32, n_users: int, geometry: str) -> Points:
+    """Rank items for users by distance: the product, less |v|^2 / 2 off the sphere."""
+    users, items = points[:n_users], points[n_users:]
+    offset = None if geometry == "sphere" else -0.5 * np.sum(items * items, axis=1)
+    return Points(users, items, offset)
+
+
+def _add_in_order(total: float, values: npt.NDArray[np.float64]) -> float:
+    """Sum one by one, so that it does not depend on how the steps were cut into chunks."""
+    for value in values.tolist():
+        total += value
+    return total
+
+
+def _check_validation(train: Interactions, validation: Interactions) -> None:
+    if train.user_ids != validation.user_ids or train.item_ids != validation.item_ids:
+        raise DataError(
+            "`validation` must have the same users and items as the training interactions, in the"
+            " same order; cut both from one Interactions with nearfar.split."
+        )

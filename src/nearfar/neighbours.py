@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,12 @@ from nearfar import heap
 from nearfar.errors import DataError, OptionError
 from nearfar.threads import checked_threads, run_blocks
 
+Array = TypeVar("Array", bound=npt.NDArray[Any])
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+Exclusion = tuple[Int64, Int32]
 
 BLOCK_USERS = 256
 """Rows of a tile; also the work a thread takes at a time, whatever the number of threads."""
@@ -150,21 +152,12 @@ class TopK(NamedTuple):
     """float32, (n_rows, k)."""
 
 
-class Exclusion(NamedTuple):
-    """Items that a user must not get, in the rows-of-sorted-items form of `Interactions`."""
-
-    indptr: Int64
-    """int64, (n_users + 1,); the items of user u are at ``indptr[u]:indptr[u + 1]``."""
-    items: Int32
-    """int32, increasing within each user."""
-
-
 def top_k(
     scorer: Scorer,
     rows: npt.ArrayLike,
     k: int,
     *,
-    exclude: tuple[Int64, Int32] | None = None,
+    exclude: Exclusion | None = None,
     allow: Bool | None = None,
     threads: int | None = 1,
     progress: Callable[[int], None] | None = None,
@@ -182,7 +175,8 @@ def top_k(
     k : int
         Length of the lists; may exceed the catalogue.
     exclude : (indptr, items), optional
-        Items left out per user: CSR over all users of the scorer, items increasing (`Exclusion`).
+        Items left out per user, in the form of `Interactions`: int64 (n_users + 1,) and int32, the
+        items of user u at ``indptr[u]:indptr[u + 1]``, increasing.
     allow : bool array of shape (n_items,), optional
         Only these items may be listed.
     threads : int or None
@@ -229,25 +223,32 @@ def _checked_rows(rows: npt.ArrayLike, n_users: int) -> Int32:
     return given.astype(np.int32)
 
 
-def _checked_exclusion(exclude: tuple[Int64, Int32] | None, scorer: Scorer) -> Exclusion:
+def _checked_exclusion(exclude: Exclusion | None, scorer: Scorer) -> Exclusion:
     if exclude is None:
-        return Exclusion(np.empty(0, np.int64), np.empty(0, np.int32))
-    indptr = np.ascontiguousarray(exclude[0], np.int64)
-    items = np.ascontiguousarray(exclude[1], np.int32)
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    indptr = _read_only(np.ascontiguousarray(exclude[0], np.int64))
+    items = _read_only(np.ascontiguousarray(exclude[1], np.int32))
     ends = (len(indptr), *indptr[:1], *indptr[-1:])
     if ends != (scorer.n_users + 1, 0, len(items)) or np.any(indptr[1:] < indptr[:-1]):
         message = "`exclude` must be (indptr, items) of {} users; got {} pointers, {} items."
         raise DataError(message.format(scorer.n_users, len(indptr), len(items)))
-    return Exclusion(indptr, items)
+    return indptr, items
 
 
 def _mask(allow: Bool | None, scorer: Scorer) -> Bool:
     if allow is None:
-        return np.empty(0, np.bool_)
+        return _read_only(np.empty(0, np.bool_))
     if allow.dtype != np.bool_ or allow.shape != (scorer.n_items,):
         message = "`allow` must be a bool for each of the {} items; got {} of shape {}."
         raise DataError(message.format(scorer.n_items, allow.dtype, allow.shape))
-    return np.ascontiguousarray(allow)
+    return _read_only(np.ascontiguousarray(allow))
+
+
+def _read_only(array: Array) -> Array:
+    """Give a read-only view: for a kernel that is another type, and one type is enough."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 class _Search:
@@ -279,7 +280,7 @@ class _Search:
                 width = min(BLOCK_ITEMS, self.scorer.n_items - first)
                 tile = buffer[: len(users) * width].reshape(len(users), width)
                 self.scorer.score_block(users, first, tile)
-                if len(self.exclude.items):
+                if len(self.exclude[1]):
                     heap.hide(tile, first, users, *self.exclude)
                 bad = heap.scan(tile, first, self.allowed, scores, items)
                 if bad >= 0:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from os import PathLike
@@ -88,7 +88,7 @@ def save_folder(
     """
     folder = Path(path)
     payload = _payload(arrays, frames)
-    old = _replaceable(folder, kind)
+    _check_replaceable(folder, kind)
     files = {
         entry: {"file": _payload_name(entry, suffix, data), **_stamp(data)}
         for entry, (suffix, data) in payload.items()
@@ -96,23 +96,20 @@ def save_folder(
     manifest = {"kind": kind, "format": FORMAT, "nearfar": nearfar.__version__,
                 "files": files, "meta": meta}  # fmt: skip
     text = _json(manifest)
-    new = {str(listed["file"]) for listed in files.values()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for entry, (_, data) in payload.items():
             _write(folder / str(files[entry]["file"]), data)
         _sync_folder(folder)
         _write(folder / MANIFEST, text)
-        _sync_folder(folder)
-    except BaseException as error:
-        _sweep(folder, keep=old if _listed(folder) != new else new)
-        if isinstance(error, OSError):
-            raise StoreError(
-                f"Writing {str(folder)!r} failed: {error}. It is as it was before; check the space "
-                "and the rights there."
-            ) from error
-        raise
-    _sweep(folder, keep=new)
+    except OSError as error:
+        raise StoreError(
+            f"Writing {str(folder)!r} failed: {error}. It is as it was before; check the space and "
+            "the rights there."
+        ) from error
+    finally:
+        _sweep(folder)
+    _sync_folder(folder)
 
 
 def load_folder(path: str | PathLike[str], *, kind: str) -> Folder:
@@ -186,12 +183,11 @@ def _json(manifest: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def _replaceable(folder: Path, kind: str) -> set[str]:
-    """Check that `folder` may be written; give the payload files its manifest lists."""
+def _check_replaceable(folder: Path, kind: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{str(folder)!r} is a file; give the path of a folder.")
     if not folder.is_dir():
-        return set()
+        return
     strange = [p.name for p in folder.iterdir() if not _is_ours(p.name)]
     if (folder / MANIFEST).exists():
         found = _parsed(folder).get("kind")
@@ -205,7 +201,6 @@ def _replaceable(folder: Path, kind: str) -> set[str]:
             f"{str(folder)!r} is not empty and not a nearfar folder (it has {strange[0]!r}); "
             "choose another folder."
         )
-    return _listed(folder)
 
 
 def _is_ours(name: str) -> bool:
@@ -238,9 +233,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _sweep(folder: Path, keep: Iterable[str]) -> None:
-    """Remove our files that are not in use. A file that resists is left for the next time."""
-    kept = {MANIFEST, *keep}
+def _sweep(folder: Path) -> None:
+    """Remove our files that the manifest does not list; one that resists is left for later."""
+    kept = {MANIFEST, *_listed(folder)}
     for file in folder.iterdir() if folder.is_dir() else ():
         if file.name not in kept and _is_ours(file.name):
             try:
@@ -259,7 +254,9 @@ def _parsed(folder: Path) -> dict[str, Any]:
         if not isinstance(manifest, dict):
             raise ValueError("it is not an object")
     except (OSError, ValueError) as error:
-        raise StoreError(f"{str(file)!r} is damaged ({error}); save it again.") from error
+        raise StoreError(
+            f"{str(file)!r} is damaged ({error}); remove the folder and save it again."
+        ) from error
     return manifest
 
 
@@ -292,7 +289,8 @@ def _contents(folder: Path, manifest: Mapping[str, Any]) -> Folder:
                 frames[name] = pl.read_parquet(io.BytesIO(data))
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise StoreError(
-            f"{str(folder / MANIFEST)!r} is damaged ({error!r}); save the folder again."
+            f"{str(folder / MANIFEST)!r} is damaged ({error!r}); remove the folder and save it "
+            "again."
         ) from error
     return Folder(meta, arrays, frames)
 

@@ -233,12 +233,14 @@ def numeric(frame: pl.LazyFrame, column: str, called: Column | None = None) -> p
         At the first null, NaN, infinity or text that is not a number; names its row and value.
     """
     dtype = frame.collect_schema()[column]
+    if dtype == pl.Object:
+        frame, dtype = _as_text(frame, column), pl.String()
     source = pl.col(column)
     name = repr(called if called is not None else column)
     if dtype == pl.String:
         source = source.str.strip_chars()
         number = source.cast(pl.Float64, strict=False)
-    elif dtype in {pl.Date, pl.Datetime}:
+    elif isinstance(dtype, (pl.Date, pl.Datetime)):
         number = source.cast(pl.Datetime("us")).cast(pl.Int64)
     elif dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}:
         number = source.cast(pl.Int64 if dtype.is_integer() else pl.Float64, strict=False)
@@ -258,6 +260,13 @@ def numeric(frame: pl.LazyFrame, column: str, called: Column | None = None) -> p
             f"has {found['value']!r}. Correct or drop such rows."
         )
     return frame.with_columns((whole if found["whole"] else number).alias(column))
+
+
+def _as_text(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
+    """Write the Python objects of a column as text: numbers of mixed types become of one."""
+    table = frame.collect()
+    text = [None if value is None else str(value) for value in table[column].to_list()]
+    return table.with_columns(pl.Series(column, text, dtype=pl.String)).lazy()
 
 
 def check_ids(frame: pl.LazyFrame, column: str) -> None:

@@ -196,7 +196,7 @@ CRASHES = textwrap.dedent("""
     from nearfar import store
 
     def save(path, value):
-        arrays = {"tables": {"users": np.full(200_000, value), "items": np.full(9, value)}}
+        arrays = {"tables": {"users": np.full(50_000, value), "items": np.full(9, value)}}
         store.save_folder(path, kind="model", meta={"value": value}, arrays=arrays)
 
     def value(path):
@@ -238,7 +238,7 @@ CRASHES = textwrap.dedent("""
         while True:
             call += 1
             save(path, call)
-    for _ in range(20):  # a reader beside a writer
+    for _ in range(10):  # a reader beside a writer
         value(path)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -119,6 +119,15 @@ def test_random_recall_is_that_of_chance():
     assert found["recall"] == pytest.approx(chance, abs=4 * found.standard_error("recall"))
 
 
+def test_the_next_users_item_is_no_hit():
+    # ann's test item is 1, bob's are 3 and 4
+    indptr, relevant = np.array([0, 1, 3]), np.array([1, 3, 4], np.int32)
+    items = np.array([[3, 1, 0], [4, 1, 3]], np.int32)
+    hits = np.empty((2, 3), bool)
+    evaluation._mark_hits(items, np.array([0, 1], np.int32), indptr, relevant, hits)
+    assert hits.tolist() == [[False, True, False], [True, False, True]]
+
+
 def test_exclude_replaces_what_is_left_out(train, test):
     nothing = train.subset(np.zeros(train.n_pairs, bool))
     found = evaluate(Popularity(train), train, test, k=1, exclude=nothing)
@@ -183,4 +192,4 @@ def test_other_axes_are_an_error(train, test):
 
 def test_a_test_pair_that_is_left_out_is_an_error(train, test):
     with pytest.raises(DataError, match=r"^2 of the 3 test pairs are left out .*`exclude`"):
-        evaluate(Popularity(train), train, interactions([(0, 1), (2, 2), (1, 3)]))
+        evaluate(Popularity(train), train, interactions([(0, 1), (2, 1), (1, 3)]))

@@ -104,7 +104,6 @@ def median_popularity(items: Integers, item_counts: Integers) -> Float64:
     counts.sort(axis=1)
     n_listed = listed.sum(axis=1)
     middle = np.stack([np.maximum(n_listed - 1, 0) // 2, n_listed // 2], axis=1)
-    middle = np.minimum(middle, items.shape[1] - 1)
     medians = np.take_along_axis(counts, middle, axis=1).mean(axis=1)
     return np.where(n_listed > 0, medians, np.nan)
 

@@ -17,6 +17,7 @@ How ids keep their type:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import cached_property
@@ -44,6 +45,7 @@ Int32 = npt.NDArray[np.int32]
 MAX_ROWS: Final = 2**31 - 1
 """Rows are int32, so an axis has no more of them than this."""
 _SHOWN: Final = 5
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 
 
 class Ids:
@@ -199,6 +201,30 @@ class Ids:
         if strangers:
             raise self._unknown(strangers)
         return np.array(rows, dtype=np.int32)
+
+    def places(self, others: Ids) -> Int32:
+        """Give the row here of each id of `others`, int32, or -1 where it is not among these."""
+        if others.dtype == self.dtype and not self._are_objects:
+            return _joined(others._values, self._values).fill_null(-1).to_numpy().astype(np.int32)
+        found = [self._find(one) for one in others]
+        return np.array([-1 if row is None else row for row in found], dtype=np.int32)
+
+    def typed(self, words: Iterable[str]) -> list[Any]:
+        """Take words, as typed on a command line, for ids of the kind that there are here.
+
+        A word that cannot be one stays text, so that `rows` says what is wrong with it.
+
+        Examples
+        --------
+        >>> Ids([7, 196]).typed(["196", "x"]), Ids(["7", "196"]).typed(["196"])
+        ([196, 'x'], ['196'])
+        """
+        if self.dtype == pl.String:
+            return list(words)
+        if self.dtype.is_integer():
+            return [int(word) if _INTEGER.fullmatch(word) else word for word in words]
+        shown = {str(one): one for one in self}
+        return [word if word in self else shown.get(word, word) for word in words]
 
     def to_store(self) -> tuple[str, pl.DataFrame]:
         """Give the form in which the ids are saved: "column" or "objects", and a frame.

@@ -391,6 +391,37 @@ class Interactions:
             before[self.indptr], self.items[keep], times, self.user_ids, self.item_ids
         )
 
+    def aligned(self, user_ids: Ids, item_ids: Ids) -> Interactions:
+        """Move the pairs to other axes; those of a user or an item not on them are dropped.
+
+        Examples
+        --------
+        >>> data = Interactions.from_pairs([("ann", "tea"), ("bob", "tea"), ("ann", "jam")])
+        >>> train = Interactions.from_pairs([("ann", "tea"), ("eve", "jam")])
+        >>> data.aligned(train.user_ids, train.item_ids).without(train).to_frame().rows()
+        [('ann', 'jam')]
+        """
+        users = user_ids.places(self.user_ids)[self._pair_users]
+        items = item_ids.places(self.item_ids)[self.items]
+        known = (users >= 0) & (items >= 0)
+        times = None if self.times is None else self.times[known]
+        return Interactions.from_rows(users[known], items[known], user_ids, item_ids, times)
+
+    def without(self, other: Interactions) -> Interactions:
+        """Drop the pairs that `other`, on the same axes, has too.
+
+        Raises
+        ------
+        DataError
+            If the axes differ.
+        """
+        if self.user_ids != other.user_ids or self.item_ids != other.item_ids:
+            raise DataError(
+                "Only interactions on the same axes can be told apart; bring one to the axes of "
+                "the other with `aligned`."
+            )
+        return self.subset(~other.contains(self._pair_users, self.items))
+
     def compact(self) -> Interactions:
         """Drop the users and items that have no pair; the others move up."""
         users, items = np.flatnonzero(self.user_counts), np.flatnonzero(self.item_counts)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nearfar.errors import OptionError
-from nearfar.evaluation import METRICS
+from nearfar.figures import OVERALL, PER_USER
+
+METRICS = (*PER_USER, *OVERALL)
+"""What may decide: the figures of `nearfar.evaluate`."""
 
 LOWER_IS_BETTER = frozenset({"mmr", "mmr_distinct", "mean_popularity", "gini"})
 """Metrics of which training keeps the smallest."""

@@ -68,23 +68,18 @@ class Room(NamedTuple):
 
 
 @kernel
-def drift(recipe: Recipe, table: Float64, t0: int, t: int) -> float:
-    """Learning rate times S(t0, t): how far a row with last update t0 has moved by step t.
+def drift(recipe: Recipe, tables: Float64, t0: int, t: int) -> tuple[float, float]:
+    """How far a row with last update t0 has moved by step t: (x, e) for x m / (sqrt(v) + e).
 
-    In units of m / (sqrt(v) + eps'); see `nearfar.optimiser`.
+    x is the learning rate times S(t0, t), e the mean epsilon of the gap; see `nearfar.optimiser`.
     """
-    if t0 == 0 or t0 == t or recipe.optimiser != USE_ADAM:
-        return 0.0
-    end = table.shape[0] - 1
-    rho = recipe.beta1 / np.sqrt(recipe.beta2)
-    return recipe.learning_rate * (table[min(t0, end)] - rho ** (t - t0) * table[min(t, end)])
-
-
-@kernel
-def drift_epsilon(recipe: Recipe, t0: int) -> float:
-    """eps' = eps sqrt(1 - b2^(t0+1)) / sqrt(b2)."""
-    unbiased = np.sqrt(1.0 - recipe.beta2 ** np.float64(t0 + 1))
-    return recipe.epsilon * unbiased / np.sqrt(recipe.beta2)
+    if t0 == 0 or t0 == t or recipe.beta1 == 0.0:
+        return 0.0, recipe.epsilon
+    end, gap = tables.shape[1] - 1, t - t0
+    at0, at = min(t0, end), min(t, end)
+    weight = tables[0, at0] - (recipe.beta1 / np.sqrt(recipe.beta2)) ** gap * tables[0, at]
+    with_eps = tables[1, at0] - (recipe.beta1 / recipe.beta2) ** gap * tables[1, at]
+    return recipe.learning_rate * weight, recipe.epsilon * with_eps / weight
 
 
 @fast_kernel
@@ -95,7 +90,7 @@ def gather(
     last: Int64,
     t: int,
     recipe: Recipe,
-    table: Float64,
+    tables: Float64,
     current: Float32,
     inverse: Float32,
     offset: Float32,
@@ -103,9 +98,9 @@ def gather(
     """Put `row`, as it is after t steps, into place `at`; `rows` stays as it is."""
     dim = rows.shape[2]
     one, squares = np.float32(1.0), np.float32(0.0)
-    moved = np.float32(drift(recipe, table, last[row], t))
+    moved64, eps64 = drift(recipe, tables, last[row], t)
+    moved, eps = np.float32(moved64), np.float32(eps64)
     if moved != 0.0:
-        eps = np.float32(drift_epsilon(recipe, last[row]))
         for k in range(dim):
             x = rows[row, 0, k] - moved * rows[row, 1, k] / (np.sqrt(rows[row, 2, k]) + eps)
             current[at, k] = x
@@ -133,13 +128,13 @@ def gather_unit(
     last: Int64,
     t: int,
     recipe: Recipe,
-    table: Float64,
+    tables: Float64,
     out: Float32,
     inverse: Float32,
     offset: Float32,
 ) -> None:
     """Like `gather`, at length 1 in any geometry."""
-    gather(at, row, rows, last, t, recipe, table, out, inverse, offset)
+    gather(at, row, rows, last, t, recipe, tables, out, inverse, offset)
     scale = inverse[at]
     if recipe.geometry != SPHERE:
         squares = np.float32(2.0) * offset[at] + np.float32(1.0)

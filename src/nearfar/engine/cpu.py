@@ -38,7 +38,7 @@ from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_
 from nearfar.engine.team import Team, barrier, claim, interrupt_deferred, make_team
 from nearfar.geometry import released_overflow_gap
 from nearfar.jit import kernel
-from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_table
+from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 from nearfar.sampling import AliasTable, Popularity, TwoStage
 from nearfar.threads import one_blas_thread
 
@@ -77,7 +77,7 @@ def second_stage(
     overflow_gap: float,
     plan: Plan,
     recipe: Recipe,
-    table: Float64,
+    tables: Float64,
     second: Second,
     products: Float32,
     scratch: Float32,
@@ -100,7 +100,7 @@ def second_stage(
                 second.units[at] = second.frozen[item]
             else:
                 compute.gather_unit(
-                    at, n_users + item, rows, last, t, recipe, table,
+                    at, n_users + item, rows, last, t, recipe, tables,
                     second.units, second.inverse, second.offset,
                 )  # fmt: skip
     barrier(team)
@@ -151,7 +151,7 @@ def run_steps(
     draws: Draws,
     overflow_gap: float,
     recipe: Recipe,
-    table: Float64,
+    tables: Float64,
     plans: Plan,
     room: Room,
     second: Second,
@@ -179,9 +179,9 @@ def run_steps(
             if draws.kind == TWO_STAGE:
                 second_stage(
                     thread, team, t, rows, last, positives, draws, overflow_gap, plan, recipe,
-                    table, second, products, scratch,
+                    tables, second, products, scratch,
                 )  # fmt: skip
-            do_step(thread, team, t, rows, last, plan, recipe, table, room, total, log[t - first])
+            do_step(thread, team, t, rows, last, plan, recipe, tables, room, total, log[t - first])
 
 
 @kernel
@@ -207,7 +207,7 @@ def do_step(
     last: Int64,
     plan: Plan,
     recipe: Recipe,
-    table: Float64,
+    tables: Float64,
     room: Room,
     total: Float32,
     log: Float64,
@@ -220,7 +220,7 @@ def do_step(
             break
         for u in range(begin, min(begin + _ROWS_A_CLAIM, n_unique)):
             compute.gather(
-                u, plan.unique[u], rows, last, t, recipe, table,
+                u, plan.unique[u], rows, last, t, recipe, tables,
                 room.current, room.inverse, room.offset,
             )  # fmt: skip
     barrier(team)
@@ -266,14 +266,14 @@ def write_log(plan: Plan, room: Room, log: Float64) -> None:
 
 @kernel
 def settle_rows(
-    begin: int, end: int, rows: Float32, last: Int64, t: int, recipe: Recipe, table: Float64
+    begin: int, end: int, rows: Float32, last: Int64, t: int, recipe: Recipe, tables: Float64
 ) -> None:
     """Bring rows begin..end-1 up to date for t steps done, in place."""
     current = np.empty((1, rows.shape[2]), np.float32)
     inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
     for row in range(begin, end):
         if 0 < last[row] < t:
-            compute.gather(0, row, rows, last, t, recipe, table, current, inverse, offset)
+            compute.gather(0, row, rows, last, t, recipe, tables, current, inverse, offset)
             compute.settle(row, rows, last, t, recipe, current)
 
 
@@ -285,14 +285,14 @@ def export_rows(
     last: Int64,
     t: int,
     recipe: Recipe,
-    table: Float64,
+    tables: Float64,
     out: Float32,
 ) -> None:
     """Write the points of rows begin..end-1 as of t steps done."""
     inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
     current = np.empty((1, rows.shape[2]), np.float32)
     for row in range(begin, end):
-        compute.gather(0, row, rows, last, t, recipe, table, current, inverse, offset)
+        compute.gather(0, row, rows, last, t, recipe, tables, current, inverse, offset)
         for k in range(rows.shape[2]):
             out[row, k] = inverse[0] * current[0, k]
 
@@ -416,10 +416,10 @@ class CPUEngine:
         data = problem.interactions
         self._positives = Positives(data.indptr, data.items, problem.positive_users)
         optimiser = options.optimiser
-        self._table = (
-            adam_drift_table(optimiser, problem.horizon)
+        self._tables = (
+            adam_drift_tables(optimiser, problem.horizon)
             if isinstance(optimiser, Adam)
-            else np.zeros(1)
+            else np.zeros((2, 1))
         )
         sampler = options.sampler
         released = isinstance(sampler, TwoStage) and sampler.released_weight
@@ -440,7 +440,7 @@ class CPUEngine:
         arguments = (
             team, first, count, self.state.rows, self.state.last, self._positives,
             self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
-            self._recipe, self._table, self._plans, self._room, self._second, log,
+            self._recipe, self._tables, self._plans, self._room, self._second, log,
         )  # fmt: skip
         with one_blas_thread(), interrupt_deferred():
             self._together(lambda thread: run_steps(thread, *arguments))
@@ -455,7 +455,7 @@ class CPUEngine:
         self._together(
             lambda i: settle_rows(
                 bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._recipe,
-                self._table,
+                self._tables,
             )
         )  # fmt: skip
 
@@ -467,7 +467,7 @@ class CPUEngine:
         self._together(
             lambda i: export_rows(
                 bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._recipe,
-                self._table, out,
+                self._tables, out,
             )
         )  # fmt: skip
         return out

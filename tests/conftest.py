@@ -1,0 +1,36 @@
+"""Data and helpers that several test modules use."""
+
+import numpy as np
+import pytest
+
+from hypothesis import settings
+
+from nearfar import Interactions
+
+# a kernel may be compiled or read from the disk inside an example
+settings.register_profile("nearfar", deadline=None)
+settings.load_profile("nearfar")
+
+
+def random_data(n_users=30, n_items=60, share=0.15, seed=0, crowded=False):
+    """Random interactions, some items far more popular; with `crowded`, user 0 has nearly all."""
+    rng = np.random.default_rng(seed)
+    attraction = np.exp(rng.normal(0, 1, n_items))
+    liked = rng.random((n_users, n_items)) < np.clip(share * attraction, 0, 0.9)
+    liked[np.arange(n_users), rng.integers(0, n_items, n_users)] = True
+    liked[rng.integers(0, n_users, n_items), np.arange(n_items)] = True
+    if crowded:
+        liked[0, : n_items - 3] = True
+    return Interactions.from_pairs([(int(u), int(i)) for u, i in zip(*np.nonzero(liked))])
+
+
+def checkerboard(n=20):
+    """User u likes item i when both are even or both are odd, but for i = u: that one is right."""
+    return Interactions.from_pairs(
+        [(u, i) for u in range(n) for i in range(n) if (u + i) % 2 == 0 and u != i]
+    )
+
+
+@pytest.fixture
+def board():
+    return checkerboard()

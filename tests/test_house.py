@@ -1,0 +1,90 @@
+"""The order of the rooms: a module imports only those above it."""
+
+import ast
+from pathlib import Path
+
+import nearfar
+
+ROOT = Path(nearfar.__file__).parent
+
+ORDER = """
+errors
+jit
+counter
+geometry
+store
+id_values
+ids
+pairs
+tables
+interactions
+datasets
+prepare
+split
+sampling
+objective
+optimiser
+options
+threads
+engine
+heap
+neighbours
+metrics
+figures
+evaluation
+baselines
+progress
+schedule
+checkpoint
+training
+model
+presets
+demo
+cli
+""".split()
+
+INSIDE_ENGINE = ["team", "problem", "plan", "choose", "compute", "reference", "cpu"]
+
+
+def imports(path):
+    """Modules of nearfar that a file imports, as dotted names below the package."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nearfar":
+            below = node.module.split(".")[1:]
+            if below:
+                yield ".".join(below)
+            else:
+                yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (a.name[8:] for a in node.names if a.name.startswith("nearfar."))
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_its_room():
+    rooms = {room(p) for p in ROOT.rglob("*.py")} - {"__init__", "__main__"}
+    assert rooms == set(ORDER)
+
+
+def test_a_module_imports_only_those_above_it():
+    for path in ROOT.rglob("*.py"):
+        if path.name in ("__init__.py", "__main__.py") and path.parent == ROOT:
+            continue
+        for target in imports(path):
+            first = target.split(".")[0]
+            if first.startswith("__"):  # the version
+                continue
+            assert first in ORDER, (path, target)
+            if first != room(path):
+                above = ORDER.index(first) < ORDER.index(room(path))
+                assert above, f"{path.name} imports {target}, which is below it"
+
+
+def test_the_engines_rooms_are_in_order_too():
+    for path in (ROOT / "engine").glob("*.py"):
+        for target in imports(path):
+            parts = target.split(".")
+            if parts[0] == "engine" and len(parts) > 1 and path.stem != "__init__":
+                assert INSIDE_ENGINE.index(parts[1]) < INSIDE_ENGINE.index(path.stem), path

@@ -1,0 +1,126 @@
+"""Options: checked, saved, and every one of them changes something."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from conftest import random_data
+
+from nearfar import CML, presets
+from nearfar.errors import OptionError
+from nearfar.objective import Decorrelate, SpreadOut, Triplet
+from nearfar.optimiser import SGD, Adagrad, Adam
+from nearfar.options import Options
+from nearfar.sampling import Popularity, TwoStage, Uniform
+
+DATA = random_data(crowded=True)
+
+CHANGES = {
+    "dim": 12,
+    "geometry": "ball",
+    "sampler": Popularity(),
+    "negatives": 3,
+    "batch": 32,
+    "triplet": Triplet(0.5),
+    "spread_out": SpreadOut(5.0),
+    "decorrelate": Decorrelate(50.0),
+    "optimiser": Adagrad(0.1),
+}
+PARTS = {
+    Uniform: {"redraws": 1},
+    Popularity: {"beta": 0.3, "distinct": True, "redraws": 1},
+    TwoStage: {
+        "candidates": 12,
+        "beta": 0.2,
+        "distinct": False,
+        "vectors": "initial",
+        "released_weight": True,
+    },
+    Triplet: {"margin": 0.4, "rank_weight": True},
+    SpreadOut: {"weight": 1.0},
+    Decorrelate: {"weight": 10.0, "squared": True},
+    SGD: {"learning_rate": 0.01},
+    Adagrad: {"learning_rate": 0.01, "initial": 0.5, "epsilon": 0.5},
+    Adam: {"learning_rate": 0.03, "beta1": 0.5, "beta2": 0.9, "epsilon": 1e-2},
+}
+BASES = {
+    Uniform: {"sampler": Uniform()},
+    Popularity: {"sampler": Popularity()},
+    TwoStage: {"sampler": TwoStage(25)},
+    Triplet: {"triplet": Triplet()},
+    SpreadOut: {"spread_out": SpreadOut(5.0)},
+    Decorrelate: {"decorrelate": Decorrelate(50.0)},
+    SGD: {"optimiser": SGD()},
+    Adagrad: {"optimiser": Adagrad()},
+    Adam: {"optimiser": Adam(0.01)},
+}
+
+
+def trained(**options):
+    base = {"dim": 128, "negatives": 2, "batch": 16, "optimiser": Adam(0.02), **options}
+    model = CML(**base).fit(DATA, epochs=3, threads=1)
+    return model.user_vectors[:, :8]
+
+
+def test_every_option_is_tried_here():
+    assert set(CHANGES) == {field.name for field in fields(Options)}
+    for kind, changes in PARTS.items():
+        assert set(changes) == {field.name for field in fields(kind)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_option_changes_the_result(name):
+    assert not np.array_equal(trained(), trained(**{name: CHANGES[name]}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, changes in PARTS.items() for name in changes]
+)
+def test_every_option_of_a_part_changes_the_result(kind, name):
+    (part, value), *_ = BASES[kind].items()
+    before = trained(**{part: value})
+    after = trained(**{part: replace(value, **{name: PARTS[kind][name]})})
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        presets.paper_2019("two-stage", negatives=1),
+        presets.released_2019("popularity"),
+        presets.cml_2017(),
+    ],
+)
+def test_options_survive_json(options):
+    assert Options.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 1}, "`dim` must be between 2 and 4096; got 1"),
+        ({"dim": 4097}, "dim"),
+        ({"dim": 12.0}, "`dim` must be a whole number; got 12.0"),
+        ({"negatives": 0}, "`negatives` must be between 1 and"),
+        ({"batch": True}, "batch"),
+        ({"geometry": "cube"}, "`geometry` must be one of sphere, ball, free; got 'cube'"),
+        ({"sampler": "uniform"}, r"`sampler` must be Uniform\(...\) or Popularity"),
+        ({"sampler": Uniform}, "add parentheses"),
+        ({"spread_out": 0.1}, "`spread_out` must be SpreadOut.* or None; got 0.1"),
+        ({"negative": 3}, "unknown option 'negative'; the options are dim"),
+    ],
+)
+def test_bad_options_are_refused(changes, message):
+    with pytest.raises(OptionError, match=message):
+        CML(**changes)
+
+
+def test_unknown_saved_options_are_refused():
+    with pytest.raises(OptionError, match="unknown option"):
+        Options.from_dict({"dimension": 3})
+    with pytest.raises(OptionError, match="`sampler` must be one of Uniform"):
+        Options.from_dict({"sampler": {"kind": "Gaussian"}})
+    with pytest.raises(OptionError, match="`sampler`.*gamma"):
+        Options.from_dict({"sampler": {"kind": "Popularity", "gamma": 1}})

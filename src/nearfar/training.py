@@ -25,11 +25,15 @@ from nearfar.evaluation import evaluate
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Points
 from nearfar.progress import Reporter
-from nearfar.schedule import Schedule
+from nearfar.schedule import METRICS, Schedule
 
 Float32 = npt.NDArray[np.float32]
 
 _CHUNK_SECONDS = 0.2
+_COLUMNS = (
+    "epoch", "loss", "spread_out", "decorrelate", "violated", "missed", "seconds",
+    *(f"validation_{name}" for name in METRICS),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ class Run:
 
     def history(self) -> pl.DataFrame:
         """One row an epoch; see `CML.history`."""
-        return pl.DataFrame(self.progress.history, infer_schema_length=None)
+        frame = pl.DataFrame(self.progress.history, infer_schema_length=None)
+        return frame.select(name for name in _COLUMNS if name in frame.columns)
 
     def close(self) -> None:
         """Let go of the engine's threads."""

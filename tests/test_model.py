@@ -1,0 +1,219 @@
+"""The contract of a model, over engines and geometries, on data whose right answer is known."""
+
+import inspect
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import checkerboard, random_data
+
+import nearfar as nf
+from nearfar import CML, Interactions, evaluate
+from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
+from nearfar.optimiser import SGD, Adagrad, Adam
+from nearfar.sampling import Popularity, TwoStage, Uniform
+
+VARIANTS = {
+    "sphere, uniform": {},
+    "sphere, popularity": {"sampler": Popularity()},
+    # with live vectors the second stage would draw the right answer as the negative, always
+    "sphere, two-stage": {"sampler": TwoStage(40, vectors="initial")},
+    "ball, adagrad": {"geometry": "ball", "optimiser": Adagrad(0.2)},
+    "free, sgd": {"geometry": "free", "optimiser": SGD(0.02)},
+}
+
+
+@pytest.fixture(scope="module", params=[(d, v) for d in ("cpu", "reference") for v in VARIANTS])
+def fitted(request):
+    device, name = request.param
+    options = {"dim": 3, "batch": 8, "negatives": 3, "optimiser": Adam(0.03), **VARIANTS[name]}
+    return CML(**options).fit(checkerboard(), epochs=20, device=device, threads=1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return CML(dim=16, batch=8, optimiser=Adam(0.03)).fit(checkerboard(), epochs=40)
+
+
+def test_the_one_right_answer_comes_first(fitted):
+    """User u has every item of their parity but u itself: that one is next."""
+    found = fitted.recommend(k=1)
+    right = (found["user_id"] == found["item_id"]).mean()
+    assert right >= 0.9
+
+
+def test_a_batch_equals_single_requests(fitted):
+    many = fitted.recommend([3, 7, 4], k=5)
+    for user in (3, 7, 4):
+        one = fitted.recommend(user, k=5)
+        mine = many.filter(pl.col("user_id") == user).drop("user_id")
+        assert one["item_id"].equals(mine["item_id"])
+        assert one["score"].to_numpy() == pytest.approx(mine["score"].to_numpy(), abs=1e-6)
+    assert many["user_id"].to_list() == [3] * 5 + [7] * 5 + [4] * 5
+
+
+def test_scores_are_one_minus_half_the_squared_distance(fitted):
+    u = fitted.user_vectors[6]
+    for item, score in fitted.recommend(6, k=4).select("item_id", "score").iter_rows():
+        v = fitted.item_vectors[item]
+        assert score == pytest.approx(1 - 0.5 * np.sum((u - v) ** 2), abs=1e-5)
+
+
+def test_nearest_first_and_nothing_nearer_left_out(fitted):
+    found = fitted.recommend(2, k=6)
+    scores = found["score"].to_list()
+    assert scores == sorted(scores, reverse=True)
+    assert found["rank"].to_list() == [1, 2, 3, 4, 5, 6]
+    distance = np.sum((fitted.item_vectors - fitted.user_vectors[2]) ** 2, axis=1)
+    distance[fitted.interactions.positives(2)] = np.inf
+    assert found["item_id"].to_list() == np.argsort(distance, kind="stable")[:6].tolist()
+
+
+def test_similar_items_are_of_the_same_kind(fitted):
+    found = fitted.similar_items([2, 5], k=9)
+    assert (found["query_id"] != found["item_id"]).all()
+    same = (found["query_id"] % 2) == (found["item_id"] % 2)
+    assert same.mean() > 0.85
+    others = fitted.similar_users(4, k=9)
+    assert 4 not in others["user_id"].to_list()
+    assert (others["user_id"] % 2 == 0).mean() > 0.85
+
+
+def test_save_and_load_give_the_same_model(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    loaded = CML.load(tmp_path / "model")
+    assert loaded.options == fitted.options
+    assert loaded.recommend(k=4).equals(fitted.recommend(k=4))
+    assert loaded.similar_items(3).equals(fitted.similar_items(3))
+    assert loaded.history.equals(fitted.history)
+    assert loaded.best_epoch == fitted.best_epoch
+    assert loaded.interactions == fitted.interactions
+
+
+# ------------------------------------------------------------------------- requests at the edge
+
+
+def test_seen_items_are_left_out_unless_asked_for(model):
+    seen = set(model.interactions.positives(0).tolist())
+    assert not seen & set(model.recommend(0, k=20)["item_id"].to_list())
+    assert seen & set(model.recommend(0, k=5, exclude_seen=False)["item_id"].to_list())
+
+
+def test_allow_and_deny_come_before_the_cut(model):
+    allowed = model.recommend(0, k=3, allow=[1, 3, 5, 7])
+    assert set(allowed["item_id"]) < {1, 3, 5, 7}
+    assert len(allowed) == 3
+    first = model.recommend(0, k=1)["item_id"][0]
+    without = model.recommend(0, k=20, deny=[first])
+    assert first not in without["item_id"].to_list()
+    both = model.recommend(0, k=20, allow=[1, 3], deny=[3])
+    assert both["item_id"].to_list() == [1]
+
+
+def test_k_larger_than_the_catalogue_gives_what_there_is(model):
+    found = model.recommend([0, 1], k=1000)
+    assert found.group_by("user_id").len()["len"].to_list() == [20 - 9, 20 - 9]
+    assert len(model.similar_items(0, k=1000)) == 19
+
+
+def test_a_user_with_nothing_left_gets_an_empty_list():
+    data = Interactions.from_pairs([("all", i) for i in range(4)] + [("one", 0)])
+    model = CML(dim=4).fit(data, epochs=2)
+    empty = model.recommend("all")
+    assert len(empty) == 0
+    assert empty.columns == ["rank", "item_id", "score"]
+    many = model.recommend(["all", "one"])
+    assert set(many["user_id"]) == {"one"}
+    assert len(model.recommend("one", allow=[0])) == 0
+
+
+def test_unknown_ids_are_named(model):
+    with pytest.raises(UnknownIdError, match="99"):
+        model.recommend(99)
+    with pytest.raises(UnknownIdError, match="'0'"):
+        model.recommend("0")
+    with pytest.raises(UnknownIdError, match="77"):
+        model.recommend([1, 77])
+    with pytest.raises(UnknownIdError, match="item"):
+        model.recommend(1, deny=[55])
+    with pytest.raises(UnknownIdError):
+        model.similar_items(-1)
+
+
+def test_bad_k_is_refused(model):
+    with pytest.raises(OptionError, match="k"):
+        model.recommend(1, k=0)
+
+
+def test_ids_keep_their_type():
+    tuples = Interactions.from_pairs([(("u", u), ("i", i)) for u in range(6) for i in range(u + 1)])
+    model = CML(dim=4, batch=4).fit(tuples, epochs=2)
+    found = model.recommend(("u", 0), k=2)
+    assert all(isinstance(item, tuple) for item in found["item_id"].to_list())
+    frame = pl.DataFrame(
+        {"u": [1, 2, 2, 3], "i": ["a", "b", "a", "c"]}, schema={"u": pl.Int16, "i": pl.String}
+    )
+    model = CML(dim=4, batch=4).fit(Interactions.from_frame(frame, user="u", item="i"), epochs=2)
+    assert model.recommend()["user_id"].dtype == pl.Int16
+    assert model.recommend(1)["item_id"].dtype == pl.String
+    assert model.recommend(pl.Series([1, 3], dtype=pl.Int16))["user_id"].dtype == pl.Int16
+
+
+def test_an_unfitted_model_says_so():
+    for use in (
+        lambda m: m.recommend(1),
+        lambda m: m.item_vectors,
+        lambda m: m.history,
+        lambda m: m.save("nowhere"),
+        lambda m: m.scorer(),
+    ):
+        with pytest.raises(NotFittedError, match="has not been fitted"):
+            use(CML())
+
+
+def test_loading_something_else_is_refused(tmp_path):
+    checkerboard().save(tmp_path / "data")
+    with pytest.raises(StoreError, match="interactions"):
+        CML.load(tmp_path / "data")
+    with pytest.raises(StoreError):
+        CML.load(tmp_path / "nothing")
+
+
+def test_saving_twice_replaces(model, tmp_path):
+    model.save(tmp_path)
+    other = CML(dim=4).fit(random_data(), epochs=1)
+    other.save(tmp_path)
+    assert CML.load(tmp_path).options.dim == 4
+
+
+def test_signature_and_repr_show_the_options():
+    assert list(inspect.signature(CML).parameters)[:3] == ["dim", "geometry", "sampler"]
+    assert repr(CML(dim=64, sampler=Uniform())) == "CML(dim=64)"
+
+
+# --------------------------------------------------------------------------- quality, in small
+
+
+def test_it_beats_popularity_and_random_where_there_is_taste():
+    """Two groups with separate tastes, and a few items that are liked by both."""
+    rng = np.random.default_rng(0)
+    pairs = set()
+    for user in range(120):
+        group = user % 2
+        own = rng.choice(np.arange(group * 60, group * 60 + 60), 25, replace=False)
+        popular = rng.choice(np.arange(120, 130), 2, replace=False)
+        pairs |= {(user, int(item)) for item in (*own, *popular)}
+    data = Interactions.from_pairs(sorted(pairs))
+    train, test = nf.split.ratio(data, 0.25, seed=0)
+    model = CML(dim=16, batch=32, optimiser=Adam(5e-3)).fit(train, epochs=30, threads=2)
+    ours = evaluate(model, train, test, k=10)["ndcg"]
+    popularity = evaluate(nf.baselines.Popularity(train), train, test, k=10)["ndcg"]
+    chance = evaluate(nf.baselines.Random(data.n_users, data.n_items), train, test, k=10)["ndcg"]
+    assert ours > 1.3 * popularity
+    assert ours > 1.6 * chance
+
+
+def test_evaluating_on_other_axes_is_refused(model):
+    other = random_data(5, 5)
+    with pytest.raises(DataError):
+        evaluate(model, other, other)

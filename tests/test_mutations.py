@@ -1,0 +1,112 @@
+"""The tests of the engines can fail: each of these faults, put into a copy, is found by them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nearfar
+
+PACKAGE, TESTS = Path(nearfar.__file__).parent, Path(__file__).parent
+
+FAULTS = {
+    "positive and negative swapped in the loss": (
+        "compute.py",
+        "inside = margin - two * (near - best)",
+        "inside = margin - two * (best - near)",
+    ),
+    "farthest instead of nearest negative": (
+        "compute.py",
+        "if nearest < 0 or not far <= best:",
+        "if nearest < 0 or far < best:",
+    ),
+    "sign of the user's gradient": (
+        "compute.py",
+        "add(total, c * inv[n], cur, n)\n                add(total, -c * inv[j], cur, j)",
+        "add(total, -c * inv[n], cur, n)\n                add(total, c * inv[j], cur, j)",
+    ),
+    "sign of the positive's gradient": (
+        "compute.py",
+        "add(total, c * inv[j], cur, j)\n                add(total, -c * inv[i], cur, i)",
+        "add(total, -c * inv[j], cur, j)\n                add(total, c * inv[i], cur, i)",
+    ),
+    "sign of the negative's gradient": (
+        "compute.py",
+        "add(total, c * inv[i], cur, i)\n                add(total, -c * inv[n], cur, n)",
+        "add(total, -c * inv[i], cur, i)\n                add(total, c * inv[n], cur, n)",
+    ),
+    "sign of the spread-out gradient": (
+        "compute.py",
+        "add(total, slope * inv[j], cur, j)",
+        "add(total, -slope * inv[j], cur, j)",
+    ),
+    "batch transposed": (
+        "plan.py",
+        "plan.entries[g, 1] = n_users + positives.items[pair]",
+        "plan.entries[size - 1 - g, 1] = n_users + positives.items[pair]",
+    ),
+    "gradient not projected onto the sphere": (
+        "compute.py",
+        "total[k] = (total[k] - radial * room.current[u, k]) * inverse",
+        "total[k] = total[k] * inverse",
+    ),
+    "rank weight of all negatives instead of the impostors": (
+        "compute.py",
+        "recipe.n_items * impostors // found",
+        "recipe.n_items * found // found",
+    ),
+    "lazy Adam without the drift": (
+        "compute.py",
+        "return recipe.learning_rate * weight, recipe.epsilon * with_eps / weight",
+        "return 0.0 * weight, recipe.epsilon * with_eps / weight",
+    ),
+    "drift in the wrong direction": (
+        "compute.py",
+        "x = rows[row, 0, k] - moved * rows[row, 1, k]",
+        "x = rows[row, 0, k] + moved * rows[row, 1, k]",
+    ),
+    "known positives not left out": (
+        "plan.py",
+        "if not is_positive(positives, user, item):",
+        "if not is_positive(positives, user, item) or attempt == 0:",
+    ),
+    "stage 2 weight upside down": (
+        "choose.py",
+        "power[c] = top / power[c] if s[r, c] >= zero else one",
+        "power[c] = power[c] / np.float32(4.0) if s[r, c] >= zero else one",
+    ),
+    "stage 2 looks at the user instead of the item": (
+        "cpu.py",
+        "at, item = i, plan.entries[i, 1] - n_users",
+        "at, item = i, plan.entries[i, 0] - n_users",
+    ),
+}
+
+
+def test_every_fault_is_of_this_code():
+    for file, old, new in FAULTS.values():
+        assert (PACKAGE / "engine" / file).read_text().count(old) == 1, old
+        assert old != new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_cpu_engine_is_found(fault, tmp_path):
+    file, old, new = FAULTS[fault]
+    shutil.copytree(PACKAGE, tmp_path / "nearfar", ignore=shutil.ignore_patterns("__pycache__"))
+    source = tmp_path / "nearfar" / "engine" / file
+    source.write_text(source.read_text().replace(old, new))
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
+         str(TESTS / "test_engine.py"), "-k", "agrees or integers or shape"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "jit")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 1, run.stdout[-2000:]
+    assert "1 failed" in run.stdout, run.stdout[-2000:]

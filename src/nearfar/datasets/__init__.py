@@ -16,7 +16,7 @@ from nearfar.datasets.source import Source, Tables, look_up
 from nearfar.errors import OptionError
 from nearfar.interactions import Interactions
 
-__all__ = ["load", "load_items", "load_table", "names"]
+__all__ = ["load", "load_items", "load_table", "look_at", "names"]
 
 _SOURCES: dict[str, Source] = {movielens.ML_100K.name: movielens.ML_100K}
 
@@ -67,8 +67,7 @@ def load(
     """
     source = _source(name)
     least = source.min_value if min_value is None else min_value
-    table = _tables(name, path).ratings
-    return Interactions.from_frame(table, "user", "item", "value", least, "time")
+    return _interactions(_tables(name, path), least)
 
 
 def load_table(name: str, path: str | PathLike[str] | None = None) -> pl.LazyFrame:
@@ -113,6 +112,30 @@ def load_items(name: str, path: str | PathLike[str] | None = None) -> pl.DataFra
     return _tables(name, path).items
 
 
+def look_at(name: str, path: str | PathLike[str] | None = None) -> tuple[Tables, Interactions]:
+    """Load everything at once: the raw tables, which say where they were found, and `load`'s.
+
+    Parameters
+    ----------
+    name, path
+        As in `load`.
+
+    Returns
+    -------
+    Tables
+        ``ratings`` as of `load_table`, ``items`` as of `load_items`, and ``where``.
+    Interactions
+        As of `load`, with the data set's own threshold.
+
+    Raises
+    ------
+    OptionError, SourceError
+        As `load`.
+    """
+    found = _tables(name, path)
+    return found, _interactions(found, _source(name).min_value)
+
+
 def _source(name: str) -> Source:
     if name not in _SOURCES:
         raise OptionError(f"There is no data set {name!r}; there are: {', '.join(names())}.")
@@ -121,3 +144,7 @@ def _source(name: str) -> Source:
 
 def _tables(name: str, path: str | PathLike[str] | None) -> Tables:
     return look_up(_source(name), None if path is None else Path(path))
+
+
+def _interactions(tables: Tables, least: float) -> Interactions:
+    return Interactions.from_frame(tables.ratings, "user", "item", "value", least, "time")

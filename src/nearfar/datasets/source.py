@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,8 @@ class Tables:
     """Columns user and item (String), value and time (Int64)."""
     items: pl.DataFrame
     """Columns item_id and title (String)."""
+    where: str = ""
+    """Where it was found, in words."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ def look_up(source: Source, path: Path | None = None) -> Tables:
     if path is not None:
         tables = _read(source, path)
         _keep(kept, tables)
-        return tables
+        return replace(tables, where=str(path))
     tried: list[str] = []
     try:
-        return _cached(kept)
+        return replace(_cached(kept), where=f"the cache, {kept}")
     except StoreError as error:
         tried.append(f"the cache: {error}")
     for fetcher in source.fetchers:
@@ -110,7 +112,7 @@ def look_up(source: Source, path: Path | None = None) -> Tables:
             tried.append(f"{fetcher.where}: {error}")
         else:
             _keep(kept, tables)
-            return tables
+            return replace(tables, where=fetcher.where)
     lines = "\n".join(f"  - {line}" for line in tried)
     raise SourceError(
         f"The data set {source.name!r} could not be found. Tried:\n{lines}\n"

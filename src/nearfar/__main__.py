@@ -1,0 +1,6 @@
+"""``python -m nearfar`` is ``nearfar``."""
+
+from nearfar.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The command line: it parses, calls the library and prints.
+
+Exit codes: 0 if all went well; 1 for an error that nearfar explains in a line on stderr; 2 for
+flags that cannot be understood or do not go together; 130 after an interrupt.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+import nearfar
+from nearfar.cli import data, playing, show, training, using
+from nearfar.cli.binding import FlagError
+from nearfar.errors import NearfarError
+
+app = typer.Typer(
+    name="nearfar",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_EXAMPLES: dict[Callable[..., None], str] = {
+    playing.demo: "nearfar demo",
+    data.prepare: "nearfar prepare ratings.csv -o data/ --value rating --min-value 4",
+    training.fit: "nearfar fit data/ -o model/ --holdout 0.25 --validation 0.1 --epochs 60",
+    using.evaluate: "nearfar evaluate model/ data/ --baselines",
+    training.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
+    " --sampler uniform",
+    using.recommend: "nearfar recommend model/ --user 196 --k 10",
+    using.similar: "nearfar similar model/ --item 50",
+}
+"""Every command, in the order of the help, with an example."""
+
+
+def _reporting(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a command raises into a line on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def reported(**values: Any) -> None:
+        try:
+            command(**values)
+        except FlagError as error:
+            show.note(f"nearfar: {error}")
+            raise typer.Exit(2) from error
+        except BrokenPipeError:
+            raise
+        except (NearfarError, OSError) as error:
+            show.note(f"nearfar: {error}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            show.note("nearfar: interrupted.")
+            raise typer.Exit(130) from error
+
+    return reported
+
+
+for _command, _example in _EXAMPLES.items():
+    app.command(epilog=f"Example: {_example}", no_args_is_help=_command is not playing.demo)(
+        _reporting(_command)
+    )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        show.say(f"nearfar {nearfar.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Collaborative metric learning: what a user likes is near, the rest is far."""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:  # outside a command
+        sys.exit(130)

@@ -1,0 +1,132 @@
+"""Flags in a command, and what is given of them put over options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass, replace
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from nearfar.cli.flags import Flag, Strategies, kebab, listed
+
+
+class FlagError(Exception):
+    """Flags that do not go together; the command line shows it as a usage error."""
+
+
+def with_flags(
+    flags: Iterable[Flag], *, into: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a typer command these flags; what is given of them arrives as one dict.
+
+    Parameters
+    ----------
+    flags : iterable of Flag
+    into : str
+        The keyword parameter of the command that takes the dict, from `Flag.key` to the value.
+    """
+    all_flags = tuple(flags)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        def with_them(**values: Any) -> Any:
+            given = {flag.key: values.pop(flag.key) for flag in all_flags}
+            values[into] = {
+                key: value.value if isinstance(value, Enum) else value
+                for key, value in given.items()
+                if value is not None
+            }
+            return command(**values)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        kept = [parameter for parameter in own if parameter.name != into]
+        parameters = [*kept, *(_parameter(flag) for flag in all_flags)]
+        with_them.__name__, with_them.__doc__ = command.__name__, command.__doc__
+        with_them.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_them.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_them
+
+    return decorate
+
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    words = f"--{flag.name}/--no-{flag.name}" if flag.kind is bool else f"--{flag.name}"
+    text = f"{flag.help} [default: {flag.default}]" if flag.default else flag.help
+    option = typer.Option(words, help=text, show_default=False)
+    optional: Any = flag.kind | None
+    kind: Any = Annotated[optional, option]
+    return inspect.Parameter(flag.key, inspect.Parameter.KEYWORD_ONLY, default=None,
+                             annotation=kind)  # fmt: skip
+
+
+def build(
+    base: Any, flags: Iterable[Flag], given: Mapping[str, Any], strategies: Strategies | None = None
+) -> Any:
+    """Put the given flags over options.
+
+    Parameters
+    ----------
+    base : dataclass instance
+        Where to start from.
+    flags : iterable of Flag
+        As `flags_of` the class of `base` made them.
+    given : mapping
+        From `Flag.key` to the value.
+    strategies : mapping, optional
+        As in `flags_of`.
+
+    Returns
+    -------
+    dataclass instance
+
+    Raises
+    ------
+    FlagError
+        A flag belongs to a class that is not the chosen one.
+    OptionError
+        A value is out of its range.
+    """
+    used = [flag for flag in flags if flag.key in given]
+    changes = {flag.field: given[flag.key] for flag in used if not flag.part}
+    for part, kinds in (strategies or {}).items():
+        of_part = [flag for flag in used if flag.part == part]
+        if of_part:
+            changes[part] = _build_part(part, kinds, getattr(base, part), of_part, given)
+    return replace(base, **changes)
+
+
+def _build_part(
+    part: str,
+    kinds: tuple[type[Any], ...],
+    current: Any,
+    used: list[Flag],
+    given: Mapping[str, Any],
+) -> Any:
+    choosing = [flag for flag in used if not flag.field]
+    setting = {flag: given[flag.key] for flag in used if flag.field}
+    if choosing:
+        wanted = next(k for k in kinds if kebab(k.__name__) == given[choosing[0].key])
+        current = current if isinstance(current, wanted) else wanted()
+    if type(None) in kinds:
+        switch = next((flag for flag in setting if flag.name == kebab(part)), None)
+        if switch is not None and setting[switch] == 0:
+            current = None
+            del setting[switch]
+        elif switch is not None and current is None:
+            current = switch.owners[0]()
+    for flag in setting:
+        if not isinstance(current, flag.owners):
+            raise FlagError(_misplaced(flag, part, current))
+    if not is_dataclass(current) or not setting:
+        return current
+    return replace(current, **{flag.field: value for flag, value in setting.items()})  # type: ignore[type-var]
+
+
+def _misplaced(flag: Flag, part: str, current: Any) -> str:
+    name = kebab(part)
+    if current is None:
+        return f"`--{flag.name}` belongs to --{name}, which is off; give --{name} too."
+    owners, chosen = listed(flag.owners), kebab(type(current).__name__)
+    return f"`--{flag.name}` belongs to --{name} {owners}; the {name} is {chosen}."

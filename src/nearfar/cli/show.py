@@ -1,0 +1,103 @@
+"""What the commands print: tables for people, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nearfar.figures import OVERALL, PER_USER, Evaluation
+
+FIGURES = (*PER_USER, *OVERALL)
+_COUNTS = frozenset({"mmr", "mmr_distinct", "mean_popularity"})
+
+
+def say(*parts: Any) -> None:
+    """Print a line on stdout as it is."""
+    print(*parts, flush=True)
+
+
+def note(*parts: Any) -> None:
+    """Print a line on stderr."""
+    print(*parts, file=sys.stderr, flush=True)
+
+
+def emit(figures: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout; NaN becomes null, an id that JSON lacks becomes text."""
+    say(json.dumps(_plain(figures), default=str, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table; numbers are right-aligned."""
+    listed = [[str(cell) for cell in row] for row in rows]
+    shown = Table(title=escape(title), title_justify="left", title_style="bold")
+    for at, name in enumerate(columns):
+        right = bool(listed) and all(_is_number(row[at]) for row in listed)
+        shown.add_column(escape(name), justify="right" if right else "left")
+    for row in listed:
+        shown.add_row(*map(escape, row))
+    Console().print(shown)
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell[:1] in {"-", ""} or cell == "nan"
+
+
+def figure(name: str, value: float) -> str:
+    """Write a figure with as many places as it deserves."""
+    return f"{value:.1f}" if name in _COUNTS else f"{value:.4f}"
+
+
+def evaluations(title: str, found: Mapping[str, Evaluation]) -> None:
+    """Print figures, one column a recommender, with the standard errors of means over users."""
+    rows = []
+    for name in FIGURES:
+        row = [name]
+        for one in found.values():
+            cell = figure(name, one[name])
+            if name in PER_USER:
+                cell += f" ± {figure(name, one.standard_error(name))}"
+            row.append(cell)
+        rows.append(row)
+    table(title, ["", *found], rows)
+
+
+def lists_of(frame: pl.DataFrame, asked: Sequence[Any], query: str, name: str) -> list[Any]:
+    """Put a frame of lists, as `CML.recommend` gives, into one entry for each id asked for."""
+    found: dict[Any, list[Any]] = {one: [] for one in asked}
+    for row in frame.iter_rows(named=True):
+        found[row[query]].append({name: row[name], "score": row["score"]})
+    as_name = query if query != "query_id" else name
+    return [{as_name: one, "nearest": entries} for one, entries in found.items()]
+
+
+def ranked(title: str, lists: Sequence[Mapping[str, Any]]) -> None:
+    """Print what `lists_of` gave, one table for each id asked for."""
+    for entry in lists:
+        (_, asked), (_, nearest) = entry.items()
+        if not nearest:
+            say(f"{title} {asked}: nothing is left.")
+            continue
+        columns = ["rank", *nearest[0]]
+        rows = [
+            (rank, *(f"{v:.4f}" if key == "score" else v for key, v in one.items()))
+            for rank, one in enumerate(nearest, start=1)
+        ]
+        table(f"{title} {asked}", columns, rows)

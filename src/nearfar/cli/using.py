@@ -1,0 +1,152 @@
+"""``nearfar evaluate``, ``recommend`` and ``similar``: what a saved model is good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nearfar.baselines import Popularity, Random
+from nearfar.cli import show
+from nearfar.cli.binding import FlagError
+from nearfar.cli.inputs import load_data, typed_ids
+from nearfar.cli.training import Data, Json
+from nearfar.errors import EmptyDataError
+from nearfar.evaluation import evaluate as measure
+from nearfar.figures import Evaluation
+from nearfar.interactions import Interactions
+from nearfar.model import CML
+from nearfar.progress import shows
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `nearfar fit` wrote.")]
+Threads = Annotated[int | None, typer.Option(help="Every available core if not given.")]
+Length = Annotated[int, typer.Option("--k", min=1, help="Length of a list.")]
+_WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    *,
+    k: Length = 50,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Evaluate popularity and random beside it.")
+    ] = False,
+    threads: Threads = None,
+    json: Json = False,
+    per_user: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write each user's figures to a .parquet or .csv."),
+    ] = None,
+) -> None:
+    """Test a model on the interactions of DATA that it was not trained on."""
+    if per_user is not None and per_user.suffix not in _WRITERS:
+        raise FlagError(f"`--per-user` must end in .parquet or .csv; got {str(per_user)!r}.")
+    fitted = CML.load(model)
+    train = fitted.interactions
+    test, unknown = _rest(load_data(data), train)
+    recommenders: dict[str, Any] = {"CML": fitted}
+    if baselines:
+        recommenders["popularity"] = Popularity(train)
+        recommenders["random"] = Random(train.n_users, train.n_items)
+    found = {
+        name: measure(one, train, test, k=k, threads=threads, progress=shows(None))
+        for name, one in recommenders.items()
+    }
+    if per_user is not None:
+        getattr(found["CML"].per_user, _WRITERS[per_user.suffix])(per_user)
+    (_emit if json else _show)(found, test.n_pairs, unknown)
+
+
+def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:
+    """Give what is not in `train`, on its axes; and how many pairs have ids it does not know."""
+    known = data.aligned(train.user_ids, train.item_ids)
+    unknown = data.n_pairs - known.n_pairs
+    test = known.without(train)
+    if test.n_pairs == 0:
+        raise EmptyDataError(
+            f"Nothing is left to test on: of {data.n_pairs:,} interactions the model was trained on"
+            f" {known.n_pairs:,}, and {unknown:,} have users or items that it does not know. Fit"
+            " with `--holdout 0.25`, or give other data."
+        )
+    return test, unknown
+
+
+def _emit(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
+    first, *others = found
+    figures = {"n_test_pairs": n_pairs, "n_unknown_pairs": unknown, **found[first].to_dict()}
+    show.emit(figures | {"baselines": {name: found[name].to_dict() for name in others}})
+
+
+def _show(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
+    one = found["CML"]
+    title = f"Top {one.k} of {one.n_users:,} users, {n_pairs:,} test interactions"
+    show.evaluations(title, found)
+    if unknown:
+        show.say(f"{unknown:,} interactions of users or items unknown to the model are left out.")
+
+
+Users = Annotated[list[str], typer.Option("--user", help="An id; may be given several times.")]
+
+
+def _ids(what: str) -> Any:
+    return typer.Option(
+        metavar="ID|FILE", help=f"{what} An id, or a file with one a line; several times if needed."
+    )
+
+
+def recommend(
+    model: Model,
+    *,
+    user: Users,
+    k: Length = 10,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Also what the user has already.")
+    ] = False,
+    allow: Annotated[list[str] | None, _ids("Recommend only these items.")] = None,
+    deny: Annotated[list[str] | None, _ids("Never recommend these items.")] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Recommend items to users."""
+    fitted = CML.load(model)
+    ids = fitted.interactions
+    users = list(dict.fromkeys(ids.user_ids.typed(user)))
+    found = fitted.recommend(
+        users,
+        k,
+        exclude_seen=not include_seen,
+        allow=typed_ids(ids.item_ids, allow) if allow else None,
+        deny=typed_ids(ids.item_ids, deny) if deny else None,
+        threads=threads,
+    )
+    lists = show.lists_of(found, users, "user_id", "item_id")
+    if json:
+        show.emit({"k": k, "recommendations": lists})
+    else:
+        show.ranked("Recommended to", lists)
+
+
+def similar(
+    model: Model,
+    *,
+    item: Annotated[list[str] | None, typer.Option(help="Items near this one.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="Users near this one.")] = None,
+    k: Length = 10,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Show the items nearest to an item, or the users nearest to a user."""
+    if bool(item) == bool(user):
+        raise FlagError("Give either `--item` or `--user`, one or more times.")
+    fitted = CML.load(model)
+    ids = fitted.interactions
+    name, axis, words = ("item_id", ids.item_ids, item) if item else ("user_id", ids.user_ids, user)
+    asked = list(dict.fromkeys(axis.typed(words or [])))
+    find = fitted.similar_items if item else fitted.similar_users
+    lists = show.lists_of(find(asked, k, threads=threads), asked, "query_id", name)
+    if json:
+        show.emit({"k": k, "neighbours": lists})
+    else:
+        show.ranked("Nearest to", lists)

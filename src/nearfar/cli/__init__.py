@@ -63,9 +63,7 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _command, _example in _EXAMPLES.items():
-    app.command(epilog=f"Example: {_example}", no_args_is_help=_command is not playing.demo)(
-        _reporting(_command)
-    )
+    app.command(epilog=f"Example: {_example}")(_reporting(_command))
 
 
 def _version(asked: bool) -> None:

@@ -19,7 +19,7 @@ from nearfar.errors import MissingColumnError
 from nearfar.prepare import Rules
 from nearfar.prepare import prepare as binarise
 
-Recipe = Enum("Recipe", {name: name for name in ("table", *datasets.names())})  # type: ignore[misc]
+Recipe = Enum("Recipe", {name: name for name in ("table", *datasets.names())}, type=str)  # type: ignore[misc]
 
 
 _TABLE = Recipe("table")

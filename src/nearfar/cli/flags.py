@@ -203,7 +203,7 @@ def _value_type(cls: type[Any], name: str) -> Any:
 
 
 def _closed(name: str, values: Mapping[str, str]) -> Any:
-    return Enum(name, values)
+    return Enum(name, values, type=str)
 
 
 def listed(kinds: Iterable[type[Any]]) -> str:

@@ -41,7 +41,7 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
-Preset = Enum("Preset", {name: name for name in PRESETS})  # type: ignore[misc]
+Preset = Enum("Preset", {name: name for name in PRESETS}, type=str)  # type: ignore[misc]
 PresetOption = Annotated[
     Preset | None,
     typer.Option(help="Start from a published method; the flags given go over it."),
@@ -86,9 +86,9 @@ def fit(
     begun = time.perf_counter()
     try:
         model.fit(train, **asdict(plan), **asdict(how))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _keep(model, out)
-        raise
+        raise typer.Exit(130) from error
     model.save(out)
     figures = _summary(model, everything, time.perf_counter() - begun) | {"model": str(out)}
     if json:

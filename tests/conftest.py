@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from hypothesis import settings
 
 from nearfar import Interactions
@@ -21,7 +20,9 @@ def random_data(n_users=30, n_items=60, share=0.15, seed=0, crowded=False):
     liked[rng.integers(0, n_users, n_items), np.arange(n_items)] = True
     if crowded:
         liked[0, : n_items - 3] = True
-    return Interactions.from_pairs([(int(u), int(i)) for u, i in zip(*np.nonzero(liked))])
+    return Interactions.from_pairs(
+        [(int(u), int(i)) for u, i in zip(*np.nonzero(liked), strict=True)]
+    )
 
 
 def checkerboard(n=20):

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import random_data
 
+from conftest import random_data
 from nearfar.engine import Problem, State, make_engine
 from nearfar.engine.cpu import CPUEngine
 from nearfar.engine.reference import ReferenceEngine

@@ -1,6 +1,7 @@
 """The sphere: distances and scores, the density of a product, the stage-2 weight."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,9 +54,7 @@ def test_density_is_that_of_random_unit_vectors(dim):
     unit = geometry.normalise(counter.normal(key, np.arange(8000 * dim)).reshape(-1, dim))
     s = np.sum(unit[::2] * unit[1::2], axis=1)
     edges = np.linspace(-1, 1, 9)
-    share = [
-        integrate.quad(geometry.density, a, b, args=(dim,))[0] for a, b in zip(edges, edges[1:])
-    ]
+    share = [integrate.quad(geometry.density, a, b, args=(dim,))[0] for a, b in pairwise(edges)]
     seen = np.histogram(s, edges)[0]
     keep = np.array(share) * len(s) > 5
     expected = np.array(share)[keep] / np.array(share)[keep].sum() * seen[keep].sum()

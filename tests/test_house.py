@@ -7,41 +7,41 @@ import nearfar
 
 ROOT = Path(nearfar.__file__).parent
 
-ORDER = """
-errors
-jit
-counter
-geometry
-store
-id_values
-ids
-pairs
-tables
-interactions
-datasets
-prepare
-split
-sampling
-objective
-optimiser
-options
-threads
-engine
-heap
-neighbours
-metrics
-figures
-evaluation
-baselines
-progress
-schedule
-checkpoint
-training
-model
-presets
-demo
-cli
-""".split()
+ORDER = [
+    "errors",
+    "jit",
+    "counter",
+    "geometry",
+    "store",
+    "id_values",
+    "ids",
+    "pairs",
+    "tables",
+    "interactions",
+    "datasets",
+    "prepare",
+    "split",
+    "sampling",
+    "objective",
+    "optimiser",
+    "options",
+    "threads",
+    "engine",
+    "heap",
+    "neighbours",
+    "metrics",
+    "figures",
+    "evaluation",
+    "baselines",
+    "progress",
+    "schedule",
+    "checkpoint",
+    "training",
+    "model",
+    "presets",
+    "demo",
+    "cli",
+]
 
 INSIDE_ENGINE = ["team", "problem", "plan", "choose", "compute", "reference", "cpu"]
 

@@ -5,9 +5,9 @@ import inspect
 import numpy as np
 import polars as pl
 import pytest
-from conftest import checkerboard, random_data
 
 import nearfar as nf
+from conftest import checkerboard, random_data
 from nearfar import CML, Interactions, evaluate
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
 from nearfar.optimiser import SGD, Adagrad, Adam

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from conftest import random_data
 
+from conftest import random_data
 from nearfar import CML, presets
 from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
@@ -42,7 +42,7 @@ PARTS = {
     Decorrelate: {"weight": 10.0, "squared": True},
     SGD: {"learning_rate": 0.01},
     Adagrad: {"learning_rate": 0.01, "initial": 0.5, "epsilon": 0.5},
-    Adam: {"learning_rate": 0.03, "beta1": 0.5, "beta2": 0.9, "epsilon": 1e-2},
+    Adam: {"learning_rate": 0.03, "beta1": 0.5, "beta2": 0.95, "epsilon": 1e-2},
 }
 BASES = {
     Uniform: {"sampler": Uniform()},
@@ -122,5 +122,5 @@ def test_unknown_saved_options_are_refused():
         Options.from_dict({"dimension": 3})
     with pytest.raises(OptionError, match="`sampler` must be one of Uniform"):
         Options.from_dict({"sampler": {"kind": "Gaussian"}})
-    with pytest.raises(OptionError, match="`sampler`.*gamma"):
+    with pytest.raises(OptionError, match=r"`sampler`.*gamma"):
         Options.from_dict({"sampler": {"kind": "Popularity", "gamma": 1}})

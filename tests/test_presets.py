@@ -1,8 +1,8 @@
 """The presets are the published settings, line by line."""
 
 import pytest
-from conftest import random_data
 
+from conftest import random_data
 from nearfar import CML, presets
 from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet

@@ -8,11 +8,11 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from conftest import random_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from conftest import random_data
 from nearfar import counter
 from nearfar.engine import Problem
 from nearfar.engine.cpu import CPUEngine

@@ -104,7 +104,7 @@ class Checkpoint:
 def identity(
     problem: Problem, schedule: Schedule, validation: Interactions | None
 ) -> dict[str, Any]:
-    """What makes a run this run, in plain values."""
+    """Say what makes a run this run, in plain values."""
     looks = asdict(schedule)
     del looks["epochs"]
     return {

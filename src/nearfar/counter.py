@@ -14,11 +14,12 @@ Functions ending in ``_at`` are scalar kernels; the others take and give numpy a
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.jit import kernel
+from nearfar.jit import Int, Real, kernel
 
 UInt64 = npt.NDArray[np.uint64]
 Float64 = npt.NDArray[np.float64]
@@ -53,13 +54,14 @@ class Purpose(IntEnum):
     """Resampling users for a confidence interval."""
 
 
-def _mix(z):  # type: ignore[no-untyped-def]  # a uint64 scalar inside kernels, an array outside
+def _mix(z: Any) -> Any:
+    """Mix uint64: a number inside kernels, an array outside."""
     z = (z ^ (z >> np.uint64(30))) * _MULTIPLY_1
     z = (z ^ (z >> np.uint64(27))) * _MULTIPLY_2
     return z ^ (z >> np.uint64(31))
 
 
-mix_at = kernel(_mix)
+_mix_at = kernel(_mix)
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.uint64:
@@ -86,9 +88,9 @@ def stream(seed: int, purpose: Purpose, step: int = 0) -> np.uint64:
 
 
 @kernel
-def stream_at(base: np.uint64, step: int) -> np.uint64:
+def stream_at(base: np.uint64, step: Int) -> Any:
     """`stream` inside kernels: the stream at `step`, given ``stream_base(seed, purpose)``."""
-    return mix_at(base + GOLDEN + np.uint64(step))
+    return _mix_at(base + GOLDEN + np.uint64(step))
 
 
 def stream_base(seed: int, purpose: Purpose) -> np.uint64:
@@ -100,14 +102,14 @@ def stream_base(seed: int, purpose: Purpose) -> np.uint64:
 
 
 @kernel
-def bits_at(key: np.uint64, position: int, attempt: int) -> np.uint64:
+def bits_at(key: np.uint64, position: Int, attempt: Int) -> Any:
     """64 random bits for (position, attempt) of the stream `key`."""
-    z = mix_at(key + GOLDEN * (np.uint64(position) + np.uint64(1)))
-    return mix_at(z + _ATTEMPT * (np.uint64(attempt) + np.uint64(1)))
+    z = _mix_at(key + GOLDEN * (np.uint64(position) + np.uint64(1)))
+    return _mix_at(z + _ATTEMPT * (np.uint64(attempt) + np.uint64(1)))
 
 
 @kernel
-def uniform_at(key: np.uint64, position: int, attempt: int) -> float:
+def uniform_at(key: np.uint64, position: Int, attempt: Int) -> Real:
     """Give a float64 in [0, 1), a multiple of 2^-53."""
     return np.float64(bits_at(key, position, attempt) >> np.uint64(11)) * _UNIT
 
@@ -146,7 +148,7 @@ def normal(key: np.uint64, position: npt.ArrayLike) -> Float64:
 
 
 @kernel
-def permuted_at(key: np.uint64, index: int, n: int) -> int:
+def permuted_at(key: np.uint64, index: Int, n: Int) -> Int:
     """Where position `index` of 0..n-1 goes under the random permutation named by `key`.
 
     A Feistel network permutes the b-bit numbers, 2^(b-1) < n <= 2^b; results outside 0..n-1 are
@@ -173,7 +175,7 @@ def permuted_at(key: np.uint64, index: int, n: int) -> int:
 
 
 @kernel
-def _permutation(key: np.uint64, n: int, out: npt.NDArray[np.int64]) -> None:
+def _permutation(key: np.uint64, n: Int, out: npt.NDArray[np.int64]) -> None:
     for index in range(out.shape[0]):
         out[index] = permuted_at(key, index, n)
 

@@ -8,9 +8,14 @@ on the same cores (theirs and that of BLAS) slow each other down several times.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
+
+Int: TypeAlias = Any
+"""A whole number in a kernel's signature: a Python int outside, a machine integer inside."""
+Real: TypeAlias = Any
+"""A number in a kernel's signature; float32 or float64 as the kernel says."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +33,7 @@ def fast_kernel(function: F) -> F:
 
     The order is fixed when the kernel is compiled: the same machine gives the same bits each time.
     """
-    compiled = numba.njit(
-        cache=True, nogil=True, error_model="numpy", fastmath=set(FASTMATH)
-    )(function)
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=set(FASTMATH))(
+        function
+    )
     return cast(F, compiled)

@@ -24,7 +24,6 @@ from nearfar.interactions import Interactions
 from nearfar.neighbours import Points, TopK, top_k
 from nearfar.options import Options
 from nearfar.schedule import Schedule
-from nearfar.threads import checked_threads
 from nearfar.training import Callback, Run, Trained, scorer_of
 
 KIND = "model"
@@ -125,7 +124,8 @@ class CML:
         seed : int
             Names every random number of the run.
         threads : int, optional
-            Threads to use; every available core if None. The result does not depend on it.
+            Threads to use. None takes the available cores, as far as a step has work for them. The
+            result does not depend on it.
         device : str
             "cpu", or "reference": plain loops in float64, slow, for checking.
         progress : bool, optional
@@ -153,15 +153,16 @@ class CML:
         if isinstance(validation, float | int):
             learned, held_out = split.ratio(train, test=float(validation), seed=seed)
         steps = -(-max(learned.n_pairs, 1) // self.options.batch) * epochs
+        problem = Problem(learned, self.options, seed, horizon=steps)
         run = Run(
-            Problem(learned, self.options, seed, horizon=steps),
+            problem,
             schedule,
             validation=held_out if isinstance(held_out, Interactions) else None,
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
             callbacks=callbacks,
             device=device,
-            threads=checked_threads(threads),
+            threads=threads,
             progress=progress,
         )
         try:
@@ -216,14 +217,14 @@ class CML:
         the metrics of the validation part, where it was evaluated.
         """
         self.interactions  # noqa: B018  # raises if the model has not been fitted
-        assert self._trained is not None  # noqa: S101
+        assert self._trained is not None
         return self._trained.history
 
     @property
     def best_epoch(self) -> int:
         """The epoch whose points the model holds."""
         self.interactions  # noqa: B018
-        assert self._trained is not None  # noqa: S101
+        assert self._trained is not None
         return self._trained.best_epoch
 
     def scorer(self) -> Points:
@@ -358,7 +359,7 @@ class CML:
         The training interactions are part of it: they are what `recommend` leaves out.
         """
         data = self.interactions
-        assert self._trained is not None  # noqa: S101
+        assert self._trained is not None
         meta, frames = data.to_store()
         store.save_folder(
             path,

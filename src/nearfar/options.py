@@ -36,19 +36,19 @@ class Options:
     """d, the dimension of the space; 2 to 4096."""
     geometry: Geometry = "sphere"
     """Where the points lie: "sphere", "ball" or "free"; see `nearfar.geometry`."""
-    sampler: Sampler = Uniform()
+    sampler: Sampler = Uniform()  # noqa: RUF009  # frozen, and shown in signatures
     """What draws the negatives; see `nearfar.sampling`."""
     negatives: int = 5
     """|N_ij|, negatives drawn for each pair; the nearest of them enters the loss."""
     batch: int = 256
     """Pairs in a step."""
-    triplet: Triplet = Triplet()
+    triplet: Triplet = Triplet()  # noqa: RUF009
     """The loss of a pair and its negatives."""
     spread_out: SpreadOut | None = None
     """Spread-out regularisation, or None."""
     decorrelate: Decorrelate | None = None
     """CML's covariance loss, or None."""
-    optimiser: Optimiser = Adam()
+    optimiser: Optimiser = Adam()  # noqa: RUF009
     """What turns gradients into steps."""
 
     def __post_init__(self) -> None:

@@ -63,7 +63,7 @@ class Reporter:
             self._bar.stop()
 
     def steps(self, done: int, loss: float) -> None:
-        """Steps done in all, and the mean loss of the epoch so far."""
+        """Take the steps done in all, and the mean loss of the epoch so far."""
         if self._bar is not None:
             text = f"epochs, loss {loss:.4f}{self._validation}"
             self._bar.update(self._task, completed=done / self._length, description=text)
@@ -74,6 +74,6 @@ class Reporter:
             self._bar.update(self._task, description=f"epochs, {text}")
 
     def epoch(self, record: dict[str, float]) -> None:
-        """An epoch is done."""
+        """Take the record of an epoch that is done."""
         if self._bar is not None and "validation_ndcg" in record:
             self._validation = f", NDCG {record['validation_ndcg']:.4f}"

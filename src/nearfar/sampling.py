@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from nearfar.counter import uniform_at
 from nearfar.errors import OptionError
-from nearfar.jit import kernel
+from nearfar.jit import Int, kernel
 
 
 def _check_count(name: str, value: int) -> None:
@@ -213,7 +213,7 @@ def _pair_columns(keep: npt.NDArray[np.float64], other: npt.NDArray[np.int32]) -
 
 
 @kernel
-def draw_at(table: AliasTable, key: np.uint64, position: int, attempt: int) -> int:
+def draw_at(table: AliasTable, key: np.uint64, position: Int, attempt: Int) -> Int:
     """Draw the item for (position, attempt) of the stream `key`.
 
     One uniform number gives the column and the coin: its integer part after scaling by n, and what

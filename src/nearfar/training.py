@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from nearfar.interactions import Interactions
 from nearfar.neighbours import Points
 from nearfar.progress import Reporter
 from nearfar.schedule import METRICS, Schedule
+from nearfar.threads import checked_threads
 
 Float32 = npt.NDArray[np.float32]
 
@@ -109,13 +109,14 @@ class Run:
         checkpoint_seconds: float = 60.0,
         callbacks: Sequence[Callback] = (),
         device: str = "cpu",
-        threads: int = 1,
+        threads: int | None = None,
         progress: bool | None = None,
     ) -> None:
         if validation is not None:
             _check_validation(problem.interactions, validation)
         self.problem, self.schedule, self.validation = problem, schedule, validation
-        self.callbacks, self.threads, self.show = callbacks, threads, progress
+        self.callbacks, self.show = callbacks, progress
+        self.threads = checked_threads(threads)
         self.progress = Progress()
         self.best_points: Float32 | None = None
         self.checkpoint = (
@@ -127,7 +128,8 @@ class Run:
         if self.checkpoint is not None and (saved := self.checkpoint.load()) is not None:
             state, self.best_points = saved.state, saved.best_points
             self.progress = Progress(**saved.progress)
-        self.engine: Engine = make_engine(problem, state, device=device, threads=threads)
+        workers = self.threads if threads else problem.useful_threads(self.threads)
+        self.engine: Engine = make_engine(problem, state, device=device, threads=workers)
 
     def train(self) -> None:
         """Train to the end, or from where the checkpoint left off to the end.
@@ -149,7 +151,7 @@ class Run:
         self._save()
 
     def outcome(self) -> Trained:
-        """What the run has come to so far."""
+        """Give what the run has come to so far."""
         points = self.engine.points() if self.best_points is None else self.best_points
         epoch = self.progress.best_epoch
         if self.best_points is None:
@@ -209,7 +211,7 @@ class Run:
         return self.progress.sums["triplet"] / self.progress.sums["pairs"]
 
     def _finish_epoch(self, report: Reporter) -> None:
-        """Write the epoch's record, evaluate, keep the best; an interrupt finds all of it or none."""
+        """Record the epoch, evaluate, keep the best; an interrupt finds all of it or none."""
         state, epoch = self.progress, len(self.progress.history) + 1
         record, points = self._record(epoch), None
         looks = epoch == self.schedule.epochs or epoch % self.schedule.every == 0
@@ -224,8 +226,8 @@ class Run:
                 self._compare(points, epoch, record[f"validation_{self.schedule.metric}"])
         report.epoch(record)
         event = Epoch(epoch, dict(record), self.engine.points)
-        if any([callback(event) is True for callback in self.callbacks]):
-            state.stopped = True
+        for callback in self.callbacks:
+            state.stopped |= callback(event) is True
 
     def _record(self, epoch: int) -> dict[str, float]:
         sums, steps = self.progress.sums, self.problem.steps_per_epoch

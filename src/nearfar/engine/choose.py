@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nearfar.counter import uniform_at
 from nearfar.engine.plan import Int32, Int64, Positives, find, find_or_add
 from nearfar.geometry import GAP_FLOOR
-from nearfar.jit import fast_kernel, kernel
+from nearfar.jit import Int, Real, fast_kernel, kernel
 
 Float32 = npt.NDArray[np.float32]
 
@@ -19,7 +19,7 @@ EXCLUDED = np.float32(-2.0)
 
 
 @kernel
-def hash_candidates(candidates: Int32, n: int, keys: Int64, heads: Int32, following: Int32) -> None:
+def hash_candidates(candidates: Int32, n: Int, keys: Int64, heads: Int32, following: Int32) -> None:
     """Make a map from an item to a place among the candidates, and from there to its other places.
 
     An item has several places only where candidates are drawn with replacement.
@@ -35,8 +35,8 @@ def hash_candidates(candidates: Int32, n: int, keys: Int64, heads: Int32, follow
 
 @kernel
 def exclude_positives(
-    s: Float32, r: int, user: int, positives: Positives, keys: Int64, heads: Int32, following: Int32
-) -> int:
+    s: Float32, r: Int, user: Int, positives: Positives, keys: Int64, heads: Int32, following: Int32
+) -> Int:
     """Mark the candidates in row r of `s` that the user has; gives how many they are."""
     n_excluded = 0
     for at in range(positives.indptr[user], positives.indptr[user + 1]):
@@ -51,7 +51,7 @@ def exclude_positives(
 
 
 @fast_kernel
-def weigh(s: Float32, r: int, n: int, dim: int, weight: Float32, power: Float32) -> None:
+def weigh(s: Float32, r: Int, n: Int, dim: Int, weight: Float32, power: Float32) -> None:
     """`nearfar.geometry.stage_two_weight` of row r: `weight` for its n candidates.
 
     (top / gap)^((d-3)/2) by repeated squaring and one square root: no logarithm, no exponential.
@@ -87,14 +87,14 @@ def weigh(s: Float32, r: int, n: int, dim: int, weight: Float32, power: Float32)
 
 
 @kernel
-def weigh_uniformly(s: Float32, r: int, n: int, weight: Float32) -> None:
+def weigh_uniformly(s: Float32, r: Int, n: Int, weight: Float32) -> None:
     """Weight 1 for every candidate of row r that is not excluded."""
     for c in range(n):
         weight[c] = np.float32(1.0) if s[r, c] > EXCLUDED else np.float32(0.0)
 
 
 @kernel
-def overflows(s: Float32, r: int, n: int, threshold: float) -> bool:
+def overflows(s: Float32, r: Int, n: Int, threshold: Real) -> bool:
     """Whether the released script's weight of any candidate of row r would be infinite."""
     for c in range(n):
         x = np.float64(s[r, c])
@@ -104,7 +104,7 @@ def overflows(s: Float32, r: int, n: int, threshold: float) -> bool:
 
 
 @fast_kernel
-def sum_pieces(weight: Float32, n: int, pieces: Float32) -> None:
+def sum_pieces(weight: Float32, n: Int, pieces: Float32) -> None:
     """Sum `weight` in pieces of PIECE."""
     for p in range((n + PIECE - 1) // PIECE):
         total = np.float32(0.0)
@@ -114,7 +114,7 @@ def sum_pieces(weight: Float32, n: int, pieces: Float32) -> None:
 
 
 @kernel
-def draw_weighted(weight: Float32, n: int, pieces: Float32, u: float) -> int:
+def draw_weighted(weight: Float32, n: Int, pieces: Float32, u: Real) -> Int:
     """Draw a place with probability proportional to its weight; -1 if all weights are 0."""
     n_pieces = (n + PIECE - 1) // PIECE
     total = 0.0
@@ -142,11 +142,11 @@ def draw_weighted(weight: Float32, n: int, pieces: Float32, u: float) -> int:
 @kernel
 def choose_negatives(
     s: Float32,
-    first: int,
-    size: int,
-    n_candidates: int,
-    dim: int,
-    overflow_gap: float,
+    first: Int,
+    size: Int,
+    n_candidates: Int,
+    dim: Int,
+    overflow_gap: Real,
     key: np.uint64,
     positives: Positives,
     candidates: Int32,
@@ -155,7 +155,7 @@ def choose_negatives(
     heads: Int32,
     following: Int32,
     scratch: Float32,
-) -> int:
+) -> Int:
     """Fill the negatives of pairs first..first+size-1, given their products `s` (size, C).
 
     `scratch` is (3, C); `overflow_gap` is negative except for the released script's weight.

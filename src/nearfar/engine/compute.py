@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.engine.plan import N_PAIRS, Int64, Plan
-from nearfar.jit import fast_kernel, kernel
+from nearfar.jit import Int, Real, fast_kernel, kernel
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -68,7 +68,7 @@ class Room(NamedTuple):
 
 
 @kernel
-def drift(recipe: Recipe, tables: Float64, t0: int, t: int) -> tuple[float, float]:
+def drift(recipe: Recipe, tables: Float64, t0: Int, t: Int) -> tuple[Real, Real]:
     """How far a row with last update t0 has moved by step t: (x, e) for x m / (sqrt(v) + e).
 
     x is the learning rate times S(t0, t), e the mean epsilon of the gap; see `nearfar.optimiser`.
@@ -84,11 +84,11 @@ def drift(recipe: Recipe, tables: Float64, t0: int, t: int) -> tuple[float, floa
 
 @fast_kernel
 def gather(
-    at: int,
-    row: int,
+    at: Int,
+    row: Int,
     rows: Float32,
     last: Int64,
-    t: int,
+    t: Int,
     recipe: Recipe,
     tables: Float64,
     current: Float32,
@@ -122,11 +122,11 @@ def gather(
 
 @fast_kernel
 def gather_unit(
-    at: int,
-    row: int,
+    at: Int,
+    row: Int,
     rows: Float32,
     last: Int64,
-    t: int,
+    t: Int,
     recipe: Recipe,
     tables: Float64,
     out: Float32,
@@ -135,18 +135,18 @@ def gather_unit(
 ) -> None:
     """Like `gather`, at length 1 in any geometry."""
     gather(at, row, rows, last, t, recipe, tables, out, inverse, offset)
-    scale = inverse[at]
+    one, scale = np.float32(1.0), np.float32(inverse[at])
     if recipe.geometry != SPHERE:
-        squares = np.float32(2.0) * offset[at] + np.float32(1.0)
-        scale = np.float32(1.0) / np.sqrt(squares) if squares > 0.0 else np.float32(1.0)
+        squares = np.float32(2.0) * offset[at] + one
+        scale = np.float32(one / np.sqrt(squares)) if squares > 0.0 else one
     for k in range(out.shape[1]):
         out[at, k] *= scale
 
 
 @fast_kernel
 def replay(
-    at: int, row: int, rows: Float32, t0: int, t: int, recipe: Recipe, current: Float32
-) -> float:
+    at: Int, row: Int, rows: Float32, t0: Int, t: Int, recipe: Recipe, current: Float32
+) -> Real:
     """Move `row` from step t0 to t one step at a time, clipped to the ball after each.
 
     Needed only where the straight way of `drift` would end outside: a way that ends inside never
@@ -175,7 +175,7 @@ def replay(
 
 
 @fast_kernel
-def clip(x: Float32, at: int, squares: float) -> float:
+def clip(x: Float32, at: Int, squares: Real) -> Real:
     """Shorten row `at` of `x`, whose squared length is given, to length 1 if it is longer."""
     one = np.float32(1.0)
     if squares <= one:
@@ -187,7 +187,7 @@ def clip(x: Float32, at: int, squares: float) -> float:
 
 
 @fast_kernel
-def dot(current: Float32, a: int, b: int) -> float:
+def dot(current: Float32, a: Int, b: Int) -> Real:
     """Inner product of two rows."""
     total = np.float32(0.0)
     for k in range(current.shape[1]):
@@ -196,7 +196,7 @@ def dot(current: Float32, a: int, b: int) -> float:
 
 
 @kernel
-def contrast(g: int, plan: Plan, recipe: Recipe, room: Room) -> None:
+def contrast(g: Int, plan: Plan, recipe: Recipe, room: Room) -> None:
     """Compare pair g with its negatives: eq. 1, and the products of eq. 3 if they are wanted."""
     u, j = plan.slots[g, 0], plan.slots[g, 1]
     cur, inv, off = room.current, room.inverse, room.offset
@@ -228,7 +228,7 @@ def contrast(g: int, plan: Plan, recipe: Recipe, room: Room) -> None:
 
 
 @kernel
-def spread(g: int, plan: Plan, room: Room) -> None:
+def spread(g: Int, plan: Plan, room: Room) -> None:
     """Products of the positive with each negative, and the pair's part of their moments."""
     j = plan.slots[g, 1]
     count, first, second = 0.0, 0.0, 0.0
@@ -247,7 +247,7 @@ def spread(g: int, plan: Plan, room: Room) -> None:
 
 
 @kernel
-def spread_slopes(plan: Plan, recipe: Recipe, dim: int, room: Room) -> None:
+def spread_slopes(plan: Plan, recipe: Recipe, dim: Int, room: Room) -> None:
     """Eq. 3 over the whole batch: its loss, and dL/ds = totals[0] + totals[1] * s."""
     count, first, second = 0.0, 0.0, 0.0
     for g in range(plan.size[N_PAIRS]):
@@ -264,7 +264,7 @@ def spread_slopes(plan: Plan, recipe: Recipe, dim: int, room: Room) -> None:
 
 
 @kernel
-def decorrelate(n: int, recipe: Recipe, room: Room) -> None:
+def decorrelate(n: Int, recipe: Recipe, room: Room) -> None:
     """`nearfar.objective.Decorrelate.term` over the n unique points of the step."""
     dim = room.current.shape[1]
     centred = np.empty((n, dim), np.float32)
@@ -296,7 +296,7 @@ def decorrelate(n: int, recipe: Recipe, room: Room) -> None:
 
 
 @fast_kernel
-def add(total: Float32, factor: float, current: Float32, u: int) -> None:
+def add(total: Float32, factor: Real, current: Float32, u: Int) -> None:
     """Add ``factor * current[u]`` to `total`."""
     f = np.float32(factor)
     for k in range(total.shape[0]):
@@ -304,7 +304,7 @@ def add(total: Float32, factor: float, current: Float32, u: int) -> None:
 
 
 @kernel
-def collect(u: int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> bool:
+def collect(u: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> bool:
     """Sum into `total` the gradient of the point u, entry by entry in their order.
 
     Gives False, and leaves `total` at zero, if nothing flows into it.
@@ -350,15 +350,15 @@ def collect(u: int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> b
 
 @fast_kernel
 def update(
-    u: int, row: int, rows: Float32, last: Int64, t: int, recipe: Recipe, room: Room, total: Float32
+    u: Int, row: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, room: Room, total: Float32
 ) -> None:
     """Apply the gradient `total` of the point u to `row`, as step t + 1."""
     dim = rows.shape[2]
     if recipe.geometry == SPHERE:
-        inverse, radial = room.inverse[u], np.float32(0.0)
+        inverse, along = np.float32(room.inverse[u]), np.float32(0.0)
         for k in range(dim):
-            radial += total[k] * room.current[u, k]
-        radial *= inverse * inverse
+            along += total[k] * room.current[u, k]
+        radial = along * inverse * inverse
         for k in range(dim):
             total[k] = (total[k] - radial * room.current[u, k]) * inverse
     if recipe.optimiser == USE_ADAM:
@@ -394,7 +394,7 @@ def update(
 
 
 @fast_kernel
-def settle(row: int, rows: Float32, last: Int64, t: int, recipe: Recipe, current: Float32) -> None:
+def settle(row: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, current: Float32) -> None:
     """Store ``current[0]``, gathered for t steps done, as `row`, and decay its moments (Adam)."""
     gap = np.float64(t - last[row])
     keep1, keep2 = np.float32(recipe.beta1**gap), np.float32(recipe.beta2**gap)

@@ -37,7 +37,7 @@ from nearfar.engine.plan import (
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
 from nearfar.engine.team import Team, barrier, claim, interrupt_deferred, make_team
 from nearfar.geometry import released_overflow_gap
-from nearfar.jit import kernel
+from nearfar.jit import Int, Real, kernel
 from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 from nearfar.sampling import AliasTable, Popularity, TwoStage
 from nearfar.threads import one_blas_thread
@@ -67,14 +67,14 @@ class Second(NamedTuple):
 
 @kernel
 def second_stage(
-    thread: int,
+    thread: Int,
     team: Team,
-    t: int,
+    t: Int,
     rows: Float32,
     last: Int64,
     positives: Positives,
     draws: Draws,
-    overflow_gap: float,
+    overflow_gap: Real,
     plan: Plan,
     recipe: Recipe,
     tables: Float64,
@@ -139,17 +139,17 @@ def second_stage(
 
 @kernel
 def run_steps(
-    thread: int,
+    thread: Int,
     team: Team,
-    first: int,
-    count: int,
+    first: Int,
+    count: Int,
     rows: Float32,
     last: Int64,
     positives: Positives,
     proposal: AliasTable,
     support: Int32,
     draws: Draws,
-    overflow_gap: float,
+    overflow_gap: Real,
     recipe: Recipe,
     tables: Float64,
     plans: Plan,
@@ -185,7 +185,7 @@ def run_steps(
 
 
 @kernel
-def one_plan(plans: Plan, p: int) -> Plan:
+def one_plan(plans: Plan, p: Int) -> Plan:
     """Give the p-th plan."""
     return Plan(
         plans.entries[p],
@@ -200,9 +200,9 @@ def one_plan(plans: Plan, p: int) -> Plan:
 
 @kernel
 def do_step(
-    thread: int,
+    thread: Int,
     team: Team,
-    t: int,
+    t: Int,
     rows: Float32,
     last: Int64,
     plan: Plan,
@@ -266,7 +266,7 @@ def write_log(plan: Plan, room: Room, log: Float64) -> None:
 
 @kernel
 def settle_rows(
-    begin: int, end: int, rows: Float32, last: Int64, t: int, recipe: Recipe, tables: Float64
+    begin: Int, end: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, tables: Float64
 ) -> None:
     """Bring rows begin..end-1 up to date for t steps done, in place."""
     current = np.empty((1, rows.shape[2]), np.float32)
@@ -279,11 +279,11 @@ def settle_rows(
 
 @kernel
 def export_rows(
-    begin: int,
-    end: int,
+    begin: Int,
+    end: Int,
     rows: Float32,
     last: Int64,
-    t: int,
+    t: Int,
     recipe: Recipe,
     tables: Float64,
     out: Float32,
@@ -480,7 +480,7 @@ class CPUEngine:
         return [self.problem.n_rows * i // self._threads for i in range(self._threads + 1)]
 
     def _together(self, work: Any) -> None:
-        """Run ``work(i)`` for each thread i. They wait for each other, so all of them must start."""
+        """Run ``work(i)`` for each thread i; they wait for each other, so all must start."""
         with interrupt_deferred():
             for future in [self._pool.submit(work, i) for i in range(self._threads)]:
                 future.result()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.counter import GOLDEN, permuted_at, stream_at, uniform_at
-from nearfar.jit import kernel
+from nearfar.jit import Int, kernel
 from nearfar.sampling import AliasTable, draw_at
 
 Int32 = npt.NDArray[np.int32]
@@ -70,7 +70,7 @@ N_PAIRS, N_UNIQUE, N_MISSED = 0, 1, 2
 
 
 @kernel
-def is_positive(positives: Positives, user: int, item: int) -> bool:
+def is_positive(positives: Positives, user: Int, item: Int) -> bool:
     """Whether the user has the item: binary search among the user's sorted items."""
     low, high = positives.indptr[user], positives.indptr[user + 1]
     while low < high:
@@ -79,12 +79,12 @@ def is_positive(positives: Positives, user: int, item: int) -> bool:
             low = middle + 1
         else:
             high = middle
-    return low < positives.indptr[user + 1] and positives.items[low] == item
+    return bool(low < positives.indptr[user + 1] and positives.items[low] == item)
 
 
 @kernel
 def plan_step(
-    step: int, positives: Positives, table: AliasTable, support: Int32, draws: Draws, plan: Plan
+    step: Int, positives: Positives, table: AliasTable, support: Int32, draws: Draws, plan: Plan
 ) -> None:
     """Fill `plan` for the step; with 2-stage sampling all but the negatives."""
     draw_pairs(step, positives, draws, plan)
@@ -107,7 +107,7 @@ def plan_step(
 
 
 @kernel
-def draw_pairs(step: int, positives: Positives, draws: Draws, plan: Plan) -> None:
+def draw_pairs(step: Int, positives: Positives, draws: Draws, plan: Plan) -> None:
     """Take the step's slice of the epoch's permutation of all pairs."""
     n_users, n_pairs = positives.indptr.shape[0] - 1, positives.users.shape[0]
     steps_per_epoch = (n_pairs + draws.batch - 1) // draws.batch
@@ -154,7 +154,7 @@ def draw_negatives(
 
 
 @kernel
-def table_size(n: int) -> int:
+def table_size(n: Int) -> Int:
     """Give a power of two at which a hash table of n keys is at most half full."""
     size = 16
     while size < 2 * n:
@@ -163,7 +163,7 @@ def table_size(n: int) -> int:
 
 
 @kernel
-def find(keys: Int64, key: int) -> int:
+def find(keys: Int64, key: Int) -> Int:
     """Where `key` stands in an open-addressing hash table, or where it would be put.
 
     Empty places of `keys` hold -1, and at least one place is empty.
@@ -176,7 +176,7 @@ def find(keys: Int64, key: int) -> int:
 
 
 @kernel
-def find_or_add(keys: Int64, values: Int32, key: int, value: int) -> int:
+def find_or_add(keys: Int64, values: Int32, key: Int, value: Int) -> Int:
     """Give the value that stands at `key`; if there is none, put `value` there."""
     at = find(keys, key)
     if keys[at] < 0:
@@ -224,7 +224,7 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
 
 @kernel
 def index_rows(plan: Plan) -> None:
-    """Number the different rows of the step and list the entries of each, in order."""
+    """Give each different row of the step a number and list its entries, in order."""
     size, width = plan.size[N_PAIRS], plan.entries.shape[1]
     keys = np.full(table_size(size * width), -1, np.int64)
     values = np.empty(keys.shape[0], np.int32)

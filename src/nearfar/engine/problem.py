@@ -65,9 +65,9 @@ class Problem:
             needed = self.options.batch * self.options.negatives
             if needed > self.support.shape[0]:
                 raise OptionError(
-                    f"Popularity(distinct=True) needs batch x negatives = {needed:,} different items"
-                    f" a step, but only {self.support.shape[0]:,} items can be drawn; use a smaller"
-                    f" `batch` or fewer `negatives`, or distinct=False."
+                    f"Popularity(distinct=True) needs batch x negatives = {needed:,} different"
+                    f" items a step, but only {len(self.support):,} can be drawn; use a smaller"
+                    f" `batch`, fewer `negatives`, or distinct=False."
                 )
 
     @property
@@ -108,8 +108,17 @@ class Problem:
         if not isinstance(sampler, TwoStage):
             return 0
         if sampler.distinct:
-            return min(sampler.candidates, self.support.shape[0])
+            return min(sampler.candidates, len(self.support))
         return sampler.candidates
+
+    def useful_threads(self, threads: int) -> int:
+        """Count the threads, at most `threads`, that a step has enough work for.
+
+        Phases of less than some 20 microseconds are over before another thread has noticed.
+        """
+        options = self.options
+        rows = options.batch * (2 + options.negatives) + self.n_candidates
+        return max(1, min(threads, rows * options.dim // 16_384))
 
     def initial_state(self) -> State:
         """Gaussian rows of length 1 (float32), moments as the optimiser wants them."""

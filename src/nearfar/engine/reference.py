@@ -50,7 +50,7 @@ class ReferenceEngine:
         """Nothing to let go of."""
 
     def pairs(self, step: int) -> list[tuple[int, int]]:
-        """The batch of a step: (user, item)."""
+        """List the batch of a step: (user, item)."""
         problem = self.problem
         epoch, place = divmod(step, problem.steps_per_epoch)
         n_pairs, batch = problem.interactions.n_pairs, problem.options.batch
@@ -60,7 +60,7 @@ class ReferenceEngine:
         return [(int(problem.positive_users[p]), int(items[p])) for p in chosen]
 
     def negatives(self, step: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
-        """The negatives of each pair; an empty place is left out of its list as -1."""
+        """List the negatives of each pair; an empty place is -1."""
         sampler = self.problem.options.sampler
         if isinstance(sampler, TwoStage):
             return self._second_stage(step, pairs, sampler)
@@ -69,7 +69,7 @@ class ReferenceEngine:
         first: list[int] = []
         if isinstance(sampler, Popularity) and sampler.distinct:
             first = self._draw_distinct(key, len(pairs) * n)
-        drawn = []
+        drawn: list[list[int]] = []
         for g, (user, _) in enumerate(pairs):
             drawn.append([])
             for k in range(n):
@@ -92,7 +92,7 @@ class ReferenceEngine:
         """Successive draws without replacement: repetitions skipped, then exponential clocks."""
         support, weight = self.problem.support.tolist(), self.problem.proposal.weight
         if count >= len(support):
-            return support
+            return list(support)
         drawn: list[int] = []
         for t in range(4 * count):
             item = draw_at(self.problem.proposal, key, t, 0)
@@ -106,8 +106,10 @@ class ReferenceEngine:
         return drawn + [item for _, item in sorted(clocks)[: count - len(drawn)]]
 
     def candidates(self, step: int) -> list[int]:
-        """Stage 1: the candidates of a step."""
+        """Draw the candidates of a step, stage 1."""
         sampler, problem = self.problem.options.sampler, self.problem
+        if not isinstance(sampler, TwoStage):
+            return []
         key = stream(problem.seed, Purpose.CANDIDATE, step)
         if sampler.distinct:
             return self._draw_distinct(key, sampler.candidates)
@@ -122,7 +124,7 @@ class ReferenceEngine:
         items = normalise(self.state.rows[problem.n_users :, 0])
         if sampler.vectors == "initial":
             items = self._initial_items
-        drawn = []
+        drawn: list[list[int]] = []
         for g, (user, positive) in enumerate(pairs):
             s = np.array([items[positive] @ items[c] for c in candidates])
             allowed = np.array([c not in self._positives(user) for c in candidates])

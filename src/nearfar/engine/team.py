@@ -21,16 +21,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
+from numba import extending
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from nearfar.jit import kernel
+from nearfar.jit import Int, kernel
 
 Team = npt.NDArray[np.int64]
+intrinsic: Any = extending.intrinsic
 
 _LINE = 16  # int64 fields in two cache lines: neighbouring lines are fetched in pairs
 _ARRIVED, _ROUND, _CLAIMED, _SIZE = 0, _LINE, 2 * _LINE, 3 * _LINE
-_SPINS = 2000
+_SPINS = 50_000
+"""How often a waiting thread looks before it gives its core away: about 0.1 ms, several phases of
+a small step. Giving way earlier costs a whole time slice whenever another process wants a core."""
 
 
 def make_team(size: int) -> Team:
@@ -46,7 +49,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 
 @intrinsic
-def _fetch_add(typing_context, array, index, value):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _fetch_add(typing_context, array, index, value):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
         return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
@@ -55,7 +58,7 @@ def _fetch_add(typing_context, array, index, value):  # type: ignore[no-untyped-
 
 
 @intrinsic
-def _load(typing_context, array, index):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _load(typing_context, array, index):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
         return builder.load_atomic(pointer, "acquire", 8)
@@ -64,7 +67,7 @@ def _load(typing_context, array, index):  # type: ignore[no-untyped-def]  # noqa
 
 
 @intrinsic
-def _store(typing_context, array, index, value):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
         builder.store_atomic(args[2], pointer, "release", 8)
@@ -74,14 +77,13 @@ def _store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _give_way(typing_context):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _give_way(typing_context):  # type: ignore[no-untyped-def]
     """Let the operating system run something else on this core."""
+    get: Any = cgutils.get_or_insert_function
     name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.IntType(32), []), name
-        )
+        function = get(builder.module, ir.FunctionType(ir.IntType(32), []), name)
         builder.call(function, [])
         return context.get_dummy_value()
 
@@ -89,7 +91,7 @@ def _give_way(typing_context):  # type: ignore[no-untyped-def]  # noqa: ARG001
 
 
 @kernel
-def claim(team: Team, pieces: int) -> int:
+def claim(team: Team, pieces: Int) -> Int:
     """Take the next `pieces` pieces of this phase; gives the number of the first."""
     return _fetch_add(team, _CLAIMED, pieces)
 

@@ -153,6 +153,20 @@ def test_tables_are_bit_identical_for_any_number_of_threads_and_any_chunks(optio
     assert len(set(results)) == 1
 
 
+def test_the_bits_do_not_depend_on_where_arrays_lie_in_memory():
+    """Short rows beside each other on the heap: the compiler has a slow path for those."""
+    rng, kept, results = np.random.default_rng(0), [], set()
+    problem = Problem(DATA, Options(dim=8, batch=32), seed=1, horizon=60)
+    for _ in range(200):
+        kept += [np.empty(rng.integers(1, 4000), np.uint8) for _ in range(40)]
+        kept = [kept[i] for i in rng.permutation(len(kept))[: len(kept) // 2]]
+        engine = CPUEngine(problem)
+        engine.run(40)
+        results.add(engine.points().tobytes())
+        engine.close()
+    assert len(results) == 1
+
+
 def test_seeds_differ():
     options = Options(dim=8, batch=16)
     results = set()

@@ -65,8 +65,8 @@ FAULTS = {
     ),
     "drift in the wrong direction": (
         "compute.py",
-        "x = rows[row, 0, k] - moved * rows[row, 1, k]",
-        "x = rows[row, 0, k] + moved * rows[row, 1, k]",
+        "current[at, k] = rows[row, 0, k] - step",
+        "current[at, k] = rows[row, 0, k] + step",
     ),
     "known positives not left out": (
         "plan.py",

@@ -7,7 +7,9 @@ on the same cores (theirs and that of BLAS) slow each other down several times.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
@@ -19,21 +21,49 @@ Real: TypeAlias = Any
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Sums may be reordered and fused so that they vectorise; NaN and infinity keep their meaning.
-FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
+
+def _fingerprint() -> str:
+    """Hash the package's sources.
+
+    numba looks only at the file of a kernel to see whether its compiled form is out of date, not
+    at the files of the kernels it calls; after an upgrade it would go on with old code.
+    """
+    root, digest = Path(__file__).parent, hashlib.blake2b(digest_size=8)
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+_SOURCES = _fingerprint()
+
+
+def _compile(function: F, fastmath: set[str] | bool) -> F:
+    compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=fastmath)(
+        function
+    )
+    file = compiled._cache._cache_file
+    file._source_stamp = (*file._source_stamp, _SOURCES)
+    return cast(F, compiled)
 
 
 def kernel(function: F) -> F:
-    """Compile `function` on first use and cache the machine code beside the package."""
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compile `function` on first use and cache the machine code beside the package.
 
-
-def fast_kernel(function: F) -> F:
-    """Like `kernel`, and floating-point sums may be reordered so that they vectorise.
-
-    The order is fixed when the kernel is compiled: the same machine gives the same bits each time.
+    Arithmetic is done as it is written, so it gives the same bits however it is vectorised.
     """
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=set(FASTMATH))(
-        function
-    )
-    return cast(F, compiled)
+    return _compile(function, fastmath=False)
+
+
+def reduction(function: F) -> F:
+    """Like `kernel`, for a sum over a row: terms may be reordered and fused, so it vectorises.
+
+    The order is fixed when the kernel is compiled. The function must not store anything: for loops
+    that store, the compiler keeps a scalar and a vector version and picks one by where the arrays
+    happen to lie in memory, and then the bits would depend on that.
+    """
+    return _compile(function, fastmath={"reassoc", "contract"})
+
+
+def extremum(function: F) -> F:
+    """Like `kernel`, for a largest or smallest value; NaN may be passed over."""
+    return _compile(function, fastmath={"nnan", "nsz"})

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nearfar.counter import uniform_at
 from nearfar.engine.plan import Int32, Int64, Positives, find, find_or_add
 from nearfar.geometry import GAP_FLOOR
-from nearfar.jit import Int, Real, fast_kernel, kernel
+from nearfar.jit import Int, Real, extremum, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 
@@ -50,19 +50,27 @@ def exclude_positives(
     return n_excluded
 
 
-@fast_kernel
+@extremum
+def nearest_gap(s: Float32, r: Int, n: Int) -> Real:
+    """Smallest 1 - s^2 among the candidates of row r with s >= 0, but at least GAP_FLOOR."""
+    one, top = np.float32(1.0), np.float32(4.0)
+    for c in range(n):
+        x = s[r, c]
+        gap = (one - x) * (one + x) if x >= np.float32(0.0) else np.float32(4.0)
+        top = gap if gap < top else top
+    return max(top, np.float32(GAP_FLOOR))
+
+
+@kernel
 def weigh(s: Float32, r: Int, n: Int, dim: Int, weight: Float32, power: Float32) -> None:
     """`nearfar.geometry.stage_two_weight` of row r: `weight` for its n candidates.
 
     (top / gap)^((d-3)/2) by repeated squaring and one square root: no logarithm, no exponential.
     """
     one, zero = np.float32(1.0), np.float32(0.0)
-    top = np.float32(4.0)
+    top = nearest_gap(s, r, n)
     for c in range(n):
-        x = s[r, c]
-        gap = max((one - x) * (one + x), np.float32(GAP_FLOOR))
-        power[c] = gap
-        top = min(top, gap if x >= zero else np.float32(4.0))
+        power[c] = max((one - s[r, c]) * (one + s[r, c]), np.float32(GAP_FLOOR))
     for c in range(n):
         power[c] = top / power[c] if s[r, c] >= zero else one
         weight[c] = one
@@ -103,14 +111,20 @@ def overflows(s: Float32, r: Int, n: Int, threshold: Real) -> bool:
     return False
 
 
-@fast_kernel
+@kernel
 def sum_pieces(weight: Float32, n: Int, pieces: Float32) -> None:
     """Sum `weight` in pieces of PIECE."""
     for p in range((n + PIECE - 1) // PIECE):
-        total = np.float32(0.0)
-        for c in range(p * PIECE, min(n, (p + 1) * PIECE)):
-            total += weight[c]
-        pieces[p] = total
+        pieces[p] = total_of(weight, p * PIECE, min(n, (p + 1) * PIECE))
+
+
+@reduction
+def total_of(weight: Float32, begin: Int, end: Int) -> Real:
+    """Sum weight[begin:end], in float32."""
+    total = np.float32(0.0)
+    for c in range(begin, end):
+        total += weight[c]
+    return total
 
 
 @kernel

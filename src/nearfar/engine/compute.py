@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.engine.plan import N_PAIRS, Int64, Plan
-from nearfar.jit import Int, Real, fast_kernel, kernel
+from nearfar.jit import Int, Real, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -82,7 +82,16 @@ def drift(recipe: Recipe, tables: Float64, t0: Int, t: Int) -> tuple[Real, Real]
     return recipe.learning_rate * weight, recipe.epsilon * with_eps / weight
 
 
-@fast_kernel
+@reduction
+def dot(x: Float32, a: Int, y: Float32, b: Int) -> Real:
+    """Inner product of row a of `x` and row b of `y`, in float32."""
+    total = np.float32(0.0)
+    for k in range(x.shape[1]):
+        total += x[a, k] * y[b, k]
+    return total
+
+
+@kernel
 def gather(
     at: Int,
     row: Int,
@@ -96,20 +105,17 @@ def gather(
     offset: Float32,
 ) -> None:
     """Put `row`, as it is after t steps, into place `at`; `rows` stays as it is."""
-    dim = rows.shape[2]
-    one, squares = np.float32(1.0), np.float32(0.0)
+    dim, one = rows.shape[2], np.float32(1.0)
     moved64, eps64 = drift(recipe, tables, last[row], t)
     moved, eps = np.float32(moved64), np.float32(eps64)
     if moved != 0.0:
         for k in range(dim):
-            x = rows[row, 0, k] - moved * rows[row, 1, k] / (np.sqrt(rows[row, 2, k]) + eps)
-            current[at, k] = x
-            squares += x * x
+            step = moved * rows[row, 1, k] / (np.sqrt(rows[row, 2, k]) + eps)
+            current[at, k] = rows[row, 0, k] - step
     else:
         for k in range(dim):
-            x = rows[row, 0, k]
-            current[at, k] = x
-            squares += x * x
+            current[at, k] = rows[row, 0, k]
+    squares = dot(current, at, current, at)
     if recipe.geometry == SPHERE:
         inverse[at] = one / np.sqrt(squares) if squares > 0.0 else one
         offset[at] = np.float32(0.0)
@@ -120,7 +126,7 @@ def gather(
     offset[at] = np.float32(0.5) * (squares - one)
 
 
-@fast_kernel
+@kernel
 def gather_unit(
     at: Int,
     row: Int,
@@ -143,7 +149,7 @@ def gather_unit(
         out[at, k] *= scale
 
 
-@fast_kernel
+@kernel
 def replay(
     at: Int, row: Int, rows: Float32, t0: Int, t: Int, recipe: Recipe, current: Float32
 ) -> Real:
@@ -165,34 +171,23 @@ def replay(
         rate = recipe.learning_rate * unbiased / (1.0 - recipe.beta1 ** np.float64(step))
         rate1, root2 = np.float32(rate * keep1), np.float32(np.sqrt(keep2))
         eps = np.float32(recipe.epsilon * unbiased)
-        squares = np.float32(0.0)
         for k in range(dim):
-            x = current[at, k] - rate1 * rows[row, 1, k] / (root2 * np.sqrt(rows[row, 2, k]) + eps)
-            current[at, k] = x
-            squares += x * x
-        squares = clip(current, at, squares)
+            way = rate1 * rows[row, 1, k] / (root2 * np.sqrt(rows[row, 2, k]) + eps)
+            current[at, k] -= way
+        squares = clip(current, at)
     return squares
 
 
-@fast_kernel
-def clip(x: Float32, at: Int, squares: Real) -> Real:
-    """Shorten row `at` of `x`, whose squared length is given, to length 1 if it is longer."""
-    one = np.float32(1.0)
+@kernel
+def clip(x: Float32, at: Int) -> Real:
+    """Shorten row `at` of `x` to length 1 if it is longer; gives its squared length then."""
+    one, squares = np.float32(1.0), dot(x, at, x, at)
     if squares <= one:
-        return np.float32(squares)
-    scale = one / np.sqrt(np.float32(squares))
+        return squares
+    scale = one / np.sqrt(squares)
     for k in range(x.shape[1]):
         x[at, k] *= scale
     return one
-
-
-@fast_kernel
-def dot(current: Float32, a: Int, b: Int) -> Real:
-    """Inner product of two rows."""
-    total = np.float32(0.0)
-    for k in range(current.shape[1]):
-        total += current[a, k] * current[b, k]
-    return total
 
 
 @kernel
@@ -200,7 +195,7 @@ def contrast(g: Int, plan: Plan, recipe: Recipe, room: Room) -> None:
     """Compare pair g with its negatives: eq. 1, and the products of eq. 3 if they are wanted."""
     u, j = plan.slots[g, 0], plan.slots[g, 1]
     cur, inv, off = room.current, room.inverse, room.offset
-    near = inv[u] * inv[j] * dot(cur, u, j) - off[u] - off[j]
+    near = inv[u] * inv[j] * dot(cur, u, cur, j) - off[u] - off[j]
     margin, two = np.float32(recipe.margin), np.float32(2.0)
     best, nearest, impostors, found = np.float32(-np.inf), -1, 0, 0
     for k in range(plan.slots.shape[1] - 2):
@@ -208,7 +203,7 @@ def contrast(g: Int, plan: Plan, recipe: Recipe, room: Room) -> None:
         if n < 0:
             continue
         found += 1
-        far = inv[u] * inv[n] * dot(cur, u, n) - off[u] - off[n]
+        far = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
         impostors += margin - two * (near - far) > 0.0
         # written so that a NaN is chosen rather than passed over: it has to reach the loss
         if nearest < 0 or not far <= best:
@@ -236,7 +231,7 @@ def spread(g: Int, plan: Plan, room: Room) -> None:
         n = plan.slots[g, 2 + k]
         s = np.float32(0.0)
         if n >= 0:
-            s = room.inverse[j] * room.inverse[n] * dot(room.current, j, n)
+            s = room.inverse[j] * room.inverse[n] * dot(room.current, j, room.current, n)
             count += 1.0
             first += s
             second += np.float64(s) * np.float64(s)
@@ -295,7 +290,7 @@ def decorrelate(n: Int, recipe: Recipe, room: Room) -> None:
     room.extra[:n] = np.dot(centred, slope) * np.float32(2.0 * weight / n)
 
 
-@fast_kernel
+@kernel
 def add(total: Float32, factor: Real, current: Float32, u: Int) -> None:
     """Add ``factor * current[u]`` to `total`."""
     f = np.float32(factor)
@@ -348,17 +343,15 @@ def collect(u: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> b
     return touched
 
 
-@fast_kernel
+@kernel
 def update(
     u: Int, row: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, room: Room, total: Float32
 ) -> None:
     """Apply the gradient `total` of the point u to `row`, as step t + 1."""
     dim = rows.shape[2]
     if recipe.geometry == SPHERE:
-        inverse, along = np.float32(room.inverse[u]), np.float32(0.0)
-        for k in range(dim):
-            along += total[k] * room.current[u, k]
-        radial = along * inverse * inverse
+        inverse = np.float32(room.inverse[u])
+        radial = dot(total.reshape(1, dim), 0, room.current, u) * inverse * inverse
         for k in range(dim):
             total[k] = (total[k] - radial * room.current[u, k]) * inverse
     if recipe.optimiser == USE_ADAM:
@@ -387,13 +380,10 @@ def update(
             rows[row, 0, k] = room.current[u, k] - rate * total[k]
     last[row] = t + 1
     if recipe.geometry == BALL:
-        squares = np.float32(0.0)
-        for k in range(dim):
-            squares += rows[row, 0, k] * rows[row, 0, k]
-        clip(rows[:, 0], row, squares)
+        clip(rows[:, 0], row)
 
 
-@fast_kernel
+@kernel
 def settle(row: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, current: Float32) -> None:
     """Store ``current[0]``, gathered for t steps done, as `row`, and decay its moments (Adam)."""
     gap = np.float64(t - last[row])

@@ -1,0 +1,48 @@
+"""Compiled code is never older than the sources it was made from."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nearfar
+
+SCRIPT = """
+from nearfar.counter import Purpose, stream
+from nearfar.sampling import alias_table, draw_at
+import numpy as np
+table = alias_table(np.arange(1.0, 1001.0))
+print([draw_at(table, stream(0, Purpose.NEGATIVE), i, 0) for i in range(5)],
+      sum(draw_at.stats.cache_hits.values()))
+"""
+
+
+def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
+    """The numba cache looks at a kernel's own file only; `draw_at` calls into another."""
+    shutil.copytree(
+        Path(nearfar.__file__).parent,
+        tmp_path / "nearfar",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+
+    def drawn():
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return run.stdout.strip().rsplit(" ", 1)
+
+    first, again = drawn(), drawn()
+    assert first == [again[0], "0"]
+    assert again[1] == "1", "the second process did not use the compiled kernel"
+    counter = tmp_path / "nearfar" / "counter.py"
+    counter.write_text(counter.read_text().replace("0x94D049BB133111EB", "0x94D049BB133111EF"))
+    changed = drawn()
+    assert changed[0] != first[0]
+    assert changed[1] == "0"

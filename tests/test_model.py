@@ -116,6 +116,7 @@ def test_k_larger_than_the_catalogue_gives_what_there_is(model):
     assert len(model.similar_items(0, k=1000)) == 19
 
 
+@pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
 def test_a_user_with_nothing_left_gets_an_empty_list():
     data = Interactions.from_pairs([("all", i) for i in range(4)] + [("one", 0)])
     model = CML(dim=4).fit(data, epochs=2)

@@ -15,9 +15,15 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from conftest import checkerboard, random_data
-from nearfar import CML, evaluate, split
+from nearfar import CML, Interactions, evaluate, split
 from nearfar.engine.cpu import CPUEngine
-from nearfar.errors import DataError, DivergedError, OptionError, StoreError
+from nearfar.errors import (
+    DataError,
+    DivergedError,
+    NearfarWarning,
+    OptionError,
+    StoreError,
+)
 from nearfar.optimiser import SGD, Adam
 from nearfar.sampling import TwoStage
 
@@ -103,6 +109,14 @@ def test_validation_share_is_left_out_of_training(monkeypatch):
     model = CML(**SMALL).fit(DATA, epochs=1, validation=0.25)
     assert seen["n"] == pytest.approx(0.75 * DATA.n_pairs, rel=0.1)
     assert model.interactions is DATA
+
+
+def test_a_warning_when_most_places_for_negatives_stay_empty():
+    everything = Interactions.from_pairs([(u, i) for u in range(4) for i in range(4)])
+    with pytest.warns(NearfarWarning, match=r"80 of 80 places .* stayed empty .* another sampler"):
+        model = CML(dim=4).fit(everything, epochs=2)
+    assert model.history["missed"].to_list() == [80, 80]
+    assert model.history["loss"].to_list() == [0.0, 0.0]
 
 
 def test_validation_on_other_axes_is_refused():

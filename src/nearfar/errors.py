@@ -17,6 +17,8 @@
 Every message names the thing, the value it got, what it must be and, where it is known, the remedy.
 Each class also derives from the built-in error that fits it, so code that knows nothing of nearfar
 can still catch it.
+
+What is wrong but can go on is a `NearfarWarning`.
 """
 
 from __future__ import annotations
@@ -64,3 +66,7 @@ class SourceError(NearfarError, OSError):
 
 class MissingExtraError(NearfarError, ImportError):
     """An optional dependency is not installed."""
+
+
+class NearfarWarning(UserWarning):
+    """Something is probably not as it was meant, and the work goes on."""

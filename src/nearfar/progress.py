@@ -65,8 +65,8 @@ class Reporter:
     def steps(self, done: int, loss: float) -> None:
         """Take the steps done in all, and the mean loss of the epoch so far."""
         if self._bar is not None:
-            text = f"epochs, loss {loss:.4f}{self._validation}"
-            self._bar.update(self._task, completed=done / self._length, description=text)
+            self._bar.update(self._task, completed=done / self._length)
+            self.note(f"loss {loss:.4f}{self._validation}")
 
     def note(self, text: str) -> None:
         """Say what is being done."""
@@ -75,5 +75,7 @@ class Reporter:
 
     def epoch(self, record: dict[str, float]) -> None:
         """Take the record of an epoch that is done."""
-        if self._bar is not None and "validation_ndcg" in record:
-            self._validation = f", NDCG {record['validation_ndcg']:.4f}"
+        if self._bar is not None:
+            if "validation_ndcg" in record:
+                self._validation = f", NDCG {record['validation_ndcg']:.4f}"
+            self.note(f"loss {record['loss']:.4f}{self._validation}")

@@ -8,6 +8,7 @@ every epoch all rows are brought up to date, so a run does not depend on when it
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -19,7 +20,7 @@ import polars as pl
 from nearfar.checkpoint import Checkpoint
 from nearfar.engine import Engine, Problem, StepLog, make_engine
 from nearfar.engine.team import interrupt_deferred
-from nearfar.errors import DataError, DivergedError
+from nearfar.errors import DataError, DivergedError, NearfarWarning
 from nearfar.evaluation import evaluate
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Points
@@ -219,6 +220,8 @@ class Run:
             report.note("validating")
             points = self.engine.points()
             record.update(self._validate(points, self.validation))
+        if epoch == 1:
+            self._warn_of_missed(int(record["missed"]))
         with interrupt_deferred():
             state.history.append(record)
             state.sums = {}
@@ -228,6 +231,17 @@ class Run:
         event = Epoch(epoch, dict(record), self.engine.points)
         for callback in self.callbacks:
             state.stopped |= callback(event) is True
+
+    def _warn_of_missed(self, missed: int) -> None:
+        places = self.problem.interactions.n_pairs * self.problem.options.negatives
+        if missed > places / 2:
+            warnings.warn(
+                f"{missed:,} of {places:,} places for a negative stayed empty in the first epoch:"
+                f" most draws hit items that the user has already, or none that may be drawn. Pairs"
+                f" without a negative teach nothing; use another sampler, or more candidates.",
+                NearfarWarning,
+                stacklevel=5,
+            )
 
     def _record(self, epoch: int) -> dict[str, float]:
         sums, steps = self.progress.sums, self.problem.steps_per_epoch

@@ -1,0 +1,29 @@
+"""What the README shows is what happens."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nearfar import CML, datasets
+from nearfar.errors import SourceError
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_examples_run(tmp_path, monkeypatch, capsys):
+    try:
+        datasets.load("ml-100k")
+    except SourceError as error:
+        pytest.skip(f"MovieLens-100K is not to be had here: {str(error)[:200]}")
+    monkeypatch.chdir(tmp_path)
+    assert len(BLOCKS) == 2
+    names = {}
+    for block in BLOCKS:
+        exec(block, names)
+    printed = capsys.readouterr().out
+    assert "ndcg" in printed.lower()
+    assert "item_id" in printed
+    assert isinstance(names["again"], CML)
+    assert names["again"].recommend("196", k=10).equals(names["model"].recommend("196", k=10))

@@ -156,7 +156,7 @@ def adam_drift_tables(adam: Adam, horizon: int) -> npt.NDArray[np.float64]:
     --------
     >>> tables = adam_drift_tables(Adam(beta1=0.9, beta2=0.999), horizon=100_000)
     >>> round(float(tables[0, -1]), 3)  # rho / (1 - rho)
-    9.047
+    9.045
     """
     if adam.beta1 == 0.0:
         return np.zeros((2, 1))

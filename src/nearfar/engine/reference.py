@@ -3,7 +3,7 @@
 Slow on purpose. Every row is updated in every step, as the formulas say; nothing is lazy, nothing
 is shared. The engines are tested against it: the same integers, and numbers within rounding. (Stage
 2 of 2-stage sampling compares a sum of weights with a random number; where float32 and float64
-round to different sides, about once in 10^5 draws, an engine may choose a neighbouring candidate.)
+round to different sides, an engine chooses another candidate: benchmarks/rounding.py counts them.)
 """
 
 from __future__ import annotations

@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import pytest
+
 import nearfar
+from nearfar.errors import NearfarWarning
+from nearfar.jit import kernel
 
 SCRIPT = """
 from nearfar.counter import Purpose, stream
@@ -46,3 +51,17 @@ def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
     changed = drawn()
     assert changed[0] != first[0]
     assert changed[1] == "0"
+
+
+def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):
+    original = numba.njit
+
+    def nowhere(cache, **options):
+        if cache:
+            raise RuntimeError("cannot cache function 'double': no locator available")
+        return original(**options)
+
+    monkeypatch.setattr(numba, "njit", nowhere)
+    with pytest.warns(NearfarWarning, match="no locator available.* NUMBA_CACHE_DIR"):
+        double = kernel(lambda x: 2 * x)
+    assert double(21) == 42

@@ -105,6 +105,7 @@ def test_options_survive_json(options):
         ({"dim": 12.0}, "`dim` must be a whole number; got 12.0"),
         ({"negatives": 0}, "`negatives` must be between 1 and"),
         ({"batch": True}, "batch"),
+        ({"batch": 1_000_000, "negatives": 500}, "sizes the buffers .* 1,000,000 x 502"),
         ({"geometry": "cube"}, "`geometry` must be one of sphere, ball, free; got 'cube'"),
         ({"sampler": "uniform"}, r"`sampler` must be Uniform\(...\) or Popularity"),
         ({"sampler": Uniform}, "add parentheses"),

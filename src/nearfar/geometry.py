@@ -17,11 +17,11 @@ cosine. A difference of squared distances is minus twice a difference of scores,
 
 from __future__ import annotations
 
+from math import lgamma
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln
 
 Geometry = Literal["sphere", "ball", "free"]
 """Where the points may lie."""
@@ -84,7 +84,8 @@ def log_density(s: npt.ArrayLike, dim: int) -> Floats:
     power = 0.5 * (dim - 3)
     with np.errstate(divide="ignore"):
         log_gap = np.log1p(-s * s) if power else np.zeros_like(s)
-    log_p: Floats = power * log_gap - betaln(0.5 * (dim - 1), 0.5)
+    log_beta = lgamma(0.5 * (dim - 1)) + lgamma(0.5) - lgamma(0.5 * dim)
+    log_p: Floats = power * log_gap - log_beta
     return log_p
 
 

@@ -13,12 +13,11 @@ from functools import cached_property
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import scipy.sparse as sp
 
 from nearfar import pairs as pair_lists
 from nearfar import store, tables
@@ -26,6 +25,9 @@ from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError
 from nearfar.id_values import as_column
 from nearfar.ids import Ids, encode
 from nearfar.tables import Column
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
 Int32 = npt.NDArray[np.int32]
@@ -438,6 +440,8 @@ class Interactions:
 
     def to_csr(self) -> sp.csr_array:
         """Give a scipy matrix, users x items, with ones (float32) where there is a pair."""
+        import scipy.sparse as sp
+
         ones = np.ones(self.n_pairs, np.float32)
         return sp.csr_array(
             (ones, self.items.copy(), self.indptr.copy()), (self.n_users, self.n_items)

@@ -8,11 +8,14 @@ on the same cores (theirs and that of BLAS) slow each other down several times.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
+
+from nearfar.errors import NearfarWarning
 
 Int: TypeAlias = Any
 """A whole number in a kernel's signature: a Python int outside, a machine integer inside."""
@@ -38,11 +41,22 @@ _SOURCES = _fingerprint()
 
 
 def _compile(function: F, fastmath: set[str] | bool) -> F:
-    compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=fastmath)(
-        function
-    )
-    file = compiled._cache._cache_file
-    file._source_stamp = (*file._source_stamp, _SOURCES)
+    def njit(cache: bool) -> Any:
+        return numba.njit(cache=cache, nogil=True, error_model="numpy", fastmath=fastmath)(function)
+
+    try:
+        compiled = njit(cache=True)
+    except RuntimeError as error:  # numba has found no folder it may write to
+        warnings.warn(
+            f"Compiled kernels cannot be kept, so every process compiles them anew: {error}. Set"
+            f" NUMBA_CACHE_DIR to a folder that can be written.",
+            NearfarWarning,
+            stacklevel=3,
+        )
+        return cast(F, njit(cache=False))
+    if hasattr(compiled, "_cache"):  # not where NUMBA_DISABLE_JIT is set
+        file = compiled._cache._cache_file
+        file._source_stamp = (*file._source_stamp, _SOURCES)
     return cast(F, compiled)
 
 

@@ -63,6 +63,11 @@ class Options:
             if not low <= value <= high:
                 raise OptionError(f"`{name}` must be between {low} and {high}; got {value!r}.")
             object.__setattr__(self, name, int(value))
+        if self.batch * (2 + self.negatives) > 2**27:
+            raise OptionError(
+                f"`batch` x (`negatives` + 2) sizes the buffers of a step and must be at most 2^27;"
+                f" got {self.batch:,} x {self.negatives + 2:,}. Use a smaller batch."
+            )
         if self.geometry not in GEOMETRIES:
             raise OptionError(
                 f"`geometry` must be one of {', '.join(GEOMETRIES)}; got {self.geometry!r}."

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from nearfar.errors import DataError, EmptyDataError
 from nearfar.ids import Ids, check_axis, encode
@@ -131,6 +130,8 @@ def positive_entries(matrix: Any) -> tuple[Int64, Int64, tuple[int, int]]:
         If it is no two-dimensional sparse matrix, an axis is too long, or an entry is NaN or
         negative.
     """
+    import scipy.sparse as sp
+
     if not sp.issparse(matrix) or getattr(matrix, "ndim", 0) != 2:
         raise DataError(
             "`matrix` must be a two-dimensional scipy sparse matrix; got "

@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import pytest
 
-import nearfar
+import nearfar.jit
 from nearfar.errors import NearfarWarning
 from nearfar.jit import kernel
 
@@ -54,14 +55,12 @@ def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
 
 
 def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):
-    original = numba.njit
-
     def nowhere(cache, **options):
         if cache:
             raise RuntimeError("cannot cache function 'double': no locator available")
-        return original(**options)
+        return numba.njit(**options)
 
-    monkeypatch.setattr(numba, "njit", nowhere)
-    with pytest.warns(NearfarWarning, match="no locator available.* NUMBA_CACHE_DIR"):
+    monkeypatch.setattr(nearfar.jit, "numba", SimpleNamespace(njit=nowhere))
+    with pytest.warns(NearfarWarning, match=r"no locator available.* NUMBA_CACHE_DIR"):
         double = kernel(lambda x: 2 * x)
     assert double(21) == 42

@@ -144,6 +144,8 @@ class Run:
         """
         try:
             with Reporter(self.show, self.schedule.epochs, self.problem.steps_per_epoch) as report:
+                report.note("compiling, if this is the first run on this machine")
+                self.engine.run(0)
                 for _ in self._epochs(report):
                     pass
         except KeyboardInterrupt:

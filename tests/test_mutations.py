@@ -25,18 +25,18 @@ FAULTS = {
     ),
     "sign of the user's gradient": (
         "compute.py",
-        "add(total, c * inv[n], cur, n)\n                add(total, -c * inv[j], cur, j)",
-        "add(total, -c * inv[n], cur, n)\n                add(total, c * inv[j], cur, j)",
+        "add_difference(total, c * inv[n], n, c * inv[j], j, cur)",
+        "add_difference(total, c * inv[j], j, c * inv[n], n, cur)",
     ),
     "sign of the positive's gradient": (
         "compute.py",
-        "add(total, c * inv[j], cur, j)\n                add(total, -c * inv[i], cur, i)",
-        "add(total, -c * inv[j], cur, j)\n                add(total, c * inv[i], cur, i)",
+        "add_difference(total, c * inv[j], j, c * inv[i], i, cur)",
+        "add_difference(total, c * inv[i], i, c * inv[j], j, cur)",
     ),
     "sign of the negative's gradient": (
         "compute.py",
-        "add(total, c * inv[i], cur, i)\n                add(total, -c * inv[n], cur, n)",
-        "add(total, -c * inv[i], cur, i)\n                add(total, c * inv[n], cur, n)",
+        "add_difference(total, c * inv[i], i, c * inv[n], n, cur)",
+        "add_difference(total, c * inv[n], n, c * inv[i], i, cur)",
     ),
     "sign of the spread-out gradient": (
         "compute.py",

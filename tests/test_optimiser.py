@@ -35,21 +35,24 @@ class Sparse:
         if isinstance(optimiser, Adagrad):
             self.rows[:, 1] = optimiser.initial
         self.last = np.zeros(n, np.int64)
-        adam = isinstance(optimiser, Adam)
-        self.tables = adam_drift_tables(optimiser, horizon) if adam else np.zeros((2, 1))
+        self.decay = compute.make_decay(optimiser if isinstance(optimiser, Adam) else None, horizon)
         self.room = make_room(1, 1, 1, dim, extra=False)
         self.plan = make_plans(1, 1, 1, 0)
 
     def step(self, row, gradient, t):
         room = self.room
         compute.gather(
-            0, row, self.rows, self.last, t, self.recipe, self.tables,
+            0, row, self.rows, self.last, t, self.recipe, self.decay,
             room.current, room.inverse, room.offset,
         )  # fmt: skip
-        compute.update(0, row, self.rows, self.last, t, self.recipe, room, gradient.copy())
+        rate, eps = compute.step_size(self.recipe, t + 1)
+        compute.update(
+            0, row, self.rows, self.last, t, np.float32(rate), np.float32(eps), self.recipe,
+            self.decay, room, gradient.copy(),
+        )  # fmt: skip
 
     def settle(self, t):
-        settle_rows(0, len(self.rows), self.rows, self.last, t, self.recipe, self.tables)
+        settle_rows(0, len(self.rows), self.rows, self.last, t, self.recipe, self.decay)
 
 
 def touches(seed, n_rows, steps):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nearfar.engine.plan import N_PAIRS, Int64, Plan
 from nearfar.jit import Int, Real, kernel, reduction
+from nearfar.optimiser import Adam, adam_drift_tables
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -67,18 +68,52 @@ class Room(NamedTuple):
     """(4,) spread-out slope of the mean, slope of s, their loss; the covariance loss."""
 
 
+class Decay(NamedTuple):
+    """Adam's tables, so that a row costs no power; empty for the other optimisers."""
+
+    drift: Float64
+    """(2, T) `nearfar.optimiser.adam_drift_tables`."""
+    powers: Float64
+    """(4, G) rho_1^g, rho_2^g, b1^g and b2^g for gaps g < G; rho as there."""
+
+
+RHO1, RHO2, BETA1, BETA2 = 0, 1, 2, 3
+_LONGEST_GAP = 2**15
+
+
+def make_decay(adam: Adam | None, horizon: int) -> Decay:
+    """Tabulate what a gap of Adam does, up to step `horizon`."""
+    if adam is None or adam.beta1 == 0.0:
+        tables = np.zeros((2, 1))
+    else:
+        tables = adam_drift_tables(adam, horizon)
+    gaps = np.arange(min(horizon, _LONGEST_GAP) + 2, dtype=np.float64)
+    if adam is None:
+        return Decay(tables, np.zeros((4, 1)))
+    b1, b2 = adam.beta1, adam.beta2
+    return Decay(tables, np.stack([base**gaps for base in (b1 / b2**0.5, b1 / b2, b1, b2)]))
+
+
 @kernel
-def drift(recipe: Recipe, tables: Float64, t0: Int, t: Int) -> tuple[Real, Real]:
+def power(decay: Decay, which: Int, gap: Int) -> Real:
+    """Look up base^gap for the base that `which` names; longer gaps cost a power."""
+    if gap < decay.powers.shape[1]:
+        return decay.powers[which, gap]
+    return decay.powers[which, 1] ** np.float64(gap)
+
+
+@kernel
+def drift(recipe: Recipe, decay: Decay, t0: Int, t: Int) -> tuple[Real, Real]:
     """How far a row with last update t0 has moved by step t: (x, e) for x m / (sqrt(v) + e).
 
     x is the learning rate times S(t0, t), e the mean epsilon of the gap; see `nearfar.optimiser`.
     """
     if t0 == 0 or t0 == t or recipe.beta1 == 0.0:
         return 0.0, recipe.epsilon
-    end, gap = tables.shape[1] - 1, t - t0
+    end, gap = decay.drift.shape[1] - 1, t - t0
     at0, at = min(t0, end), min(t, end)
-    weight = tables[0, at0] - (recipe.beta1 / np.sqrt(recipe.beta2)) ** gap * tables[0, at]
-    with_eps = tables[1, at0] - (recipe.beta1 / recipe.beta2) ** gap * tables[1, at]
+    weight = decay.drift[0, at0] - power(decay, RHO1, gap) * decay.drift[0, at]
+    with_eps = decay.drift[1, at0] - power(decay, RHO2, gap) * decay.drift[1, at]
     return recipe.learning_rate * weight, recipe.epsilon * with_eps / weight
 
 
@@ -99,14 +134,14 @@ def gather(
     last: Int64,
     t: Int,
     recipe: Recipe,
-    tables: Float64,
+    decay: Decay,
     current: Float32,
     inverse: Float32,
     offset: Float32,
 ) -> None:
     """Put `row`, as it is after t steps, into place `at`; `rows` stays as it is."""
     dim, one = rows.shape[2], np.float32(1.0)
-    moved64, eps64 = drift(recipe, tables, last[row], t)
+    moved64, eps64 = drift(recipe, decay, last[row], t)
     moved, eps = np.float32(moved64), np.float32(eps64)
     if moved != 0.0:
         for k in range(dim):
@@ -134,13 +169,13 @@ def gather_unit(
     last: Int64,
     t: Int,
     recipe: Recipe,
-    tables: Float64,
+    decay: Decay,
     out: Float32,
     inverse: Float32,
     offset: Float32,
 ) -> None:
     """Like `gather`, at length 1 in any geometry."""
-    gather(at, row, rows, last, t, recipe, tables, out, inverse, offset)
+    gather(at, row, rows, last, t, recipe, decay, out, inverse, offset)
     one, scale = np.float32(1.0), np.float32(inverse[at])
     if recipe.geometry != SPHERE:
         squares = np.float32(2.0) * offset[at] + one
@@ -299,6 +334,25 @@ def add(total: Float32, factor: Real, current: Float32, u: Int) -> None:
 
 
 @kernel
+def add_difference(total: Float32, f: Real, a: Int, h: Real, b: Int, current: Float32) -> None:
+    """Add ``f * current[a] - h * current[b]`` to `total`."""
+    f32, h32 = np.float32(f), np.float32(h)
+    for k in range(total.shape[0]):
+        total[k] += f32 * current[a, k] - h32 * current[b, k]
+
+
+@kernel
+def step_size(recipe: Recipe, t: Int) -> tuple[Real, Real]:
+    """Learning rate and epsilon of step t = 1, 2, ..., Adam's bias corrections included."""
+    if recipe.optimiser != USE_ADAM:
+        return np.float32(recipe.learning_rate), np.float32(recipe.epsilon)
+    now = np.float64(t)
+    unbiased = np.sqrt(1.0 - recipe.beta2**now)
+    rate = recipe.learning_rate * unbiased / (1.0 - recipe.beta1**now)
+    return np.float32(rate), np.float32(recipe.epsilon * unbiased)
+
+
+@kernel
 def collect(u: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> bool:
     """Sum into `total` the gradient of the point u, entry by entry in their order.
 
@@ -309,22 +363,19 @@ def collect(u: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> b
     total[:] = np.float32(0.0)
     touched = False
     for e in range(plan.start[u], plan.start[u + 1]):
-        g, w = plan.entry[e] // width, plan.entry[e] % width
+        g, w = np.int64(plan.pair[e]), np.int64(plan.place[e])
         i, j = plan.slots[g, 0], plan.slots[g, 1]
         c = room.coefficient[g]
         if c != 0.0:
             n = plan.slots[g, 2 + room.nearest[g]]
             if w == 0:  # dL/du = c (v_n - v_j)
-                add(total, c * inv[n], cur, n)
-                add(total, -c * inv[j], cur, j)
+                add_difference(total, c * inv[n], n, c * inv[j], j, cur)
                 touched = True
             elif w == 1:  # dL/dv_j = c (v_j - u)
-                add(total, c * inv[j], cur, j)
-                add(total, -c * inv[i], cur, i)
+                add_difference(total, c * inv[j], j, c * inv[i], i, cur)
                 touched = True
             elif w - 2 == room.nearest[g]:  # dL/dv_n = c (u - v_n)
-                add(total, c * inv[i], cur, i)
-                add(total, -c * inv[n], cur, n)
+                add_difference(total, c * inv[i], i, c * inv[n], n, cur)
                 touched = True
         if recipe.spread_out > 0.0 and w > 0:
             touched = True
@@ -345,9 +396,19 @@ def collect(u: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> b
 
 @kernel
 def update(
-    u: Int, row: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, room: Room, total: Float32
+    u: Int,
+    row: Int,
+    rows: Float32,
+    last: Int64,
+    t: Int,
+    rate: Real,
+    eps: Real,
+    recipe: Recipe,
+    decay: Decay,
+    room: Room,
+    total: Float32,
 ) -> None:
-    """Apply the gradient `total` of the point u to `row`, as step t + 1."""
+    """Apply the gradient `total` of the point u to `row`, as step t + 1; see `step_size`."""
     dim = rows.shape[2]
     if recipe.geometry == SPHERE:
         inverse = np.float32(room.inverse[u])
@@ -355,13 +416,10 @@ def update(
         for k in range(dim):
             total[k] = (total[k] - radial * room.current[u, k]) * inverse
     if recipe.optimiser == USE_ADAM:
-        gap, now = np.float64(t - last[row]), np.float64(t + 1)
-        keep1 = np.float32(recipe.beta1 ** (gap + 1.0))
-        keep2 = np.float32(recipe.beta2 ** (gap + 1.0))
+        gap = t - last[row] + 1
+        keep1 = np.float32(power(decay, BETA1, gap))
+        keep2 = np.float32(power(decay, BETA2, gap))
         new1, new2 = np.float32(1.0 - recipe.beta1), np.float32(1.0 - recipe.beta2)
-        unbiased = np.sqrt(1.0 - recipe.beta2**now)
-        rate = np.float32(recipe.learning_rate * unbiased / (1.0 - recipe.beta1**now))
-        eps = np.float32(recipe.epsilon * unbiased)
         for k in range(dim):
             m = keep1 * rows[row, 1, k] + new1 * total[k]
             v = keep2 * rows[row, 2, k] + new2 * total[k] * total[k]
@@ -369,13 +427,11 @@ def update(
             rows[row, 2, k] = v
             rows[row, 0, k] = room.current[u, k] - rate * m / (np.sqrt(v) + eps)
     elif recipe.optimiser == USE_ADAGRAD:
-        rate, eps = np.float32(recipe.learning_rate), np.float32(recipe.epsilon)
         for k in range(dim):
             a = rows[row, 1, k] + total[k] * total[k]
             rows[row, 1, k] = a
             rows[row, 0, k] = room.current[u, k] - rate * total[k] / (np.sqrt(a) + eps)
     else:
-        rate = np.float32(recipe.learning_rate)
         for k in range(dim):
             rows[row, 0, k] = room.current[u, k] - rate * total[k]
     last[row] = t + 1
@@ -384,10 +440,11 @@ def update(
 
 
 @kernel
-def settle(row: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, current: Float32) -> None:
+def settle(row: Int, rows: Float32, last: Int64, t: Int, decay: Decay, current: Float32) -> None:
     """Store ``current[0]``, gathered for t steps done, as `row`, and decay its moments (Adam)."""
-    gap = np.float64(t - last[row])
-    keep1, keep2 = np.float32(recipe.beta1**gap), np.float32(recipe.beta2**gap)
+    gap = t - last[row]
+    keep1 = np.float32(power(decay, BETA1, gap))
+    keep2 = np.float32(power(decay, BETA2, gap))
     for k in range(rows.shape[2]):
         rows[row, 0, k] = current[0, k]
         rows[row, 1, k] *= keep1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nearfar.counter import Purpose, stream_at, stream_base
 from nearfar.engine import compute
 from nearfar.engine.choose import choose_negatives, hash_candidates
-from nearfar.engine.compute import Float32, Float64, Recipe, Room
+from nearfar.engine.compute import Decay, Float32, Float64, Recipe, Room, make_decay
 from nearfar.engine.plan import (
     DISTINCT,
     INDEPENDENT,
@@ -38,7 +38,7 @@ from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_
 from nearfar.engine.team import Team, barrier, claim, interrupt_deferred, make_team
 from nearfar.geometry import released_overflow_gap
 from nearfar.jit import Int, Real, kernel
-from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_tables
+from nearfar.optimiser import SGD, Adagrad, Adam
 from nearfar.sampling import AliasTable, Popularity, TwoStage
 from nearfar.threads import one_blas_thread
 
@@ -77,7 +77,7 @@ def second_stage(
     overflow_gap: Real,
     plan: Plan,
     recipe: Recipe,
-    tables: Float64,
+    decay: Decay,
     second: Second,
     products: Float32,
     scratch: Float32,
@@ -100,7 +100,7 @@ def second_stage(
                 second.units[at] = second.frozen[item]
             else:
                 compute.gather_unit(
-                    at, n_users + item, rows, last, t, recipe, tables,
+                    at, n_users + item, rows, last, t, recipe, decay,
                     second.units, second.inverse, second.offset,
                 )  # fmt: skip
     barrier(team)
@@ -151,7 +151,7 @@ def run_steps(
     draws: Draws,
     overflow_gap: Real,
     recipe: Recipe,
-    tables: Float64,
+    decay: Decay,
     plans: Plan,
     room: Room,
     second: Second,
@@ -179,9 +179,9 @@ def run_steps(
             if draws.kind == TWO_STAGE:
                 second_stage(
                     thread, team, t, rows, last, positives, draws, overflow_gap, plan, recipe,
-                    tables, second, products, scratch,
+                    decay, second, products, scratch,
                 )  # fmt: skip
-            do_step(thread, team, t, rows, last, plan, recipe, tables, room, total, log[t - first])
+            do_step(thread, team, t, rows, last, plan, recipe, decay, room, total, log[t - first])
 
 
 @kernel
@@ -192,7 +192,8 @@ def one_plan(plans: Plan, p: Int) -> Plan:
         plans.slots[p],
         plans.unique[p],
         plans.start[p],
-        plans.entry[p],
+        plans.pair[p],
+        plans.place[p],
         plans.candidates[p],
         plans.size[p],
     )
@@ -207,7 +208,7 @@ def do_step(
     last: Int64,
     plan: Plan,
     recipe: Recipe,
-    tables: Float64,
+    decay: Decay,
     room: Room,
     total: Float32,
     log: Float64,
@@ -220,7 +221,7 @@ def do_step(
             break
         for u in range(begin, min(begin + _ROWS_A_CLAIM, n_unique)):
             compute.gather(
-                u, plan.unique[u], rows, last, t, recipe, tables,
+                u, plan.unique[u], rows, last, t, recipe, decay,
                 room.current, room.inverse, room.offset,
             )  # fmt: skip
     barrier(team)
@@ -239,13 +240,16 @@ def do_step(
         write_log(plan, room, log)
     if recipe.spread_out > 0.0:
         barrier(team)
+    rate, eps = compute.step_size(recipe, t + 1)
     while True:
         begin = claim(team, _ROWS_A_CLAIM)
         if begin >= n_unique:
             break
         for u in range(begin, min(begin + _ROWS_A_CLAIM, n_unique)):
             if compute.collect(u, plan, recipe, room, total):
-                compute.update(u, plan.unique[u], rows, last, t, recipe, room, total)
+                compute.update(
+                    u, plan.unique[u], rows, last, t, rate, eps, recipe, decay, room, total
+                )
     barrier(team)
 
 
@@ -266,15 +270,15 @@ def write_log(plan: Plan, room: Room, log: Float64) -> None:
 
 @kernel
 def settle_rows(
-    begin: Int, end: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, tables: Float64
+    begin: Int, end: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, decay: Decay
 ) -> None:
     """Bring rows begin..end-1 up to date for t steps done, in place."""
     current = np.empty((1, rows.shape[2]), np.float32)
     inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
     for row in range(begin, end):
         if 0 < last[row] < t:
-            compute.gather(0, row, rows, last, t, recipe, tables, current, inverse, offset)
-            compute.settle(row, rows, last, t, recipe, current)
+            compute.gather(0, row, rows, last, t, recipe, decay, current, inverse, offset)
+            compute.settle(row, rows, last, t, decay, current)
 
 
 @kernel
@@ -285,14 +289,14 @@ def export_rows(
     last: Int64,
     t: Int,
     recipe: Recipe,
-    tables: Float64,
+    decay: Decay,
     out: Float32,
 ) -> None:
     """Write the points of rows begin..end-1 as of t steps done."""
     inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
     current = np.empty((1, rows.shape[2]), np.float32)
     for row in range(begin, end):
-        compute.gather(0, row, rows, last, t, recipe, tables, current, inverse, offset)
+        compute.gather(0, row, rows, last, t, recipe, decay, current, inverse, offset)
         for k in range(rows.shape[2]):
             out[row, k] = inverse[0] * current[0, k]
 
@@ -352,7 +356,8 @@ def make_plans(n_ahead: int, batch: int, negatives: int, candidates: int) -> Pla
         slots=np.empty((n_ahead, batch, width), np.int32),
         unique=np.empty((n_ahead, batch * width), np.int64),
         start=np.empty((n_ahead, batch * width + 1), np.int32),
-        entry=np.empty((n_ahead, batch * width), np.int32),
+        pair=np.empty((n_ahead, batch * width), np.int32),
+        place=np.empty((n_ahead, batch * width), np.int32),
         candidates=np.empty((n_ahead, candidates), np.int32),
         size=np.zeros((n_ahead, 3), np.int64),
     )
@@ -416,10 +421,8 @@ class CPUEngine:
         data = problem.interactions
         self._positives = Positives(data.indptr, data.items, problem.positive_users)
         optimiser = options.optimiser
-        self._tables = (
-            adam_drift_tables(optimiser, problem.horizon)
-            if isinstance(optimiser, Adam)
-            else np.zeros((2, 1))
+        self._decay = make_decay(
+            optimiser if isinstance(optimiser, Adam) else None, problem.horizon
         )
         sampler = options.sampler
         released = isinstance(sampler, TwoStage) and sampler.released_weight
@@ -440,7 +443,7 @@ class CPUEngine:
         arguments = (
             team, first, count, self.state.rows, self.state.last, self._positives,
             self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
-            self._recipe, self._tables, self._plans, self._room, self._second, log,
+            self._recipe, self._decay, self._plans, self._room, self._second, log,
         )  # fmt: skip
         with one_blas_thread(), interrupt_deferred():
             self._together(lambda thread: run_steps(thread, *arguments))
@@ -455,7 +458,7 @@ class CPUEngine:
         self._together(
             lambda i: settle_rows(
                 bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._recipe,
-                self._tables,
+                self._decay,
             )
         )  # fmt: skip
 
@@ -467,7 +470,7 @@ class CPUEngine:
         self._together(
             lambda i: export_rows(
                 bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._recipe,
-                self._tables, out,
+                self._decay, out,
             )
         )  # fmt: skip
         return out

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nearfar import heap
 from nearfar.counter import GOLDEN, permuted_at, stream_at, uniform_at
 from nearfar.jit import Int, kernel
 from nearfar.sampling import AliasTable, draw_at
@@ -57,9 +58,10 @@ class Plan(NamedTuple):
     unique: Int64
     """(batch * W,) the different rows of the step, in order of first appearance."""
     start: Int32
-    """(batch * W + 1,) where the entries of each unique row begin in `entry`."""
-    entry: Int32
-    """(batch * W,) numbers g * W + w of the entries of each unique row, ascending."""
+    """(batch * W + 1,) where the entries of each unique row begin in `pair` and `place`."""
+    pair: Int32
+    place: Int32
+    """(batch * W,) g and w of the entries of each unique row, ascending."""
     candidates: Int32
     """(C,) items from stage 1, if there is one."""
     size: Int64
@@ -212,14 +214,16 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
     drawn = np.zeros(table.n, np.bool_)
     for i in range(n):
         drawn[out[i]] = True
-    clock = np.full(support.shape[0], np.inf)
+    rest = count - n
+    first, items = np.full((1, rest), -np.inf), np.full((1, rest), -1, np.int32)
     for i in range(support.shape[0]):
         j = support[i]
         if not drawn[j]:
-            clock[i] = -np.log1p(-uniform_at(key, 4 * count + j, 0)) / table.weight[j]
-    order = np.argsort(clock)
-    for i in range(count - n):
-        out[n + i] = support[order[i]]
+            clock = -np.log1p(-uniform_at(key, 4 * count + j, 0)) / table.weight[j]
+            if -clock > first[0, 0]:
+                heap.sift_down(first, items, 0, rest, -clock, j)
+    heap.sort(first, items)
+    out[n:] = items[0]
 
 
 @kernel
@@ -249,6 +253,7 @@ def index_rows(plan: Plan) -> None:
         for w in range(width):
             slot = plan.slots[g, w]
             if slot >= 0:
-                plan.entry[fill[slot]] = g * width + w
+                plan.pair[fill[slot]] = g
+                plan.place[fill[slot]] = w
                 fill[slot] += 1
     plan.size[N_UNIQUE] = n

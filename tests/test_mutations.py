@@ -25,23 +25,23 @@ FAULTS = {
     ),
     "sign of the user's gradient": (
         "compute.py",
-        "add_difference(total, c * inv[n], n, c * inv[j], j, cur)",
-        "add_difference(total, c * inv[j], j, c * inv[n], n, cur)",
+        "add_difference(total, r, c * inv[n], n, c * inv[j], j, cur)",
+        "add_difference(total, r, c * inv[j], j, c * inv[n], n, cur)",
     ),
     "sign of the positive's gradient": (
         "compute.py",
-        "add_difference(total, c * inv[j], j, c * inv[i], i, cur)",
-        "add_difference(total, c * inv[i], i, c * inv[j], j, cur)",
+        "add_difference(total, r, c * inv[j], j, c * inv[i], i, cur)",
+        "add_difference(total, r, c * inv[i], i, c * inv[j], j, cur)",
     ),
     "sign of the negative's gradient": (
         "compute.py",
-        "add_difference(total, c * inv[i], i, c * inv[n], n, cur)",
-        "add_difference(total, c * inv[n], n, c * inv[i], i, cur)",
+        "add_difference(total, r, c * inv[i], i, c * inv[n], n, cur)",
+        "add_difference(total, r, c * inv[n], n, c * inv[i], i, cur)",
     ),
     "sign of the spread-out gradient": (
         "compute.py",
-        "add(total, slope * inv[j], cur, j)",
-        "add(total, -slope * inv[j], cur, j)",
+        "add(total, r, slope * inv[other], cur, other)",
+        "add(total, r, -slope * inv[other], cur, other)",
     ),
     "batch transposed": (
         "plan.py",
@@ -50,8 +50,8 @@ FAULTS = {
     ),
     "gradient not projected onto the sphere": (
         "compute.py",
-        "total[k] = (total[k] - radial * room.current[u, k]) * inverse",
-        "total[k] = total[k] * inverse",
+        "total[r, k] = (total[r, k] - radial * room.current[u, k]) * inverse",
+        "total[r, k] = total[r, k] * inverse",
     ),
     "rank weight of all negatives instead of the impostors": (
         "compute.py",
@@ -80,8 +80,8 @@ FAULTS = {
     ),
     "stage 2 looks at the user instead of the item": (
         "cpu.py",
-        "at, item = i, plan.entries[i, 1] - n_users",
-        "at, item = i, plan.entries[i, 0] - n_users",
+        "wanted = plan.entries[at, 1] if at < size",
+        "wanted = n_users + plan.entries[at, 0] if at < size",
     ),
 }
 

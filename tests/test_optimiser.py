@@ -40,15 +40,14 @@ class Sparse:
         self.plan = make_plans(1, 1, 1, 0)
 
     def step(self, row, gradient, t):
-        room = self.room
+        room, listed = self.room, np.array([row])
         compute.gather(
-            0, row, self.rows, self.last, t, self.recipe, self.decay,
+            listed, 0, 1, self.rows, self.last, t, self.recipe, self.decay,
             room.current, room.inverse, room.offset,
         )  # fmt: skip
-        rate, eps = compute.step_size(self.recipe, t + 1)
         compute.update(
-            0, row, self.rows, self.last, t, np.float32(rate), np.float32(eps), self.recipe,
-            self.decay, room, gradient.copy(),
+            0, 1, listed, self.rows, self.last, t, self.recipe, self.decay, room,
+            gradient[None].copy(), np.ones(1, np.int64),
         )  # fmt: skip
 
     def settle(self, t):

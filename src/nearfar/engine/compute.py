@@ -6,6 +6,9 @@
     inverse_a inverse_b (current_a . current_b) - offset_a - offset_b
 
 with offset = (|x|^2 - 1) / 2 off the sphere and 0 on it (`nearfar.geometry`).
+
+The kernels take ranges of rows or pairs, not single ones: a named tuple travels as all its numbers,
+and a call for each row took longer than the arithmetic of the row.
 """
 
 from __future__ import annotations
@@ -128,8 +131,9 @@ def dot(x: Float32, a: Int, y: Float32, b: Int) -> Real:
 
 @kernel
 def gather(
-    at: Int,
-    row: Int,
+    listed: Int64,
+    begin: Int,
+    end: Int,
     rows: Float32,
     last: Int64,
     t: Int,
@@ -139,49 +143,46 @@ def gather(
     inverse: Float32,
     offset: Float32,
 ) -> None:
-    """Put `row`, as it is after t steps, into place `at`; `rows` stays as it is."""
+    """Put the rows listed[begin:end], as they are after t steps, into places begin..end-1.
+
+    `rows` stays as it is.
+    """
     dim, one = rows.shape[2], np.float32(1.0)
-    moved64, eps64 = drift(recipe, decay, last[row], t)
-    moved, eps = np.float32(moved64), np.float32(eps64)
-    if moved != 0.0:
-        for k in range(dim):
-            step = moved * rows[row, 1, k] / (np.sqrt(rows[row, 2, k]) + eps)
-            current[at, k] = rows[row, 0, k] - step
-    else:
-        for k in range(dim):
-            current[at, k] = rows[row, 0, k]
-    squares = dot(current, at, current, at)
-    if recipe.geometry == SPHERE:
-        inverse[at] = one / np.sqrt(squares) if squares > 0.0 else one
-        offset[at] = np.float32(0.0)
-        return
-    if recipe.geometry == BALL and squares > one and moved != 0.0:
-        squares = replay(at, row, rows, last[row], t, recipe, current)
-    inverse[at] = one
-    offset[at] = np.float32(0.5) * (squares - one)
+    for at in range(begin, end):
+        row = listed[at]
+        moved64, eps64 = drift(recipe, decay, last[row], t)
+        moved, eps = np.float32(moved64), np.float32(eps64)
+        if moved != 0.0:
+            for k in range(dim):
+                step = moved * rows[row, 1, k] / (np.sqrt(rows[row, 2, k]) + eps)
+                current[at, k] = rows[row, 0, k] - step
+        else:
+            for k in range(dim):
+                current[at, k] = rows[row, 0, k]
+        squares = dot(current, at, current, at)
+        if recipe.geometry == SPHERE:
+            inverse[at] = one / np.sqrt(squares) if squares > 0.0 else one
+            offset[at] = np.float32(0.0)
+            continue
+        if recipe.geometry == BALL and squares > one and moved != 0.0:
+            squares = replay(at, row, rows, last[row], t, recipe, current)
+        inverse[at] = one
+        offset[at] = np.float32(0.5) * (squares - one)
 
 
 @kernel
-def gather_unit(
-    at: Int,
-    row: Int,
-    rows: Float32,
-    last: Int64,
-    t: Int,
-    recipe: Recipe,
-    decay: Decay,
-    out: Float32,
-    inverse: Float32,
-    offset: Float32,
+def to_unit(
+    begin: Int, end: Int, geometry: Int, points: Float32, inverse: Float32, offset: Float32
 ) -> None:
-    """Like `gather`, at length 1 in any geometry."""
-    gather(at, row, rows, last, t, recipe, decay, out, inverse, offset)
-    one, scale = np.float32(1.0), np.float32(inverse[at])
-    if recipe.geometry != SPHERE:
-        squares = np.float32(2.0) * offset[at] + one
-        scale = np.float32(one / np.sqrt(squares)) if squares > 0.0 else one
-    for k in range(out.shape[1]):
-        out[at, k] *= scale
+    """Bring gathered rows begin..end-1 to length 1, in any geometry."""
+    one = np.float32(1.0)
+    for at in range(begin, end):
+        scale = np.float32(inverse[at])
+        if geometry != SPHERE:
+            squares = np.float32(2.0) * offset[at] + one
+            scale = np.float32(one / np.sqrt(squares)) if squares > 0.0 else one
+        for k in range(points.shape[1]):
+            points[at, k] *= scale
 
 
 @kernel
@@ -226,54 +227,54 @@ def clip(x: Float32, at: Int) -> Real:
 
 
 @kernel
-def contrast(g: Int, plan: Plan, recipe: Recipe, room: Room) -> None:
-    """Compare pair g with its negatives: eq. 1, and the products of eq. 3 if they are wanted."""
-    u, j = plan.slots[g, 0], plan.slots[g, 1]
+def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room) -> None:
+    """Compare pairs begin..end-1 with their negatives: eq. 1."""
     cur, inv, off = room.current, room.inverse, room.offset
-    near = inv[u] * inv[j] * dot(cur, u, cur, j) - off[u] - off[j]
     margin, two = np.float32(recipe.margin), np.float32(2.0)
-    best, nearest, impostors, found = np.float32(-np.inf), -1, 0, 0
-    for k in range(plan.slots.shape[1] - 2):
-        n = plan.slots[g, 2 + k]
-        if n < 0:
-            continue
-        found += 1
-        far = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
-        impostors += margin - two * (near - far) > 0.0
-        # written so that a NaN is chosen rather than passed over: it has to reach the loss
-        if nearest < 0 or not far <= best:
-            best, nearest = far, k
-    room.nearest[g] = nearest
-    room.coefficient[g] = np.float32(0.0)
-    room.loss[g] = 0.0
-    inside = margin - two * (near - best)
-    if found > 0 and not inside <= 0.0:
-        weight = 1.0
-        if recipe.rank_weight:
-            weight = np.log(np.float64(recipe.n_items * impostors // found) + 1.0)
-        room.coefficient[g] = np.float32(2.0 * weight)
-        room.loss[g] = weight * inside
-    if recipe.spread_out > 0.0:
-        spread(g, plan, room)
+    for g in range(begin, end):
+        u, j = plan.slots[g, 0], plan.slots[g, 1]
+        near = inv[u] * inv[j] * dot(cur, u, cur, j) - off[u] - off[j]
+        best, nearest, impostors, found = np.float32(-np.inf), -1, 0, 0
+        for k in range(plan.slots.shape[1] - 2):
+            n = plan.slots[g, 2 + k]
+            if n < 0:
+                continue
+            found += 1
+            far = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
+            impostors += margin - two * (near - far) > 0.0
+            # written so that a NaN is chosen rather than passed over: it has to reach the loss
+            if nearest < 0 or not far <= best:
+                best, nearest = far, k
+        room.nearest[g] = nearest
+        room.coefficient[g] = np.float32(0.0)
+        room.loss[g] = 0.0
+        inside = margin - two * (near - best)
+        if found > 0 and not inside <= 0.0:
+            weight = 1.0
+            if recipe.rank_weight:
+                weight = np.log(np.float64(recipe.n_items * impostors // found) + 1.0)
+            room.coefficient[g] = np.float32(2.0 * weight)
+            room.loss[g] = weight * inside
 
 
 @kernel
-def spread(g: Int, plan: Plan, room: Room) -> None:
-    """Products of the positive with each negative, and the pair's part of their moments."""
-    j = plan.slots[g, 1]
-    count, first, second = 0.0, 0.0, 0.0
-    for k in range(plan.slots.shape[1] - 2):
-        n = plan.slots[g, 2 + k]
-        s = np.float32(0.0)
-        if n >= 0:
-            s = room.inverse[j] * room.inverse[n] * dot(room.current, j, room.current, n)
-            count += 1.0
-            first += s
-            second += np.float64(s) * np.float64(s)
-        room.products[g, k] = s
-    room.moments[g, 0] = count
-    room.moments[g, 1] = first
-    room.moments[g, 2] = second
+def spread(begin: Int, end: Int, plan: Plan, room: Room) -> None:
+    """Products v_j.v_k of pairs begin..end-1, and each pair's part of their moments: eq. 3."""
+    for g in range(begin, end):
+        j = plan.slots[g, 1]
+        count, first, second = 0.0, 0.0, 0.0
+        for k in range(plan.slots.shape[1] - 2):
+            n = plan.slots[g, 2 + k]
+            s = np.float32(0.0)
+            if n >= 0:
+                s = room.inverse[j] * room.inverse[n] * dot(room.current, j, room.current, n)
+                count += 1.0
+                first += s
+                second += np.float64(s) * np.float64(s)
+            room.products[g, k] = s
+        room.moments[g, 0] = count
+        room.moments[g, 1] = first
+        room.moments[g, 2] = second
 
 
 @kernel
@@ -326,19 +327,21 @@ def decorrelate(n: Int, recipe: Recipe, room: Room) -> None:
 
 
 @kernel
-def add(total: Float32, factor: Real, current: Float32, u: Int) -> None:
-    """Add ``factor * current[u]`` to `total`."""
-    f = np.float32(factor)
-    for k in range(total.shape[0]):
-        total[k] += f * current[u, k]
+def add(total: Float32, at: Int, f: Real, current: Float32, a: Int) -> None:
+    """Add ``f * current[a]`` to row `at` of `total`."""
+    f32 = np.float32(f)
+    for k in range(total.shape[1]):
+        total[at, k] += f32 * current[a, k]
 
 
 @kernel
-def add_difference(total: Float32, f: Real, a: Int, h: Real, b: Int, current: Float32) -> None:
-    """Add ``f * current[a] - h * current[b]`` to `total`."""
+def add_difference(
+    total: Float32, at: Int, f: Real, a: Int, h: Real, b: Int, current: Float32
+) -> None:
+    """Add ``f * current[a] - h * current[b]`` to row `at` of `total`."""
     f32, h32 = np.float32(f), np.float32(h)
-    for k in range(total.shape[0]):
-        total[k] += f32 * current[a, k] - h32 * current[b, k]
+    for k in range(total.shape[1]):
+        total[at, k] += f32 * current[a, k] - h32 * current[b, k]
 
 
 @kernel
@@ -353,100 +356,115 @@ def step_size(recipe: Recipe, t: Int) -> tuple[Real, Real]:
 
 
 @kernel
-def collect(u: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32) -> bool:
-    """Sum into `total` the gradient of the point u, entry by entry in their order.
+def collect(
+    begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32, flows: Int64
+) -> None:
+    """Sum the gradients of points begin..end-1, entry by entry in their order.
 
-    Gives False, and leaves `total` at zero, if nothing flows into it.
+    Point begin + r goes into row r of `total`; ``flows[r]`` says whether anything flows into it.
     """
-    width = plan.slots.shape[1]
     cur, inv = room.current, room.inverse
-    total[:] = np.float32(0.0)
-    touched = False
-    for e in range(plan.start[u], plan.start[u + 1]):
-        g, w = np.int64(plan.pair[e]), np.int64(plan.place[e])
-        i, j = plan.slots[g, 0], plan.slots[g, 1]
-        c = room.coefficient[g]
-        if c != 0.0:
-            n = plan.slots[g, 2 + room.nearest[g]]
-            if w == 0:  # dL/du = c (v_n - v_j)
-                add_difference(total, c * inv[n], n, c * inv[j], j, cur)
-                touched = True
-            elif w == 1:  # dL/dv_j = c (v_j - u)
-                add_difference(total, c * inv[j], j, c * inv[i], i, cur)
-                touched = True
-            elif w - 2 == room.nearest[g]:  # dL/dv_n = c (u - v_n)
-                add_difference(total, c * inv[i], i, c * inv[n], n, cur)
-                touched = True
-        if recipe.spread_out > 0.0 and w > 0:
-            touched = True
-            if w == 1:
-                for k in range(width - 2):
-                    n = plan.slots[g, 2 + k]
-                    if n >= 0:
-                        slope = room.totals[0] + room.totals[1] * room.products[g, k]
-                        add(total, slope * inv[n], cur, n)
-            else:
-                slope = room.totals[0] + room.totals[1] * room.products[g, w - 2]
-                add(total, slope * inv[j], cur, j)
-    if recipe.decorrelate > 0.0:
-        touched = True
-        add(total, 1.0, room.extra, u)
-    return touched
+    for u in range(begin, end):
+        r = u - begin
+        for k in range(total.shape[1]):
+            total[r, k] = np.float32(0.0)
+        flows[r] = recipe.decorrelate > 0.0
+        for e in range(plan.start[u], plan.start[u + 1]):
+            g, w = np.int64(plan.pair[e]), np.int64(plan.place[e])
+            i, j = plan.slots[g, 0], plan.slots[g, 1]
+            c = room.coefficient[g]
+            if c != 0.0 and (w < 2 or w - 2 == room.nearest[g]):
+                flows[r] = True
+                n = plan.slots[g, 2 + room.nearest[g]]
+                if w == 0:  # dL/du = c (v_n - v_j)
+                    add_difference(total, r, c * inv[n], n, c * inv[j], j, cur)
+                elif w == 1:  # dL/dv_j = c (v_j - u)
+                    add_difference(total, r, c * inv[j], j, c * inv[i], i, cur)
+                else:  # dL/dv_n = c (u - v_n)
+                    add_difference(total, r, c * inv[i], i, c * inv[n], n, cur)
+            if recipe.spread_out > 0.0 and w > 0:
+                flows[r] = True
+                first = 2 if w == 1 else w  # v_j receives from every v_k, v_k from v_j
+                for k in range(first, plan.slots.shape[1] if w == 1 else w + 1):
+                    other = plan.slots[g, k] if w == 1 else j
+                    if other >= 0:
+                        slope = room.totals[0] + room.totals[1] * room.products[g, k - 2]
+                        add(total, r, slope * inv[other], cur, other)
+        if recipe.decorrelate > 0.0:
+            add(total, r, 1.0, room.extra, u)
 
 
 @kernel
 def update(
-    u: Int,
-    row: Int,
+    begin: Int,
+    end: Int,
+    listed: Int64,
     rows: Float32,
     last: Int64,
     t: Int,
-    rate: Real,
-    eps: Real,
     recipe: Recipe,
     decay: Decay,
     room: Room,
     total: Float32,
+    flows: Int64,
 ) -> None:
-    """Apply the gradient `total` of the point u to `row`, as step t + 1; see `step_size`."""
+    """Apply what `collect` has summed to the rows listed[begin:end], as step t + 1."""
     dim = rows.shape[2]
-    if recipe.geometry == SPHERE:
-        inverse = np.float32(room.inverse[u])
-        radial = dot(total.reshape(1, dim), 0, room.current, u) * inverse * inverse
-        for k in range(dim):
-            total[k] = (total[k] - radial * room.current[u, k]) * inverse
-    if recipe.optimiser == USE_ADAM:
-        gap = t - last[row] + 1
-        keep1 = np.float32(power(decay, BETA1, gap))
-        keep2 = np.float32(power(decay, BETA2, gap))
-        new1, new2 = np.float32(1.0 - recipe.beta1), np.float32(1.0 - recipe.beta2)
-        for k in range(dim):
-            m = keep1 * rows[row, 1, k] + new1 * total[k]
-            v = keep2 * rows[row, 2, k] + new2 * total[k] * total[k]
-            rows[row, 1, k] = m
-            rows[row, 2, k] = v
-            rows[row, 0, k] = room.current[u, k] - rate * m / (np.sqrt(v) + eps)
-    elif recipe.optimiser == USE_ADAGRAD:
-        for k in range(dim):
-            a = rows[row, 1, k] + total[k] * total[k]
-            rows[row, 1, k] = a
-            rows[row, 0, k] = room.current[u, k] - rate * total[k] / (np.sqrt(a) + eps)
-    else:
-        for k in range(dim):
-            rows[row, 0, k] = room.current[u, k] - rate * total[k]
-    last[row] = t + 1
-    if recipe.geometry == BALL:
-        clip(rows[:, 0], row)
+    rate64, eps64 = step_size(recipe, t + 1)
+    rate, eps = np.float32(rate64), np.float32(eps64)
+    new1, new2 = np.float32(1.0 - recipe.beta1), np.float32(1.0 - recipe.beta2)
+    for u in range(begin, end):
+        row, r = listed[u], u - begin
+        if not flows[r]:
+            continue
+        if recipe.geometry == SPHERE:
+            inverse = np.float32(room.inverse[u])
+            radial = dot(total, r, room.current, u) * inverse * inverse
+            for k in range(dim):
+                total[r, k] = (total[r, k] - radial * room.current[u, k]) * inverse
+        if recipe.optimiser == USE_ADAM:
+            gap = t - last[row] + 1
+            keep1 = np.float32(power(decay, BETA1, gap))
+            keep2 = np.float32(power(decay, BETA2, gap))
+            for k in range(dim):
+                m = keep1 * rows[row, 1, k] + new1 * total[r, k]
+                v = keep2 * rows[row, 2, k] + new2 * total[r, k] * total[r, k]
+                rows[row, 1, k] = m
+                rows[row, 2, k] = v
+                rows[row, 0, k] = room.current[u, k] - rate * m / (np.sqrt(v) + eps)
+        elif recipe.optimiser == USE_ADAGRAD:
+            for k in range(dim):
+                a = rows[row, 1, k] + total[r, k] * total[r, k]
+                rows[row, 1, k] = a
+                rows[row, 0, k] = room.current[u, k] - rate * total[r, k] / (np.sqrt(a) + eps)
+        else:
+            for k in range(dim):
+                rows[row, 0, k] = room.current[u, k] - rate * total[r, k]
+        last[row] = t + 1
+        if recipe.geometry == BALL:
+            clip(rows[:, 0], row)
 
 
 @kernel
-def settle(row: Int, rows: Float32, last: Int64, t: Int, decay: Decay, current: Float32) -> None:
-    """Store ``current[0]``, gathered for t steps done, as `row`, and decay its moments (Adam)."""
-    gap = t - last[row]
-    keep1 = np.float32(power(decay, BETA1, gap))
-    keep2 = np.float32(power(decay, BETA2, gap))
-    for k in range(rows.shape[2]):
-        rows[row, 0, k] = current[0, k]
-        rows[row, 1, k] *= keep1
-        rows[row, 2, k] *= keep2
-    last[row] = t
+def settle(
+    begin: Int,
+    end: Int,
+    first: Int,
+    rows: Float32,
+    last: Int64,
+    t: Int,
+    decay: Decay,
+    current: Float32,
+) -> None:
+    """Store current[begin:end], gathered for t steps done, from row `first` on; decay moments."""
+    for at in range(begin, end):
+        row = first + at
+        if 0 < last[row] < t:
+            gap = t - last[row]
+            keep1 = np.float32(power(decay, BETA1, gap))
+            keep2 = np.float32(power(decay, BETA2, gap))
+            for k in range(rows.shape[2]):
+                rows[row, 0, k] = current[at, k]
+                rows[row, 1, k] *= keep1
+                rows[row, 2, k] *= keep2
+            last[row] = t

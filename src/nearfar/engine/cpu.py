@@ -54,6 +54,8 @@ class Second(NamedTuple):
     """(M, d) the initial points of the items, where stage 2 looks at those."""
     units: Float32
     """(batch + C, d) unit vectors: of the pairs' positives, then of the candidates."""
+    wanted: Int64
+    """(batch + C,) their rows."""
     inverse: Float32
     offset: Float32
     """(batch + C,) of the gathered rows."""
@@ -91,18 +93,20 @@ def second_stage(
         begin = claim(team, _ROWS_A_CLAIM)
         if begin >= size + n_candidates:
             break
-        for i in range(begin, min(begin + _ROWS_A_CLAIM, size + n_candidates)):
-            if i < size:
-                at, item = i, plan.entries[i, 1] - n_users
-            else:
-                at, item = draws.batch + i - size, np.int64(plan.candidates[i - size])
+        end = min(begin + _ROWS_A_CLAIM, size + n_candidates)
+        for at in range(begin, end):
+            wanted = plan.entries[at, 1] if at < size else n_users + plan.candidates[at - size]
+            second.wanted[at] = wanted
             if second.frozen.shape[0] > 0:
-                second.units[at] = second.frozen[item]
-            else:
-                compute.gather_unit(
-                    at, n_users + item, rows, last, t, recipe, decay,
-                    second.units, second.inverse, second.offset,
-                )  # fmt: skip
+                second.units[at] = second.frozen[wanted - n_users]
+        if second.frozen.shape[0] == 0:
+            compute.gather(
+                second.wanted, begin, end, rows, last, t, recipe, decay,
+                second.units, second.inverse, second.offset,
+            )  # fmt: skip
+            compute.to_unit(
+                begin, end, recipe.geometry, second.units, second.inverse, second.offset
+            )
     barrier(team)
     n_blocks = (size + _PAIRS_A_BLOCK - 1) // _PAIRS_A_BLOCK
     key = stream_at(draws.choice, t)
@@ -113,7 +117,7 @@ def second_stage(
         begin = block * _PAIRS_A_BLOCK
         end = min(size, begin + _PAIRS_A_BLOCK)
         s = products[: end - begin]
-        np.dot(second.units[begin:end], second.units[draws.batch :].T, s)
+        np.dot(second.units[begin:end], second.units[size : size + n_candidates].T, s)
         second.missed[block] = choose_negatives(
             s,
             begin,
@@ -161,7 +165,8 @@ def run_steps(
 
     `plans` holds as many plans as its first axis is long; that many steps are planned at a time.
     """
-    total = np.empty(rows.shape[2], np.float32)
+    total = np.empty((_ROWS_A_CLAIM, rows.shape[2]), np.float32)
+    flows = np.empty(_ROWS_A_CLAIM, np.int64)
     n_ahead = plans.entries.shape[0]
     products = np.empty((_PAIRS_A_BLOCK, draws.candidates), np.float32)
     scratch = np.empty((3, draws.candidates), np.float32)
@@ -181,7 +186,9 @@ def run_steps(
                     thread, team, t, rows, last, positives, draws, overflow_gap, plan, recipe,
                     decay, second, products, scratch,
                 )  # fmt: skip
-            do_step(thread, team, t, rows, last, plan, recipe, decay, room, total, log[t - first])
+            do_step(
+                thread, team, t, rows, last, plan, recipe, decay, room, total, flows, log[t - first]
+            )
 
 
 @kernel
@@ -211,6 +218,7 @@ def do_step(
     decay: Decay,
     room: Room,
     total: Float32,
+    flows: Int64,
     log: Float64,
 ) -> None:
     """Gather, contrast, update: the planned step t, counted from 0."""
@@ -219,11 +227,10 @@ def do_step(
         begin = claim(team, _ROWS_A_CLAIM)
         if begin >= n_unique:
             break
-        for u in range(begin, min(begin + _ROWS_A_CLAIM, n_unique)):
-            compute.gather(
-                u, plan.unique[u], rows, last, t, recipe, decay,
-                room.current, room.inverse, room.offset,
-            )  # fmt: skip
+        compute.gather(
+            plan.unique, begin, min(begin + _ROWS_A_CLAIM, n_unique), rows, last, t, recipe, decay,
+            room.current, room.inverse, room.offset,
+        )  # fmt: skip
     barrier(team)
     if thread == 0 and recipe.decorrelate > 0.0:
         compute.decorrelate(n_unique, recipe, room)
@@ -231,8 +238,10 @@ def do_step(
         begin = claim(team, _ROWS_A_CLAIM)
         if begin >= n_pairs:
             break
-        for g in range(begin, min(begin + _ROWS_A_CLAIM, n_pairs)):
-            compute.contrast(g, plan, recipe, room)
+        end = min(begin + _ROWS_A_CLAIM, n_pairs)
+        compute.contrast(begin, end, plan, recipe, room)
+        if recipe.spread_out > 0.0:
+            compute.spread(begin, end, plan, room)
     barrier(team)
     if thread == 0:
         if recipe.spread_out > 0.0:
@@ -240,16 +249,13 @@ def do_step(
         write_log(plan, room, log)
     if recipe.spread_out > 0.0:
         barrier(team)
-    rate, eps = compute.step_size(recipe, t + 1)
     while True:
         begin = claim(team, _ROWS_A_CLAIM)
         if begin >= n_unique:
             break
-        for u in range(begin, min(begin + _ROWS_A_CLAIM, n_unique)):
-            if compute.collect(u, plan, recipe, room, total):
-                compute.update(
-                    u, plan.unique[u], rows, last, t, rate, eps, recipe, decay, room, total
-                )
+        end = min(begin + _ROWS_A_CLAIM, n_unique)
+        compute.collect(begin, end, plan, recipe, room, total, flows)
+        compute.update(begin, end, plan.unique, rows, last, t, recipe, decay, room, total, flows)
     barrier(team)
 
 
@@ -273,12 +279,13 @@ def settle_rows(
     begin: Int, end: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, decay: Decay
 ) -> None:
     """Bring rows begin..end-1 up to date for t steps done, in place."""
-    current = np.empty((1, rows.shape[2]), np.float32)
-    inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
-    for row in range(begin, end):
-        if 0 < last[row] < t:
-            compute.gather(0, row, rows, last, t, recipe, decay, current, inverse, offset)
-            compute.settle(row, rows, last, t, decay, current)
+    current = np.empty((_ROWS_A_CLAIM, rows.shape[2]), np.float32)
+    inverse, offset = np.empty(_ROWS_A_CLAIM, np.float32), np.empty(_ROWS_A_CLAIM, np.float32)
+    for first in range(begin, end, _ROWS_A_CLAIM):
+        n = min(_ROWS_A_CLAIM, end - first)
+        listed = np.arange(first, first + n)
+        compute.gather(listed, 0, n, rows, last, t, recipe, decay, current, inverse, offset)
+        compute.settle(0, n, first, rows, last, t, decay, current)
 
 
 @kernel
@@ -293,12 +300,13 @@ def export_rows(
     out: Float32,
 ) -> None:
     """Write the points of rows begin..end-1 as of t steps done."""
-    inverse, offset = np.empty(1, np.float32), np.empty(1, np.float32)
-    current = np.empty((1, rows.shape[2]), np.float32)
-    for row in range(begin, end):
-        compute.gather(0, row, rows, last, t, recipe, decay, current, inverse, offset)
-        for k in range(rows.shape[2]):
-            out[row, k] = inverse[0] * current[0, k]
+    inverse, offset = np.empty(_ROWS_A_CLAIM, np.float32), np.empty(_ROWS_A_CLAIM, np.float32)
+    for first in range(begin, end, _ROWS_A_CLAIM):
+        n = min(_ROWS_A_CLAIM, end - first)
+        listed, points = np.arange(first, first + n), out[first : first + n]
+        compute.gather(listed, 0, n, rows, last, t, recipe, decay, points, inverse, offset)
+        if recipe.geometry == compute.SPHERE:
+            compute.to_unit(0, n, recipe.geometry, points, inverse, offset)
 
 
 def make_recipe(problem: Problem) -> Recipe:
@@ -389,6 +397,7 @@ def make_second(problem: Problem) -> Second:
     return Second(
         frozen=frozen,
         units=np.empty((batch + n, options.dim), np.float32),
+        wanted=np.empty(batch + n, np.int64),
         inverse=np.empty(batch + n, np.float32),
         offset=np.empty(batch + n, np.float32),
         keys=np.empty(table_size(n), np.int64),

@@ -43,7 +43,17 @@ ORDER = [
     "cli",
 ]
 
-INSIDE_ENGINE = ["team", "problem", "plan", "choose", "compute", "reference", "cpu"]
+INSIDE_ENGINE = [
+    "team",
+    "problem",
+    "plan",
+    "choose",
+    "recipe",
+    "compute",
+    "buffers",
+    "reference",
+    "cpu",
+]
 
 
 def imports(path):

@@ -59,7 +59,7 @@ FAULTS = {
         "recipe.n_items * found // found",
     ),
     "lazy Adam without the drift": (
-        "compute.py",
+        "recipe.py",
         "return recipe.learning_rate * weight, recipe.epsilon * with_eps / weight",
         "return 0.0 * weight, recipe.epsilon * with_eps / weight",
     ),

@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from nearfar.engine import compute
-from nearfar.engine.compute import Recipe
-from nearfar.engine.cpu import make_plans, make_room, settle_rows
+from nearfar.engine.buffers import make_plans, make_room
+from nearfar.engine.cpu import settle_rows
+from nearfar.engine.recipe import FREE, Recipe, make_decay
 from nearfar.errors import OptionError
 from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 
 F32, F64 = torch.float32, torch.float64
 
 
-def recipe_of(optimiser, geometry=compute.FREE):
+def recipe_of(optimiser, geometry=FREE):
     return Recipe(
         geometry, 1.0, False, 10, 0.0, 0.0, False,
         {SGD: 0, Adagrad: 1, Adam: 2}[type(optimiser)],
@@ -27,7 +28,7 @@ def recipe_of(optimiser, geometry=compute.FREE):
 class Sparse:
     """The engine's kernels, fed with gradients of our own."""
 
-    def __init__(self, optimiser, start, horizon, geometry=compute.FREE):
+    def __init__(self, optimiser, start, horizon, geometry=FREE):
         n, dim = start.shape
         self.recipe = recipe_of(optimiser, geometry)
         self.rows = np.zeros((n, optimiser.n_slots, dim), np.float32)
@@ -35,7 +36,7 @@ class Sparse:
         if isinstance(optimiser, Adagrad):
             self.rows[:, 1] = optimiser.initial
         self.last = np.zeros(n, np.int64)
-        self.decay = compute.make_decay(optimiser if isinstance(optimiser, Adam) else None, horizon)
+        self.decay = make_decay(optimiser if isinstance(optimiser, Adam) else None, horizon)
         self.room = make_room(1, 1, 1, dim, extra=False)
         self.plan = make_plans(1, 1, 1, 0)
 

@@ -19,31 +19,23 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.engine.plan import N_PAIRS, Int64, Plan
+from nearfar.engine.recipe import (
+    BALL,
+    BETA1,
+    BETA2,
+    SPHERE,
+    USE_ADAGRAD,
+    USE_ADAM,
+    Decay,
+    Recipe,
+    drift,
+    power,
+    step_size,
+)
 from nearfar.jit import Int, Real, kernel, reduction
-from nearfar.optimiser import Adam, adam_drift_tables
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-
-SPHERE, BALL, FREE = 0, 1, 2
-USE_SGD, USE_ADAGRAD, USE_ADAM = 0, 1, 2
-
-
-class Recipe(NamedTuple):
-    """The numbers of the options."""
-
-    geometry: int
-    margin: float
-    rank_weight: bool
-    n_items: int
-    spread_out: float
-    decorrelate: float
-    decorrelate_squared: bool
-    optimiser: int
-    learning_rate: float
-    beta1: float
-    beta2: float
-    epsilon: float
 
 
 class Room(NamedTuple):
@@ -69,55 +61,6 @@ class Room(NamedTuple):
     """(U, d) gradient of the covariance loss, if there is one."""
     totals: Float64
     """(4,) spread-out slope of the mean, slope of s, their loss; the covariance loss."""
-
-
-class Decay(NamedTuple):
-    """Adam's tables, so that a row costs no power; empty for the other optimisers."""
-
-    drift: Float64
-    """(2, T) `nearfar.optimiser.adam_drift_tables`."""
-    powers: Float64
-    """(4, G) rho_1^g, rho_2^g, b1^g and b2^g for gaps g < G; rho as there."""
-
-
-RHO1, RHO2, BETA1, BETA2 = 0, 1, 2, 3
-_LONGEST_GAP = 2**15
-
-
-def make_decay(adam: Adam | None, horizon: int) -> Decay:
-    """Tabulate what a gap of Adam does, up to step `horizon`."""
-    if adam is None or adam.beta1 == 0.0:
-        tables = np.zeros((2, 1))
-    else:
-        tables = adam_drift_tables(adam, horizon)
-    gaps = np.arange(min(horizon, _LONGEST_GAP) + 2, dtype=np.float64)
-    if adam is None:
-        return Decay(tables, np.zeros((4, 1)))
-    b1, b2 = adam.beta1, adam.beta2
-    return Decay(tables, np.stack([base**gaps for base in (b1 / b2**0.5, b1 / b2, b1, b2)]))
-
-
-@kernel
-def power(decay: Decay, which: Int, gap: Int) -> Real:
-    """Look up base^gap for the base that `which` names; longer gaps cost a power."""
-    if gap < decay.powers.shape[1]:
-        return decay.powers[which, gap]
-    return decay.powers[which, 1] ** np.float64(gap)
-
-
-@kernel
-def drift(recipe: Recipe, decay: Decay, t0: Int, t: Int) -> tuple[Real, Real]:
-    """How far a row with last update t0 has moved by step t: (x, e) for x m / (sqrt(v) + e).
-
-    x is the learning rate times S(t0, t), e the mean epsilon of the gap; see `nearfar.optimiser`.
-    """
-    if t0 == 0 or t0 == t or recipe.beta1 == 0.0:
-        return 0.0, recipe.epsilon
-    end, gap = decay.drift.shape[1] - 1, t - t0
-    at0, at = min(t0, end), min(t, end)
-    weight = decay.drift[0, at0] - power(decay, RHO1, gap) * decay.drift[0, at]
-    with_eps = decay.drift[1, at0] - power(decay, RHO2, gap) * decay.drift[1, at]
-    return recipe.learning_rate * weight, recipe.epsilon * with_eps / weight
 
 
 @reduction
@@ -342,17 +285,6 @@ def add_difference(
     f32, h32 = np.float32(f), np.float32(h)
     for k in range(total.shape[1]):
         total[at, k] += f32 * current[a, k] - h32 * current[b, k]
-
-
-@kernel
-def step_size(recipe: Recipe, t: Int) -> tuple[Real, Real]:
-    """Learning rate and epsilon of step t = 1, 2, ..., Adam's bias corrections included."""
-    if recipe.optimiser != USE_ADAM:
-        return np.float32(recipe.learning_rate), np.float32(recipe.epsilon)
-    now = np.float64(t)
-    unbiased = np.sqrt(1.0 - recipe.beta2**now)
-    rate = recipe.learning_rate * unbiased / (1.0 - recipe.beta1**now)
-    return np.float32(rate), np.float32(recipe.epsilon * unbiased)
 
 
 @kernel

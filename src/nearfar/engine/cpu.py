@@ -9,18 +9,25 @@ another version of the compiler may round differently.)
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.counter import Purpose, stream_at, stream_base
+from nearfar.counter import stream_at
 from nearfar.engine import compute
+from nearfar.engine.buffers import (
+    PAIRS_A_BLOCK,
+    Second,
+    make_draws,
+    make_plans,
+    make_recipe,
+    make_room,
+    make_second,
+)
 from nearfar.engine.choose import choose_negatives, hash_candidates
-from nearfar.engine.compute import Decay, Float32, Float64, Recipe, Room, make_decay
+from nearfar.engine.compute import Float32, Float64, Room
 from nearfar.engine.plan import (
-    DISTINCT,
-    INDEPENDENT,
     N_MISSED,
     N_PAIRS,
     N_UNIQUE,
@@ -32,39 +39,17 @@ from nearfar.engine.plan import (
     Positives,
     index_rows,
     plan_step,
-    table_size,
 )
-from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
+from nearfar.engine.recipe import SPHERE, Decay, Recipe, make_decay
 from nearfar.engine.team import Team, barrier, claim, interrupt_deferred, make_team
 from nearfar.geometry import released_overflow_gap
 from nearfar.jit import Int, Real, kernel
-from nearfar.optimiser import SGD, Adagrad, Adam
-from nearfar.sampling import AliasTable, Popularity, TwoStage
+from nearfar.optimiser import Adam
+from nearfar.sampling import AliasTable, TwoStage
 from nearfar.threads import one_blas_thread
 
-_PAIRS_A_BLOCK = 32
-"""Pairs whose products with all candidates are computed in one matrix product."""
 _ROWS_A_CLAIM = 16
-
-
-class Second(NamedTuple):
-    """Room for the second stage of 2-stage sampling; all of length 0 without it."""
-
-    frozen: Float32
-    """(M, d) the initial points of the items, where stage 2 looks at those."""
-    units: Float32
-    """(batch + C, d) unit vectors: of the pairs' positives, then of the candidates."""
-    wanted: Int64
-    """(batch + C,) their rows."""
-    inverse: Float32
-    offset: Float32
-    """(batch + C,) of the gathered rows."""
-    keys: Int64
-    heads: Int32
-    following: Int32
-    """The map from an item to its places among the candidates."""
-    missed: Int64
-    """(blocks,) places that stayed empty."""
 
 
 @kernel
@@ -108,14 +93,14 @@ def second_stage(
                 begin, end, recipe.geometry, second.units, second.inverse, second.offset
             )
     barrier(team)
-    n_blocks = (size + _PAIRS_A_BLOCK - 1) // _PAIRS_A_BLOCK
+    n_blocks = (size + PAIRS_A_BLOCK - 1) // PAIRS_A_BLOCK
     key = stream_at(draws.choice, t)
     while True:
         block = claim(team, 1)
         if block >= n_blocks:
             break
-        begin = block * _PAIRS_A_BLOCK
-        end = min(size, begin + _PAIRS_A_BLOCK)
+        begin = block * PAIRS_A_BLOCK
+        end = min(size, begin + PAIRS_A_BLOCK)
         s = products[: end - begin]
         np.dot(second.units[begin:end], second.units[size : size + n_candidates].T, s)
         second.missed[block] = choose_negatives(
@@ -168,7 +153,7 @@ def run_steps(
     total = np.empty((_ROWS_A_CLAIM, rows.shape[2]), np.float32)
     flows = np.empty(_ROWS_A_CLAIM, np.int64)
     n_ahead = plans.entries.shape[0]
-    products = np.empty((_PAIRS_A_BLOCK, draws.candidates), np.float32)
+    products = np.empty((PAIRS_A_BLOCK, draws.candidates), np.float32)
     scratch = np.empty((3, draws.candidates), np.float32)
     for begin in range(first, first + count, n_ahead):
         n_planned = min(n_ahead, first + count - begin)
@@ -305,106 +290,8 @@ def export_rows(
         n = min(_ROWS_A_CLAIM, end - first)
         listed, points = np.arange(first, first + n), out[first : first + n]
         compute.gather(listed, 0, n, rows, last, t, recipe, decay, points, inverse, offset)
-        if recipe.geometry == compute.SPHERE:
+        if recipe.geometry == SPHERE:
             compute.to_unit(0, n, recipe.geometry, points, inverse, offset)
-
-
-def make_recipe(problem: Problem) -> Recipe:
-    """Put the options into numbers."""
-    options, optimiser = problem.options, problem.options.optimiser
-    kinds: dict[type[Any], int] = {
-        SGD: compute.USE_SGD,
-        Adagrad: compute.USE_ADAGRAD,
-        Adam: compute.USE_ADAM,
-    }
-    geometries = {"sphere": compute.SPHERE, "ball": compute.BALL, "free": compute.FREE}
-    return Recipe(
-        geometry=geometries[options.geometry],
-        margin=float(options.triplet.margin),
-        rank_weight=options.triplet.rank_weight,
-        n_items=problem.n_items,
-        spread_out=float(options.spread_out.weight) if options.spread_out else 0.0,
-        decorrelate=float(options.decorrelate.weight) if options.decorrelate else 0.0,
-        decorrelate_squared=bool(options.decorrelate and options.decorrelate.squared),
-        optimiser=kinds[type(optimiser)],
-        learning_rate=float(optimiser.learning_rate),
-        beta1=float(getattr(optimiser, "beta1", 0.0)),
-        beta2=float(getattr(optimiser, "beta2", 0.0)),
-        epsilon=float(getattr(optimiser, "epsilon", 0.0)),
-    )
-
-
-def make_draws(problem: Problem) -> Draws:
-    """Put the sampler and the streams of the seed into numbers."""
-    sampler, seed = problem.options.sampler, problem.seed
-    kind = INDEPENDENT
-    if isinstance(sampler, TwoStage):
-        kind = TWO_STAGE
-    elif isinstance(sampler, Popularity) and sampler.distinct:
-        kind = DISTINCT
-    return Draws(
-        kind=kind,
-        batch=problem.options.batch,
-        negatives=problem.options.negatives,
-        redraws=int(getattr(sampler, "redraws", 0)),
-        candidates=problem.n_candidates,
-        distinct_candidates=bool(getattr(sampler, "distinct", False)),
-        order=stream_base(seed, Purpose.ORDER),
-        negative=stream_base(seed, Purpose.NEGATIVE),
-        candidate=stream_base(seed, Purpose.CANDIDATE),
-        choice=stream_base(seed, Purpose.CHOICE),
-    )
-
-
-def make_plans(n_ahead: int, batch: int, negatives: int, candidates: int) -> Plan:
-    """Make room for the plans of `n_ahead` steps."""
-    width = 2 + negatives
-    return Plan(
-        entries=np.empty((n_ahead, batch, width), np.int64),
-        slots=np.empty((n_ahead, batch, width), np.int32),
-        unique=np.empty((n_ahead, batch * width), np.int64),
-        start=np.empty((n_ahead, batch * width + 1), np.int32),
-        pair=np.empty((n_ahead, batch * width), np.int32),
-        place=np.empty((n_ahead, batch * width), np.int32),
-        candidates=np.empty((n_ahead, candidates), np.int32),
-        size=np.zeros((n_ahead, 3), np.int64),
-    )
-
-
-def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -> Room:
-    """Make room for the numbers of a step of `batch` pairs and at most `rows` rows."""
-    return Room(
-        current=np.empty((rows, dim), np.float32),
-        inverse=np.empty(rows, np.float32),
-        offset=np.empty(rows, np.float32),
-        coefficient=np.empty(batch, np.float32),
-        nearest=np.empty(batch, np.int64),
-        loss=np.empty(batch),
-        products=np.empty((batch, negatives), np.float32),
-        moments=np.empty((batch, 3)),
-        extra=np.empty((rows if extra else 0, dim), np.float32),
-        totals=np.zeros(4),
-    )
-
-
-def make_second(problem: Problem) -> Second:
-    """Make room for the second stage, and the initial item points where it looks at those."""
-    options, n = problem.options, problem.n_candidates
-    frozen = np.empty((0, options.dim), np.float32)
-    if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
-        frozen = initial_points(problem.seed, problem.n_rows, options.dim)[problem.n_users :].copy()
-    batch = options.batch if n else 0
-    return Second(
-        frozen=frozen,
-        units=np.empty((batch + n, options.dim), np.float32),
-        wanted=np.empty(batch + n, np.int64),
-        inverse=np.empty(batch + n, np.float32),
-        offset=np.empty(batch + n, np.float32),
-        keys=np.empty(table_size(n), np.int64),
-        heads=np.empty(table_size(n), np.int32),
-        following=np.empty(n, np.int32),
-        missed=np.zeros(-(-batch // _PAIRS_A_BLOCK), np.int64),
-    )
 
 
 class CPUEngine:

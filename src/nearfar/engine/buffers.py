@@ -1,0 +1,145 @@
+"""The options in numbers, and the room that a step works in: allocated once, used by every step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nearfar.counter import Purpose, stream_base
+from nearfar.engine.compute import Float32, Room
+from nearfar.engine.plan import (
+    DISTINCT,
+    INDEPENDENT,
+    TWO_STAGE,
+    Draws,
+    Int32,
+    Int64,
+    Plan,
+    table_size,
+)
+from nearfar.engine.problem import Problem, initial_points
+from nearfar.engine.recipe import BALL, FREE, SPHERE, USE_ADAGRAD, USE_ADAM, USE_SGD, Recipe
+from nearfar.optimiser import SGD, Adagrad, Adam
+from nearfar.sampling import Popularity, TwoStage
+
+PAIRS_A_BLOCK = 32
+"""Pairs whose products with all candidates are computed in one matrix product."""
+
+
+class Second(NamedTuple):
+    """Room for the second stage of 2-stage sampling; all of length 0 without it."""
+
+    frozen: Float32
+    """(M, d) the initial points of the items, where stage 2 looks at those."""
+    units: Float32
+    """(batch + C, d) unit vectors: of the pairs' positives, then of the candidates."""
+    wanted: Int64
+    """(batch + C,) their rows."""
+    inverse: Float32
+    offset: Float32
+    """(batch + C,) of the gathered rows."""
+    keys: Int64
+    heads: Int32
+    following: Int32
+    """The map from an item to its places among the candidates."""
+    missed: Int64
+    """(blocks,) places that stayed empty."""
+
+
+def make_recipe(problem: Problem) -> Recipe:
+    """Put the options into numbers."""
+    options, optimiser = problem.options, problem.options.optimiser
+    kinds: dict[type[Any], int] = {
+        SGD: USE_SGD,
+        Adagrad: USE_ADAGRAD,
+        Adam: USE_ADAM,
+    }
+    geometries = {"sphere": SPHERE, "ball": BALL, "free": FREE}
+    return Recipe(
+        geometry=geometries[options.geometry],
+        margin=float(options.triplet.margin),
+        rank_weight=options.triplet.rank_weight,
+        n_items=problem.n_items,
+        spread_out=float(options.spread_out.weight) if options.spread_out else 0.0,
+        decorrelate=float(options.decorrelate.weight) if options.decorrelate else 0.0,
+        decorrelate_squared=bool(options.decorrelate and options.decorrelate.squared),
+        optimiser=kinds[type(optimiser)],
+        learning_rate=float(optimiser.learning_rate),
+        beta1=float(getattr(optimiser, "beta1", 0.0)),
+        beta2=float(getattr(optimiser, "beta2", 0.0)),
+        epsilon=float(getattr(optimiser, "epsilon", 0.0)),
+    )
+
+
+def make_draws(problem: Problem) -> Draws:
+    """Put the sampler and the streams of the seed into numbers."""
+    sampler, seed = problem.options.sampler, problem.seed
+    kind = INDEPENDENT
+    if isinstance(sampler, TwoStage):
+        kind = TWO_STAGE
+    elif isinstance(sampler, Popularity) and sampler.distinct:
+        kind = DISTINCT
+    return Draws(
+        kind=kind,
+        batch=problem.options.batch,
+        negatives=problem.options.negatives,
+        redraws=int(getattr(sampler, "redraws", 0)),
+        candidates=problem.n_candidates,
+        distinct_candidates=bool(getattr(sampler, "distinct", False)),
+        order=stream_base(seed, Purpose.ORDER),
+        negative=stream_base(seed, Purpose.NEGATIVE),
+        candidate=stream_base(seed, Purpose.CANDIDATE),
+        choice=stream_base(seed, Purpose.CHOICE),
+    )
+
+
+def make_plans(n_ahead: int, batch: int, negatives: int, candidates: int) -> Plan:
+    """Make room for the plans of `n_ahead` steps."""
+    width = 2 + negatives
+    return Plan(
+        entries=np.empty((n_ahead, batch, width), np.int64),
+        slots=np.empty((n_ahead, batch, width), np.int32),
+        unique=np.empty((n_ahead, batch * width), np.int64),
+        start=np.empty((n_ahead, batch * width + 1), np.int32),
+        pair=np.empty((n_ahead, batch * width), np.int32),
+        place=np.empty((n_ahead, batch * width), np.int32),
+        candidates=np.empty((n_ahead, candidates), np.int32),
+        size=np.zeros((n_ahead, 3), np.int64),
+    )
+
+
+def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -> Room:
+    """Make room for the numbers of a step of `batch` pairs and at most `rows` rows."""
+    return Room(
+        current=np.empty((rows, dim), np.float32),
+        inverse=np.empty(rows, np.float32),
+        offset=np.empty(rows, np.float32),
+        coefficient=np.empty(batch, np.float32),
+        nearest=np.empty(batch, np.int64),
+        loss=np.empty(batch),
+        products=np.empty((batch, negatives), np.float32),
+        moments=np.empty((batch, 3)),
+        extra=np.empty((rows if extra else 0, dim), np.float32),
+        totals=np.zeros(4),
+    )
+
+
+def make_second(problem: Problem) -> Second:
+    """Make room for the second stage, and the initial item points where it looks at those."""
+    options, n = problem.options, problem.n_candidates
+    frozen = np.empty((0, options.dim), np.float32)
+    if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
+        frozen = initial_points(problem.seed, problem.n_rows, options.dim)[problem.n_users :].copy()
+    batch = options.batch if n else 0
+    return Second(
+        frozen=frozen,
+        units=np.empty((batch + n, options.dim), np.float32),
+        wanted=np.empty(batch + n, np.int64),
+        inverse=np.empty(batch + n, np.float32),
+        offset=np.empty(batch + n, np.float32),
+        keys=np.empty(table_size(n), np.int64),
+        heads=np.empty(table_size(n), np.int32),
+        following=np.empty(n, np.int32),
+        missed=np.zeros(-(-batch // PAIRS_A_BLOCK), np.int64),
+    )

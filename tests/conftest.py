@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from nearfar import Interactions
+from nearfar import Interactions, datasets
+from nearfar.errors import SourceError
 
 # a kernel may be compiled or read from the disk inside an example
 settings.register_profile("nearfar", deadline=None)
@@ -35,3 +36,12 @@ def checkerboard(n=20):
 @pytest.fixture
 def board():
     return checkerboard()
+
+
+@pytest.fixture(scope="session")
+def ml_100k():
+    """MovieLens-100K, from wherever it is to be had."""
+    try:
+        return datasets.load("ml-100k")
+    except SourceError as error:
+        pytest.skip(f"MovieLens-100K is not to be had here: {str(error)[:200]}")

@@ -263,12 +263,9 @@ def test_download_wheel(tmp_path, monkeypatch):
     assert source.download_wheel("good==1", tmp_path).name == "good-1.whl"
 
 
-def test_the_real_one(monkeypatch):
+def test_the_real_one(ml_100k, monkeypatch):
     monkeypatch.undo()
-    kept = source.cache_folder() / "ml-100k"
-    if not kept.is_dir():
-        pytest.skip("MovieLens-100K is not in the cache; `nearfar demo` puts it there")
-    data = datasets.load("ml-100k")
+    data = ml_100k
     assert (data.n_users, data.n_items, len(data)) == (942, 1447, 55_375)
     assert movielens.checksum(datasets.load_table("ml-100k").collect()) == movielens.RATINGS_SHA256
     items = dict(datasets.load_items("ml-100k").rows())

@@ -10,7 +10,7 @@ import pytest
 from nearfar import datasets, demo
 from nearfar.cli import app
 from nearfar.datasets.movielens import ML_100K
-from nearfar.datasets.source import Fetcher, Tables, cache_folder
+from nearfar.datasets.source import Fetcher, Tables
 from nearfar.errors import SourceError
 from nearfar.interactions import Interactions
 
@@ -96,9 +96,8 @@ def test_a_copy_that_is_not_there_is_an_error(tmp_path, capsys):
 
 
 @pytest.mark.data
+@pytest.mark.usefixtures("ml_100k")
 def test_cml_beats_popularity_by_half_on_movielens():
-    if not (cache_folder() / demo.DATA).is_dir():
-        pytest.skip("MovieLens-100K is not in the cache; run `nearfar demo` once.")
     found = demo.run(progress=False)
     ndcg = {name: one["ndcg"] for name, one in found.evaluations.items()}
     assert ndcg["CML"] >= 1.5 * ndcg["popularity"]

@@ -5,18 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from nearfar import CML, datasets
-from nearfar.errors import SourceError
+from nearfar import CML
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
+@pytest.mark.usefixtures("ml_100k")
 def test_the_examples_run(tmp_path, monkeypatch, capsys):
-    try:
-        datasets.load("ml-100k")
-    except SourceError as error:
-        pytest.skip(f"MovieLens-100K is not to be had here: {str(error)[:200]}")
     monkeypatch.chdir(tmp_path)
     assert len(BLOCKS) == 2
     names = {}

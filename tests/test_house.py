@@ -9,6 +9,7 @@ ROOT = Path(nearfar.__file__).parent
 
 ORDER = [
     "errors",
+    "checks",
     "jit",
     "counter",
     "geometry",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nearfar.engine import compute
-from nearfar.engine.buffers import make_plans, make_room
+from nearfar.engine.buffers import make_room
 from nearfar.engine.cpu import settle_rows
 from nearfar.engine.recipe import FREE, Recipe, make_decay
 from nearfar.errors import OptionError
@@ -38,7 +38,6 @@ class Sparse:
         self.last = np.zeros(n, np.int64)
         self.decay = make_decay(optimiser if isinstance(optimiser, Adam) else None, horizon)
         self.room = make_room(1, 1, 1, dim, extra=False)
-        self.plan = make_plans(1, 1, 1, 0)
 
     def step(self, row, gradient, t):
         room, listed = self.room, np.array([row])

@@ -140,11 +140,25 @@ def uniform(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0)
     return (bits(key, position, attempt) >> np.uint64(11)).astype(np.float64) * _UNIT
 
 
+@kernel
+def normal_at(key: np.uint64, position: Int) -> Real:
+    """Give a standard Gaussian for `position`, by Box and Muller's transform."""
+    radius = np.sqrt(-2.0 * np.log1p(-uniform_at(key, position, 0)))
+    return radius * np.cos(2.0 * np.pi * uniform_at(key, position, 1))
+
+
+@kernel
+def _normal(key: np.uint64, position: npt.NDArray[np.int64], out: Float64) -> None:
+    for i in range(position.shape[0]):
+        out[i] = normal_at(key, position[i])
+
+
 def normal(key: np.uint64, position: npt.ArrayLike) -> Float64:
-    """Draw a standard Gaussian for each position, by Box and Muller's transform."""
-    radius = np.sqrt(-2.0 * np.log1p(-uniform(key, position, 0)))
-    gaussian: Float64 = radius * np.cos(2.0 * np.pi * uniform(key, position, 1))
-    return gaussian
+    """Draw a standard Gaussian for each position, float64."""
+    at = np.atleast_1d(np.asarray(position, np.int64))
+    out = np.empty(len(at))
+    _normal(key, at, out)
+    return out
 
 
 @kernel

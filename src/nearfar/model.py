@@ -71,8 +71,7 @@ class CML:
             known = ", ".join(OPTION_NAMES)
             raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
         self.options: Options = replace(base, **changes)
-        self._trained: Trained | None = None
-        self._interactions: Interactions | None = None
+        self._fitted: tuple[Trained, Interactions] | None = None
 
     def __repr__(self) -> str:
         """Show the options that differ from the defaults."""
@@ -177,36 +176,31 @@ class CML:
         """Take over what the run has come to, unless all of it is broken."""
         trained = run.outcome()
         if np.isfinite(trained.points).all():
-            self._trained, self._interactions = trained, train
+            self._fitted = trained, train
 
     # ---------------------------------------------------------------------------- what it knows
+
+    def _known(self) -> tuple[Trained, Interactions]:
+        if self._fitted is None:
+            raise NotFittedError(
+                "this model has not been fitted; call fit(train) or CML.load(path)."
+            )
+        return self._fitted
 
     @property
     def interactions(self) -> Interactions:
         """The training interactions, with the validation part if a share was held out."""
-        if self._interactions is None:
-            raise NotFittedError(
-                "this model has not been fitted; call fit(train) or CML.load(path)."
-            )
-        return self._interactions
-
-    @property
-    def _points(self) -> Float32:
-        if self._trained is None:
-            raise NotFittedError(
-                "this model has not been fitted; call fit(train) or CML.load(path)."
-            )
-        return self._trained.points
+        return self._known()[1]
 
     @property
     def user_vectors(self) -> Float32:
         """(N, d) points of the users, in the order of ``interactions.user_ids``."""
-        return self._points[: self.interactions.n_users]
+        return self._known()[0].points[: self.interactions.n_users]
 
     @property
     def item_vectors(self) -> Float32:
         """(M, d) points of the items, in the order of ``interactions.item_ids``."""
-        return self._points[self.interactions.n_users :]
+        return self._known()[0].points[self.interactions.n_users :]
 
     @property
     def history(self) -> pl.DataFrame:
@@ -217,20 +211,16 @@ class CML:
         places for a negative that stayed empty, ``seconds`` the time spent on steps so far; and
         the metrics of the validation part, where it was evaluated.
         """
-        self.interactions  # noqa: B018  # raises if the model has not been fitted
-        assert self._trained is not None
-        return self._trained.history
+        return self._known()[0].history
 
     @property
     def best_epoch(self) -> int:
         """The epoch whose points the model holds."""
-        self.interactions  # noqa: B018
-        assert self._trained is not None
-        return self._trained.best_epoch
+        return self._known()[0].best_epoch
 
     def scorer(self) -> Points:
         """Score every item for a user, larger is closer; what `nearfar.evaluate` asks for."""
-        return scorer_of(self._points, self.interactions.n_users, self.options.geometry)
+        return scorer_of(self.user_vectors, self.item_vectors, self.options.geometry)
 
     # ---------------------------------------------------------------------------- what it gives
 
@@ -307,7 +297,7 @@ class CML:
         one, rows = _rows(ids, asked)
         n = len(points)
         itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
-        scorer = scorer_of(np.concatenate([points, points]), n, self.options.geometry)
+        scorer = scorer_of(points, points, self.options.geometry)
         found = top_k(scorer, rows, k, exclude=itself, threads=threads)
         name = "user_id" if ids is self.interactions.user_ids else "item_id"
         return self._frame(found, one, rows, points, ids, ids, query="query_id", name=name)
@@ -360,7 +350,6 @@ class CML:
         The training interactions are part of it: they are what `recommend` leaves out.
         """
         data = self.interactions
-        assert self._trained is not None
         meta, frames = data.to_store()
         store.save_folder(
             path,
@@ -397,8 +386,7 @@ class CML:
                 f"{str(path)!r}: the tables must be of shapes {(data.n_users, dim)} and"
                 f" {(data.n_items, dim)}; got {users.shape} and {items.shape}."
             )
-        model._interactions = data
-        model._trained = Trained(np.concatenate([users, items]), history, best_epoch)
+        model._fitted = Trained(np.concatenate([users, items]), history, best_epoch), data
         return model
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.errors import OptionError
+from nearfar.checks import check_positive
 from nearfar.geometry import score
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -55,8 +55,7 @@ class Triplet:
     The weight is taken as a constant in the gradient."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.margin) and self.margin > 0):
-            raise OptionError(f"`margin` must be a positive number; got {self.margin!r}.")
+        check_positive("`margin`", self.margin)
 
     def term(self, user: Floats, positive: Floats, negatives: Floats, n_items: int) -> TripletTerm:
         """Loss and gradient of one pair.
@@ -120,11 +119,8 @@ class SpreadOut:
     """lambda_g. The paper: 0.01 with one or two negatives, 0.001 with five."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.weight) and self.weight > 0):
-            raise OptionError(
-                f"`weight` of SpreadOut must be a positive number; got {self.weight!r}."
-                f" Leave the term out with spread_out=None."
-            )
+        remedy = " Leave the term out with spread_out=None."
+        check_positive("`weight` of SpreadOut", self.weight, remedy)
 
     def coefficients(self, s: Floats, dim: int) -> tuple[float, Floats]:
         """Loss and its derivative with respect to each product.
@@ -173,11 +169,8 @@ class Decorrelate:
     """Take the square of the Frobenius norm."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.weight) and self.weight > 0):
-            raise OptionError(
-                f"`weight` of Decorrelate must be a positive number; got {self.weight!r}."
-                f" Leave the term out with decorrelate=None."
-            )
+        remedy = " Leave the term out with decorrelate=None."
+        check_positive("`weight` of Decorrelate", self.weight, remedy)
 
     def term(self, points: Floats) -> tuple[float, Floats]:
         """Loss and gradient over the points of a batch.

@@ -28,14 +28,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.checks import check_positive
 from nearfar.errors import OptionError
 
 Floats = npt.NDArray[np.floating[Any]]
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
-        raise OptionError(f"`{name}` must be a positive number; got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class SGD:
     n_slots: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        _check_positive("learning_rate", self.learning_rate)
+        check_positive("`learning_rate`", self.learning_rate)
 
     def step(self, rows: Floats, gradient: Floats, t: int) -> None:
         """Update `rows` (n, 1, d) in place with `gradient` (n, d)."""
@@ -74,10 +70,10 @@ class Adagrad:
     n_slots: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        _check_positive("learning_rate", self.learning_rate)
+        check_positive("`learning_rate`", self.learning_rate)
         if not (np.isfinite(self.initial) and self.initial >= 0):
             raise OptionError(f"`initial` must be a number >= 0; got {self.initial!r}.")
-        _check_positive("epsilon", self.epsilon)
+        check_positive("`epsilon`", self.epsilon)
 
     def step(self, rows: Floats, gradient: Floats, t: int) -> None:
         """Update `rows` (n, 2, d), theta and a, in place with `gradient` (n, d)."""
@@ -106,8 +102,8 @@ class Adam:
     n_slots: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
-        _check_positive("learning_rate", self.learning_rate)
-        _check_positive("epsilon", self.epsilon)
+        check_positive("`learning_rate`", self.learning_rate)
+        check_positive("`epsilon`", self.epsilon)
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= value < 1.0:
                 raise OptionError(f"`{name}` must be at least 0 and below 1; got {value!r}.")

@@ -20,14 +20,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.checks import check_count
 from nearfar.counter import uniform_at
 from nearfar.errors import OptionError
 from nearfar.jit import Int, kernel
-
-
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise OptionError(f"`{name}` must be a whole number of at least 1; got {value!r}.")
 
 
 def _check_beta(beta: float) -> None:
@@ -46,7 +42,7 @@ class Uniform:
     """How often a draw that hits a known positive is drawn again before its place stays empty."""
 
     def __post_init__(self) -> None:
-        _check_count("redraws", self.redraws)
+        check_count("redraws", self.redraws)
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Popularity:
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
-        _check_count("redraws", self.redraws)
+        check_count("redraws", self.redraws)
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class TwoStage:
     method."""
 
     def __post_init__(self) -> None:
-        _check_count("candidates", self.candidates)
+        check_count("candidates", self.candidates)
         _check_beta(self.beta)
         if self.vectors not in ("live", "initial"):
             raise OptionError(f"`vectors` must be 'live' or 'initial'; got {self.vectors!r}.")

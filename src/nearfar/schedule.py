@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from nearfar.checks import check_count
 from nearfar.errors import OptionError
 from nearfar.figures import OVERALL, PER_USER
 
@@ -32,12 +31,10 @@ class Schedule:
     """Stop after this many evaluations in a row without a new best; None never stops early."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "every", "k", "patience"):
-            value = getattr(self, name)
-            if name == "patience" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise OptionError(f"`{name}` must be a whole number of at least 1; got {value!r}.")
+        for name in ("epochs", "every", "k"):
+            check_count(name, getattr(self, name))
+        if self.patience is not None:
+            check_count("patience", self.patience)
         if self.metric not in METRICS:
             raise OptionError(f"`metric` must be one of {', '.join(METRICS)}; got {self.metric!r}.")
 

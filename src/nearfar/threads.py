@@ -7,6 +7,7 @@ meanwhile: two pools that spin on the same cores slow each other down several ti
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -136,3 +137,20 @@ def one_blas_thread() -> Iterator[None]:
             _limit.users -= 1
             if _limit.users == 0:
                 _limit.limiter.restore_original_limits()
+
+
+@contextmanager
+def interrupt_deferred() -> Iterator[None]:
+    """Hold back Ctrl-C until the block is done: a half-started team would wait for ever."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    caught: list[tuple[Any, ...]] = []
+    signal.signal(signal.SIGINT, lambda *args: caught.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if caught:
+        previous(*caught[0])

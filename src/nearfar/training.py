@@ -19,14 +19,13 @@ import polars as pl
 
 from nearfar.checkpoint import Checkpoint
 from nearfar.engine import Engine, Problem, StepLog, make_engine
-from nearfar.engine.team import interrupt_deferred
 from nearfar.errors import DataError, DivergedError, NearfarWarning
 from nearfar.evaluation import evaluate
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Points
 from nearfar.progress import Reporter
 from nearfar.schedule import METRICS, Schedule
-from nearfar.threads import checked_threads
+from nearfar.threads import checked_threads, interrupt_deferred
 
 Float32 = npt.NDArray[np.float32]
 
@@ -258,7 +257,8 @@ class Run:
         }
 
     def _validate(self, points: Float32, validation: Interactions) -> dict[str, float]:
-        scorer = scorer_of(points, self.problem.n_users, self.problem.options.geometry)
+        n = self.problem.n_users
+        scorer = scorer_of(points[:n], points[n:], self.problem.options.geometry)
         train, k, threads = self.problem.interactions, self.schedule.k, self.threads
         result = evaluate(scorer, train, validation, k=k, threads=threads)
         return {f"validation_{name}": value for name, value in result.metrics.items()}
@@ -278,11 +278,10 @@ class Run:
             self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
 
 
-def scorer_of(points: Float32, n_users: int, geometry: str) -> Points:
-    """Rank items for users by distance: the product, less |v|^2 / 2 off the sphere."""
-    users, items = points[:n_users], points[n_users:]
-    offset = None if geometry == "sphere" else -0.5 * np.sum(items * items, axis=1)
-    return Points(users, items, offset)
+def scorer_of(queries: Float32, targets: Float32, geometry: str) -> Points:
+    """Rank targets for queries by distance: the product, less |v|^2 / 2 off the sphere."""
+    offset = None if geometry == "sphere" else -0.5 * np.sum(targets * targets, axis=1)
+    return Points(queries, targets, offset)
 
 
 def _add_in_order(total: float, values: npt.NDArray[np.float64]) -> float:

@@ -36,18 +36,15 @@ def hash_candidates(candidates: Int32, n: Int, keys: Int64, heads: Int32, follow
 @kernel
 def exclude_positives(
     s: Float32, r: Int, user: Int, positives: Positives, keys: Int64, heads: Int32, following: Int32
-) -> Int:
-    """Mark the candidates in row r of `s` that the user has; gives how many they are."""
-    n_excluded = 0
+) -> None:
+    """Mark the candidates in row r of `s` that the user has."""
     for at in range(positives.indptr[user], positives.indptr[user + 1]):
         place = find(keys, positives.items[at])
         if keys[place] >= 0:
             c = np.int64(heads[place])
             while c >= 0:
                 s[r, c] = EXCLUDED
-                n_excluded += 1
                 c = np.int64(following[c])
-    return n_excluded
 
 
 @extremum

@@ -146,10 +146,9 @@ def replay(
         step += 1
         keep1 *= recipe.beta1
         keep2 *= recipe.beta2
-        unbiased = np.sqrt(1.0 - recipe.beta2 ** np.float64(step))
-        rate = recipe.learning_rate * unbiased / (1.0 - recipe.beta1 ** np.float64(step))
+        rate, eps64 = step_size(recipe, step)
         rate1, root2 = np.float32(rate * keep1), np.float32(np.sqrt(keep2))
-        eps = np.float32(recipe.epsilon * unbiased)
+        eps = np.float32(eps64)
         for k in range(dim):
             way = rate1 * rows[row, 1, k] / (root2 * np.sqrt(rows[row, 2, k]) + eps)
             current[at, k] -= way

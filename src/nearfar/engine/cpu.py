@@ -42,12 +42,12 @@ from nearfar.engine.plan import (
 )
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
 from nearfar.engine.recipe import SPHERE, Decay, Recipe, make_decay
-from nearfar.engine.team import Team, barrier, claim, interrupt_deferred, make_team
+from nearfar.engine.team import Team, barrier, claim, make_team
 from nearfar.geometry import released_overflow_gap
 from nearfar.jit import Int, Real, kernel
 from nearfar.optimiser import Adam
 from nearfar.sampling import AliasTable, TwoStage
-from nearfar.threads import one_blas_thread
+from nearfar.threads import interrupt_deferred, one_blas_thread
 
 _ROWS_A_CLAIM = 16
 

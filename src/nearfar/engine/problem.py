@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.counter import Purpose, stream, uniform_at
+from nearfar.counter import Purpose, normal_at, stream
 from nearfar.errors import EmptyDataError, OptionError
 from nearfar.interactions import Interactions
 from nearfar.jit import kernel
@@ -148,9 +148,7 @@ def _gaussian_directions(key: np.uint64, out: npt.NDArray[np.float32]) -> None:
     for r in range(n_rows):
         length = 0.0
         for k in range(dim):
-            at = r * dim + k
-            radius = np.sqrt(-2.0 * np.log1p(-uniform_at(key, at, 0)))
-            row[k] = radius * np.cos(2.0 * np.pi * uniform_at(key, at, 1))
+            row[k] = normal_at(key, r * dim + k)
             length += row[k] * row[k]
         length = np.sqrt(length)
         for k in range(dim):

@@ -86,8 +86,8 @@ def drift(recipe: Recipe, decay: Decay, t0: Int, t: Int) -> tuple[Real, Real]:
 def step_size(recipe: Recipe, t: Int) -> tuple[Real, Real]:
     """Learning rate and epsilon of step t = 1, 2, ..., Adam's bias corrections included."""
     if recipe.optimiser != USE_ADAM:
-        return np.float32(recipe.learning_rate), np.float32(recipe.epsilon)
+        return recipe.learning_rate, recipe.epsilon
     now = np.float64(t)
     unbiased = np.sqrt(1.0 - recipe.beta2**now)
     rate = recipe.learning_rate * unbiased / (1.0 - recipe.beta1**now)
-    return np.float32(rate), np.float32(recipe.epsilon * unbiased)
+    return rate, recipe.epsilon * unbiased

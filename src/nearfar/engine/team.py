@@ -11,11 +11,7 @@ A team is one int64 array; its fields lie a cache line apart.
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -110,20 +106,3 @@ def barrier(team: Team) -> None:
         spins += 1
         if spins > _SPINS:
             _give_way()
-
-
-@contextmanager
-def interrupt_deferred() -> Iterator[None]:
-    """Hold back Ctrl-C until the block is done: a half-started team would wait for ever."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    caught: list[tuple[Any, ...]] = []
-    signal.signal(signal.SIGINT, lambda *args: caught.append(args))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if caught:
-        previous(*caught[0])

@@ -189,13 +189,49 @@ def permuted_at(key: np.uint64, index: Int, n: Int) -> Int:
 
 
 @kernel
-def _permutation(key: np.uint64, n: Int, out: npt.NDArray[np.int64]) -> None:
-    for index in range(out.shape[0]):
-        out[index] = permuted_at(key, index, n)
+def _feistel_round(
+    key: np.uint64, r: Int, of: UInt64, into: UInt64, mask: np.uint64, size: Int
+) -> None:
+    for i in range(size):
+        into[i] ^= bits_at(key, of[i], r) & mask
+
+
+@kernel
+def permuted(key: np.uint64, begin: Int, n: Int, out: npt.NDArray[np.int64]) -> None:
+    """`permuted_at` of the len(out) places from `begin` on.
+
+    One round at a time over all of them, so that it vectorises; then another pass over those that
+    fell outside 0..n-1, until none does.
+    """
+    b = 1
+    while (1 << b) < n:
+        b += 1
+    low = np.uint64((b + 1) // 2)
+    low_mask = (np.uint64(1) << low) - np.uint64(1)
+    high_mask = (np.uint64(1) << np.uint64(b // 2)) - np.uint64(1)
+    size = out.shape[0]
+    left, right = np.empty(size, np.uint64), np.empty(size, np.uint64)
+    place = np.arange(size)
+    for i in range(size):
+        out[i] = begin + i
+    while size > 0:
+        for i in range(size):
+            x = np.uint64(out[place[i]])
+            left[i], right[i] = x >> low, x & low_mask
+        for r in range(0, _ROUNDS, 2):
+            _feistel_round(key, r, right, left, high_mask, size)
+            _feistel_round(key, r + 1, left, right, low_mask, size)
+        outside = 0
+        for i in range(size):
+            at = place[i]
+            out[at] = np.int64((left[i] << low) | right[i])
+            place[outside] = at
+            outside += out[at] >= n
+        size = outside
 
 
 def permutation(key: np.uint64, n: int) -> npt.NDArray[np.int64]:
     """Give the whole permutation of 0..n-1 that `permuted_at` computes entry by entry."""
     out = np.empty(n, np.int64)
-    _permutation(key, n, out)
+    permuted(key, 0, n, out)
     return out

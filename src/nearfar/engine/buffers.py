@@ -39,8 +39,7 @@ class Second(NamedTuple):
     inverse: Float32
     offset: Float32
     """(batch + C,) of the gathered rows."""
-    keys: Int64
-    heads: Int32
+    places: Int64
     following: Int32
     """The map from an item to its places among the candidates."""
     missed: Int64
@@ -87,6 +86,8 @@ def make_draws(problem: Problem) -> Draws:
         redraws=int(getattr(sampler, "redraws", 0)),
         candidates=problem.n_candidates,
         distinct_candidates=bool(getattr(sampler, "distinct", False)),
+        all_shared=problem.options.spread_out is not None
+        or problem.options.decorrelate is not None,
         order=stream_base(seed, Purpose.ORDER),
         negative=stream_base(seed, Purpose.NEGATIVE),
         candidate=stream_base(seed, Purpose.CANDIDATE),
@@ -101,11 +102,12 @@ def make_plans(n_ahead: int, batch: int, negatives: int, candidates: int) -> Pla
         entries=np.empty((n_ahead, batch, width), np.int64),
         slots=np.empty((n_ahead, batch, width), np.int32),
         unique=np.empty((n_ahead, batch * width), np.int64),
+        own=np.empty((n_ahead, batch + 1), np.int32),
         start=np.empty((n_ahead, batch * width + 1), np.int32),
         pair=np.empty((n_ahead, batch * width), np.int32),
         place=np.empty((n_ahead, batch * width), np.int32),
         candidates=np.empty((n_ahead, candidates), np.int32),
-        size=np.zeros((n_ahead, 3), np.int64),
+        size=np.zeros((n_ahead, 4), np.int64),
     )
 
 
@@ -138,8 +140,7 @@ def make_second(problem: Problem) -> Second:
         wanted=np.empty(batch + n, np.int64),
         inverse=np.empty(batch + n, np.float32),
         offset=np.empty(batch + n, np.float32),
-        keys=np.empty(table_size(n), np.int64),
-        heads=np.empty(table_size(n), np.int32),
+        places=np.empty(table_size(n), np.int64),
         following=np.empty(n, np.int32),
         missed=np.zeros(-(-batch // PAIRS_A_BLOCK), np.int64),
     )

@@ -19,15 +19,15 @@ EXCLUDED = np.float32(-2.0)
 
 
 @kernel
-def hash_candidates(candidates: Int32, n: Int, keys: Int64, heads: Int32, following: Int32) -> None:
+def hash_candidates(candidates: Int32, n: Int, places: Int64, following: Int32) -> None:
     """Make a map from an item to a place among the candidates, and from there to its other places.
 
     An item has several places only where candidates are drawn with replacement.
     """
-    keys[:] = -1
+    places[:] = -1
     for c in range(n):
         following[c] = -1
-        head = find_or_add(keys, heads, candidates[c], c)
+        head = find_or_add(places, candidates[c], c)
         if head != c:
             following[c] = following[head]
             following[head] = c
@@ -35,16 +35,15 @@ def hash_candidates(candidates: Int32, n: Int, keys: Int64, heads: Int32, follow
 
 @kernel
 def exclude_positives(
-    s: Float32, r: Int, user: Int, positives: Positives, keys: Int64, heads: Int32, following: Int32
+    s: Float32, r: Int, user: Int, positives: Positives, places: Int64, following: Int32
 ) -> None:
     """Mark the candidates in row r of `s` that the user has."""
     for at in range(positives.indptr[user], positives.indptr[user + 1]):
-        place = find(keys, positives.items[at])
-        if keys[place] >= 0:
-            c = np.int64(heads[place])
-            while c >= 0:
-                s[r, c] = EXCLUDED
-                c = np.int64(following[c])
+        found = places[find(places, positives.items[at])]
+        c = found & 0xFFFFFFFF if found >= 0 else np.int64(-1)
+        while c >= 0:
+            s[r, c] = EXCLUDED
+            c = np.int64(following[c])
 
 
 @extremum
@@ -162,8 +161,7 @@ def choose_negatives(
     positives: Positives,
     candidates: Int32,
     entries: Int64,
-    keys: Int64,
-    heads: Int32,
+    places: Int64,
     following: Int32,
     scratch: Float32,
 ) -> Int:
@@ -179,7 +177,7 @@ def choose_negatives(
     for r in range(size):
         g = first + r
         uniform = overflow_gap >= 0.0 and overflows(s, r, n_candidates, overflow_gap)
-        exclude_positives(s, r, entries[g, 0], positives, keys, heads, following)
+        exclude_positives(s, r, entries[g, 0], positives, places, following)
         if uniform:
             weigh_uniformly(s, r, n_candidates, weight)
         else:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.engine.plan import N_PAIRS, Int64, Plan
+from nearfar.engine.prefetch import prefetch, prefetch_row
 from nearfar.engine.recipe import (
     BALL,
     BETA1,
@@ -36,6 +37,8 @@ from nearfar.jit import Int, Real, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+_AHEAD = 4
+"""How many rows ahead of its use a row is asked for."""
 
 
 class Room(NamedTuple):
@@ -93,6 +96,8 @@ def gather(
     dim, one = rows.shape[2], np.float32(1.0)
     for at in range(begin, end):
         row = listed[at]
+        prefetch(last, listed[min(at + 2 * _AHEAD, end - 1)])
+        prefetch_row(rows, listed[min(at + _AHEAD, end - 1)])
         moved64, eps64 = drift(recipe, decay, last[row], t)
         moved, eps = np.float32(moved64), np.float32(eps64)
         if moved != 0.0:

@@ -30,6 +30,7 @@ from nearfar.engine.compute import Float32, Float64, Room
 from nearfar.engine.plan import (
     N_MISSED,
     N_PAIRS,
+    N_SHARED,
     N_UNIQUE,
     TWO_STAGE,
     Draws,
@@ -50,6 +51,7 @@ from nearfar.sampling import AliasTable, TwoStage
 from nearfar.threads import interrupt_deferred, one_blas_thread
 
 _ROWS_A_CLAIM = 16
+_PAIRS_A_CLAIM = 16
 
 
 @kernel
@@ -73,7 +75,7 @@ def second_stage(
     n_users = positives.indptr.shape[0] - 1
     size, n_candidates = plan.size[N_PAIRS], draws.candidates
     if thread == 0:
-        hash_candidates(plan.candidates, n_candidates, second.keys, second.heads, second.following)
+        hash_candidates(plan.candidates, n_candidates, second.places, second.following)
     while True:
         begin = claim(team, _ROWS_A_CLAIM)
         if begin >= size + n_candidates:
@@ -114,15 +116,14 @@ def second_stage(
             positives,
             plan.candidates,
             plan.entries,
-            second.keys,
-            second.heads,
+            second.places,
             second.following,
             scratch,
         )
     barrier(team)
     if thread == 0:
         plan.size[N_MISSED] = second.missed[:n_blocks].sum()
-        index_rows(plan)
+        index_rows(plan, draws.all_shared)
     barrier(team)
 
 
@@ -183,6 +184,7 @@ def one_plan(plans: Plan, p: Int) -> Plan:
         plans.entries[p],
         plans.slots[p],
         plans.unique[p],
+        plans.own[p],
         plans.start[p],
         plans.pair[p],
         plans.place[p],
@@ -206,27 +208,38 @@ def do_step(
     flows: Int64,
     log: Float64,
 ) -> None:
-    """Gather, contrast, update: the planned step t, counted from 0."""
-    n_unique, n_pairs = plan.size[N_UNIQUE], plan.size[N_PAIRS]
+    """Gather, contrast, update: the planned step t, counted from 0.
+
+    Rows that several pairs read are gathered before any of them is written, and updated when all
+    pairs have been compared. A row of one pair only, as most are, is gathered and updated on the
+    spot, while it is in the cache.
+    """
+    n_shared, n_pairs = plan.size[N_SHARED], plan.size[N_PAIRS]
     while True:
         begin = claim(team, _ROWS_A_CLAIM)
-        if begin >= n_unique:
+        if begin >= n_shared:
             break
         compute.gather(
-            plan.unique, begin, min(begin + _ROWS_A_CLAIM, n_unique), rows, last, t, recipe, decay,
+            plan.unique, begin, min(begin + _ROWS_A_CLAIM, n_shared), rows, last, t, recipe, decay,
             room.current, room.inverse, room.offset,
         )  # fmt: skip
     barrier(team)
     if thread == 0 and recipe.decorrelate > 0.0:
-        compute.decorrelate(n_unique, recipe, room)
+        compute.decorrelate(n_shared, recipe, room)
     while True:
-        begin = claim(team, _ROWS_A_CLAIM)
+        begin = claim(team, _PAIRS_A_CLAIM)
         if begin >= n_pairs:
             break
-        end = min(begin + _ROWS_A_CLAIM, n_pairs)
+        end = min(begin + _PAIRS_A_CLAIM, n_pairs)
+        low, high = np.int64(plan.own[begin]), np.int64(plan.own[end])
+        compute.gather(
+            plan.unique, low, high, rows, last, t, recipe, decay,
+            room.current, room.inverse, room.offset,
+        )  # fmt: skip
         compute.contrast(begin, end, plan, recipe, room)
         if recipe.spread_out > 0.0:
             compute.spread(begin, end, plan, room)
+        move(low, high, rows, last, t, plan, recipe, decay, room, total, flows)
     barrier(team)
     if thread == 0:
         if recipe.spread_out > 0.0:
@@ -236,12 +249,33 @@ def do_step(
         barrier(team)
     while True:
         begin = claim(team, _ROWS_A_CLAIM)
-        if begin >= n_unique:
+        if begin >= n_shared:
             break
-        end = min(begin + _ROWS_A_CLAIM, n_unique)
-        compute.collect(begin, end, plan, recipe, room, total, flows)
-        compute.update(begin, end, plan.unique, rows, last, t, recipe, decay, room, total, flows)
+        end = min(begin + _ROWS_A_CLAIM, n_shared)
+        move(begin, end, rows, last, t, plan, recipe, decay, room, total, flows)
     barrier(team)
+
+
+@kernel
+def move(
+    begin: Int,
+    end: Int,
+    rows: Float32,
+    last: Int64,
+    t: Int,
+    plan: Plan,
+    recipe: Recipe,
+    decay: Decay,
+    room: Room,
+    total: Float32,
+    flows: Int64,
+) -> None:
+    """Collect the gradients of rows begin..end-1 and apply them, as many at a time as fit."""
+    n = total.shape[0]
+    for first in range(begin, end, n):
+        after = min(first + n, end)
+        compute.collect(first, after, plan, recipe, room, total, flows)
+        compute.update(first, after, plan.unique, rows, last, t, recipe, decay, room, total, flows)
 
 
 @kernel

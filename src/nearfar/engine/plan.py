@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar import heap
-from nearfar.counter import GOLDEN, permuted_at, stream_at, uniform_at
+from nearfar.counter import GOLDEN, permuted, stream_at, uniform_at
+from nearfar.engine.prefetch import prefetch
 from nearfar.jit import Int, kernel
 from nearfar.sampling import AliasTable, draw_at
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+_AHEAD = 16
+"""How many pairs ahead of its use memory is asked for."""
 
 INDEPENDENT, DISTINCT, TWO_STAGE = 0, 1, 2
 
@@ -42,6 +45,8 @@ class Draws(NamedTuple):
     redraws: int
     candidates: int
     distinct_candidates: bool
+    all_shared: bool
+    """Whether the loss ties all pairs of a batch together, so that no row belongs to one pair."""
     order: np.uint64
     negative: np.uint64
     candidate: np.uint64
@@ -56,7 +61,10 @@ class Plan(NamedTuple):
     slots: Int32
     """(batch, W) place of each entry's row in `unique`, -1 for an empty place."""
     unique: Int64
-    """(batch * W,) the different rows of the step, in order of first appearance."""
+    """(batch * W,) the different rows of the step: those that several entries share, in order of
+    first appearance, and then the others, which only one pair reads, pair by pair."""
+    own: Int32
+    """(batch + 1,) where the rows that only pair g reads begin in `unique`."""
     start: Int32
     """(batch * W + 1,) where the entries of each unique row begin in `pair` and `place`."""
     pair: Int32
@@ -65,23 +73,23 @@ class Plan(NamedTuple):
     candidates: Int32
     """(C,) items from stage 1, if there is one."""
     size: Int64
-    """(3,) pairs in the step, unique rows, places that stayed empty."""
+    """(4,) pairs in the step, unique rows, places that stayed empty, rows that are shared."""
 
 
-N_PAIRS, N_UNIQUE, N_MISSED = 0, 1, 2
+N_PAIRS, N_UNIQUE, N_MISSED, N_SHARED = 0, 1, 2, 3
 
 
 @kernel
 def is_positive(positives: Positives, user: Int, item: Int) -> bool:
-    """Whether the user has the item: binary search among the user's sorted items."""
-    low, high = positives.indptr[user], positives.indptr[user + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if positives.items[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return bool(low < positives.indptr[user + 1] and positives.items[low] == item)
+    """Whether the user has the item: binary search among the user's sorted items, no branches."""
+    at, n = positives.indptr[user], positives.indptr[user + 1] - positives.indptr[user]
+    if n == 0:
+        return False
+    while n > 1:
+        half = n // 2
+        at += half if positives.items[at + half] <= item else 0
+        n -= half
+    return bool(positives.items[at] == item)
 
 
 @kernel
@@ -99,13 +107,13 @@ def plan_step(
                 plan.candidates[t] = draw_at(table, key, t, 0)
         return
     key = stream_at(draws.negative, step)
+    first = np.empty(plan.size[N_PAIRS] * draws.negatives, np.int32)
     if draws.kind == DISTINCT:
-        first = np.empty(plan.size[N_PAIRS] * draws.negatives, np.int32)
         draw_distinct(table, support, key, first)
     else:
-        first = np.empty(0, np.int32)
+        draw_first(table, key, first)
     draw_negatives(positives, table, key, first, draws, plan)
-    index_rows(plan)
+    index_rows(plan, draws.all_shared)
 
 
 @kernel
@@ -116,8 +124,10 @@ def draw_pairs(step: Int, positives: Positives, draws: Draws, plan: Plan) -> Non
     key = stream_at(draws.order, step // steps_per_epoch)
     begin = (step % steps_per_epoch) * draws.batch
     size = min(draws.batch, n_pairs - begin)
+    order = np.empty(size, np.int64)
+    permuted(key, begin, n_pairs, order)
     for g in range(size):
-        pair = permuted_at(key, begin + g, n_pairs)
+        pair = order[g]
         plan.entries[g, 0] = positives.users[pair]
         plan.entries[g, 1] = n_users + positives.items[pair]
     plan.size[N_PAIRS] = size
@@ -135,24 +145,42 @@ def draw_negatives(
 ) -> None:
     """Draw each negative from the proposal until it is not a positive of the pair's user.
 
-    `first`, unless it is empty, holds what was drawn for attempt 0 of each place.
+    `first` holds what was drawn for attempt 0 of each place.
     """
-    n_users = positives.indptr.shape[0] - 1
-    for g in range(plan.size[N_PAIRS]):
+    n_users, n_pairs = positives.indptr.shape[0] - 1, plan.size[N_PAIRS]
+    for g in range(n_pairs):
         user = plan.entries[g, 0]
+        prefetch(positives.indptr, plan.entries[min(g + 2 * _AHEAD, n_pairs - 1), 0])
+        middle = positives.indptr[plan.entries[min(g + _AHEAD, n_pairs - 1), 0]]
+        middle += positives.indptr[plan.entries[min(g + _AHEAD, n_pairs - 1), 0] + 1]
+        prefetch(positives.items, middle // 2)
         for k in range(draws.negatives):
-            place = g * draws.negatives + k
-            plan.entries[g, 2 + k] = -1
-            for attempt in range(draws.redraws + 1):
-                if attempt == 0 and first.shape[0] > 0:
-                    item = np.int64(first[place])
-                else:
-                    item = draw_at(table, key, place, attempt)
-                if not is_positive(positives, user, item):
-                    plan.entries[g, 2 + k] = n_users + item
+            place, attempt = g * draws.negatives + k, 0
+            item = np.int64(first[place])
+            while is_positive(positives, user, item):
+                attempt += 1
+                if attempt > draws.redraws:
                     break
-            if plan.entries[g, 2 + k] < 0:
-                plan.size[N_MISSED] += 1
+                item = draw_at(table, key, place, attempt)
+            filled = attempt <= draws.redraws
+            plan.entries[g, 2 + k] = n_users + item if filled else -1
+            plan.size[N_MISSED] += not filled
+
+
+@kernel
+def draw_first(table: AliasTable, key: np.uint64, out: Int32) -> None:
+    """Attempt 0 of all places: `draw_at`, hashes first and look-ups after, so neither waits."""
+    x, n = np.empty(out.shape[0]), np.float64(table.n)
+    for place in range(out.shape[0]):
+        x[place] = uniform_at(key, place, 0) * n
+    if table.keep.shape[0] == 0:
+        for place in range(out.shape[0]):
+            out[place] = np.int64(x[place])
+        return
+    for place in range(out.shape[0]):
+        column = np.int64(x[place])
+        kept = x[place] - column < table.keep[column]
+        out[place] = column if kept else table.other[column]
 
 
 @kernel
@@ -165,26 +193,25 @@ def table_size(n: Int) -> Int:
 
 
 @kernel
-def find(keys: Int64, key: Int) -> Int:
+def find(table: Int64, key: Int) -> Int:
     """Where `key` stands in an open-addressing hash table, or where it would be put.
 
-    Empty places of `keys` hold -1, and at least one place is empty.
+    An entry is ``key << 32 | value``, -1 where nothing stands; at least one is empty.
     """
-    mask = keys.shape[0] - 1
+    mask = table.shape[0] - 1
     at = np.int64((np.uint64(key) * GOLDEN) >> np.uint64(33)) & mask
-    while keys[at] != key and keys[at] >= 0:
+    while table[at] >> 32 != key and table[at] >= 0:
         at = (at + 1) & mask
     return at
 
 
 @kernel
-def find_or_add(keys: Int64, values: Int32, key: Int, value: Int) -> Int:
+def find_or_add(table: Int64, key: Int, value: Int) -> Int:
     """Give the value that stands at `key`; if there is none, put `value` there."""
-    at = find(keys, key)
-    if keys[at] < 0:
-        keys[at] = key
-        values[at] = value
-    return np.int64(values[at])
+    at = find(table, key)
+    if table[at] < 0:
+        table[at] = key << 32 | value
+    return table[at] & 0xFFFFFFFF
 
 
 @kernel
@@ -200,12 +227,11 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
     if count >= support.shape[0]:
         out[: support.shape[0]] = support
         return
-    keys = np.full(table_size(count), -1, np.int64)
-    values = np.empty(keys.shape[0], np.int32)
+    seen = np.full(table_size(count), -1, np.int64)
     n, t = 0, 0
     while n < count and t < 4 * count:
         item = draw_at(table, key, t, 0)
-        if find_or_add(keys, values, item, n) == n:
+        if find_or_add(seen, item, n) == n:
             out[n] = item
             n += 1
         t += 1
@@ -227,33 +253,48 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
 
 
 @kernel
-def index_rows(plan: Plan) -> None:
-    """Give each different row of the step a number and list its entries, in order."""
+def index_rows(plan: Plan, all_shared: bool) -> None:
+    """Give each different row of the step a number and list its entries, in order.
+
+    Rows with several entries come first (all of them, if `all_shared`), then the others.
+    """
     size, width = plan.size[N_PAIRS], plan.entries.shape[1]
-    keys = np.full(table_size(size * width), -1, np.int64)
-    values = np.empty(keys.shape[0], np.int32)
+    seen = np.full(table_size(size * width), -1, np.int64)
+    count = np.empty(size * width, np.int32)
     n = 0
     for g in range(size):
         for w in range(width):
-            row = plan.entries[g, w]
-            plan.slots[g, w] = -1
+            row, slot = plan.entries[g, w], np.int64(-1)
             if row >= 0:
-                slot = find_or_add(keys, values, row, n)
+                slot = find_or_add(seen, row, n)
                 if slot == n:
-                    plan.unique[n] = row
-                    plan.start[n + 1] = 0
+                    count[n] = 0
                     n += 1
-                plan.slots[g, w] = slot
-                plan.start[slot + 1] += 1
+                count[slot] += 1
+            plan.slots[g, w] = slot
+    number, next_entry, n_shared = np.empty(n, np.int32), np.empty(n, np.int32), 0
     plan.start[0] = 0
-    for u in range(n):
-        plan.start[u + 1] += plan.start[u]
-    fill = plan.start[:n].copy()
+    for i in range(n):
+        number[i] = -1
+        if count[i] > 1 or all_shared:
+            number[i], next_entry[n_shared] = n_shared, plan.start[n_shared]
+            n_shared += 1
+            plan.start[n_shared] = plan.start[n_shared - 1] + count[i]
+    n = n_shared
     for g in range(size):
+        plan.own[g] = n
         for w in range(width):
-            slot = plan.slots[g, w]
-            if slot >= 0:
-                plan.pair[fill[slot]] = g
-                plan.place[fill[slot]] = w
-                fill[slot] += 1
-    plan.size[N_UNIQUE] = n
+            if plan.slots[g, w] < 0:
+                continue
+            slot = np.int64(number[plan.slots[g, w]])
+            if slot < 0:
+                slot, e = n, np.int64(plan.start[n])
+                n += 1
+                plan.start[n] = e + 1
+            else:
+                e = np.int64(next_entry[slot])
+                next_entry[slot] += 1
+            plan.slots[g, w], plan.unique[slot] = slot, plan.entries[g, w]
+            plan.pair[e], plan.place[e] = g, w
+    plan.own[size] = n
+    plan.size[N_UNIQUE], plan.size[N_SHARED] = n, n_shared

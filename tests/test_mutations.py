@@ -23,25 +23,13 @@ FAULTS = {
         "if nearest < 0 or not far <= best:",
         "if nearest < 0 or far < best:",
     ),
-    "sign of the user's gradient": (
-        "compute.py",
-        "add_difference(total, r, c * inv[n], n, c * inv[j], j, cur)",
-        "add_difference(total, r, c * inv[j], j, c * inv[n], n, cur)",
-    ),
-    "sign of the positive's gradient": (
-        "compute.py",
-        "add_difference(total, r, c * inv[j], j, c * inv[i], i, cur)",
-        "add_difference(total, r, c * inv[i], i, c * inv[j], j, cur)",
-    ),
-    "sign of the negative's gradient": (
-        "compute.py",
-        "add_difference(total, r, c * inv[i], i, c * inv[n], n, cur)",
-        "add_difference(total, r, c * inv[n], n, c * inv[i], i, cur)",
-    ),
+    "sign of the user's gradient": ("compute.py", "return n, j", "return j, n"),
+    "sign of the positive's gradient": ("compute.py", "return j, i", "return i, j"),
+    "sign of the negative's gradient": ("compute.py", "return i, n  #", "return n, i  #"),
     "sign of the spread-out gradient": (
         "compute.py",
-        "add(total, r, slope * inv[other], cur, other)",
-        "add(total, r, -slope * inv[other], cur, other)",
+        "add(total, count, slope * inv[other], cur, other)",
+        "add(total, count, -slope * inv[other], cur, other)",
     ),
     "batch transposed": (
         "plan.py",
@@ -50,8 +38,8 @@ FAULTS = {
     ),
     "gradient not projected onto the sphere": (
         "compute.py",
-        "total[r, k] = (total[r, k] - radial * room.current[u, k]) * inverse",
-        "total[r, k] = total[r, k] * inverse",
+        "radial = dot(total, r, cur, u) * inverse * inverse",
+        "radial = np.float32(0.0)",
     ),
     "rank weight of all negatives instead of the impostors": (
         "compute.py",
@@ -70,8 +58,8 @@ FAULTS = {
     ),
     "known positives not left out": (
         "plan.py",
-        "if not is_positive(positives, user, item):",
-        "if not is_positive(positives, user, item) or attempt == 0:",
+        "while is_positive(positives, user, item):",
+        "while attempt > 0 and is_positive(positives, user, item):",
     ),
     "stage 2 weight upside down": (
         "choose.py",

@@ -7,7 +7,7 @@ import torch
 from nearfar.engine import compute
 from nearfar.engine.buffers import make_room
 from nearfar.engine.cpu import settle_rows
-from nearfar.engine.recipe import FREE, Recipe, make_decay
+from nearfar.engine.recipe import FREE, Recipe, make_decay, step_size
 from nearfar.errors import OptionError
 from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 
@@ -46,8 +46,8 @@ class Sparse:
             room.current, room.inverse, room.offset,
         )  # fmt: skip
         compute.update(
-            0, 1, listed, self.rows, self.last, t, self.recipe, self.decay, room,
-            gradient[None].copy(), np.ones(1, np.int64),
+            1, np.zeros(1, np.int64), listed, self.rows, self.last, t, self.recipe, self.decay,
+            step_size(self.recipe, t + 1), room, gradient[None].copy(),
         )  # fmt: skip
 
     def settle(self, t):

@@ -40,9 +40,10 @@ def _fingerprint() -> str:
 _SOURCES = _fingerprint()
 
 
-def _compile(function: F, fastmath: set[str] | bool) -> F:
+def _compile(function: F, fastmath: set[str] | bool, forceinline: bool = False) -> F:
     def njit(cache: bool) -> Any:
-        return numba.njit(cache=cache, nogil=True, error_model="numpy", fastmath=fastmath)(function)
+        options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+        return numba.njit(cache=cache, forceinline=forceinline, **options)(function)
 
     try:
         compiled = njit(cache=True)
@@ -66,6 +67,15 @@ def kernel(function: F) -> F:
     Arithmetic is done as it is written, so it gives the same bits however it is vectorised.
     """
     return _compile(function, fastmath=False)
+
+
+def inlined(function: F) -> F:
+    """Like `kernel`, compiled into every caller.
+
+    An array travels as seven numbers and a named tuple as all its numbers: for a few rows of work
+    a call costs more than the arithmetic.
+    """
+    return _compile(function, fastmath=False, forceinline=True)
 
 
 def reduction(function: F) -> F:

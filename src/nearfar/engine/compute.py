@@ -7,8 +7,7 @@
 
 with offset = (|x|^2 - 1) / 2 off the sphere and 0 on it (`nearfar.geometry`).
 
-The kernels take ranges of rows or pairs, not single ones: a named tuple travels as all its numbers,
-and a call for each row took longer than the arithmetic of the row.
+The kernels take ranges of rows or pairs, not single ones, and are compiled into their caller.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.engine.plan import N_PAIRS, Int64, Plan
+from nearfar.engine.plan import N_PAIRS, N_SHARED, Int64, Plan
 from nearfar.engine.prefetch import prefetch, prefetch_row
 from nearfar.engine.recipe import (
     BALL,
@@ -33,11 +32,11 @@ from nearfar.engine.recipe import (
     power,
     step_size,
 )
-from nearfar.jit import Int, Real, kernel, reduction
+from nearfar.jit import Int, Real, inlined, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-_AHEAD = 4
+_AHEAD = 8
 """How many rows ahead of its use a row is asked for."""
 
 
@@ -75,7 +74,7 @@ def dot(x: Float32, a: Int, y: Float32, b: Int) -> Real:
     return total
 
 
-@kernel
+@inlined
 def gather(
     listed: Int64,
     begin: Int,
@@ -93,11 +92,11 @@ def gather(
 
     `rows` stays as it is.
     """
-    dim, one = rows.shape[2], np.float32(1.0)
+    dim, one, final = rows.shape[2], np.float32(1.0), listed.shape[0] - 1
     for at in range(begin, end):
         row = listed[at]
-        prefetch(last, listed[min(at + 2 * _AHEAD, end - 1)])
-        prefetch_row(rows, listed[min(at + _AHEAD, end - 1)])
+        prefetch(last, listed[min(at + 2 * _AHEAD, final)])
+        prefetch_row(rows, listed[min(at + _AHEAD, final)])
         moved64, eps64 = drift(recipe, decay, last[row], t)
         moved, eps = np.float32(moved64), np.float32(eps64)
         if moved != 0.0:
@@ -173,7 +172,7 @@ def clip(x: Float32, at: Int) -> Real:
     return one
 
 
-@kernel
+@inlined
 def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room) -> None:
     """Compare pairs begin..end-1 with their negatives: eq. 1."""
     cur, inv, off = room.current, room.inverse, room.offset
@@ -273,7 +272,7 @@ def decorrelate(n: Int, recipe: Recipe, room: Room) -> None:
     room.extra[:n] = np.dot(centred, slope) * np.float32(2.0 * weight / n)
 
 
-@kernel
+@inlined
 def add(total: Float32, at: Int, f: Real, current: Float32, a: Int) -> None:
     """Add ``f * current[a]`` to row `at` of `total`."""
     f32 = np.float32(f)
@@ -281,7 +280,7 @@ def add(total: Float32, at: Int, f: Real, current: Float32, a: Int) -> None:
         total[at, k] += f32 * current[a, k]
 
 
-@kernel
+@inlined
 def add_difference(
     total: Float32, at: Int, f: Real, a: Int, h: Real, b: Int, current: Float32
 ) -> None:
@@ -291,91 +290,134 @@ def add_difference(
         total[at, k] += f32 * current[a, k] - h32 * current[b, k]
 
 
-@kernel
-def collect(
-    begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32, flows: Int64
+@inlined
+def set_difference(
+    total: Float32, at: Int, f: Real, a: Int, h: Real, b: Int, current: Float32
 ) -> None:
+    """Put ``f * current[a] - h * current[b]`` into row `at` of `total`."""
+    f32, h32 = np.float32(f), np.float32(h)
+    for k in range(total.shape[1]):
+        total[at, k] = f32 * current[a, k] - h32 * current[b, k]
+
+
+@inlined
+def ends(w: Int, i: Int, j: Int, n: Int) -> tuple[Int, Int]:
+    """Give the points a and b of dL/dx = c (a - b), eq. 1, for user i, positive j or nearest n."""
+    if w == 0:  # dL/du = c (v_n - v_j)
+        return n, j
+    if w == 1:  # dL/dv_j = c (v_j - u)
+        return j, i
+    return i, n  # dL/dv_n = c (u - v_n)
+
+
+@inlined
+def collect_own(begin: Int, end: Int, plan: Plan, room: Room, total: Float32, moved: Int64) -> Int:
+    """Find the gradients of the rows that only one of the pairs begin..end-1 reads.
+
+    The gradient of point ``moved[r]`` goes into row r of `total`; gives the number of them.
+    """
+    count, n_shared, cur, inv = 0, plan.size[N_SHARED], room.current, room.inverse
+    for g in range(begin, end):
+        c = room.coefficient[g]
+        if c == 0.0:
+            continue
+        i, j, n = plan.slots[g, 0], plan.slots[g, 1], plan.slots[g, 2 + room.nearest[g]]
+        for w in range(3):
+            u = i if w == 0 else (j if w == 1 else n)
+            if u >= n_shared:
+                a, b = ends(w, i, j, n)
+                set_difference(total, count, c * inv[a], a, c * inv[b], b, cur)
+                moved[count] = u
+                count += 1
+    return count
+
+
+@inlined
+def collect(
+    begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, total: Float32, moved: Int64
+) -> Int:
     """Sum the gradients of points begin..end-1, entry by entry in their order.
 
-    Point begin + r goes into row r of `total`; ``flows[r]`` says whether anything flows into it.
+    The gradient of point ``moved[r]`` goes into row r of `total`; gives the number of them. A point
+    into which nothing flows is left out.
     """
-    cur, inv = room.current, room.inverse
+    cur, inv, count = room.current, room.inverse, 0
     for u in range(begin, end):
-        r = u - begin
         for k in range(total.shape[1]):
-            total[r, k] = np.float32(0.0)
-        flows[r] = recipe.decorrelate > 0.0
+            total[count, k] = np.float32(0.0)
+        flows = recipe.decorrelate > 0.0
         for e in range(plan.start[u], plan.start[u + 1]):
             g, w = np.int64(plan.pair[e]), np.int64(plan.place[e])
-            i, j = plan.slots[g, 0], plan.slots[g, 1]
-            c = room.coefficient[g]
+            i, j, c = plan.slots[g, 0], plan.slots[g, 1], room.coefficient[g]
             if c != 0.0 and (w < 2 or w - 2 == room.nearest[g]):
-                flows[r] = True
-                n = plan.slots[g, 2 + room.nearest[g]]
-                if w == 0:  # dL/du = c (v_n - v_j)
-                    add_difference(total, r, c * inv[n], n, c * inv[j], j, cur)
-                elif w == 1:  # dL/dv_j = c (v_j - u)
-                    add_difference(total, r, c * inv[j], j, c * inv[i], i, cur)
-                else:  # dL/dv_n = c (u - v_n)
-                    add_difference(total, r, c * inv[i], i, c * inv[n], n, cur)
+                flows = True
+                a, b = ends(w, i, j, plan.slots[g, 2 + room.nearest[g]])
+                add_difference(total, count, c * inv[a], a, c * inv[b], b, cur)
             if recipe.spread_out > 0.0 and w > 0:
-                flows[r] = True
+                flows = True
                 first = 2 if w == 1 else w  # v_j receives from every v_k, v_k from v_j
                 for k in range(first, plan.slots.shape[1] if w == 1 else w + 1):
                     other = plan.slots[g, k] if w == 1 else j
                     if other >= 0:
                         slope = room.totals[0] + room.totals[1] * room.products[g, k - 2]
-                        add(total, r, slope * inv[other], cur, other)
+                        add(total, count, slope * inv[other], cur, other)
         if recipe.decorrelate > 0.0:
-            add(total, r, 1.0, room.extra, u)
+            add(total, count, 1.0, room.extra, u)
+        moved[count] = u
+        count += flows
+    return count
 
 
-@kernel
+@inlined
 def update(
-    begin: Int,
-    end: Int,
+    count: Int,
+    moved: Int64,
     listed: Int64,
     rows: Float32,
     last: Int64,
     t: Int,
     recipe: Recipe,
     decay: Decay,
+    pace: tuple[Real, Real],
     room: Room,
     total: Float32,
-    flows: Int64,
 ) -> None:
-    """Apply what `collect` has summed to the rows listed[begin:end], as step t + 1."""
-    dim = rows.shape[2]
-    rate64, eps64 = step_size(recipe, t + 1)
-    rate, eps = np.float32(rate64), np.float32(eps64)
+    """Apply the gradients that are in `total` to the rows listed[moved[:count]], as step t + 1.
+
+    `pace` is what `step_size` gives for that step (two powers, too dear for every call).
+    The gradient goes through the normalisation x / |x| first: (g - (g.x) x / |x|^2) / |x|.
+    """
+    dim, rate, eps = rows.shape[2], np.float32(pace[0]), np.float32(pace[1])
     new1, new2 = np.float32(1.0 - recipe.beta1), np.float32(1.0 - recipe.beta2)
-    for u in range(begin, end):
-        row, r = listed[u], u - begin
-        if not flows[r]:
-            continue
+    cur = room.current
+    for r in range(count):
+        u = moved[r]
+        row = listed[u]
+        inverse, radial = np.float32(1.0), np.float32(0.0)
         if recipe.geometry == SPHERE:
             inverse = np.float32(room.inverse[u])
-            radial = dot(total, r, room.current, u) * inverse * inverse
-            for k in range(dim):
-                total[r, k] = (total[r, k] - radial * room.current[u, k]) * inverse
+            radial = dot(total, r, cur, u) * inverse * inverse
         if recipe.optimiser == USE_ADAM:
             gap = t - last[row] + 1
             keep1 = np.float32(power(decay, BETA1, gap))
             keep2 = np.float32(power(decay, BETA2, gap))
             for k in range(dim):
-                m = keep1 * rows[row, 1, k] + new1 * total[r, k]
-                v = keep2 * rows[row, 2, k] + new2 * total[r, k] * total[r, k]
+                slope = (total[r, k] - radial * cur[u, k]) * inverse
+                m = keep1 * rows[row, 1, k] + new1 * slope
+                v = keep2 * rows[row, 2, k] + new2 * slope * slope
                 rows[row, 1, k] = m
                 rows[row, 2, k] = v
-                rows[row, 0, k] = room.current[u, k] - rate * m / (np.sqrt(v) + eps)
+                rows[row, 0, k] = cur[u, k] - rate * m / (np.sqrt(v) + eps)
         elif recipe.optimiser == USE_ADAGRAD:
             for k in range(dim):
-                a = rows[row, 1, k] + total[r, k] * total[r, k]
+                slope = (total[r, k] - radial * cur[u, k]) * inverse
+                a = rows[row, 1, k] + slope * slope
                 rows[row, 1, k] = a
-                rows[row, 0, k] = room.current[u, k] - rate * total[r, k] / (np.sqrt(a) + eps)
+                rows[row, 0, k] = cur[u, k] - rate * slope / (np.sqrt(a) + eps)
         else:
             for k in range(dim):
-                rows[row, 0, k] = room.current[u, k] - rate * total[r, k]
+                slope = (total[r, k] - radial * cur[u, k]) * inverse
+                rows[row, 0, k] = cur[u, k] - rate * slope
         last[row] = t + 1
         if recipe.geometry == BALL:
             clip(rows[:, 0], row)

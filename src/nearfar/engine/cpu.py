@@ -42,7 +42,7 @@ from nearfar.engine.plan import (
     plan_step,
 )
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
-from nearfar.engine.recipe import SPHERE, Decay, Recipe, make_decay
+from nearfar.engine.recipe import SPHERE, Decay, Recipe, make_decay, step_size
 from nearfar.engine.team import Team, barrier, claim, make_team
 from nearfar.geometry import released_overflow_gap
 from nearfar.jit import Int, Real, kernel
@@ -51,7 +51,9 @@ from nearfar.sampling import AliasTable, TwoStage
 from nearfar.threads import interrupt_deferred, one_blas_thread
 
 _ROWS_A_CLAIM = 16
-_PAIRS_A_CLAIM = 16
+_PAIRS_A_CLAIM = 32
+_PAIRS_A_BLOCK = 16
+"""Pairs that are gathered, compared and moved while their rows are in the cache."""
 
 
 @kernel
@@ -151,8 +153,8 @@ def run_steps(
 
     `plans` holds as many plans as its first axis is long; that many steps are planned at a time.
     """
-    total = np.empty((_ROWS_A_CLAIM, rows.shape[2]), np.float32)
-    flows = np.empty(_ROWS_A_CLAIM, np.int64)
+    total = np.empty((3 * _PAIRS_A_BLOCK, rows.shape[2]), np.float32)
+    moved = np.empty(3 * _PAIRS_A_BLOCK, np.int64)
     n_ahead = plans.entries.shape[0]
     products = np.empty((PAIRS_A_BLOCK, draws.candidates), np.float32)
     scratch = np.empty((3, draws.candidates), np.float32)
@@ -173,7 +175,7 @@ def run_steps(
                     decay, second, products, scratch,
                 )  # fmt: skip
             do_step(
-                thread, team, t, rows, last, plan, recipe, decay, room, total, flows, log[t - first]
+                thread, team, t, rows, last, plan, recipe, decay, room, total, moved, log[t - first]
             )
 
 
@@ -205,7 +207,7 @@ def do_step(
     decay: Decay,
     room: Room,
     total: Float32,
-    flows: Int64,
+    moved: Int64,
     log: Float64,
 ) -> None:
     """Gather, contrast, update: the planned step t, counted from 0.
@@ -215,31 +217,33 @@ def do_step(
     spot, while it is in the cache.
     """
     n_shared, n_pairs = plan.size[N_SHARED], plan.size[N_PAIRS]
+    listed, pace = plan.unique[: plan.size[N_UNIQUE]], step_size(recipe, t + 1)
     while True:
         begin = claim(team, _ROWS_A_CLAIM)
         if begin >= n_shared:
             break
         compute.gather(
-            plan.unique, begin, min(begin + _ROWS_A_CLAIM, n_shared), rows, last, t, recipe, decay,
+            listed, begin, min(begin + _ROWS_A_CLAIM, n_shared), rows, last, t, recipe, decay,
             room.current, room.inverse, room.offset,
         )  # fmt: skip
     barrier(team)
     if thread == 0 and recipe.decorrelate > 0.0:
         compute.decorrelate(n_shared, recipe, room)
     while True:
-        begin = claim(team, _PAIRS_A_CLAIM)
-        if begin >= n_pairs:
+        first = claim(team, _PAIRS_A_CLAIM)
+        if first >= n_pairs:
             break
-        end = min(begin + _PAIRS_A_CLAIM, n_pairs)
-        low, high = np.int64(plan.own[begin]), np.int64(plan.own[end])
-        compute.gather(
-            plan.unique, low, high, rows, last, t, recipe, decay,
-            room.current, room.inverse, room.offset,
-        )  # fmt: skip
-        compute.contrast(begin, end, plan, recipe, room)
-        if recipe.spread_out > 0.0:
-            compute.spread(begin, end, plan, room)
-        move(low, high, rows, last, t, plan, recipe, decay, room, total, flows)
+        for begin in range(first, min(first + _PAIRS_A_CLAIM, n_pairs), _PAIRS_A_BLOCK):
+            end = min(begin + _PAIRS_A_BLOCK, n_pairs)
+            compute.gather(
+                listed, np.int64(plan.own[begin]), np.int64(plan.own[end]), rows, last, t, recipe,
+                decay, room.current, room.inverse, room.offset,
+            )  # fmt: skip
+            compute.contrast(begin, end, plan, recipe, room)
+            if recipe.spread_out > 0.0:
+                compute.spread(begin, end, plan, room)
+            count = compute.collect_own(begin, end, plan, room, total, moved)
+            compute.update(count, moved, listed, rows, last, t, recipe, decay, pace, room, total)
     barrier(team)
     if thread == 0:
         if recipe.spread_out > 0.0:
@@ -252,30 +256,9 @@ def do_step(
         if begin >= n_shared:
             break
         end = min(begin + _ROWS_A_CLAIM, n_shared)
-        move(begin, end, rows, last, t, plan, recipe, decay, room, total, flows)
+        count = compute.collect(begin, end, plan, recipe, room, total, moved)
+        compute.update(count, moved, listed, rows, last, t, recipe, decay, pace, room, total)
     barrier(team)
-
-
-@kernel
-def move(
-    begin: Int,
-    end: Int,
-    rows: Float32,
-    last: Int64,
-    t: Int,
-    plan: Plan,
-    recipe: Recipe,
-    decay: Decay,
-    room: Room,
-    total: Float32,
-    flows: Int64,
-) -> None:
-    """Collect the gradients of rows begin..end-1 and apply them, as many at a time as fit."""
-    n = total.shape[0]
-    for first in range(begin, end, n):
-        after = min(first + n, end)
-        compute.collect(first, after, plan, recipe, room, total, flows)
-        compute.update(first, after, plan.unique, rows, last, t, recipe, decay, room, total, flows)
 
 
 @kernel

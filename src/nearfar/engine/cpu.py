@@ -43,23 +43,23 @@ from nearfar.engine.plan import (
 )
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
 from nearfar.engine.recipe import SPHERE, Decay, Recipe, make_decay, step_size
-from nearfar.engine.team import Team, barrier, claim, make_team
+from nearfar.engine.team import Team, claim, done, make_team, wait
 from nearfar.geometry import released_overflow_gap
 from nearfar.jit import Int, Real, kernel
 from nearfar.optimiser import Adam
 from nearfar.sampling import AliasTable, TwoStage
 from nearfar.threads import interrupt_deferred, one_blas_thread
 
-_ROWS_A_CLAIM = 16
-_PAIRS_A_CLAIM = 32
+_ROWS_A_PIECE = 16
+_PAIRS_A_PIECE = 32
 _PAIRS_A_BLOCK = 16
 """Pairs that are gathered, compared and moved while their rows are in the cache."""
 
 
 @kernel
 def second_stage(
-    thread: Int,
     team: Team,
+    phase: Int,
     t: Int,
     rows: Float32,
     last: Int64,
@@ -72,42 +72,33 @@ def second_stage(
     second: Second,
     products: Float32,
     scratch: Float32,
-) -> None:
+) -> Int:
     """Draw the negatives of a step among its candidates, by the vectors of the moment."""
-    n_users = positives.indptr.shape[0] - 1
     size, n_candidates = plan.size[N_PAIRS], draws.candidates
-    if thread == 0:
-        hash_candidates(plan.candidates, n_candidates, second.places, second.following)
+    pieces = 1 + pieces_of(size + n_candidates, _ROWS_A_PIECE)
     while True:
-        begin = claim(team, _ROWS_A_CLAIM)
-        if begin >= size + n_candidates:
+        piece = claim(team, phase, pieces)
+        if piece < 0:
             break
-        end = min(begin + _ROWS_A_CLAIM, size + n_candidates)
-        for at in range(begin, end):
-            wanted = plan.entries[at, 1] if at < size else n_users + plan.candidates[at - size]
-            second.wanted[at] = wanted
-            if second.frozen.shape[0] > 0:
-                second.units[at] = second.frozen[wanted - n_users]
-        if second.frozen.shape[0] == 0:
-            compute.gather(
-                second.wanted, begin, end, rows, last, t, recipe, decay,
-                second.units, second.inverse, second.offset,
-            )  # fmt: skip
-            compute.to_unit(
-                begin, end, recipe.geometry, second.units, second.inverse, second.offset
-            )
-    barrier(team)
-    n_blocks = (size + PAIRS_A_BLOCK - 1) // PAIRS_A_BLOCK
+        if piece == 0:
+            hash_candidates(plan.candidates, n_candidates, second.places, second.following)
+        else:
+            begin = (piece - 1) * _ROWS_A_PIECE
+            end = min(begin + _ROWS_A_PIECE, size + n_candidates)
+            gather_units(begin, end, t, rows, last, positives, plan, recipe, decay, second)
+        done(team, phase, pieces)
+    phase = wait(team, phase)
+    pieces = pieces_of(size, PAIRS_A_BLOCK)
     key = stream_at(draws.choice, t)
     while True:
-        block = claim(team, 1)
-        if block >= n_blocks:
+        piece = claim(team, phase, pieces)
+        if piece < 0:
             break
-        begin = block * PAIRS_A_BLOCK
+        begin = piece * PAIRS_A_BLOCK
         end = min(size, begin + PAIRS_A_BLOCK)
         s = products[: end - begin]
         np.dot(second.units[begin:end], second.units[size : size + n_candidates].T, s)
-        second.missed[block] = choose_negatives(
+        second.missed[piece] = choose_negatives(
             s,
             begin,
             end - begin,
@@ -122,16 +113,51 @@ def second_stage(
             second.following,
             scratch,
         )
-    barrier(team)
-    if thread == 0:
-        plan.size[N_MISSED] = second.missed[:n_blocks].sum()
+        done(team, phase, pieces)
+    phase = wait(team, phase)
+    if claim(team, phase, 1) == 0:
+        plan.size[N_MISSED] = second.missed[:pieces].sum()
         index_rows(plan, draws.all_shared)
-    barrier(team)
+        done(team, phase, 1)
+    return wait(team, phase)
+
+
+@kernel
+def pieces_of(n: Int, size: Int) -> Int:
+    """Into how many pieces of `size` do n things go."""
+    return (n + size - 1) // size
+
+
+@kernel
+def gather_units(
+    begin: Int,
+    end: Int,
+    t: Int,
+    rows: Float32,
+    last: Int64,
+    positives: Positives,
+    plan: Plan,
+    recipe: Recipe,
+    decay: Decay,
+    second: Second,
+) -> None:
+    """Put the unit vectors of places begin..end-1, pairs' positives then candidates, together."""
+    n_users, size = positives.indptr.shape[0] - 1, plan.size[N_PAIRS]
+    for at in range(begin, end):
+        wanted = plan.entries[at, 1] if at < size else n_users + plan.candidates[at - size]
+        second.wanted[at] = wanted
+        if second.frozen.shape[0] > 0:
+            second.units[at] = second.frozen[wanted - n_users]
+    if second.frozen.shape[0] == 0:
+        compute.gather(
+            second.wanted[:end], begin, end, rows, last, t, recipe, decay,
+            second.units, second.inverse, second.offset,
+        )  # fmt: skip
+        compute.to_unit(begin, end, recipe.geometry, second.units, second.inverse, second.offset)
 
 
 @kernel
 def run_steps(
-    thread: Int,
     team: Team,
     first: Int,
     count: Int,
@@ -155,27 +181,28 @@ def run_steps(
     """
     total = np.empty((3 * _PAIRS_A_BLOCK, rows.shape[2]), np.float32)
     moved = np.empty(3 * _PAIRS_A_BLOCK, np.int64)
-    n_ahead = plans.entries.shape[0]
+    n_ahead, phase = plans.entries.shape[0], 0
     products = np.empty((PAIRS_A_BLOCK, draws.candidates), np.float32)
     scratch = np.empty((3, draws.candidates), np.float32)
     for begin in range(first, first + count, n_ahead):
         n_planned = min(n_ahead, first + count - begin)
         while True:
-            p = claim(team, 1)
-            if p >= n_planned:
+            p = claim(team, phase, n_planned)
+            if p < 0:
                 break
             plan_step(begin + p, positives, proposal, support, draws, one_plan(plans, p))
-        barrier(team)
+            done(team, phase, n_planned)
+        phase = wait(team, phase)
         for p in range(n_planned):
             t = begin + p
             plan = one_plan(plans, p)
             if draws.kind == TWO_STAGE:
-                second_stage(
-                    thread, team, t, rows, last, positives, draws, overflow_gap, plan, recipe,
+                phase = second_stage(
+                    team, phase, t, rows, last, positives, draws, overflow_gap, plan, recipe,
                     decay, second, products, scratch,
                 )  # fmt: skip
-            do_step(
-                thread, team, t, rows, last, plan, recipe, decay, room, total, moved, log[t - first]
+            phase = do_step(
+                team, phase, t, rows, last, plan, recipe, decay, room, total, moved, log[t - first]
             )
 
 
@@ -197,8 +224,8 @@ def one_plan(plans: Plan, p: Int) -> Plan:
 
 @kernel
 def do_step(
-    thread: Int,
     team: Team,
+    phase: Int,
     t: Int,
     rows: Float32,
     last: Int64,
@@ -209,7 +236,7 @@ def do_step(
     total: Float32,
     moved: Int64,
     log: Float64,
-) -> None:
+) -> Int:
     """Gather, contrast, update: the planned step t, counted from 0.
 
     Rows that several pairs read are gathered before any of them is written, and updated when all
@@ -218,47 +245,77 @@ def do_step(
     """
     n_shared, n_pairs = plan.size[N_SHARED], plan.size[N_PAIRS]
     listed, pace = plan.unique[: plan.size[N_UNIQUE]], step_size(recipe, t + 1)
+    pieces = max(1, pieces_of(n_shared, _ROWS_A_PIECE))
     while True:
-        begin = claim(team, _ROWS_A_CLAIM)
-        if begin >= n_shared:
+        piece = claim(team, phase, pieces)
+        if piece < 0:
             break
+        begin = piece * _ROWS_A_PIECE
         compute.gather(
-            listed, begin, min(begin + _ROWS_A_CLAIM, n_shared), rows, last, t, recipe, decay,
+            listed, begin, min(begin + _ROWS_A_PIECE, n_shared), rows, last, t, recipe, decay,
             room.current, room.inverse, room.offset,
         )  # fmt: skip
-    barrier(team)
-    if thread == 0 and recipe.decorrelate > 0.0:
-        compute.decorrelate(n_shared, recipe, room)
+        done(team, phase, pieces)
+    phase = wait(team, phase)
+    extra = 1 if recipe.decorrelate > 0.0 else 0
+    pieces = extra + pieces_of(n_pairs, _PAIRS_A_PIECE)
     while True:
-        first = claim(team, _PAIRS_A_CLAIM)
-        if first >= n_pairs:
+        piece = claim(team, phase, pieces) - extra
+        if piece < -extra:
             break
-        for begin in range(first, min(first + _PAIRS_A_CLAIM, n_pairs), _PAIRS_A_BLOCK):
-            end = min(begin + _PAIRS_A_BLOCK, n_pairs)
-            compute.gather(
-                listed, np.int64(plan.own[begin]), np.int64(plan.own[end]), rows, last, t, recipe,
-                decay, room.current, room.inverse, room.offset,
-            )  # fmt: skip
-            compute.contrast(begin, end, plan, recipe, room)
-            if recipe.spread_out > 0.0:
-                compute.spread(begin, end, plan, room)
-            count = compute.collect_own(begin, end, plan, room, total, moved)
-            compute.update(count, moved, listed, rows, last, t, recipe, decay, pace, room, total)
-    barrier(team)
-    if thread == 0:
+        if piece < 0:
+            compute.decorrelate(n_shared, recipe, room)
+        else:
+            compare(piece, t, rows, last, plan, recipe, decay, pace, room, total, moved)
+        done(team, phase, pieces)
+    phase = wait(team, phase)
+    if claim(team, phase, 1) == 0:
         if recipe.spread_out > 0.0:
             compute.spread_slopes(plan, recipe, rows.shape[2], room)
         write_log(plan, room, log)
-    if recipe.spread_out > 0.0:
-        barrier(team)
+        done(team, phase, 1)
+    phase = wait(team, phase)
+    pieces = max(1, pieces_of(n_shared, _ROWS_A_PIECE))
     while True:
-        begin = claim(team, _ROWS_A_CLAIM)
-        if begin >= n_shared:
+        piece = claim(team, phase, pieces)
+        if piece < 0:
             break
-        end = min(begin + _ROWS_A_CLAIM, n_shared)
+        begin = piece * _ROWS_A_PIECE
+        end = min(begin + _ROWS_A_PIECE, n_shared)
         count = compute.collect(begin, end, plan, recipe, room, total, moved)
         compute.update(count, moved, listed, rows, last, t, recipe, decay, pace, room, total)
-    barrier(team)
+        done(team, phase, pieces)
+    return wait(team, phase)
+
+
+@kernel
+def compare(
+    piece: Int,
+    t: Int,
+    rows: Float32,
+    last: Int64,
+    plan: Plan,
+    recipe: Recipe,
+    decay: Decay,
+    pace: tuple[Real, Real],
+    room: Room,
+    total: Float32,
+    moved: Int64,
+) -> None:
+    """Compare one piece of the pairs with their negatives, and move the rows that are theirs."""
+    listed, first = plan.unique[: plan.size[N_UNIQUE]], piece * _PAIRS_A_PIECE
+    last_pair = min(first + _PAIRS_A_PIECE, plan.size[N_PAIRS])
+    for begin in range(first, last_pair, _PAIRS_A_BLOCK):
+        end = min(begin + _PAIRS_A_BLOCK, last_pair)
+        compute.gather(
+            listed, np.int64(plan.own[begin]), np.int64(plan.own[end]), rows, last, t, recipe,
+            decay, room.current, room.inverse, room.offset,
+        )  # fmt: skip
+        compute.contrast(begin, end, plan, recipe, room)
+        if recipe.spread_out > 0.0:
+            compute.spread(begin, end, plan, room)
+        count = compute.collect_own(begin, end, plan, room, total, moved)
+        compute.update(count, moved, listed, rows, last, t, recipe, decay, pace, room, total)
 
 
 @kernel
@@ -281,10 +338,10 @@ def settle_rows(
     begin: Int, end: Int, rows: Float32, last: Int64, t: Int, recipe: Recipe, decay: Decay
 ) -> None:
     """Bring rows begin..end-1 up to date for t steps done, in place."""
-    current = np.empty((_ROWS_A_CLAIM, rows.shape[2]), np.float32)
-    inverse, offset = np.empty(_ROWS_A_CLAIM, np.float32), np.empty(_ROWS_A_CLAIM, np.float32)
-    for first in range(begin, end, _ROWS_A_CLAIM):
-        n = min(_ROWS_A_CLAIM, end - first)
+    current = np.empty((_ROWS_A_PIECE, rows.shape[2]), np.float32)
+    inverse, offset = np.empty(_ROWS_A_PIECE, np.float32), np.empty(_ROWS_A_PIECE, np.float32)
+    for first in range(begin, end, _ROWS_A_PIECE):
+        n = min(_ROWS_A_PIECE, end - first)
         listed = np.arange(first, first + n)
         compute.gather(listed, 0, n, rows, last, t, recipe, decay, current, inverse, offset)
         compute.settle(0, n, first, rows, last, t, decay, current)
@@ -302,9 +359,9 @@ def export_rows(
     out: Float32,
 ) -> None:
     """Write the points of rows begin..end-1 as of t steps done."""
-    inverse, offset = np.empty(_ROWS_A_CLAIM, np.float32), np.empty(_ROWS_A_CLAIM, np.float32)
-    for first in range(begin, end, _ROWS_A_CLAIM):
-        n = min(_ROWS_A_CLAIM, end - first)
+    inverse, offset = np.empty(_ROWS_A_PIECE, np.float32), np.empty(_ROWS_A_PIECE, np.float32)
+    for first in range(begin, end, _ROWS_A_PIECE):
+        n = min(_ROWS_A_PIECE, end - first)
         listed, points = np.arange(first, first + n), out[first : first + n]
         compute.gather(listed, 0, n, rows, last, t, recipe, decay, points, inverse, offset)
         if recipe.geometry == SPHERE:
@@ -351,7 +408,7 @@ class CPUEngine:
 
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; see `Engine.run`."""
-        first, team = self.state.step, make_team(self._threads)
+        first, team = self.state.step, make_team()
         log = np.zeros((count, len(LOG_FIELDS)))
         arguments = (
             team, first, count, self.state.rows, self.state.last, self._positives,
@@ -359,7 +416,7 @@ class CPUEngine:
             self._recipe, self._decay, self._plans, self._room, self._second, log,
         )  # fmt: skip
         with one_blas_thread(), interrupt_deferred():
-            self._together(lambda thread: run_steps(thread, *arguments))
+            self._together(lambda _: run_steps(*arguments))
             self.state.step = first + count
         return {name: log[:, i] for i, name in enumerate(LOG_FIELDS)}
 

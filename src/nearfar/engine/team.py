@@ -1,12 +1,15 @@
-"""A team of threads inside compiled code: a barrier, and work handed out in pieces.
+"""A team of threads inside compiled code: work cut into pieces, one phase after the other.
 
-A training step is a few short phases with a barrier between them, far too short to go back to
-Python for each. So every thread runs the whole chunk of steps in one kernel call and meets the
-others here. Pieces of a phase are claimed from a shared counter, so a thread that the operating
-system puts aside holds up one piece, not half of the phase; and a waiting thread gives its core
-away after a moment instead of spinning on it. What is computed never depends on who claims what.
+A training step is a few short phases, far too short to go back to Python for each. So every thread
+runs the whole chunk of steps in one kernel call. A phase is over, and the next one opens, when all
+its pieces are done: *not* when all threads have come by. A thread that the operating system has put
+aside between two pieces holds nobody up; when it is back it finds its phases over, skips them and
+helps where the others are. Only one that is put aside within a piece is waited for, and the others
+then sleep, so that it gets a core. What is computed never depends on who claims what.
 
-A team is one int64 array; its fields lie a cache line apart.
+Each thread counts the phases it has passed, so the number of phases may depend on nothing that a
+phase computes; the number of pieces may. The shared state is one int64 array; its fields lie a
+cache line apart.
 """
 
 from __future__ import annotations
@@ -26,17 +29,18 @@ Team = npt.NDArray[np.int64]
 intrinsic: Any = extending.intrinsic
 
 _LINE = 16  # int64 fields in two cache lines: neighbouring lines are fetched in pairs
-_ARRIVED, _ROUND, _CLAIMED, _SIZE = 0, _LINE, 2 * _LINE, 3 * _LINE
-_SPINS = 50_000
-"""How often a waiting thread looks before it gives its core away: about 0.1 ms, several phases of
-a small step. Giving way earlier costs a whole time slice whenever another process wants a core."""
+_CLAIMED, _DONE = 0, _LINE
+"""``phase << 32 | next piece``; pieces of the phase that are done."""
+_SPINS = 20_000
+"""How often a waiting thread looks before it sleeps: about 40 microseconds, more than a phase of a
+small step takes."""
+_NAP = 50
+"""Microseconds."""
 
 
-def make_team(size: int) -> Team:
-    """Make the shared state of a team of `size` threads."""
-    team = np.zeros(4 * _LINE, np.int64)
-    team[_SIZE] = size
-    return team
+def make_team() -> Team:
+    """Make the shared state of a team."""
+    return np.zeros(2 * _LINE, np.int64)
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -73,36 +77,58 @@ def _store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _give_way(typing_context):  # type: ignore[no-untyped-def]
-    """Let the operating system run something else on this core."""
-    get: Any = cgutils.get_or_insert_function
-    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+def _exchange(typing_context, array, index, expected, value):  # type: ignore[no-untyped-def]
+    """Put `value` in place of `expected`; whether that stood there."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        function = get(builder.module, ir.FunctionType(ir.IntType(32), []), name)
-        builder.call(function, [])
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        result = builder.cmpxchg(pointer, args[2], args[3], "seq_cst", "seq_cst")
+        return builder.extract_value(result, 1)
+
+    return types.boolean(array, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def _nap(typing_context):  # type: ignore[no-untyped-def]
+    """Let the operating system run something else on this core."""
+    get: Any = cgutils.get_or_insert_function
+    name, time = ("Sleep", 0) if sys.platform == "win32" else ("usleep", _NAP)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        number = ir.IntType(32)
+        function = get(builder.module, ir.FunctionType(number, [number]), name)
+        builder.call(function, [number(time)])
         return context.get_dummy_value()
 
     return types.void(), generate
 
 
 @kernel
-def claim(team: Team, pieces: Int) -> Int:
-    """Take the next `pieces` pieces of this phase; gives the number of the first."""
-    return _fetch_add(team, _CLAIMED, pieces)
+def claim(team: Team, phase: Int, pieces: Int) -> Int:
+    """Take the next piece of the phase, which has `pieces`; -1 if none is left."""
+    while True:
+        now = _load(team, _CLAIMED)
+        piece = now & 0xFFFFFFFF
+        if now >> 32 != phase or piece >= pieces:
+            return -1
+        if _exchange(team, _CLAIMED, now, now + 1):
+            return piece
 
 
 @kernel
-def barrier(team: Team) -> None:
-    """Wait until every thread of the team is here; the next phase starts with nothing claimed."""
-    n_round = _load(team, _ROUND)
-    if _fetch_add(team, _ARRIVED, 1) == team[_SIZE] - 1:
-        _store(team, _ARRIVED, 0)
-        _store(team, _CLAIMED, 0)
-        _store(team, _ROUND, n_round + 1)
-        return
+def done(team: Team, phase: Int, pieces: Int) -> None:
+    """Say that a claimed piece is done; after the last of them the next phase opens."""
+    if _fetch_add(team, _DONE, 1) == pieces - 1:
+        _store(team, _DONE, 0)
+        _store(team, _CLAIMED, (phase + 1) << 32)
+
+
+@kernel
+def wait(team: Team, phase: Int) -> Int:
+    """Wait until the phase is over; gives the next one. A phase without pieces is never over."""
     spins = 0
-    while _load(team, _ROUND) == n_round:
+    while _load(team, _CLAIMED) >> 32 <= phase:
         spins += 1
         if spins > _SPINS:
-            _give_way()
+            _nap()
+    return phase + 1

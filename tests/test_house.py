@@ -46,6 +46,7 @@ ORDER = [
 
 INSIDE_ENGINE = [
     "team",
+    "prefetch",
     "problem",
     "plan",
     "choose",

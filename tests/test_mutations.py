@@ -63,8 +63,8 @@ FAULTS = {
     ),
     "stage 2 weight upside down": (
         "choose.py",
-        "power[c] = top / power[c] if s[r, c] >= zero else one",
-        "power[c] = power[c] / np.float32(4.0) if s[r, c] >= zero else one",
+        "power[c] = top / gap_of(s[r, c]) if s[r, c] >= zero else zero",
+        "power[c] = gap_of(s[r, c]) / np.float32(4.0) if s[r, c] >= zero else zero",
     ),
     "stage 2 looks at the user instead of the item": (
         "cpu.py",

@@ -87,7 +87,3 @@ def reduction(function: F) -> F:
     """
     return _compile(function, fastmath={"reassoc", "contract"})
 
-
-def extremum(function: F) -> F:
-    """Like `kernel`, for a largest or smallest value; NaN may be passed over."""
-    return _compile(function, fastmath={"nnan", "nsz"})

@@ -23,8 +23,9 @@ from nearfar.engine.recipe import BALL, FREE, SPHERE, USE_ADAGRAD, USE_ADAM, USE
 from nearfar.optimiser import SGD, Adagrad, Adam
 from nearfar.sampling import Popularity, TwoStage
 
-PAIRS_A_BLOCK = 32
-"""Pairs whose products with all candidates are computed in one matrix product."""
+PAIRS_A_BLOCK = 128
+"""Pairs whose products with all candidates are computed in one matrix product. Every product packs
+all candidates anew, so larger blocks are faster; smaller ones occupy more threads."""
 
 
 class Second(NamedTuple):

@@ -8,11 +8,11 @@ import numpy.typing as npt
 from nearfar.counter import uniform_at
 from nearfar.engine.plan import Int32, Int64, Positives, find, find_or_add
 from nearfar.geometry import GAP_FLOOR
-from nearfar.jit import Int, Real, extremum, kernel, reduction
+from nearfar.jit import Int, Real, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 
-PIECE = 64
+PIECE = 128
 """Weights are summed in pieces of this many, and a draw looks for its piece first."""
 EXCLUDED = np.float32(-2.0)
 """Stands in for the product with a candidate that is a positive of the user."""
@@ -46,15 +46,23 @@ def exclude_positives(
             c = np.int64(following[c])
 
 
-@extremum
-def nearest_gap(s: Float32, r: Int, n: Int) -> Real:
-    """Smallest 1 - s^2 among the candidates of row r with s >= 0, but at least GAP_FLOOR."""
-    one, top = np.float32(1.0), np.float32(4.0)
+@kernel
+def largest(s: Float32, r: Int, n: Int) -> Real:
+    """Largest of the first n products of row r, or 0 if all are negative.
+
+    As numbers that are not negative compare as their bits do, and a maximum of integers vectorises.
+    """
+    bits, most = s.view(np.int32), np.int32(0)
     for c in range(n):
-        x = s[r, c]
-        gap = (one - x) * (one + x) if x >= np.float32(0.0) else np.float32(4.0)
-        top = gap if gap < top else top
-    return max(top, np.float32(GAP_FLOOR))
+        most = max(most, bits[r, c])
+    return np.array([most], np.int32).view(np.float32)[0]
+
+
+@kernel
+def gap_of(s: Real) -> Real:
+    """1 - s^2, but at least GAP_FLOOR."""
+    one = np.float32(1.0)
+    return max((one - s) * (one + s), np.float32(GAP_FLOOR))
 
 
 @kernel
@@ -64,30 +72,33 @@ def weigh(s: Float32, r: Int, n: Int, dim: Int, weight: Float32, power: Float32)
     (top / gap)^((d-3)/2) by repeated squaring and one square root: no logarithm, no exponential.
     """
     one, zero = np.float32(1.0), np.float32(0.0)
-    top = nearest_gap(s, r, n)
+    top = gap_of(largest(s, r, n))
     for c in range(n):
-        power[c] = max((one - s[r, c]) * (one + s[r, c]), np.float32(GAP_FLOOR))
-    for c in range(n):
-        power[c] = top / power[c] if s[r, c] >= zero else one
-        weight[c] = one
+        power[c] = top / gap_of(s[r, c]) if s[r, c] >= zero else zero
     half_steps = dim - 3
     if half_steps < 0:
         for c in range(n):
-            weight[c] = one / np.sqrt(power[c])
+            weight[c] = one / np.sqrt(power[c]) if power[c] > zero else zero
     elif half_steps % 2 == 1:
         for c in range(n):
             weight[c] = np.sqrt(power[c])
+    else:
+        for c in range(n):
+            weight[c] = one if power[c] > zero else zero
     exponent = max(half_steps, 0) // 2
     while exponent > 0:
-        if exponent % 2 == 1:
-            for c in range(n):
-                weight[c] *= power[c]
-        exponent //= 2
-        if exponent > 0:
-            for c in range(n):
-                power[c] *= power[c]
+        multiply(weight, power, n, exponent % 2 == 1, exponent // 2 % 2 == 1)
+        exponent //= 4
+
+
+@kernel
+def multiply(weight: Float32, power: Float32, n: Int, once: bool, twice: bool) -> None:
+    """Multiply the weights by their power, its square, or both; then raise it to the fourth."""
     for c in range(n):
-        weight[c] = weight[c] if s[r, c] >= zero else zero
+        square, factor = power[c] * power[c], weight[c]
+        factor = factor * power[c] if once else factor
+        weight[c] = factor * square if twice else factor
+        power[c] = square * square
 
 
 @kernel

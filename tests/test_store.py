@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import polars as pl
 import pytest
+from safetensors import safe_open
 
 from nearfar import store
 from nearfar.errors import StoreError
@@ -253,3 +254,23 @@ def test_a_crash_at_any_moment_leaves_the_old_content_or_the_new(tmp_path):
         check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_arrays_are_written_as_they_lie_and_the_library_reads_them(tmp_path):
+    arrays = {
+        "whole": np.arange(7, dtype=np.int16),
+        "turned": np.arange(12, dtype=np.float32).reshape(3, 4).T,
+        "big_end": np.arange(3, dtype=">i8"),
+        "flags": np.array([True, False]),
+        "one": np.array(2.5),
+        "none": np.zeros((0, 3), np.float32),
+    }
+    store.save_folder(tmp_path / "f", kind="model", meta={}, arrays={"t": arrays})
+    (file,) = (tmp_path / "f").glob("t-*.safetensors")
+    with safe_open(file, framework="np") as tables:
+        assert set(tables.keys()) == set(arrays)
+    read = store.load_folder(tmp_path / "f", kind="model").arrays["t"]
+    for name, table in arrays.items():
+        assert np.array_equal(read[name], table)
+        assert read[name].shape == table.shape
+        assert read[name].dtype == table.dtype.newbyteorder("=")

@@ -175,7 +175,8 @@ class CML:
     def _keep(self, run: Run, train: Interactions) -> None:
         """Take over what the run has come to, unless all of it is broken."""
         trained = run.outcome()
-        if np.isfinite(trained.points).all():
+        parts = range(0, len(trained.points), 4096)
+        if all(np.isfinite(trained.points[at : at + 4096]).all() for at in parts):
             self._fitted = trained, train
 
     # ---------------------------------------------------------------------------- what it knows

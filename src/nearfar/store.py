@@ -16,7 +16,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from os import PathLike
@@ -29,12 +29,12 @@ import numpy.typing as npt
 import polars as pl
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_arrays
-from safetensors.numpy import save as format_arrays
 
 import nearfar
 from nearfar.errors import StoreError
 
 Arrays = dict[str, npt.NDArray[Any]]
+Bytes = bytes | memoryview
 
 FORMAT: Final = 1
 """Version of the layout this code writes, and the newest it reads."""
@@ -42,6 +42,11 @@ MANIFEST: Final = "nearfar.json"
 _TEMPORARY: Final = re.compile(r"\.nearfar-[0-9a-f]{32}\.tmp")
 _PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet)")
 _ENTRY: Final = re.compile(r"[a-z][a-z0-9_]*")
+_TENSOR_TYPES: Final = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
+}  # fmt: skip
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -89,19 +94,17 @@ def save_folder(
     folder = Path(path)
     payload = _payload(arrays, frames)
     _check_replaceable(folder, kind)
-    files = {
-        entry: {"file": _payload_name(entry, suffix, data), **_stamp(data)}
-        for entry, (suffix, data) in payload.items()
-    }
     manifest = {"kind": kind, "format": FORMAT, "nearfar": nearfar.__version__,
-                "files": files, "meta": meta}  # fmt: skip
-    text = _json(manifest)
+                "files": {}, "meta": meta}  # fmt: skip
+    _json(manifest)  # before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for entry, (_, data) in payload.items():
-            _write(folder / str(files[entry]["file"]), data)
+        manifest["files"] = {
+            entry: _write_payload(folder, entry, suffix, parts)
+            for entry, (suffix, parts) in payload.items()
+        }
         _sync_folder(folder)
-        _write(folder / MANIFEST, text)
+        _write(folder / MANIFEST, [_json(manifest)])
     except OSError as error:
         raise StoreError(
             f"Writing {str(folder)!r} failed: {error}. It is as it was before; check the space and "
@@ -143,36 +146,64 @@ def load_folder(path: str | PathLike[str], *, kind: str) -> Folder:
 
 def _payload(
     arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]], frames: Mapping[str, pl.DataFrame]
-) -> dict[str, tuple[str, bytes]]:
+) -> dict[str, tuple[str, list[Bytes]]]:
+    """Give the suffix of each file and its content, in parts: tables are not copied."""
     twice = set(arrays) & set(frames)
     wrong = [name for name in (*arrays, *frames) if not _ENTRY.fullmatch(name)]
     if twice or wrong:
         raise StoreError(f"Names of entries must be lower-case words, each used once; got "
                          f"{sorted(twice) + wrong}.")  # fmt: skip
-    made: dict[str, tuple[str, bytes]] = {}
+    made: dict[str, tuple[str, list[Bytes]]] = {}
     for name, tables in arrays.items():
-        # safetensors writes the memory of an array as it lies, so it has to lie in C order.
-        ordered = {key: np.asarray(table, order="C") for key, table in tables.items()}
-        try:
-            made[name] = ("safetensors", format_arrays(ordered))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise StoreError(f"The arrays of {name!r} cannot be saved: {error}.") from error
+        made[name] = ("safetensors", _safetensors(name, tables))
     for name, frame in frames.items():
         buffer = io.BytesIO()
         try:
             frame.write_parquet(buffer)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise StoreError(f"The frame {name!r} cannot be saved: {error}.") from error
-        made[name] = ("parquet", buffer.getvalue())
+        made[name] = ("parquet", [buffer.getvalue()])
     return made
 
 
-def _payload_name(entry: str, suffix: str, data: bytes) -> str:
-    return f"{entry}-{sha256(data).hexdigest()[:12]}.{suffix}"
+def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Bytes]:
+    """Give a safetensors file in parts: the header, then the memory of each array as it lies.
+
+    The library's own writer holds a second copy of all arrays. The format: the length of the header
+    in 8 bytes, the header as JSON, filled up with spaces to a multiple of 8, the data.
+    """
+    header: dict[str, Any] = {}
+    parts: list[Bytes] = []
+    end = 0
+    for key, table in sorted(tables.items(), key=lambda entry: (-entry[1].itemsize, entry[0])):
+        if table.dtype.name not in _TENSOR_TYPES:
+            raise StoreError(
+                f"The arrays of {name!r} cannot be saved: {key!r} is of type {table.dtype}."
+            )
+        ordered = np.asarray(table, table.dtype.newbyteorder("<"), order="C")
+        begin, end = end, end + ordered.nbytes
+        header[key] = {
+            "dtype": _TENSOR_TYPES[table.dtype.name],
+            "shape": table.shape,
+            "data_offsets": [begin, end],
+        }
+        parts.append(ordered.reshape(-1).view(np.uint8).data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *parts]
 
 
-def _stamp(data: bytes) -> dict[str, str | int]:
-    return {"size": len(data), "sha256": sha256(data).hexdigest()}
+def _write_payload(
+    folder: Path, entry: str, suffix: str, parts: Sequence[Bytes]
+) -> dict[str, str | int]:
+    """Write a file under a name that tells its content; give its line of the manifest."""
+    digest, size = sha256(), 0
+    for part in parts:
+        digest.update(part)
+        size += len(part)
+    name = f"{entry}-{digest.hexdigest()[:12]}.{suffix}"
+    _write(folder / name, parts)
+    return {"file": name, "size": size, "sha256": digest.hexdigest()}
 
 
 def _json(manifest: Mapping[str, Any]) -> bytes:
@@ -214,10 +245,11 @@ def _listed(folder: Path) -> set[str]:
         return set()
 
 
-def _write(target: Path, data: bytes) -> None:
+def _write(target: Path, parts: Sequence[Bytes]) -> None:
     temporary = target.with_name(f".nearfar-{uuid.uuid4().hex}.tmp")
     with temporary.open("xb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, target)

@@ -153,8 +153,8 @@ class Run:
         self._save()
 
     def outcome(self) -> Trained:
-        """Give what the run has come to so far."""
-        points = self.engine.points() if self.best_points is None else self.best_points
+        """Give what the run has come to, and give up its tables."""
+        points = self.engine.finish() if self.best_points is None else self.best_points
         epoch = self.progress.best_epoch
         if self.best_points is None:
             epoch = len(self.progress.history)
@@ -215,19 +215,18 @@ class Run:
     def _finish_epoch(self, report: Reporter) -> None:
         """Record the epoch, evaluate, keep the best; an interrupt finds all of it or none."""
         state, epoch = self.progress, len(self.progress.history) + 1
-        record, points = self._record(epoch), None
+        record = self._record(epoch)
         looks = epoch == self.schedule.epochs or epoch % self.schedule.every == 0
         if self.validation is not None and looks:
             report.note("validating")
-            points = self.engine.points()
-            record.update(self._validate(points, self.validation))
+            record.update(self._validate(self.validation))
         if epoch == 1:
             self._warn_of_missed(int(record["missed"]))
         with interrupt_deferred():
             state.history.append(record)
             state.sums = {}
-            if points is not None:
-                self._compare(points, epoch, record[f"validation_{self.schedule.metric}"])
+            if self.validation is not None and looks:
+                self._compare(epoch, record[f"validation_{self.schedule.metric}"])
         report.epoch(record)
         event = Epoch(epoch, dict(record), self.engine.points)
         for callback in self.callbacks:
@@ -256,19 +255,18 @@ class Run:
             "seconds": self.progress.seconds,
         }
 
-    def _validate(self, points: Float32, validation: Interactions) -> dict[str, float]:
-        n = self.problem.n_users
-        scorer = scorer_of(points[:n], points[n:], self.problem.options.geometry)
+    def _validate(self, validation: Interactions) -> dict[str, float]:
+        scorer = _Live(self.engine)
         train, k, threads = self.problem.interactions, self.schedule.k, self.threads
         result = evaluate(scorer, train, validation, k=k, threads=threads)
         return {f"validation_{name}": value for name, value in result.metrics.items()}
 
-    def _compare(self, points: Float32, epoch: int, value: float) -> None:
+    def _compare(self, epoch: int, value: float) -> None:
         """Keep the points if `value` is the best so far; count evaluations that were not."""
         state = self.progress
         if self.schedule.improves(value, state.best):
             state.best, state.best_epoch, state.stale = value, epoch, 0
-            self.best_points = points
+            self.best_points = self.engine.points(out=self.best_points)
         else:
             state.stale += 1
             state.stopped = state.stale == self.schedule.patience
@@ -276,6 +274,23 @@ class Run:
     def _save(self) -> None:
         if self.checkpoint is not None:
             self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
+
+
+class _Live:
+    """Scores by the engine's points as of now, a tile at a time: no copy of the tables is made."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.n_users, self.n_items = engine.problem.n_users, engine.problem.n_items
+
+    def score_block(self, rows: npt.NDArray[np.int32], first_item: int, out: Float32) -> None:
+        """Score one tile; see `nearfar.neighbours.Scorer`."""
+        n_rows, n_items = out.shape
+        first = self.n_users + first_item
+        queries = self.engine.points(rows.astype(np.int64))
+        targets = self.engine.points(np.arange(first, first + n_items))
+        scorer = scorer_of(queries, targets, self.engine.problem.options.geometry)
+        scorer.score_block(np.arange(n_rows, dtype=np.int32), 0, out)
 
 
 def scorer_of(queries: Float32, targets: Float32, geometry: str) -> Points:

@@ -52,6 +52,7 @@ from nearfar.threads import interrupt_deferred, one_blas_thread
 
 _ROWS_A_PIECE = 16
 _PAIRS_A_PIECE = 32
+_ROWS_A_PART = 4096
 _PAIRS_A_BLOCK = 16
 """Pairs that are gathered, compared and moved while their rows are in the cache."""
 
@@ -349,6 +350,7 @@ def settle_rows(
 
 @kernel
 def export_rows(
+    listed: Int64,
     begin: Int,
     end: Int,
     rows: Float32,
@@ -358,12 +360,14 @@ def export_rows(
     decay: Decay,
     out: Float32,
 ) -> None:
-    """Write the points of rows begin..end-1 as of t steps done."""
+    """Write the points of the rows listed[begin:end] as of t steps done to out[begin:end]."""
     inverse, offset = np.empty(_ROWS_A_PIECE, np.float32), np.empty(_ROWS_A_PIECE, np.float32)
     for first in range(begin, end, _ROWS_A_PIECE):
         n = min(_ROWS_A_PIECE, end - first)
-        listed, points = np.arange(first, first + n), out[first : first + n]
-        compute.gather(listed, 0, n, rows, last, t, recipe, decay, points, inverse, offset)
+        points = out[first : first + n]
+        compute.gather(
+            listed[first : first + n], 0, n, rows, last, t, recipe, decay, points, inverse, offset
+        )
         if recipe.geometry == SPHERE:
             compute.to_unit(0, n, recipe.geometry, points, inverse, offset)
 
@@ -432,18 +436,45 @@ class CPUEngine:
             )
         )  # fmt: skip
 
-    def points(self) -> npt.NDArray[np.float32]:
-        """Give the points as of now; see `Engine.points`."""
-        state, bounds = self.state, self._shares()
-        dim = self.problem.options.dim
-        out = np.empty((self.problem.n_rows, dim), np.float32)
-        self._together(
-            lambda i: export_rows(
-                bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._recipe,
-                self._decay, out,
-            )
-        )  # fmt: skip
+    def points(
+        self,
+        rows: npt.NDArray[np.int64] | None = None,
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Give points as of now; see `Engine.points`. Without `rows`, all threads work."""
+        state = self.state
+        listed = np.arange(self.problem.n_rows) if rows is None else rows
+        if out is None:
+            out = np.empty((len(listed), self.problem.options.dim), np.float32)
+
+        def export(begin: int, end: int) -> None:
+            export_rows(
+                listed, begin, end, state.rows, state.last, state.step, self._recipe, self._decay,
+                out,
+            )  # fmt: skip
+
+        if rows is None:
+            bounds = self._shares()
+            self._together(lambda i: export(bounds[i], bounds[i + 1]))
+        else:
+            export(0, len(listed))
         return out
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Give all points, see `Engine.finish`, in the memory of the tables: no second copy."""
+        self.settle()
+        rows, n, dim = self.state.rows, self.problem.n_rows, self.problem.options.dim
+        flat = rows.reshape(-1)
+        for start in range(0, n, _ROWS_A_PART):
+            # a row's point comes to lie before the row itself, and before all that follow
+            part = self.points(np.arange(start, min(start + _ROWS_A_PART, n)))
+            flat[start * dim : start * dim + part.size] = part.reshape(-1)
+        del flat
+        self.close()
+        if not rows.flags.owndata:
+            return rows.reshape(-1)[: n * dim].reshape(n, dim).copy()
+        rows.resize((n, dim), refcheck=False)
+        return rows
 
     def close(self) -> None:
         """Let go of the threads."""

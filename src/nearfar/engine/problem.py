@@ -124,7 +124,7 @@ class Problem:
         """Gaussian rows of length 1 (float32), moments as the optimiser wants them."""
         optimiser, dim = self.options.optimiser, self.options.dim
         rows = np.zeros((self.n_rows, optimiser.n_slots, dim), np.float32)
-        rows[:, 0] = initial_points(self.seed, self.n_rows, dim)
+        _gaussian_directions(stream(self.seed, Purpose.INITIAL), rows)
         if isinstance(optimiser, Adagrad):
             rows[:, 1] = optimiser.initial
         return State(rows, np.zeros(self.n_rows, np.int64))
@@ -136,14 +136,15 @@ class Problem:
 
 def initial_points(seed: int, n_rows: int, dim: int) -> npt.NDArray[np.float32]:
     """Directions drawn uniformly from the sphere: normalised Gaussian rows, (n_rows, dim)."""
-    out = np.empty((n_rows, dim), np.float32)
+    out = np.empty((n_rows, 1, dim), np.float32)
     _gaussian_directions(stream(seed, Purpose.INITIAL), out)
-    return out
+    return out[:, 0]
 
 
 @kernel
 def _gaussian_directions(key: np.uint64, out: npt.NDArray[np.float32]) -> None:
-    n_rows, dim = out.shape
+    """Fill slot 0 of `out` (n_rows, slots, d)."""
+    n_rows, _, dim = out.shape
     row = np.empty(dim)
     for r in range(n_rows):
         length = 0.0
@@ -152,7 +153,7 @@ def _gaussian_directions(key: np.uint64, out: npt.NDArray[np.float32]) -> None:
             length += row[k] * row[k]
         length = np.sqrt(length)
         for k in range(dim):
-            out[r, k] = row[k] / length
+            out[r, 0, k] = row[k] / length
 
 
 class Engine(Protocol):
@@ -169,8 +170,19 @@ class Engine(Protocol):
         """Bring every row up to date, as dense Adam would have it after ``state.step`` steps."""
         ...
 
-    def points(self) -> npt.NDArray[np.float32]:
-        """Give the points (N + M, d) as of now, at length 1 on the sphere; changes nothing."""
+    def points(
+        self,
+        rows: npt.NDArray[np.int64] | None = None,
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Give the points of `rows`, or all (N + M, d), as of now; changes nothing.
+
+        They have length 1 on the sphere. `out` is filled and given back, if there is one.
+        """
+        ...
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Give all points and let go of tables and threads: the engine is of no use afterwards."""
         ...
 
     def close(self) -> None:

@@ -42,9 +42,22 @@ class ReferenceEngine:
     def settle(self) -> None:
         """Nothing to do: every row is always up to date."""
 
-    def points(self) -> npt.NDArray[np.float32]:
-        """Give the points as of now; see `Engine.points`."""
-        return self._points().astype(np.float32)
+    def points(
+        self,
+        rows: npt.NDArray[np.int64] | None = None,
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Give points as of now; see `Engine.points`."""
+        now = self._points().astype(np.float32)
+        now = now if rows is None else now[rows]
+        if out is None:
+            return now
+        out[:] = now
+        return out
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Give all points; see `Engine.finish`."""
+        return self.points()
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -12,7 +12,7 @@ import pytest
 
 import nearfar.jit
 from nearfar.errors import NearfarWarning
-from nearfar.jit import kernel
+from nearfar.jit import inner, kernel
 
 SCRIPT = """
 from nearfar.counter import Purpose, stream
@@ -64,3 +64,17 @@ def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):
     with pytest.warns(NearfarWarning, match=r"no locator available.* NUMBA_CACHE_DIR"):
         double = kernel(lambda x: 2 * x)
     assert double(21) == 42
+
+
+def test_a_kernel_for_other_kernels_refuses_python():
+    @inner
+    def double(x):
+        return 2 * x
+
+    @kernel
+    def quadruple(x):
+        return double(double(x))
+
+    assert quadruple(3) == 12
+    with pytest.raises(TypeError, match="double is for other kernels only"):
+        double(3)

@@ -160,4 +160,5 @@ def gini(exposed: Int64) -> float:
         return float("nan")
     m = len(exposed)
     weight = 2.0 * np.arange(1, m + 1) - m - 1
-    return float(weight @ np.sort(exposed) / (m * total))
+    # not a product of BLAS, whose threads spin for a while after it
+    return float(np.sum(weight * np.sort(exposed)) / (m * total))

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nearfar.counter import uniform_at
 from nearfar.engine.plan import Int32, Int64, Positives, find, find_or_add
 from nearfar.geometry import GAP_FLOOR
-from nearfar.jit import Int, Real, kernel, reduction
+from nearfar.jit import Int, Real, inner, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 
@@ -18,7 +18,7 @@ EXCLUDED = np.float32(-2.0)
 """Stands in for the product with a candidate that is a positive of the user."""
 
 
-@kernel
+@inner
 def hash_candidates(candidates: Int32, n: Int, places: Int64, following: Int32) -> None:
     """Make a map from an item to a place among the candidates, and from there to its other places.
 
@@ -33,7 +33,7 @@ def hash_candidates(candidates: Int32, n: Int, places: Int64, following: Int32) 
             following[head] = c
 
 
-@kernel
+@inner
 def exclude_positives(
     s: Float32, r: Int, user: Int, positives: Positives, places: Int64, following: Int32
 ) -> None:
@@ -46,7 +46,7 @@ def exclude_positives(
             c = np.int64(following[c])
 
 
-@kernel
+@inner
 def largest(s: Float32, r: Int, n: Int) -> Real:
     """Largest of the first n products of row r, or 0 if all are negative.
 
@@ -91,7 +91,7 @@ def weigh(s: Float32, r: Int, n: Int, dim: Int, weight: Float32, power: Float32)
         exponent //= 4
 
 
-@kernel
+@inner
 def multiply(weight: Float32, power: Float32, n: Int, once: bool, twice: bool) -> None:
     """Multiply the weights by their power, its square, or both; then raise it to the fourth."""
     for c in range(n):
@@ -160,7 +160,7 @@ def draw_weighted(weight: Float32, n: Int, pieces: Float32, u: Real) -> Int:
     return found
 
 
-@kernel
+@inner
 def choose_negatives(
     s: Float32,
     first: Int,

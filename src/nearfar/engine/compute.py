@@ -21,8 +21,6 @@ from nearfar.engine.plan import N_PAIRS, N_SHARED, Int64, Plan
 from nearfar.engine.prefetch import prefetch, prefetch_row
 from nearfar.engine.recipe import (
     BALL,
-    BETA1,
-    BETA2,
     SPHERE,
     USE_ADAGRAD,
     USE_ADAM,
@@ -32,7 +30,7 @@ from nearfar.engine.recipe import (
     power,
     step_size,
 )
-from nearfar.jit import Int, Real, inlined, kernel, reduction
+from nearfar.jit import Int, Real, inlined, inner, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -132,7 +130,7 @@ def to_unit(
             points[at, k] *= scale
 
 
-@kernel
+@inner
 def replay(
     at: Int, row: Int, rows: Float32, t0: Int, t: Int, recipe: Recipe, current: Float32
 ) -> Real:
@@ -160,7 +158,7 @@ def replay(
     return squares
 
 
-@kernel
+@inner
 def clip(x: Float32, at: Int) -> Real:
     """Shorten row `at` of `x` to length 1 if it is longer; gives its squared length then."""
     one, squares = np.float32(1.0), dot(x, at, x, at)
@@ -203,7 +201,7 @@ def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room) -> No
             room.loss[g] = weight * inside
 
 
-@kernel
+@inner
 def spread(begin: Int, end: Int, plan: Plan, room: Room) -> None:
     """Products v_j.v_k of pairs begin..end-1, and each pair's part of their moments: eq. 3."""
     for g in range(begin, end):
@@ -223,7 +221,7 @@ def spread(begin: Int, end: Int, plan: Plan, room: Room) -> None:
         room.moments[g, 2] = second
 
 
-@kernel
+@inner
 def spread_slopes(plan: Plan, recipe: Recipe, dim: Int, room: Room) -> None:
     """Eq. 3 over the whole batch: its loss, and dL/ds = totals[0] + totals[1] * s."""
     count, first, second = 0.0, 0.0, 0.0
@@ -240,7 +238,7 @@ def spread_slopes(plan: Plan, recipe: Recipe, dim: Int, room: Room) -> None:
         room.totals[2] = recipe.spread_out * (mean * mean + max(excess, 0.0))
 
 
-@kernel
+@inner
 def decorrelate(n: Int, recipe: Recipe, room: Room) -> None:
     """`nearfar.objective.Decorrelate.term` over the n unique points of the step."""
     dim = room.current.shape[1]
@@ -269,7 +267,10 @@ def decorrelate(n: Int, recipe: Recipe, room: Room) -> None:
         slope[a, a] -= np.float32(2.0 * on_diagonal)
     weight = recipe.decorrelate / n
     room.totals[3] = weight * ((whole if recipe.decorrelate_squared else frobenius) - diagonal)
-    room.extra[:n] = np.dot(centred, slope) * np.float32(2.0 * weight / n)
+    gradient, factor = np.dot(centred, slope), np.float32(2.0 * weight / n)
+    for u in range(n):
+        for k in range(dim):
+            room.extra[u, k] = gradient[u, k] * factor
 
 
 @inlined
@@ -399,8 +400,8 @@ def update(
             radial = dot(total, r, cur, u) * inverse * inverse
         if recipe.optimiser == USE_ADAM:
             gap = t - last[row] + 1
-            keep1 = np.float32(power(decay, BETA1, gap))
-            keep2 = np.float32(power(decay, BETA2, gap))
+            keep1 = np.float32(power(decay.beta1, gap))
+            keep2 = np.float32(power(decay.beta2, gap))
             for k in range(dim):
                 slope = (total[r, k] - radial * cur[u, k]) * inverse
                 m = keep1 * rows[row, 1, k] + new1 * slope
@@ -423,7 +424,7 @@ def update(
             clip(rows[:, 0], row)
 
 
-@kernel
+@inner
 def settle(
     begin: Int,
     end: Int,
@@ -439,8 +440,8 @@ def settle(
         row = first + at
         if 0 < last[row] < t:
             gap = t - last[row]
-            keep1 = np.float32(power(decay, BETA1, gap))
-            keep2 = np.float32(power(decay, BETA2, gap))
+            keep1 = np.float32(power(decay.beta1, gap))
+            keep2 = np.float32(power(decay.beta2, gap))
             for k in range(rows.shape[2]):
                 rows[row, 0, k] = current[at, k]
                 rows[row, 1, k] *= keep1

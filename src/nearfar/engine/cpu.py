@@ -45,7 +45,7 @@ from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
 from nearfar.engine.recipe import SPHERE, Decay, Recipe, make_decay, step_size
 from nearfar.engine.team import Team, claim, done, make_team, wait
 from nearfar.geometry import released_overflow_gap
-from nearfar.jit import Int, Real, kernel
+from nearfar.jit import Int, Real, inner, kernel
 from nearfar.optimiser import Adam
 from nearfar.sampling import AliasTable, TwoStage
 from nearfar.threads import interrupt_deferred, one_blas_thread
@@ -57,7 +57,7 @@ _PAIRS_A_BLOCK = 16
 """Pairs that are gathered, compared and moved while their rows are in the cache."""
 
 
-@kernel
+@inner
 def second_stage(
     team: Team,
     phase: Int,
@@ -129,7 +129,7 @@ def pieces_of(n: Int, size: Int) -> Int:
     return (n + size - 1) // size
 
 
-@kernel
+@inner
 def gather_units(
     begin: Int,
     end: Int,
@@ -148,7 +148,8 @@ def gather_units(
         wanted = plan.entries[at, 1] if at < size else n_users + plan.candidates[at - size]
         second.wanted[at] = wanted
         if second.frozen.shape[0] > 0:
-            second.units[at] = second.frozen[wanted - n_users]
+            for k in range(rows.shape[2]):
+                second.units[at, k] = second.frozen[wanted - n_users, k]
     if second.frozen.shape[0] == 0:
         compute.gather(
             second.wanted[:end], begin, end, rows, last, t, recipe, decay,
@@ -207,7 +208,7 @@ def run_steps(
             )
 
 
-@kernel
+@inner
 def one_plan(plans: Plan, p: Int) -> Plan:
     """Give the p-th plan."""
     return Plan(
@@ -223,7 +224,7 @@ def one_plan(plans: Plan, p: Int) -> Plan:
     )
 
 
-@kernel
+@inner
 def do_step(
     team: Team,
     phase: Int,
@@ -289,7 +290,7 @@ def do_step(
     return wait(team, phase)
 
 
-@kernel
+@inner
 def compare(
     piece: Int,
     t: Int,
@@ -319,7 +320,7 @@ def compare(
         compute.update(count, moved, listed, rows, last, t, recipe, decay, pace, room, total)
 
 
-@kernel
+@inner
 def write_log(plan: Plan, room: Room, log: Float64) -> None:
     """Write the step's entries of LOG_FIELDS, in their order."""
     loss, violated = 0.0, 0

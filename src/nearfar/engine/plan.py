@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nearfar import heap
 from nearfar.counter import GOLDEN, permuted, stream_at, uniform_at
 from nearfar.engine.prefetch import prefetch
-from nearfar.jit import Int, kernel
+from nearfar.jit import Int, inner, kernel
 from nearfar.sampling import AliasTable, draw_at
 
 Int32 = npt.NDArray[np.int32]
@@ -92,7 +92,7 @@ def is_positive(positives: Positives, user: Int, item: Int) -> bool:
     return bool(positives.items[at] == item)
 
 
-@kernel
+@inner
 def plan_step(
     step: Int, positives: Positives, table: AliasTable, support: Int32, draws: Draws, plan: Plan
 ) -> None:
@@ -116,7 +116,7 @@ def plan_step(
     index_rows(plan, draws.all_shared)
 
 
-@kernel
+@inner
 def draw_pairs(step: Int, positives: Positives, draws: Draws, plan: Plan) -> None:
     """Take the step's slice of the epoch's permutation of all pairs."""
     n_users, n_pairs = positives.indptr.shape[0] - 1, positives.users.shape[0]
@@ -134,7 +134,7 @@ def draw_pairs(step: Int, positives: Positives, draws: Draws, plan: Plan) -> Non
     plan.size[N_MISSED] = 0
 
 
-@kernel
+@inner
 def draw_negatives(
     positives: Positives,
     table: AliasTable,
@@ -167,7 +167,7 @@ def draw_negatives(
             plan.size[N_MISSED] += not filled
 
 
-@kernel
+@inner
 def draw_first(table: AliasTable, key: np.uint64, out: Int32) -> None:
     """Attempt 0 of all places: `draw_at`, hashes first and look-ups after, so neither waits."""
     x, n = np.empty(out.shape[0]), np.float64(table.n)
@@ -225,7 +225,8 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
     """
     count = out.shape[0]
     if count >= support.shape[0]:
-        out[: support.shape[0]] = support
+        for i in range(support.shape[0]):
+            out[i] = support[i]
         return
     seen = np.full(table_size(count), -1, np.int64)
     n, t = 0, 0
@@ -249,7 +250,8 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
             if -clock > first[0, 0]:
                 heap.sift_down(first, items, 0, rest, -clock, j)
     heap.sort(first, items)
-    out[n:] = items[0]
+    for i in range(rest):
+        out[n + i] = items[0, i]
 
 
 @kernel
@@ -288,7 +290,7 @@ def index_rows(plan: Plan, all_shared: bool) -> None:
                 continue
             slot = np.int64(number[plan.slots[g, w]])
             if slot < 0:
-                slot, e = n, np.int64(plan.start[n])
+                slot, e = np.int64(n), np.int64(plan.start[n])
                 n += 1
                 plan.start[n] = e + 1
             else:

@@ -13,12 +13,13 @@ from numba import extending
 from numba.core import cgutils, types
 
 intrinsic: Any = extending.intrinsic
+unpack: Any = cgutils.unpack_tuple
 
 _LINE = 64
 
 
 def _ask(builder: Any, pointer: Any) -> None:
-    """Read, into the second cache and beyond: the first has too few places for what is under way."""
+    """Read, into the second cache: the first has too few places for what is under way."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     signature = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
     function = builder.module.declare_intrinsic("llvm.prefetch", [byte], signature)
@@ -31,7 +32,7 @@ def prefetch_row(typing_context, array, row):  # type: ignore[no-untyped-def]
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         view = context.make_array(signature.args[0])(context, builder, args[0])
-        length = cgutils.unpack_tuple(builder, view.strides)[0]
+        length = unpack(builder, view.strides)[0]
         byte = ir.IntType(8).as_pointer()
         start = builder.gep(builder.bitcast(view.data, byte), [builder.mul(args[1], length)])
         zero, line = length.type(0), length.type(_LINE)

@@ -38,11 +38,14 @@ class Decay(NamedTuple):
 
     drift: Float64
     """(2, T) `nearfar.optimiser.adam_drift_tables`."""
-    powers: Float64
-    """(4, G) rho_1^g, rho_2^g, b1^g and b2^g for gaps g < G; rho as there."""
+    rho1: Float64
+    rho2: Float64
+    """(G,) rho_1^g and rho_2^g for gaps g < G; rho as there."""
+    beta1: Float64
+    beta2: Float64
+    """(G,) b1^g and b2^g."""
 
 
-RHO1, RHO2, BETA1, BETA2 = 0, 1, 2, 3
 _LONGEST_GAP = 2**15
 
 
@@ -54,17 +57,17 @@ def make_decay(adam: Adam | None, horizon: int) -> Decay:
         tables = adam_drift_tables(adam, horizon)
     gaps = np.arange(min(horizon, _LONGEST_GAP) + 2, dtype=np.float64)
     if adam is None:
-        return Decay(tables, np.zeros((4, 1)))
+        return Decay(tables, *[np.zeros(2)] * 4)
     b1, b2 = adam.beta1, adam.beta2
-    return Decay(tables, np.stack([base**gaps for base in (b1 / b2**0.5, b1 / b2, b1, b2)]))
+    return Decay(tables, *[base**gaps for base in (b1 / b2**0.5, b1 / b2, b1, b2)])
 
 
 @kernel
-def power(decay: Decay, which: Int, gap: Int) -> Real:
-    """Look up base^gap for the base that `which` names; longer gaps cost a power."""
-    if gap < decay.powers.shape[1]:
-        return decay.powers[which, gap]
-    return decay.powers[which, 1] ** np.float64(gap)
+def power(powers: Float64, gap: Int) -> Real:
+    """Look up base^gap in a table of powers; longer gaps cost a power."""
+    if gap < powers.shape[0]:
+        return powers[gap]
+    return powers[1] ** np.float64(gap)
 
 
 @kernel
@@ -77,8 +80,8 @@ def drift(recipe: Recipe, decay: Decay, t0: Int, t: Int) -> tuple[Real, Real]:
         return 0.0, recipe.epsilon
     end, gap = decay.drift.shape[1] - 1, t - t0
     at0, at = min(t0, end), min(t, end)
-    weight = decay.drift[0, at0] - power(decay, RHO1, gap) * decay.drift[0, at]
-    with_eps = decay.drift[1, at0] - power(decay, RHO2, gap) * decay.drift[1, at]
+    weight = decay.drift[0, at0] - power(decay.rho1, gap) * decay.drift[0, at]
+    with_eps = decay.drift[1, at0] - power(decay.rho2, gap) * decay.drift[1, at]
     return recipe.learning_rate * weight, recipe.epsilon * with_eps / weight
 
 

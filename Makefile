@@ -1,12 +1,14 @@
 # Everything from a fresh checkout with only a package index in reach:
 #   make demo   an environment, the package, `nearfar demo`
 #   make test   an environment, the package with its test extra, the test suite
+#   make bench  an environment of its own with nearfar and its peers, all benchmarks
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCH  ?= .venv-bench
 
-.PHONY: demo test slow lint types check clean
+.PHONY: demo test slow lint types check bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/nearfar demo
@@ -26,6 +28,19 @@ types: $(VENV)/.lint
 
 check: lint types test
 
+bench: $(BENCH)/.bench
+	$(BENCH)/bin/python benchmarks/run.py
+
+# The two peers in lines of their own may fail to install; the benchmark then says so in their rows.
+$(BENCH)/.bench: PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	-c constraints.txt
+$(BENCH)/.bench: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(PIP) -e '.[bench]'
+	-$(PIP) lightfm-next==1.19.0
+	-$(PIP) --no-deps --ignore-requires-python PytorchCML==0.3.1
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -42,4 +57,4 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -51,8 +51,11 @@ from nearfar.sampling import AliasTable, TwoStage
 from nearfar.threads import interrupt_deferred, one_blas_thread
 
 _ROWS_A_PIECE = 16
-_PAIRS_A_PIECE = 32
 _ROWS_A_PART = 4096
+_PLANNED = 65_536
+"""Entries that are planned at a time, about."""
+_PIECES_A_THREAD = 8
+"""Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
 _PAIRS_A_BLOCK = 16
 """Pairs that are gathered, compared and moved while their rows are in the cache."""
 
@@ -175,11 +178,13 @@ def run_steps(
     plans: Plan,
     room: Room,
     second: Second,
+    share: Int,
     log: Float64,
 ) -> None:
     """Do steps first..first+count-1 together with the other threads of the team.
 
     `plans` holds as many plans as its first axis is long; that many steps are planned at a time.
+    `share` is how many pairs of a step a thread takes at a time.
     """
     total = np.empty((3 * _PAIRS_A_BLOCK, rows.shape[2]), np.float32)
     moved = np.empty(3 * _PAIRS_A_BLOCK, np.int64)
@@ -204,8 +209,9 @@ def run_steps(
                     decay, second, products, scratch,
                 )  # fmt: skip
             phase = do_step(
-                team, phase, t, rows, last, plan, recipe, decay, room, total, moved, log[t - first]
-            )
+                team, phase, t, rows, last, plan, recipe, decay, room, total, moved, share,
+                log[t - first],
+            )  # fmt: skip
 
 
 @inner
@@ -237,6 +243,7 @@ def do_step(
     room: Room,
     total: Float32,
     moved: Int64,
+    share: Int,
     log: Float64,
 ) -> Int:
     """Gather, contrast, update: the planned step t, counted from 0.
@@ -260,7 +267,7 @@ def do_step(
         done(team, phase, pieces)
     phase = wait(team, phase)
     extra = 1 if recipe.decorrelate > 0.0 else 0
-    pieces = extra + pieces_of(n_pairs, _PAIRS_A_PIECE)
+    pieces = extra + pieces_of(n_pairs, share)
     while True:
         piece = claim(team, phase, pieces) - extra
         if piece < -extra:
@@ -268,7 +275,11 @@ def do_step(
         if piece < 0:
             compute.decorrelate(n_shared, recipe, room)
         else:
-            compare(piece, t, rows, last, plan, recipe, decay, pace, room, total, moved)
+            begin = piece * share
+            compare(
+                begin, min(begin + share, n_pairs), t, rows, last, plan, recipe, decay, pace, room,
+                total, moved,
+            )  # fmt: skip
         done(team, phase, pieces)
     phase = wait(team, phase)
     if claim(team, phase, 1) == 0:
@@ -292,7 +303,8 @@ def do_step(
 
 @inner
 def compare(
-    piece: Int,
+    first: Int,
+    last_pair: Int,
     t: Int,
     rows: Float32,
     last: Int64,
@@ -304,9 +316,8 @@ def compare(
     total: Float32,
     moved: Int64,
 ) -> None:
-    """Compare one piece of the pairs with their negatives, and move the rows that are theirs."""
-    listed, first = plan.unique[: plan.size[N_UNIQUE]], piece * _PAIRS_A_PIECE
-    last_pair = min(first + _PAIRS_A_PIECE, plan.size[N_PAIRS])
+    """Compare pairs first..last_pair-1 with their negatives, and move the rows that are theirs."""
+    listed = plan.unique[: plan.size[N_UNIQUE]]
     for begin in range(first, last_pair, _PAIRS_A_BLOCK):
         end = min(begin + _PAIRS_A_BLOCK, last_pair)
         compute.gather(
@@ -403,7 +414,9 @@ class CPUEngine:
         released = isinstance(sampler, TwoStage) and sampler.released_weight
         self._overflow_gap = released_overflow_gap(options.dim) if released else -1.0
         entries = options.batch * (2 + options.negatives)
-        n_ahead = min(max(threads, 65_536 // entries), 64)
+        n_ahead = -(-min(max(1, _PLANNED // entries), 64) // threads) * threads
+        share = options.batch // (_PIECES_A_THREAD * threads)
+        self._share = max(_PAIRS_A_BLOCK, share // _PAIRS_A_BLOCK * _PAIRS_A_BLOCK)
         self._plans = make_plans(n_ahead, options.batch, options.negatives, problem.n_candidates)
         self._room = make_room(
             entries, options.batch, options.negatives, options.dim,
@@ -418,7 +431,7 @@ class CPUEngine:
         arguments = (
             team, first, count, self.state.rows, self.state.last, self._positives,
             self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
-            self._recipe, self._decay, self._plans, self._room, self._second, log,
+            self._recipe, self._decay, self._plans, self._room, self._second, self._share, log,
         )  # fmt: skip
         with one_blas_thread(), interrupt_deferred():
             self._together(lambda _: run_steps(*arguments))

@@ -1,0 +1,118 @@
+"""Put the tables in results/ into README.md, so that no figure there is typed by hand.
+
+Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands results/NAME.csv, with the columns below
+and ranges behind their medians.
+
+    python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+HERE = Path(__file__).parent
+COLUMNS: dict[str, dict[str, str]] = {
+    "step": {
+        "sampler": "sampler", "batch": "batch", "negatives": "negatives", "threads": "threads",
+        "step_ms": "step, ms", "groups_per_second": "triplet groups a second",
+        "rows_ms": "its rows, ms", "product_ms": "product, ms", "ratio": "step / limit",
+        "plain_ratio": "step / limit by a plain loop", "to_popularity": "x popularity",
+    },
+    "catalogue": {
+        "sampler": "sampler", "n_items": "items", "table_mib": "tables, MiB", "step_ms": "step, ms",
+        "to_smallest": "x smallest", "rows_ms": "its rows, ms", "to_rows": "step / rows",
+        "step_more_ms": "step: more than smallest, ms", "rows_more_ms": "rows: more, ms",
+    },
+    "setup": {
+        "pairs": "pairs", "users": "users", "items": "items", "from_rows_s": "sorting into CSR, s",
+        "alias_table_s": "alias table, s", "total_s": "in all, s", "us_per_pair": "us a pair",
+        "bytes_per_pair": "peak, bytes a pair",
+    },
+    "evaluation": {
+        "case": "what", "threads": "threads", "us_per_user": "us a user",
+        "all_users_s": "31,521 users, s", "to_same_tiles": "x product, same tiles",
+        "to_best_tiles": "x product, best tiles", "growth_mib": "memory, MiB",
+    },
+    "memory": {
+        "n_items": "items", "run": "run", "with_kernels_mib": "before, MiB",
+        "needed_mib": "needed, MiB", "peak_mib": "peak beyond before, MiB",
+        "ratio": "peak / needed",
+    },
+    "busy": {
+        "batch": "batch", "beside": "the other core", "step_ms": "step, ms",
+        "to_idle": "x idle", "others": "cores used by others",
+    },
+    "threads": {
+        "call": "call", "threads": "threads=", "cores_used": "cores used",
+        "most_busy_threads": "most busy threads", "obeyed": "obeyed",
+    },
+    "compilation": {
+        "options": "options", "cache": "cache of kernels", "fit_s": "fit, s",
+        "total_s": "fit, evaluate, recommend, s", "process_s": "whole process, s",
+        "kernels": "kernels", "compilations": "compilations",
+    },
+    "peers_speed": {
+        "data": "data", "peer": "library", "optimiser": "optimiser", "batch": "batch",
+        "threads": "threads", "positives_per_second": "positives a second",
+        "nearfar_adam_times_as_fast": "nearfar Adam, x as fast",
+        "nearfar_sgd_times_as_fast": "nearfar SGD, x as fast", "note": "",
+    },
+    "peers_quality": {
+        "peer": "library", "own_best": "its best NDCG@50", "share": "share of it",
+        "seconds": "its seconds", "nearfar_seconds": "nearfar's seconds",
+        "nearfar_times_as_fast": "nearfar, x as fast", "cap_seconds": "cap, s", "note": "",
+    },
+    "peers_grid": {
+        "peer": "library", "setting": "setting", "best_ndcg": "best NDCG@50",
+        "best_epoch": "in pass", "seconds": "seconds trained", "ended": "ended",
+    },
+}  # fmt: skip
+
+
+def table_of(name: str) -> str:
+    """Write a table of results/ in Markdown."""
+    frame = pl.read_csv(HERE / "results" / f"{name}.csv", infer_schema_length=None)
+    columns = {key: title for key, title in COLUMNS[name].items() if key in frame.columns}
+    if "note" in columns and frame["note"].is_null().all():
+        del columns["note"]
+    lines = [f"| {' | '.join(columns.values())} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(cell(row, key) for key in columns)} |" for row in frame.to_dicts()]
+    return "\n".join(lines)
+
+
+def cell(row: dict[str, Any], name: str) -> str:
+    """Write a figure, with its range if there is one."""
+    value = row[name]
+    if value is None or value != value:
+        return ""
+    low, high = row.get(f"{name}_min"), row.get(f"{name}_max")
+    spread = "" if low is None or high is None else f" ({number(low)} to {number(high)})"
+    return number(value) + spread
+
+
+def number(value: Any) -> str:
+    """Write a number with separators and three significant places at least."""
+    if isinstance(value, float) and value.is_integer() and abs(value) >= 1000:
+        value = int(value)
+    return f"{value:,}" if isinstance(value, int | float) else str(value).replace("|", "/")
+
+
+def main() -> None:
+    """Replace every marked table whose results are there."""
+    readme = HERE / "README.md"
+
+    def replaced(match: re.Match[str]) -> str:
+        if not (HERE / "results" / f"{match[1]}.csv").is_file():
+            return match[0]
+        return f"<!-- table {match[1]} -->\n{table_of(match[1])}\n<!-- end -->"
+
+    text = readme.read_text()
+    readme.write_text(re.sub(r"<!-- table (\w+) -->.*?<!-- end -->", replaced, text, flags=re.S))
+
+
+if __name__ == "__main__":
+    main()

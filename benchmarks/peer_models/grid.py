@@ -50,7 +50,7 @@ class Grid:
         curve = Curve()
         for look in looks(worker, threads, cap, processor=True):
             curve.looks.append(look)
-            if curve.is_flat():
+            if curve.is_flat() and look.seconds > cap / 2:
                 break
         worker.close()
         best = curve.best

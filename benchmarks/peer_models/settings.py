@@ -70,7 +70,11 @@ GRIDS: dict[str, list[Setting]] = {
          "sampler": "popularity", "beta": 0.25},
         {"batch": 256, "negatives": 10, "learning_rate": 1e-3},
     ],
-    "implicit BPR": _grid(learning_rate=(0.05, 0.1), regularization=(0.0003, 0.001)),
+    "implicit BPR": [
+        *_grid(learning_rate=(0.05, 0.1), regularization=(0.0003, 0.001)),
+        {"learning_rate": 0.02, "regularization": 0.0003},
+        {"learning_rate": 0.01, "regularization": 0.01},
+    ],
     "LightFM WARP": _grid(learning_rate=(0.05, 0.1), max_sampled=(10, 30)),
     "RecBole BPR": [
         *_grid({"batch": 16384}, learning_rate=(3e-3, 1e-2)),

@@ -160,6 +160,7 @@ def timed_sampler(
             "sampler": name,
             "n_items": n,
             "threads": args.threads,
+            "rows": len(rows_like_steps(engine.problem)) // MEMORY_STEPS,
             "table_mib": round(engine.state.rows.nbytes / MIB),
             **Spread.of([1e3 * s for s in each[n]]).columns("step_ms"),
             **ratios(each[n], each[smallest]).columns("to_smallest", 2),

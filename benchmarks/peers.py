@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--grid", action="store_true", help="run the grid's missing cells")
     parser.add_argument("--tables", default="ab", help="which tables: a, b or ab")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), metavar="PEER")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of table (a)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of table (a)")
     parser.add_argument("--seconds", type=float, default=0.6, help="of a row in a round of (a)")
     parser.add_argument("--cap", type=float, default=45.0, help="seconds of training in (b)")
     parser.add_argument("--quality-rounds", type=int, default=3, help="most rounds of table (b)")
@@ -127,7 +127,7 @@ def qualities(args: argparse.Namespace, source: Source, deadline: float) -> None
     play(
         everyone, source, args.threads, cap=args.cap, rounds=args.quality_rounds, deadline=deadline
     )
-    lines = records(everyone, everyone[0], args.cap)
+    lines = records(everyone[1:], everyone[0], args.cap)
     pl.DataFrame(lines, infer_schema_length=None).write_csv(RESULTS / "peers_quality.csv")
     show_qualities(lines, args.cap)
     for name in args.only:
@@ -136,12 +136,17 @@ def qualities(args: argparse.Namespace, source: Source, deadline: float) -> None
 
 
 def contestants(grid: Grid, names: Sequence[str]) -> list[Contestant]:
-    """Give nearfar and each peer with the best setting of its grid; nearfar comes first."""
+    """Give nearfar and each peer with the best setting of its grid; nearfar comes first.
+
+    nearfar stops at the best of the best peer.
+    """
     cells = {name: cell for name in names if (cell := grid.best_of(name)) is not None}
     if "nearfar" not in cells:
         return []
-    everyone = [Contestant(name, cell, cell["best_ndcg"]) for name, cell in cells.items()]
-    return sorted(everyone, key=lambda each: each.peer != "nearfar")
+    own = cells.pop("nearfar")
+    peers = [Contestant(name, cell, cell["best_ndcg"]) for name, cell in cells.items()]
+    farthest = max((each.goal for each in peers), default=own["best_ndcg"])
+    return [Contestant("nearfar", own, farthest), *peers]
 
 
 def show_qualities(lines: Sequence[dict[str, Any]], cap: float) -> None:

@@ -23,7 +23,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "plain_ratio": "step / limit by a plain loop", "to_popularity": "x popularity",
     },
     "catalogue": {
-        "sampler": "sampler", "n_items": "items", "table_mib": "tables, MiB", "step_ms": "step, ms",
+        "sampler": "sampler", "n_items": "items", "rows": "rows a step", "table_mib": "tables, MiB",
+        "step_ms": "step, ms",
         "to_smallest": "x smallest", "rows_ms": "its rows, ms", "to_rows": "step / rows",
         "step_more_ms": "step: more than smallest, ms", "rows_more_ms": "rows: more, ms",
     },

@@ -54,7 +54,7 @@ _ROWS_A_PIECE = 16
 _ROWS_A_PART = 4096
 _PLANNED = 65_536
 """Entries that are planned at a time, about."""
-_PIECES_A_THREAD = 8
+_PIECES_A_THREAD = 4
 """Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
 _PAIRS_A_BLOCK = 16
 """Pairs that are gathered, compared and moved while their rows are in the cache."""
@@ -317,7 +317,7 @@ def compare(
     moved: Int64,
 ) -> None:
     """Compare pairs first..last_pair-1 with their negatives, and move the rows that are theirs."""
-    listed = plan.unique[: plan.size[N_UNIQUE]]
+    listed = plan.unique[: plan.own[last_pair]]
     for begin in range(first, last_pair, _PAIRS_A_BLOCK):
         end = min(begin + _PAIRS_A_BLOCK, last_pair)
         compute.gather(

@@ -53,6 +53,7 @@ INSIDE_ENGINE = [
     "recipe",
     "compute",
     "buffers",
+    "steps",
     "reference",
     "cpu",
 ]

@@ -67,7 +67,7 @@ FAULTS = {
         "power[c] = gap_of(s[r, c]) / np.float32(4.0) if s[r, c] >= zero else zero",
     ),
     "stage 2 looks at the user instead of the item": (
-        "cpu.py",
+        "steps.py",
         "wanted = plan.entries[at, 1] if at < size",
         "wanted = n_users + plan.entries[at, 0] if at < size",
     ),

@@ -6,8 +6,8 @@ import torch
 
 from nearfar.engine import compute
 from nearfar.engine.buffers import make_room
-from nearfar.engine.cpu import settle_rows
 from nearfar.engine.recipe import FREE, Recipe, make_decay, step_size
+from nearfar.engine.steps import settle_rows
 from nearfar.errors import OptionError
 from nearfar.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 

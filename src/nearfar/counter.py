@@ -162,6 +162,17 @@ def normal(key: np.uint64, position: npt.ArrayLike) -> Float64:
 
 
 @kernel
+def _halves(n: Int) -> tuple[Any, Any, Any]:
+    """Split the b-bit numbers, 2^(b-1) < n <= 2^b: bits of the low half, masks of both halves."""
+    b = 1
+    while (1 << b) < n:
+        b += 1
+    low = np.uint64((b + 1) // 2)
+    low_mask = (np.uint64(1) << low) - np.uint64(1)
+    return low, low_mask, (np.uint64(1) << np.uint64(b // 2)) - np.uint64(1)
+
+
+@kernel
 def permuted_at(key: np.uint64, index: Int, n: Int) -> Int:
     """Where position `index` of 0..n-1 goes under the random permutation named by `key`.
 
@@ -169,12 +180,7 @@ def permuted_at(key: np.uint64, index: Int, n: Int) -> Int:
     sent through it again until one falls inside (fewer than two rounds on average), which keeps it
     a bijection. So an epoch's order needs no array and no state (Black & Rogaway, CT-RSA 2002).
     """
-    b = 1
-    while (1 << b) < n:
-        b += 1
-    low = np.uint64((b + 1) // 2)
-    low_mask = (np.uint64(1) << low) - np.uint64(1)
-    high_mask = (np.uint64(1) << np.uint64(b // 2)) - np.uint64(1)
+    low, low_mask, high_mask = _halves(n)
     x = np.uint64(index)
     while True:
         left, right = x >> low, x & low_mask
@@ -203,12 +209,7 @@ def permuted(key: np.uint64, begin: Int, n: Int, out: npt.NDArray[np.int64]) -> 
     One round at a time over all of them, so that it vectorises; then another pass over those that
     fell outside 0..n-1, until none does.
     """
-    b = 1
-    while (1 << b) < n:
-        b += 1
-    low = np.uint64((b + 1) // 2)
-    low_mask = (np.uint64(1) << low) - np.uint64(1)
-    high_mask = (np.uint64(1) << np.uint64(b // 2)) - np.uint64(1)
+    low, low_mask, high_mask = _halves(n)
     size = out.shape[0]
     left, right = np.empty(size, np.uint64), np.empty(size, np.uint64)
     place = np.arange(size)

@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BENCH  ?= .venv-bench
 
 .PHONY: demo test slow lint types check bench clean
@@ -32,8 +32,7 @@ bench: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/run.py
 
 # The two peers in lines of their own may fail to install; the benchmark then says so in their rows.
-$(BENCH)/.bench: PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
-	-c constraints.txt
+$(BENCH)/.bench: BIN := $(BENCH)/bin
 $(BENCH)/.bench: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(PIP) -e '.[bench]'

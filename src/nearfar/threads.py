@@ -141,7 +141,7 @@ def one_blas_thread() -> Iterator[None]:
 
 @contextmanager
 def interrupt_deferred() -> Iterator[None]:
-    """Hold back Ctrl-C until the block is done: a half-started team would wait for ever."""
+    """Hold back Ctrl-C until the block is done: what it does is found whole or not at all."""
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield

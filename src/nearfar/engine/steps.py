@@ -242,23 +242,21 @@ def do_step(
         )  # fmt: skip
         done(team, phase, pieces)
     phase = wait(team, phase)
-    extra = 1 if recipe.decorrelate > 0.0 else 0
-    pieces = extra + pieces_of(n_pairs, share)
+    pieces = pieces_of(n_pairs, share)
     while True:
-        piece = claim(team, phase, pieces) - extra
-        if piece < -extra:
-            break
+        piece = claim(team, phase, pieces)
         if piece < 0:
-            compute.decorrelate(n_shared, recipe, room)
-        else:
-            begin = piece * share
-            compare(
-                begin, min(begin + share, n_pairs), t, rows, last, plan, recipe, decay, pace, room,
-                total, moved,
-            )  # fmt: skip
+            break
+        begin = piece * share
+        compare(
+            begin, min(begin + share, n_pairs), t, rows, last, plan, recipe, decay, pace, room,
+            total, moved,
+        )  # fmt: skip
         done(team, phase, pieces)
     phase = wait(team, phase)
     if claim(team, phase, 1) == 0:
+        if recipe.decorrelate > 0.0:
+            compute.decorrelate(n_shared, recipe, room)
         if recipe.spread_out > 0.0:
             compute.spread_slopes(plan, recipe, rows.shape[2], room)
         write_log(plan, room, log)

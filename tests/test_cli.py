@@ -113,7 +113,7 @@ def test_every_flag_changes_its_field(options, flag):
     parts = STRATEGIES if options is Options else {}
     flags = [f for o, f in ALL_FLAGS if o is options]
     for owner in flag.owners or (None,):
-        given = {"min_value": 1.0} if flag.field == "strictly" else {}
+        given = {"min_value": 1.0} if flag.field in {"strictly", "repeats"} else {}
         if owner is not None and flag.name != kebab(flag.part):
             switch = next((f for f in flags if f.name == kebab(flag.part)), None)
             if switch is not None:
@@ -513,7 +513,7 @@ def test_prepare_follows_the_rules(as_json, ratings, tmp_path):
     )
     assert nf.Interactions.load(tmp_path / "d") == expected
     assert found["n_pairs"] == report.n_pairs
-    assert found["steps"][0] == {"name": "read", "rows": 64}
+    assert found["steps"][0] == {"name": "read", "n_pairs": 64, "n_users": None, "n_items": None}
 
 
 def test_prepare_reads_files_without_a_header(ok, tmp_path):
@@ -534,10 +534,10 @@ def test_prepare_says_which_flag_is_missing(run, ratings, tmp_path):
 
 
 def test_prepare_refuses_columns_of_a_known_data_set(run, ratings, tmp_path):
-    words = ["--recipe", "ml-100k", "--user", "who"]
+    words = ["--recipe", "movielens", "--user", "who"]
     code, _, err = run("prepare", ratings, "-o", tmp_path / "d", *words)
     assert code == 2
-    assert "`--user` belongs to --recipe table; the recipe is ml-100k." in err
+    assert "`--user` belongs to --recipe table; the recipe is movielens." in err
 
 
 def test_fit_reads_a_plain_table(ok, tmp_path):

@@ -1,27 +1,27 @@
+"""Loading data sets by name; the smallest stands for all."""
+
 import io
-import os
-import subprocess
-import sys
-import threading
 import zipfile
-from hashlib import md5
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from nearfar import datasets
-from nearfar.datasets import movielens, source
-from nearfar.errors import EmptyDataError, OptionError, SourceError
+from nearfar.datasets import cache, movielens
+from nearfar.datasets.catalogue import CATALOGUE
+from nearfar.errors import DataError, EmptyDataError, OptionError, SourceError
+from nearfar.readers.raw import Raw
 
 RATINGS = [("196", "2", 3, 881250949), ("22", "1", 4, 878887116), ("196", "1", 5, 881250950)]
-TITLES = {"1": ("Toy Story", "1995"), "2": ("Misérables, Les", "1995"), "3": ("unkonwn", "unkonwn")}
+TITLES = {"1": ("Toy Story", "1995"), "2": ("Misérables, Les", "1995")}
+FLAGS = "|".join("0" for _ in range(19))
 OFFICIAL = {
     "ml-100k/u.data": "".join("\t".join(map(str, row)) + "\n" for row in RATINGS).encode(),
-    "ml-100k/u.item": (
-        "1|Toy Story (1995)|01-Jan-1995||http|0\n2|Misérables, Les (1995)|01-Jan-1995||http|0\n"
-        "3|unknown||||1\n"
+    "ml-100k/u.item": "".join(
+        f"{item}|{title} ({year})|01-Jan-1995||http|{FLAGS}\n"
+        for item, (title, year) in TITLES.items()
     ).encode("latin-1"),
     "ml-100k/README": b"terms",
 }
@@ -35,7 +35,7 @@ RECBOLE = {
         + "".join(f"{item}\t{title}\t{year}\tDrama\n" for item, (title, year) in TITLES.items())
     ).encode(),
 }
-SHOWN = [("1", "Toy Story (1995)"), ("2", "Misérables, Les (1995)"), ("3", "unknown")]
+SHOWN = [("1", "Toy Story (1995)"), ("2", "Misérables, Les (1995)")]
 
 
 def archive(files):
@@ -50,15 +50,16 @@ def archive(files):
 def _tiny(tmp_path, monkeypatch):
     """Three ratings are the whole data set; the cache is empty; nothing can be fetched."""
     table = pl.DataFrame(RATINGS, schema=["user", "item", "value", "time"], orient="row")
-    monkeypatch.setattr(movielens, "RATINGS_SHA256", movielens.checksum(table))
+    checksum = movielens.checksum(table)
+    small = replace(CATALOGUE["ml-100k"], ratings_sha256=checksum)
+    monkeypatch.setitem(CATALOGUE, "ml-100k", small)
     monkeypatch.setenv("NEARFAR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(source, "download", failing("no network"))
-    monkeypatch.setattr(movielens, "download", failing("no network"))
-    monkeypatch.setattr(movielens, "download_wheel", failing("no index"))
+    monkeypatch.setattr(cache, "download", failing("no network"))
+    monkeypatch.setattr(cache, "download_wheel", failing("no index"))
 
 
 def failing(why):
-    def fetch(*_args):
+    def fetch(*_args, **_options):
         raise SourceError(why)
 
     return fetch
@@ -84,8 +85,9 @@ def test_every_form_of_a_copy_gives_the_same_data(tmp_path):
     for form in copies(tmp_path):
         data = datasets.load("ml-100k", tmp_path / form)
         assert data.to_frame().rows() == [("196", "1", 881250950), ("22", "1", 878887116)], form
-        assert datasets.load_items("ml-100k", str(tmp_path / form)).rows() == SHOWN
-        table = datasets.load_table("ml-100k", tmp_path / form).collect()
+        assert data.item_table.select("item_id", "title").rows() == SHOWN[:1]  # of those it has
+        with datasets.opened("ml-100k", tmp_path / form) as raw:
+            table = raw.rows.collect()
         assert sorted(table.rows()) == sorted(RATINGS)
         assert table.schema == {
             "user": pl.String,
@@ -95,180 +97,165 @@ def test_every_form_of_a_copy_gives_the_same_data(tmp_path):
         }
 
 
-def test_a_threshold_and_names():
-    assert datasets.names() == ["ml-100k"]
-    with pytest.raises(OptionError, match="no data set 'ml-1m'; there are: ml-100k"):
-        datasets.load("ml-1m")
-
-
-def test_the_cache_is_used_and_a_damaged_one_replaced(tmp_path, monkeypatch):
+def test_a_threshold(tmp_path):
     copies(tmp_path)
-    first = datasets.load("ml-100k", tmp_path / "ml-100k.zip")
-    assert datasets.load("ml-100k") == first
-    assert len(datasets.load("ml-100k", min_value=3)) == 3
+    path = tmp_path / "ml-100k.zip"
+    assert len(datasets.load("ml-100k", path, min_value=3)) == 3
+    assert len(datasets.load("ml-100k", path, min_value=5)) == 1
     with pytest.raises(EmptyDataError, match="'value' >= 6"):
-        datasets.load("ml-100k", min_value=6)
-    (ratings,) = (tmp_path / "cache" / "ml-100k").glob("ratings-*")
-    ratings.write_bytes(ratings.read_bytes()[:-1])
-    with pytest.raises(SourceError, match=r"the cache: .*ratings-.* must have"):
-        datasets.load("ml-100k")
-    monkeypatch.setattr(movielens, "download_wheel", lambda *_: tmp_path / "recbole-1.2.1.whl")
-    assert datasets.load("ml-100k") == first
-    monkeypatch.setattr(movielens, "download_wheel", failing("asked again"))
-    assert datasets.load("ml-100k") == first
+        datasets.load("ml-100k", path, min_value=6)
 
 
-def test_sources_are_tried_in_order(tmp_path, monkeypatch):
+def test_unknown_names(tmp_path):
+    with pytest.raises(OptionError, match=r"no data set 'ml-2m'; there are: ml-100k, "):
+        datasets.load("ml-2m")
+    with (
+        pytest.raises(OptionError, match=r"no data set or recipe 'ml'; .*ml-1m.* amazon"),
+        datasets.opened("ml", tmp_path),
+    ):
+        pass
+    with (
+        pytest.raises(OptionError, match=r"'movielens' is a recipe, .* needs a `path`"),
+        datasets.opened("movielens"),
+    ):
+        pass
+
+
+def test_where_it_is(tmp_path):
     copies(tmp_path)
-    asked = []
+    assert datasets.locate("ml-100k", tmp_path / "above") == (
+        tmp_path / "above", str(tmp_path / "above"),
+    )  # fmt: skip
 
-    def official(url, target):
-        asked.append(url)
-        target.write_bytes((tmp_path / "ml-100k.zip").read_bytes())
-        return target
 
-    def wheel(requirement, _folder):
-        asked.append(requirement)
-        return tmp_path / "recbole-1.2.1.whl"
-
-    monkeypatch.setattr(movielens, "download", official)
-    monkeypatch.setattr(movielens, "download_wheel", wheel)
-    monkeypatch.setenv("NEARFAR_CACHE", str(tmp_path / "one"))
-    fallen_back = datasets.load("ml-100k")  # the MD5 of our archive is not that of the real one
-    assert asked == [movielens.URL, movielens.WHEEL]
-    monkeypatch.setattr(
-        movielens, "URL_MD5", md5((tmp_path / "ml-100k.zip").read_bytes()).hexdigest()
-    )
-    monkeypatch.setenv("NEARFAR_CACHE", str(tmp_path / "two"))
-    assert datasets.load("ml-100k") == fallen_back
-    assert asked[2:] == [movielens.URL]
+def test_a_copy_in_the_cache_is_used(tmp_path):
+    copies(tmp_path)
+    kept = tmp_path / "cache" / "ml-100k"
+    kept.mkdir(parents=True)
+    (kept / "recbole-1.2.1.whl").write_bytes(archive(RECBOLE))
+    file, where = datasets.locate("ml-100k")
+    assert where == f"the cache, {kept}"
+    official = datasets.load("ml-100k", tmp_path / "official")
+    assert datasets.load("ml-100k", file) == datasets.load("ml-100k") == official
 
 
 def test_without_any_source_it_says_what_was_tried():
     message = (
-        r"'ml-100k' could not be found. Tried:\n  - the cache: .* does not exist.*\n"
-        r"  - the official address: no network\n  - the wheel recbole==1.2.1: no index\n.*`path=`"
+        r"ml-100k.zip of the data set 'ml-100k' could not be fetched. Tried:\n"
+        r"  - https://files.grouplens.org/\S+: no network\n"
+        r"  - the wheel recbole==1.2.1: no index\n.*`path=`"
     )
     with pytest.raises(SourceError, match=message):
         datasets.load("ml-100k")
 
 
-def test_a_path_is_the_only_place_that_is_looked_at(tmp_path, monkeypatch):
+def test_a_path_is_the_only_place_that_is_looked_at(tmp_path):
     copies(tmp_path)
-    datasets.load("ml-100k", tmp_path / "official")
+    kept = tmp_path / "cache" / "ml-100k"
+    kept.mkdir(parents=True)
+    (kept / "recbole-1.2.1.whl").write_bytes(archive(RECBOLE))
+    assert len(datasets.load("ml-100k")) == 2
     with pytest.raises(SourceError, match=r"There is no '.*nowhere'"):
         datasets.load("ml-100k", tmp_path / "nowhere")
-    (tmp_path / "text").write_text("no archive")
-    with pytest.raises(SourceError, match="no zip archive or is damaged"):
-        datasets.load("ml-100k", tmp_path / "text")
-    with pytest.raises(SourceError, match=r"has neither u.data nor ml-100k.inter"):
-        datasets.load("ml-100k", tmp_path / "cache")
-    (tmp_path / "official" / "u.item").unlink()
-    with pytest.raises(SourceError, match=r"'u.item' with the titles is missing"):
-        datasets.load("ml-100k", tmp_path / "official")
-    (tmp_path / "recbole" / "ml-100k.item").write_text("1\n")
-    with pytest.raises(SourceError, match=r"no good copy .*an id and a title in each line"):
-        datasets.load("ml-100k", tmp_path / "recbole")
-    for content, why in [
-        (
-            OFFICIAL["ml-100k/u.data"].replace(b"3", b"4"),
-            r"The 3 ratings .* not those of MovieLens",
-        ),
-        (OFFICIAL["ml-100k/u.data"][:30], "not those of MovieLens|must be user, item, rating"),
-        (b"a\tb\tc\td\n", "must be user, item, rating, timestamp"),
-        (b"1\t2\n", "must be user, item, rating, timestamp"),
-    ]:
-        (tmp_path / "above" / "ml-100k" / "u.data").write_bytes(content)
-        with pytest.raises(SourceError, match=why):
-            datasets.load("ml-100k", tmp_path / "above")
-
-
-def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch, caplog):
-    copies(tmp_path)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("NEARFAR_CACHE", str(tmp_path / "file"))
-    assert len(datasets.load("ml-100k", tmp_path / "official")) == 2
-    assert "not kept for the next time" in caplog.text
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty' has no "):
+        datasets.load("ml-100k", tmp_path / "empty")
+    (tmp_path / "no.zip").write_text("no archive")
+    with pytest.raises(DataError, match="no zip archive"):
+        datasets.load("ml-100k", tmp_path / "no.zip")
 
 
 @pytest.mark.parametrize(
-    ("platform", "variables", "expected"),
+    ("content", "error", "why"),
     [
-        ("linux", {"NEARFAR_CACHE": "/n", "XDG_CACHE_HOME": "/x"}, "/n"),
-        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/nearfar"),
-        ("linux", {}, "~/.cache/nearfar"),
-        ("darwin", {}, "~/Library/Caches/nearfar"),
-        ("win32", {"LOCALAPPDATA": "/l"}, "/l/nearfar/Cache"),
-        ("win32", {}, "~/AppData/Local/nearfar/Cache"),
+        (OFFICIAL["ml-100k/u.data"].replace(b"\t3\t", b"\t2\t"), SourceError, "not those of Movie"),
+        (OFFICIAL["ml-100k/u.data"].split(b"\n")[0], SourceError, "not those of MovieLens-100K"),
+        (b"a\tb\tc\td\n", DataError, "value of line 1"),
+        (b"1\t2\n", DataError, "must have 4 fields"),
     ],
 )
-def test_where_the_cache_is(monkeypatch, platform, variables, expected):
-    for name in ("NEARFAR_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "platform", platform)
-    assert source.cache_folder() == Path(os.path.expanduser(expected))
+def test_ratings_are_verified(tmp_path, content, error, why):
+    (tmp_path / "u.data").write_bytes(content)
+    with pytest.raises(error, match=why):
+        datasets.load("ml-100k", tmp_path / "u.data")
 
 
-class Answer(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if self.path == "/here" else 404)
-        self.end_headers()
-        self.wfile.write(b"content")
+def test_a_recipe_reads_any_file_of_its_form(tmp_path):
+    (tmp_path / "u.data").write_bytes(OFFICIAL["ml-100k/u.data"].split(b"\n")[0])
+    with datasets.opened("movielens", tmp_path / "u.data") as raw:
+        assert raw.rows.collect().rows() == RATINGS[:1]
 
-    def log_message(self, *_args):
+
+def test_scratch_files_are_where_they_should_be_and_removed(tmp_path):
+    copies(tmp_path)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with datasets.opened("ml-100k", tmp_path / "ml-100k.zip", scratch=scratch) as raw:
+        assert [path for path in scratch.rglob("*") if path.is_file()]
+        assert raw.rows.collect().height == 3
+    assert list(scratch.iterdir()) == []
+    with (
+        pytest.raises(OptionError, match=r"`scratch` must be a folder .*nowhere"),
+        datasets.opened("ml-100k", tmp_path / "ml-100k.zip", scratch=tmp_path / "nowhere"),
+    ):
         pass
 
 
-def test_download(tmp_path, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = HTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}"
-        assert source.download(f"{address}/here", tmp_path / "a").read_bytes() == b"content"
-        with pytest.raises(SourceError, match=r"/gone cannot be fetched \(.*404"):
-            source.download(f"{address}/gone", tmp_path / "b")
-        monkeypatch.setattr(source, "TOTAL_SECONDS", -1)
-        with pytest.raises(SourceError, match="took longer than -1 seconds"):
-            source.download(f"{address}/here", tmp_path / "c")
-    finally:
-        server.shutdown()
-        server.server_close()
-    with pytest.raises(SourceError, match="cannot be fetched"):
-        source.download(f"{address}/here", tmp_path / "d")
+def test_without_items(tmp_path):
+    (tmp_path / "u.data").write_bytes(OFFICIAL["ml-100k/u.data"])
+    data = datasets.load("ml-100k", tmp_path)
+    assert (len(data), data.item_table) == (2, None)
+    assert data.titles(["1"]) == [None]
 
 
-def test_download_wheel(tmp_path, monkeypatch):
-    monkeypatch.undo()
+def rows_of(monkeypatch, **raw):
+    recipe = replace(datasets.RECIPES["echonest"], read=lambda *_: Raw(**raw))
+    monkeypatch.setitem(datasets.RECIPES, "echonest", recipe)
 
-    def pip(command, *, timeout, **_options):
-        assert command[1:4] == ["-m", "pip", "download"]
-        assert "--no-deps" in command
-        assert timeout == source.TOTAL_SECONDS
-        if command[-1] == "slow":
-            raise subprocess.TimeoutExpired(command, timeout)
-        if command[-1] == "good==1":
-            (tmp_path / "good-1.whl").write_bytes(b"")
-            return subprocess.CompletedProcess(command, 0, "", "")
-        return subprocess.CompletedProcess(command, 1, "", "noise\nERROR: none found")
 
-    monkeypatch.setattr(subprocess, "run", pip)
-    with pytest.raises(SourceError, match="pip could not fetch bad==1: ERROR: none found"):
-        source.download_wheel("bad==1", tmp_path)
-    with pytest.raises(SourceError, match="pip could not fetch slow"):
-        source.download_wheel("slow", tmp_path)
-    assert source.download_wheel("good==1", tmp_path).name == "good-1.whl"
+def test_rows_that_are_left_out_and_no_times(tmp_path, monkeypatch):
+    frame = pl.DataFrame(
+        {
+            "user": ["a", "a", "b", "b"],
+            "item": ["x", "y", "x", "z"],
+            "value": [5, 9, 4, 7],
+            "dropped": [None, "do not match", None, None],
+        }
+    )
+    rows_of(monkeypatch, rows=frame.lazy())
+    data = datasets.load("echonest", tmp_path)
+    assert data.to_frame().select("user_id", "item_id").rows() == [("a", "x"), ("b", "z")]
+    assert data.times is None
+    with datasets.opened("echonest", tmp_path) as raw:
+        assert raw.rows.collect().equals(frame)
+
+
+def test_lines_that_could_not_be_read_are_told(tmp_path, monkeypatch, caplog):
+    frame = pl.DataFrame({"user": ["a"], "item": ["x"], "value": [5]})
+    rejected = pl.DataFrame({"line": [7, 9], "reason": ["is odd", "is odd"], "text": ["7", "9"]})
+    rows_of(monkeypatch, rows=frame.lazy(), rejected=rejected)
+    datasets.load("echonest", tmp_path)
+    assert f"2 lines of {tmp_path} could not be read" in caplog.text
+    assert "line 7 (is odd): '7'" in caplog.text
+
+
+def test_a_value_that_is_missing_is_an_error(tmp_path, monkeypatch):
+    frame = pl.DataFrame({"user": ["a", "b"], "item": ["x", "x"], "value": [5, None]})
+    rows_of(monkeypatch, rows=frame.lazy())
+    with pytest.raises(DataError, match="value"):
+        datasets.load("echonest", tmp_path)
 
 
 def test_the_real_one(ml_100k, monkeypatch):
     monkeypatch.undo()
     data = ml_100k
     assert (data.n_users, data.n_items, len(data)) == (942, 1447, 55_375)
-    assert movielens.checksum(datasets.load_table("ml-100k").collect()) == movielens.RATINGS_SHA256
-    items = dict(datasets.load_items("ml-100k").rows())
-    assert len(items) == 1682
-    assert items["50"] == "Star Wars (1977)"
-    assert set(data.item_ids) <= set(items)
+    known = datasets.info("ml-100k")
+    with datasets.opened("ml-100k") as raw:
+        table = raw.rows.collect()
+    assert movielens.checksum(table) == movielens.RATINGS_SHA256
+    assert table.height == known.n_rows
+    assert table["user"].n_unique() == known.n_users
+    assert table["item"].n_unique() == known.n_items
+    assert data.item_table["item_id"].to_list() == data.item_ids.to_list()
+    assert data.titles(["50"]) == ["Star Wars (1977)"]

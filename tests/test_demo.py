@@ -2,15 +2,13 @@
 
 import json
 import math
-from dataclasses import replace
 
 import polars as pl
 import pytest
 
 from nearfar import datasets, demo
 from nearfar.cli import app
-from nearfar.datasets.movielens import ML_100K
-from nearfar.datasets.source import Fetcher, Tables
+from nearfar.datasets import cache
 from nearfar.errors import SourceError
 from nearfar.interactions import Interactions
 
@@ -23,15 +21,16 @@ def films(monkeypatch):
     items = pl.DataFrame({"item_id": [str(i) for i in range(60)]}).with_columns(
         title=pl.concat_str(pl.lit("Film "), "item_id")
     )
-    found = Tables(ratings, items, where="a test"), Interactions.from_frame(ratings)
-    monkeypatch.setattr(datasets, "look_at", lambda name, path: found)
+    found = Interactions.from_frame(ratings).with_item_table(items)
+    monkeypatch.setattr(datasets, "locate", lambda name, path: ("the file", "a test"))
+    monkeypatch.setattr(datasets, "load", lambda name, path: found)
     return found
 
 
 def test_run_gives_the_figures(films):
     found = demo.run(epochs=9, progress=False, threads=1)
     assert found.source == "a test"
-    assert len(found.train) + len(found.test) == len(films[1])
+    assert len(found.train) + len(found.test) == len(films)
     assert found.model.history.height == 9
     assert set(found.evaluations) == {"CML", "popularity", "random"}
     assert set(found.seconds) == {"data", "compilation", "training", "evaluation"}
@@ -73,19 +72,19 @@ def test_the_command_prints_it(films, capsys, words):
 
 
 def test_without_any_source_it_says_what_it_tried(monkeypatch, tmp_path, capsys):
-    def fail(folder):
+    def fail(*_args, **_options):
         raise SourceError("no network")
 
     monkeypatch.setenv("NEARFAR_CACHE", str(tmp_path))
-    without = replace(ML_100K, fetchers=(Fetcher("the moon", fail),))
-    monkeypatch.setitem(datasets._SOURCES, "ml-100k", without)
+    monkeypatch.setattr(cache, "download", fail)
+    monkeypatch.setattr(cache, "download_wheel", fail)
     with pytest.raises(SystemExit) as ended:
         app(["demo"])
     assert ended.value.code == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "the cache: " in err
-    assert "the moon: no network" in err
+    assert "ml-100k.zip: no network" in err
+    assert "recbole" in err
 
 
 def test_a_copy_that_is_not_there_is_an_error(tmp_path, capsys):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -120,7 +120,8 @@ def run(
     """
     show, clock = shows(progress), _Clock()
     with _doing("Looking for MovieLens-100K", show), clock.part("data"):
-        tables, data = datasets.look_at(DATA, path)
+        file, where = datasets.locate(DATA, path)
+        data = datasets.load(DATA, file)
         train, test = split.ratio(data, test=TEST_SHARE, seed=seed)
     with _doing("Compiling (once on a machine)", show), clock.part("compilation"):
         _warm_up(threads)
@@ -134,8 +135,8 @@ def run(
             for name, one in _recommenders(model, train, seed).items()
         }
     return Demo(
-        tables.where, train, test, model, evaluations,
-        **_examples(model, train, tables.items), seconds=clock.seconds,
+        where, train, test, model, evaluations,
+        **_examples(model, train), seconds=clock.seconds,
     )  # fmt: skip
 
 
@@ -157,24 +158,28 @@ def _warm_up(threads: int | None) -> None:
         evaluate(one, train, test, k=K, threads=threads)
 
 
-def _examples(model: CML, train: Interactions, items: pl.DataFrame) -> dict[str, Any]:
+def _examples(model: CML, train: Interactions) -> dict[str, Any]:
     """Give what is shown of one user and of one film."""
-    title = dict(items.select("item_id", "title").iter_rows())
     user, film = _known(train.user_ids, USER), _known(train.item_ids, FILM)
     had = train.positives(train.user_ids.row(user))
     favourites = had[np.argsort(-train.item_counts[had], kind="stable")][:SHOWN]
 
     def titled(found: pl.DataFrame) -> tuple[tuple[str, float], ...]:
-        rows = found.select("item_id", "score").iter_rows()
-        return tuple((title.get(item, item), score) for item, score in rows)
+        return tuple(zip(_titles(train, found["item_id"]), found["score"], strict=True))
 
     return {
-        "liked": tuple(title.get(item, item) for item in train.item_ids.take(favourites)),
+        "liked": _titles(train, train.item_ids.take(favourites)),
         "recommended": titled(model.recommend(user, k=SHOWN)),
         "neighbours": titled(model.similar_items(film, k=SHOWN)),
         "user": user,
-        "film": title.get(film, film),
+        "film": _titles(train, [film])[0],
     }
+
+
+def _titles(train: Interactions, item_ids: Iterable[str]) -> tuple[str, ...]:
+    """Give the titles of items; the id of one without."""
+    ids = list(item_ids)
+    return tuple(title or id_ for id_, title in zip(ids, train.titles(ids), strict=True))
 
 
 def _known(ids: Ids, wanted: str) -> str:

@@ -28,7 +28,10 @@ Key = tuple[Any, ...]
 _ORDERED: Final = frozenset(
     {bool, int, float, str, bytes, date, timedelta, Decimal, Fraction, UUID}
 )
-_EXACT_FLOAT: Final = 2.0**53
+EXACT_FLOAT: Final = 2.0**53
+"""Above it, neighbouring whole numbers become one float."""
+ID_TYPES: Final = frozenset({pl.String, pl.Binary, pl.Boolean, pl.Date})
+"""Types of columns, beside the integers, that can hold ids as they are."""
 _NULLS: Final = frozenset({"NoneType", "NAType", "NaTType"})
 
 
@@ -67,7 +70,7 @@ def id_column(series: pl.Series, name: str) -> pl.Series:
         raise _bad_row(series.is_null(), name, "null", "Drop the rows without an id")
     if isinstance(dtype, (pl.Categorical, pl.Enum)):
         return series.cast(pl.String)
-    if dtype.is_integer() or dtype in {pl.String, pl.Binary, pl.Boolean, pl.Date}:
+    if dtype.is_integer() or dtype in ID_TYPES:
         return series
     raise DataError(
         f"{label(name).capitalize()}s of type {dtype} are not supported; convert to str."
@@ -79,7 +82,7 @@ def _whole(series: pl.Series, name: str) -> pl.Series:
     bad = (wide.is_null() | wide.is_nan()).fill_null(True)
     if bad.any():
         raise _bad_row(bad, name, "null or NaN", "Drop the rows without an id")
-    bad = (wide != wide.round()) | (wide.abs() > _EXACT_FLOAT)
+    bad = (wide != wide.round()) | (wide.abs() > EXACT_FLOAT)
     if bad.any():
         value = wide[int(cast(int, bad.arg_max()))]
         raise _bad_row(bad, name, f"the float {value!r}", "Convert the ids to integers or strings")

@@ -8,11 +8,12 @@ in nearfar works on rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nearfar import pairs as pair_lists
-from nearfar import store, tables
+from nearfar import readers, store, tables
 from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError
 from nearfar.id_values import as_column
 from nearfar.ids import Ids, encode
@@ -64,6 +65,9 @@ class Interactions:
     """External ids of the user rows."""
     item_ids: Ids
     """External ids of the item rows."""
+    item_table: pl.DataFrame | None = None
+    """What is known about items, such as titles; see `with_item_table`. It stays with whatever is
+    cut out of these interactions, and does not take part in comparisons."""
 
     def __post_init__(self) -> None:
         for array in (self.indptr, self.items, self.times):
@@ -121,7 +125,8 @@ class Interactions:
         times = None
         if len(columns) == 3:
             frame = pl.DataFrame({"time": as_column(columns[2])}).lazy()
-            times = tables.numeric(frame, "time").collect()["time"]
+            checked, _ = tables.cleaned(frame, numbers={"time": "time"})
+            times = checked.collect()["time"]
         return cls._from_columns(columns[0], columns[1], times, "`pairs`")
 
     @classmethod
@@ -162,12 +167,10 @@ class Interactions:
         if (value is None) != (min_value is None):
             raise OptionError(f"`value` and `min_value` go together; got {value!r}, {min_value!r}.")
         lazy = tables.select(tables.as_lazy(frame), user=user, item=item, value=value, time=time)
-        chosen = lazy.collect().lazy()
-        if value is not None:
-            chosen = tables.numeric(chosen, "value", value)
-        if time is not None:
-            chosen = tables.numeric(chosen, "time", time)
-        table = chosen.collect()
+        numbers = {
+            part: name for part, name in (("value", value), ("time", time)) if name is not None
+        }
+        table = tables.cleaned(lazy.collect().lazy(), numbers=numbers)[0].collect()
         keep = None if value is None else (table["value"] >= min_value).to_numpy()
         times = None if time is None else table["time"]
         where = f"with {value!r} >= {min_value!r}" if keep is not None else "in the table"
@@ -185,32 +188,41 @@ class Interactions:
         *,
         separator: str | None = None,
         has_header: bool = True,
+        encoding: str | None = None,
+        quotes: bool | None = None,
     ) -> Self:
-        """Make interactions from a CSV, TSV or Parquet file; the suffix says which.
+        """Make interactions from a file of any kind: CSV, TSV, JSON lines, Parquet, Arrow.
 
-        Ids of a text file are strings, exactly as written (``007`` is not ``7``); a Parquet file
-        has types of its own.
+        Ids of a text file are strings, exactly as written (``007`` is not ``7``); the other kinds
+        have types of their own.
 
         Parameters
         ----------
         path : path
-            The file; text files may be compressed (``.csv.gz``).
+            The file; its suffix says what it is. Text may be compressed (``.csv.gz``).
         user, item, value, min_value, time
             As in `from_frame`; without a header users and items are the first two columns unless
             said otherwise.
-        separator, has_header
-            As in `nearfar.tables.scan`.
+        separator, has_header, encoding, quotes
+            As in `nearfar.readers.scan`.
 
         Raises
         ------
         DataError
             If the file cannot be read, and as in `from_frame`.
         """
-        lazy = tables.scan(path, separator=separator, has_header=has_header)
         if not has_header:
             user, item = 0 if user is None else user, 1 if item is None else item
-        with tables.reading(Path(path)):
-            return cls.from_frame(lazy, user, item, value, min_value, time)
+        named = {"value": value, "time": time}
+        given = {part: column for part, column in named.items() if column is not None}
+        with TemporaryDirectory(prefix="nearfar-") as scratch, readers.reading(Path(path)):
+            raw = readers.scan(path, Path(scratch), separator=separator, has_header=has_header,
+                               encoding=encoding, quotes=quotes)  # fmt: skip
+            picked = tables.select(raw.rows, user=user, item=item, **named)
+            clean, _ = tables.cleaned(picked, ids=("user", "item"), numbers=given, where=raw.where)
+            return cls.from_frame(
+                clean, "user", "item", min_value=min_value, **{part: part for part in given}
+            )
 
     @classmethod
     def from_csr(
@@ -307,8 +319,10 @@ class Interactions:
 
     @cached_property
     def _pair_users(self) -> Int32:
-        rows = np.arange(self.n_users, dtype=np.int32)
-        return _frozen(np.repeat(rows, self.user_counts))
+        return _frozen(self._repeated_users())
+
+    def _repeated_users(self) -> Int32:
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
 
     @cached_property
     def _keys(self) -> Int64:
@@ -389,9 +403,8 @@ class Interactions:
             )
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep, dtype=np.int64)])
         times = None if self.times is None else self.times[keep]
-        return Interactions(
-            before[self.indptr], self.items[keep], times, self.user_ids, self.item_ids
-        )
+        axes = (self.user_ids, self.item_ids, self.item_table)
+        return Interactions(before[self.indptr], self.items[keep], times, *axes)
 
     def aligned(self, user_ids: Ids, item_ids: Ids) -> Interactions:
         """Move the pairs to other axes; those of a user or an item not on them are dropped.
@@ -407,7 +420,8 @@ class Interactions:
         items = item_ids.places(self.item_ids)[self.items]
         known = (users >= 0) & (items >= 0)
         times = None if self.times is None else self.times[known]
-        return Interactions.from_rows(users[known], items[known], user_ids, item_ids, times)
+        moved = Interactions.from_rows(users[known], items[known], user_ids, item_ids, times)
+        return replace(moved, item_table=self.item_table)
 
     def without(self, other: Interactions) -> Interactions:
         """Drop the pairs that `other`, on the same axes, has too.
@@ -436,7 +450,45 @@ class Interactions:
             self.times,
             self.user_ids.subset(users),
             self.item_ids.subset(items),
+            self.item_table,
         )
+
+    def with_item_table(self, table: pl.DataFrame) -> Interactions:
+        """Add what is known about the items.
+
+        Parameters
+        ----------
+        table : DataFrame
+            ``item_id``, of the type of the ids, each once; and any other columns. ``title`` is what
+            lists of items are printed with. Rows of other items are left out, and an item may
+            have none.
+
+        Raises
+        ------
+        MissingColumnError
+            If there is no column ``item_id``.
+        DataError
+            If the column is of another type than the ids, or has one twice or null.
+
+        Examples
+        --------
+        >>> data = Interactions.from_pairs([("ann", "t"), ("bob", "t"), ("ann", "j")])
+        >>> titles = pl.DataFrame({"item_id": ["j", "t", "x"], "title": ["jam", "tea", "salt"]})
+        >>> data.with_item_table(titles).titles(["t", "j", "?"])
+        ['tea', 'jam', None]
+        """
+        return replace(self, item_table=tables.about(table, self.item_ids))
+
+    def titles(self, item_ids: Iterable[Any]) -> list[str | None]:
+        """Give the title of each item as `item_table` has it, or None."""
+        return [self._title_of.get(item_id) for item_id in item_ids]
+
+    @cached_property
+    def _title_of(self) -> dict[Any, str | None]:
+        table = self.item_table
+        if table is None or "title" not in table.columns:
+            return {}
+        return dict(zip(table["item_id"], table["title"].cast(pl.String), strict=True))
 
     def to_csr(self) -> sp.csr_array:
         """Give a scipy matrix, users x items, with ones (float32) where there is a pair."""
@@ -460,24 +512,34 @@ class Interactions:
     # ---------------------------------------------------------------- on disk
 
     def to_store(self) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
-        """Give what `nearfar.store` can write: meta data, and the frames pairs, users and items.
+        """Give what `nearfar.store` can write: meta data, and frames.
+
+        The frames are pairs (user, item, time: rows of the next two, sorted), users and items (id),
+        and item_table if there is one.
 
         Raises
         ------
         DataError
             If ids are Python objects that have no form on disk.
         """
-        pairs = {"user": pl.Series(self._pair_users), "item": pl.Series(self.items)}
+        # not the cached column, which would stay in memory
+        pairs = {"user": pl.Series(self._repeated_users()), "item": pl.Series(self.items)}
         if self.times is not None:
             pairs["time"] = pl.Series(self.times)
         user_form, users = self.user_ids.to_store()
         item_form, items = self.item_ids.to_store()
-        meta = {"n_pairs": self.n_pairs, "user_ids": user_form, "item_ids": item_form}
-        return meta, {"pairs": pl.DataFrame(pairs), "users": users, "items": items}
+        meta = {"n_users": self.n_users, "n_items": self.n_items, "n_pairs": self.n_pairs,
+                "user_ids": user_form, "item_ids": item_form}  # fmt: skip
+        frames = {"pairs": pl.DataFrame(pairs), "users": users, "items": items}
+        if self.item_table is not None:
+            frames["item_table"] = self.item_table
+        return meta, frames
 
     @classmethod
     def from_store(cls, meta: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> Self:
         """Read back what `to_store` gave; further entries of either are ignored.
+
+        Pairs in order, which they are unless somebody else wrote them, are not sorted again.
 
         Raises
         ------
@@ -494,6 +556,8 @@ class Interactions:
             )
         except (KeyError, ValueError, pl.exceptions.PolarsError) as error:
             raise StoreError(f"The saved interactions are not readable: {error!r}.") from error
+        if "item_table" in frames:
+            made = replace(made, item_table=frames["item_table"])
         if made.n_pairs != meta.get("n_pairs"):
             raise StoreError(
                 f"The saved interactions must have {meta.get('n_pairs')} pairs; {made.n_pairs} "
@@ -501,8 +565,23 @@ class Interactions:
             )
         return made
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        made: Mapping[str, Any] | None = None,
+        more: Mapping[str, pl.DataFrame] | None = None,
+    ) -> None:
         """Write everything to the folder `path`, atomically: Parquet and a JSON manifest.
+
+        Parameters
+        ----------
+        path : path
+            The folder.
+        made : mapping, optional
+            How they were made: what JSON can say. It is kept in the manifest, and not read back.
+        more : mapping of str to DataFrame, optional
+            Further tables to keep there, which are not read back either.
 
         Raises
         ------
@@ -512,7 +591,8 @@ class Interactions:
             As `to_store`.
         """
         meta, frames = self.to_store()
-        store.save_folder(path, kind=KIND, meta=meta, frames=frames)
+        meta |= {} if made is None else {"made": made}
+        store.save_folder(path, kind=KIND, meta=meta, frames={**frames, **(more or {})})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

@@ -11,18 +11,19 @@ One process at a time may write a folder; any number may read it meanwhile.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
+import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -92,17 +93,18 @@ def save_folder(
         the folder is as it was.
     """
     folder = Path(path)
-    payload = _payload(arrays, frames)
+    _check_names(arrays, frames)
+    _check_types(frames)
+    tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
     _check_replaceable(folder, kind)
     manifest = {"kind": kind, "format": FORMAT, "nearfar": nearfar.__version__,
                 "files": {}, "meta": meta}  # fmt: skip
     _json(manifest)  # before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        manifest["files"] = {
-            entry: _write_payload(folder, entry, suffix, parts)
-            for entry, (suffix, parts) in payload.items()
-        }
+        files = {name: _keep_arrays(folder, name, parts) for name, parts in tensors.items()}
+        files |= {name: _keep_frame(folder, name, frame) for name, frame in frames.items()}
+        manifest["files"] = files
         _sync_folder(folder)
         _write(folder / MANIFEST, [_json(manifest)])
     except OSError as error:
@@ -144,26 +146,56 @@ def load_folder(path: str | PathLike[str], *, kind: str) -> Folder:
             manifest = newer
 
 
-def _payload(
-    arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]], frames: Mapping[str, pl.DataFrame]
-) -> dict[str, tuple[str, list[Bytes]]]:
-    """Give the suffix of each file and its content, in parts: tables are not copied."""
-    twice = set(arrays) & set(frames)
-    wrong = [name for name in (*arrays, *frames) if not _ENTRY.fullmatch(name)]
+def check_replaceable(path: str | PathLike[str], *, kind: str) -> None:
+    """Refuse a place where `save_folder` would not write, before work is done for it.
+
+    Raises
+    ------
+    StoreError
+        It is a file, or a folder that holds something else.
+    """
+    _check_replaceable(Path(path), kind)
+
+
+@contextmanager
+def scratch(path: str | PathLike[str]) -> Iterator[Path]:
+    """Give a folder for files that are needed until `path` is saved: on the same disk, inside it.
+
+    It is removed at the end, and so is `path` if it was made for this and nothing was saved. What a
+    killed process leaves is removed by the next one that saves there.
+    """
+    folder = Path(path)
+    temporary = _temporary(folder)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise StoreError(
+            f"Writing {str(folder)!r} failed: {error}. Check the space and the rights there."
+        ) from error
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+
+
+def _check_names(arrays: Iterable[str], frames: Iterable[str]) -> None:
+    names = [*arrays, *frames]
+    twice = {name for name in names if names.count(name) > 1}
+    wrong = [name for name in names if not _ENTRY.fullmatch(name)]
     if twice or wrong:
         raise StoreError(f"Names of entries must be lower-case words, each used once; got "
                          f"{sorted(twice) + wrong}.")  # fmt: skip
-    made: dict[str, tuple[str, list[Bytes]]] = {}
-    for name, tables in arrays.items():
-        made[name] = ("safetensors", _safetensors(name, tables))
+
+
+def _check_types(frames: Mapping[str, pl.DataFrame]) -> None:
     for name, frame in frames.items():
-        buffer = io.BytesIO()
-        try:
-            frame.write_parquet(buffer)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise StoreError(f"The frame {name!r} cannot be saved: {error}.") from error
-        made[name] = ("parquet", [buffer.getvalue()])
-    return made
+        for column, dtype in frame.schema.items():
+            if dtype == pl.Object:
+                raise StoreError(
+                    f"The frame {name!r} cannot be saved: {column!r} holds Python objects."
+                )
 
 
 def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Bytes]:
@@ -193,17 +225,43 @@ def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Byte
     return [len(text).to_bytes(8, "little") + text, *parts]
 
 
-def _write_payload(
-    folder: Path, entry: str, suffix: str, parts: Sequence[Bytes]
-) -> dict[str, str | int]:
-    """Write a file under a name that tells its content; give its line of the manifest."""
-    digest, size = sha256(), 0
+def _keep_arrays(folder: Path, entry: str, parts: Sequence[Bytes]) -> dict[str, str | int]:
+    """Write a safetensors file; give its line of the manifest."""
+    digest = sha256()
     for part in parts:
         digest.update(part)
-        size += len(part)
-    name = f"{entry}-{digest.hexdigest()[:12]}.{suffix}"
+    name = _named(entry, digest.hexdigest(), "safetensors")
     _write(folder / name, parts)
-    return {"file": name, "size": size, "sha256": digest.hexdigest()}
+    return {"file": name, "size": sum(map(len, parts)), "sha256": digest.hexdigest()}
+
+
+def _keep_frame(folder: Path, entry: str, frame: pl.DataFrame) -> dict[str, str | int]:
+    """Write a Parquet file, which is never in memory as a whole; give its line of the manifest."""
+    temporary = _temporary(folder)
+    try:
+        frame.write_parquet(temporary)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise StoreError(f"The frame {entry!r} cannot be saved: {error}.") from error
+    digest = _sha256(temporary)
+    name = _named(entry, digest, "parquet")
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / name)
+    return {"file": name, "size": (folder / name).stat().st_size, "sha256": digest}
+
+
+def _named(entry: str, digest: str, suffix: str) -> str:
+    """Name a file by its content: it is never overwritten by another one."""
+    return f"{entry}-{digest[:12]}.{suffix}"
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".nearfar-{uuid.uuid4().hex}.tmp"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return file_digest(opened, "sha256").hexdigest()
 
 
 def _json(manifest: Mapping[str, Any]) -> bytes:
@@ -246,7 +304,7 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _write(target: Path, parts: Sequence[Bytes]) -> None:
-    temporary = target.with_name(f".nearfar-{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(target.parent)
     with temporary.open("xb") as file:
         for part in parts:
             file.write(part)
@@ -271,7 +329,7 @@ def _sweep(folder: Path) -> None:
     for file in folder.iterdir() if folder.is_dir() else ():
         if file.name not in kept and _is_ours(file.name):
             try:
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
             except OSError:
                 continue
 
@@ -314,11 +372,11 @@ def _contents(folder: Path, manifest: Mapping[str, Any]) -> Folder:
         listed = [(name, dict(entry)) for name, entry in manifest["files"].items()]
         meta = dict(manifest["meta"])
         for name, entry in listed:
-            data = _verified(folder, entry["file"], entry["size"], entry["sha256"])
-            if entry["file"].endswith(".safetensors"):
-                arrays[name] = parse_arrays(data)
-            else:
-                frames[name] = pl.read_parquet(io.BytesIO(data))
+            with _verified(folder, entry["file"], entry["size"], entry["sha256"]) as file:
+                if entry["file"].endswith(".safetensors"):
+                    arrays[name] = parse_arrays(file.read())
+                else:
+                    frames[name] = pl.read_parquet(file)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise StoreError(
             f"{str(folder / MANIFEST)!r} is damaged ({error!r}); remove the folder and save it "
@@ -327,23 +385,33 @@ def _contents(folder: Path, manifest: Mapping[str, Any]) -> Folder:
     return Folder(meta, arrays, frames)
 
 
-def _verified(folder: Path, name: Any, size: Any, digest: Any) -> bytes:
+@contextmanager
+def _verified(folder: Path, name: Any, size: Any, digest: Any) -> Iterator[BinaryIO]:
+    """Open a file and verify it; what is read afterwards is the same file, whoever replaces it."""
     if not isinstance(name, str) or not _PAYLOAD.fullmatch(name):
         raise StoreError(
             f"{str(folder / MANIFEST)!r} lists {name!r}, which is not a plain name of a nearfar "
             "file; it was not written by nearfar."
         )
-    file = folder / name
+    path = folder / name
     try:
-        data = file.read_bytes()
+        with path.open("rb") as file:
+            found, sha = os.fstat(file.fileno()).st_size, file_digest(file, "sha256").hexdigest()
+            if found != size:
+                raise StoreError(
+                    f"{str(path)!r} must have {size} bytes; it has {found}. It was cut off or "
+                    "changed: restore it or save the folder again."
+                )
+            if sha != digest:
+                raise StoreError(
+                    f"{str(path)!r} is not as it was written (its SHA-256 differs): restore it or "
+                    "save the folder again."
+                )
+            file.seek(0)
+            yield file
     except OSError as error:
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(
-            f"{str(file)!r} cannot be read ({error.strerror}); restore it or save the folder again."
+            f"{str(path)!r} cannot be read ({error.strerror}); restore it or save the folder again."
         ) from error
-    if len(data) != size:
-        raise StoreError(f"{str(file)!r} must have {size} bytes; it has {len(data)}. It was cut "
-                         "off or changed: restore it or save the folder again.")  # fmt: skip
-    if sha256(data).hexdigest() != digest:
-        raise StoreError(f"{str(file)!r} is not as it was written (its SHA-256 differs): "
-                         "restore it or save the folder again.")  # fmt: skip
-    return data

@@ -1,108 +1,32 @@
-"""Tables as they come: CSV, TSV and Parquet files, polars, pandas and Arrow frames.
+"""Tables in memory or opened by a reader: which columns are meant, and whether they can be used.
 
-Everything becomes one lazy frame with the columns ``user``, ``item`` and, where asked for,
-``value`` and ``time``. The values of text files are strings, exactly as written: ids such as
-``007`` or an ISBN never turn into numbers. Row numbers in messages count the rows of data from 1,
-without a header.
+Polars, pandas and Arrow tables become one lazy frame with the columns ``user``, ``item`` and, where
+asked for, ``value`` and ``time``. Row numbers in messages count the rows of data from 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from os import PathLike, fspath
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from nearfar.errors import DataError, MissingColumnError, MissingExtraError
-from nearfar.id_values import as_column
+from nearfar.id_values import EXACT_FLOAT, ID_TYPES, as_column, label
+from nearfar.ids import Ids
+from nearfar.readers.raw import Where, numbered
 
 Column = str | int
 """A column by its name, or by its place counted from 0."""
 
-_SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t"}
-_PARQUET: Final = {".parquet", ".pq"}
+_LONGEST: Final = 80
 _KNOWN_NAMES: Final = {
     "user": {"user", "userid", "uid"},
     "item": {"item", "itemid", "iid"},
 }
-
-
-def is_parquet(path: str | PathLike[str]) -> bool:
-    """Tell from its suffix whether a file is Parquet."""
-    return Path(fspath(path)).suffix.lower() in _PARQUET
-
-
-def scan(
-    path: str | PathLike[str], *, separator: str | None = None, has_header: bool = True
-) -> pl.LazyFrame:
-    """Open a table on disk, to be read lazily.
-
-    Parameters
-    ----------
-    path : path
-        ``.parquet``, ``.pq``, ``.csv``, ``.tsv``, ``.tab``, ``.inter``; text also with ``.gz``
-        after it. With `separator`, any other name is read as text.
-    separator : str, optional
-        One character between the fields of a text file; by default what the suffix says.
-    has_header : bool
-        Whether a text file starts with its column names. Without, they are ``column_1``, ...
-
-    Returns
-    -------
-    LazyFrame
-        Of a text file, every column is a string.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, of an unknown kind, or cannot be read.
-    """
-    file = Path(fspath(path))
-    if not file.is_file():
-        raise DataError(f"There is no file {str(file)!r}; check the path.")
-    with reading(file):
-        if is_parquet(file):
-            frame = pl.scan_parquet(file)
-            frame.collect_schema()
-            return frame
-        mark = separator or _separator(file)
-        frame = pl.scan_csv(file, separator=mark, has_header=has_header, infer_schema=False)
-        names = frame.collect_schema().names()
-    if has_header:
-        return frame
-    return frame.rename({name: f"column_{i}" for i, name in enumerate(names, start=1)})
-
-
-def _separator(file: Path) -> str:
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    last = suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:]
-    if not last or last[0] not in _SEPARATORS:
-        known = ", ".join([*_SEPARATORS, *sorted(_PARQUET)])
-        raise DataError(
-            f"What is in {str(file)!r} cannot be told from its suffix; known are {known} (text "
-            "also with .gz after it). For any other text file say `separator`."
-        )
-    return _SEPARATORS[last[0]]
-
-
-@contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Turn what polars raises while it reads `file` into a `DataError`."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        kind = "Parquet" if is_parquet(file) else "UTF-8 text with the same fields in each line"
-        raise DataError(
-            f"{str(file)!r} cannot be read: {reason}. It must be {kind}; check `separator` and "
-            "`has_header`, or save it again."
-        ) from error
 
 
 def as_lazy(frame: Any) -> pl.LazyFrame:
@@ -213,53 +137,164 @@ def _every_name() -> set[str]:
     return set().union(*_KNOWN_NAMES.values())
 
 
-def numeric(frame: pl.LazyFrame, column: str, called: Column | None = None) -> pl.LazyFrame:
-    """Check that a column holds finite numbers, and make it Float64 or, if it is whole, Int64.
+@dataclass(frozen=True)
+class _Check:
+    """How one column is checked, and what it becomes."""
 
-    Text is read as numbers; dates and times become microseconds since 1970.
+    column: str
+    bad: pl.Expr
+    """True for values that cannot be used; never null."""
+    must: str
+    """The message up to the place of the first bad value."""
+    remedy: str
+    number: pl.Expr
+    """What the column becomes."""
+    whole: pl.Expr | None = None
+    """What it becomes instead if this is null nowhere."""
+
+
+def cleaned(
+    frame: pl.LazyFrame,
+    *,
+    ids: Sequence[str] = (),
+    numbers: Mapping[str, Column] = MappingProxyType({}),
+    where: Where = numbered,
+) -> tuple[pl.LazyFrame, int]:
+    """Check columns of ids and of numbers in one pass, and bring them to the types for use.
+
+    Numbers become Int64 if they are whole, else Float64; text is read as numbers; dates and times
+    become microseconds since 1970. Ids keep their type, but for whole floats, which become Int64,
+    and categories, which become the text they show.
 
     Parameters
     ----------
     frame : LazyFrame
-        Read once to check; what comes back is still lazy.
-    column : str
-        The column to check.
-    called : str or int, optional
-        What the caller calls it, for the message.
+        Read once, streaming; what comes back is lazy.
+    ids : sequence of str
+        Columns of ids.
+    numbers : mapping of str to str or int
+        Columns of numbers, and what the caller calls them.
+    where : callable, optional
+        Says where a row, counted from 0, came from.
+
+    Returns
+    -------
+    LazyFrame
+        All columns of `frame`.
+    int
+        Its number of rows.
 
     Raises
     ------
     DataError
-        At the first null, NaN, infinity or text that is not a number; names its row and value.
+        At the first id that is null, NaN or a fraction, and the first number that is null, NaN,
+        infinite or no number; names column, row and value.
     """
-    dtype = frame.collect_schema()[column]
-    if dtype == pl.Object:
-        frame, dtype = _as_text(frame, column), pl.String()
-    source = pl.col(column)
-    name = repr(called if called is not None else column)
-    if dtype == pl.String:
-        source = source.str.strip_chars()
-        number = source.cast(pl.Float64, strict=False)
-    elif isinstance(dtype, (pl.Date, pl.Datetime)):
-        number = source.cast(pl.Datetime("us")).cast(pl.Int64)
-    elif dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}:
-        number = source.cast(pl.Int64 if dtype.is_integer() else pl.Float64, strict=False)
-    else:
-        raise DataError(f"Column {name} must hold numbers; its type is {dtype}.")
-    bad = number.is_null() | ~number.cast(pl.Float64).is_finite()
-    whole = source.cast(pl.Int64, strict=False) if dtype == pl.String else number
-    found = frame.select(
-        bad=bad.any(),
-        row=bad.arg_max(),
-        value=source.gather(bad.arg_max()).first(),
-        whole=whole.is_not_null().all(),
-    ).collect().row(0, named=True)  # fmt: skip
-    if found["bad"]:
+    schema = frame.collect_schema()
+    for name in [name for name in numbers if schema[name] == pl.Object]:
+        frame = _as_text(frame, name)
+    schema = frame.collect_schema()
+    checks = [_id_check(name, schema[name]) for name in ids]
+    checks += [_number_check(name, schema[name], repr(called)) for name, called in numbers.items()]
+    asked = [pl.len().alias("rows")]
+    for check in checks:
+        asked.append(check.bad.any().alias(f"bad {check.column}"))
+        if check.whole is not None:
+            asked.append(check.whole.is_not_null().all().alias(f"whole {check.column}"))
+    found = frame.select(asked).collect(engine="streaming").row(0, named=True)
+    for check in checks:
+        if found[f"bad {check.column}"]:
+            raise _first_bad(frame, check, where)
+    made = []
+    for check in checks:
+        whole = check.whole if found.get(f"whole {check.column}") else None
+        made.append((check.number if whole is None else whole).alias(check.column))
+    return frame.with_columns(made), int(found["rows"])
+
+
+def _first_bad(frame: pl.LazyFrame, check: _Check, where: Where) -> DataError:
+    value = pl.col(check.column)
+    row, found = (
+        frame.select(value, bad=check.bad)
+        .with_row_index("row")
+        .filter("bad")
+        .select("row", check.column)
+        .head(1)
+        .collect(engine="streaming")
+        .row(0)
+    )
+    return DataError(f"{check.must}; {where(row)} has {_shown(found)}. {check.remedy}.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _id_check(column: str, dtype: pl.DataType) -> _Check:
+    value = pl.col(column)
+    bad, becomes = value.is_null(), value
+    if dtype.is_float():
+        fits = (value == value.round()) & (value.abs() <= EXACT_FLOAT)
+        bad, becomes = bad | ~fits.fill_null(True), value.cast(pl.Int64)
+    elif isinstance(dtype, (pl.Categorical, pl.Enum)):
+        becomes = value.cast(pl.String)
+    elif not (dtype.is_integer() or dtype in ID_TYPES):
         raise DataError(
-            f"Column {name} must hold finite numbers; row {found['row'] + 1:,} (the first is 1) "
-            f"has {found['value']!r}. Correct or drop such rows."
+            f"{label(column).capitalize()}s of type {dtype} are not supported; convert to str."
         )
-    return frame.with_columns((whole if found["whole"] else number).alias(column))
+    must = f"A {label(column)} must not be missing, NaN, a fraction or a float above 2^53"
+    return _Check(column, bad, must, "Correct or drop such rows", becomes)
+
+
+def _number_check(column: str, dtype: pl.DataType, called: str) -> _Check:
+    value, whole = pl.col(column), None
+    if dtype == pl.String:
+        value = value.str.strip_chars()
+        number, whole = value.cast(pl.Float64, strict=False), value.cast(pl.Int64, strict=False)
+    elif isinstance(dtype, (pl.Date, pl.Datetime)):
+        number = value.cast(pl.Datetime("us")).cast(pl.Int64)
+    elif dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}:
+        number = value.cast(pl.Int64 if dtype.is_integer() else pl.Float64, strict=False)
+    else:
+        raise DataError(f"Column {called} must hold numbers; its type is {dtype}.")
+    bad = number.is_null() | ~number.cast(pl.Float64).is_finite().fill_null(False)
+    must = f"Column {called} must hold finite numbers"
+    return _Check(column, bad, must, "Correct or drop such rows", number, whole)
+
+
+def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
+    """Check a table of what is known about things with an id, and keep those that are in `ids`.
+
+    Raises
+    ------
+    MissingColumnError
+        If it has no column ``item_id``.
+    DataError
+        If that is of another type than `ids`, or has an id twice or null.
+    """
+    if "item_id" not in table.columns:
+        raise MissingColumnError(
+            f"A table about items needs a column 'item_id'; it has {', '.join(table.columns)}."
+        )
+    known = table["item_id"]
+    if ids.dtype == pl.Object:
+        raise DataError("Item ids of mixed types cannot have a table about them; convert to str.")
+    if known.null_count():
+        row = int(known.is_null().arg_max() or 0)
+        raise DataError(f"The item id of {numbered(row)} of the table about items is null.")
+    if known.dtype != ids.dtype and table.height:
+        raise DataError(
+            f"The column 'item_id' of the table about items is of type {known.dtype}; the item ids "
+            f"are {ids.kind}, {ids.dtype}. Convert it."
+        )
+    twice = known.is_duplicated()
+    if twice.any():
+        raise DataError(
+            f"The table about items has {known.filter(twice)[0]!r} more than once; keep one row an "
+            "item."
+        )
+    return table.filter(known.is_in(ids.values.implode())).sort("item_id")
 
 
 def _as_text(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
@@ -267,24 +302,3 @@ def _as_text(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
     table = frame.collect()
     text = [None if value is None else str(value) for value in table[column].to_list()]
     return table.with_columns(pl.Series(column, text, dtype=pl.String)).lazy()
-
-
-def check_ids(frame: pl.LazyFrame, column: str) -> None:
-    """Check in one pass over a lazy frame that no id is null, NaN or a fraction.
-
-    Raises
-    ------
-    DataError
-        Otherwise; names the first offending row.
-    """
-    source = pl.col(column)
-    bad = source.is_null()
-    if frame.collect_schema()[column].is_float():
-        fits = (source == source.round()) & source.is_finite()
-        bad |= ~fits.fill_null(True)
-    found = frame.select(bad=bad.any(), row=bad.arg_max()).collect().row(0, named=True)
-    if found["bad"]:
-        raise DataError(
-            f"The {column} id of row {found['row'] + 1:,} (the first is 1) is null, NaN or a "
-            "fraction. Drop the rows without an id."
-        )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import nearfar
-from nearfar.cli import data, playing, show, training, using
+from nearfar.cli import data, datasets, playing, show, training, using
 from nearfar.cli.binding import FlagError
 from nearfar.errors import NearfarError
 
@@ -64,6 +64,7 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
 
 for _command, _example in _EXAMPLES.items():
     app.command(epilog=f"Example: {_example}")(_reporting(_command))
+app.add_typer(datasets.app(_reporting), name="datasets")
 
 
 def _version(asked: bool) -> None:

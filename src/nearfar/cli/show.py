@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -79,11 +79,23 @@ def evaluations(title: str, found: Mapping[str, Evaluation]) -> None:
     table(title, ["", *found], rows)
 
 
-def lists_of(frame: pl.DataFrame, asked: Sequence[Any], query: str, name: str) -> list[Any]:
-    """Put a frame of lists, as `CML.recommend` gives, into one entry for each id asked for."""
+def lists_of(
+    frame: pl.DataFrame,
+    asked: Sequence[Any],
+    query: str,
+    name: str,
+    titles: Callable[[Iterable[Any]], list[str | None]] | None = None,
+) -> list[Any]:
+    """Put a frame of lists, as `CML.recommend` gives, into one entry for each id asked for.
+
+    With `titles`, which gives those of ids or None, each entry has one, if any of them has.
+    """
     found: dict[Any, list[Any]] = {one: [] for one in asked}
-    for row in frame.iter_rows(named=True):
-        found[row[query]].append({name: row[name], "score": row["score"]})
+    named = [None] * frame.height if titles is None else titles(frame[name])
+    with_title = any(title is not None for title in named)
+    for row, title in zip(frame.iter_rows(named=True), named, strict=True):
+        titled = {"title": title} if with_title else {}
+        found[row[query]].append({name: row[name], **titled, "score": row["score"]})
     as_name = query if query != "query_id" else name
     return [{as_name: one, "nearest": entries} for one, entries in found.items()]
 
@@ -97,7 +109,13 @@ def ranked(title: str, lists: Sequence[Mapping[str, Any]]) -> None:
             continue
         columns = ["rank", *nearest[0]]
         rows = [
-            (rank, *(f"{v:.4f}" if key == "score" else v for key, v in one.items()))
+            (
+                rank,
+                *(
+                    f"{v:.4f}" if key == "score" else "" if v is None else v
+                    for key, v in one.items()
+                ),
+            )
             for rank, one in enumerate(nearest, start=1)
         ]
         table(f"{title} {asked}", columns, rows)

@@ -121,7 +121,7 @@ def recommend(
         deny=typed_ids(ids.item_ids, deny) if deny else None,
         threads=threads,
     )
-    lists = show.lists_of(found, users, "user_id", "item_id")
+    lists = show.lists_of(found, users, "user_id", "item_id", ids.titles)
     if json:
         show.emit({"k": k, "recommendations": lists})
     else:
@@ -145,7 +145,8 @@ def similar(
     name, axis, words = ("item_id", ids.item_ids, item) if item else ("user_id", ids.user_ids, user)
     asked = list(dict.fromkeys(axis.typed(words or [])))
     find = fitted.similar_items if item else fitted.similar_users
-    lists = show.lists_of(find(asked, k, threads=threads), asked, "query_id", name)
+    titles = ids.titles if item else None
+    lists = show.lists_of(find(asked, k, threads=threads), asked, "query_id", name, titles)
     if json:
         show.emit({"k": k, "neighbours": lists})
     else:

@@ -1,150 +1,308 @@
 """Public data sets by name, fetched once and kept in the user's cache directory.
 
 None of them is part of nearfar: each comes from where its owner publishes it, under its terms,
-which the docstring of its module repeats.
+which are shown before anything is fetched (`info` gives them, too). ``$NEARFAR_CACHE`` moves the
+cache.
 """
 
 from __future__ import annotations
 
-from os import PathLike
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from nearfar.datasets import movielens
-from nearfar.datasets.source import Source, Tables, look_up
-from nearfar.errors import OptionError
+from nearfar.datasets import cache, movielens
+from nearfar.datasets.catalogue import CATALOGUE, Dataset, RemoteFile, info
+from nearfar.datasets.download import Progress
+from nearfar.datasets.recipes import RECIPES
+from nearfar.errors import DataError, OptionError, SourceError
 from nearfar.interactions import Interactions
+from nearfar.readers.columnar import reading
+from nearfar.readers.raw import Raw
 
-__all__ = ["load", "load_items", "load_table", "look_at", "names"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "RemoteFile",
+    "fetch",
+    "info",
+    "load",
+    "locate",
+    "names",
+    "opened",
+]
 
-_SOURCES: dict[str, Source] = {movielens.ML_100K.name: movielens.ML_100K}
+_log = logging.getLogger("nearfar")
 
 
 def names() -> list[str]:
-    """Give the names that `load` knows.
+    """Give the names of the data sets.
 
     Examples
     --------
-    >>> names()
-    ['ml-100k']
+    >>> "ml-100k" in names()
+    True
     """
-    return sorted(_SOURCES)
+    return list(CATALOGUE)
 
 
-def load(
-    name: str, path: str | PathLike[str] | None = None, *, min_value: float | None = None
-) -> Interactions:
-    """Load a data set as interactions: its rows of at least `min_value`.
-
-    Looked for in this order: `path`, and nothing else if it is given; the cache; the official
-    address; the package index. ``$NEARFAR_CACHE`` moves the cache.
+def fetch(
+    name: str,
+    *,
+    folder: str | PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    tell: cache.Tell | None = None,
+) -> Path:
+    """Fetch a data set, or what is missing of it; an interrupted one is resumed.
 
     Parameters
     ----------
     name : str
         One of `names`.
-    path : path, optional
-        A local copy, as a folder or an archive; what is accepted is said in the docstring of the
-        data set's module, such as `nearfar.datasets.movielens`.
-    min_value : float, optional
-        The smallest rating that counts as an interaction; by default the data set's own (4 for
-        ml-100k).
+    folder : path, optional
+        Where to put its files; the cache by default, where `load` finds them.
+    force : bool
+        Fetch also what is there already.
+    progress : callable, optional
+        Is told, while it goes, the name of a file, the bytes that are there, and how many there
+        will be or None.
+    tell : callable, optional
+        Is told the terms of the data set before anything is fetched. By default they are logged as
+        a warning.
 
     Returns
     -------
-    Interactions
-        With times, and ids that are strings.
+    Path
+        The file with the interactions, for `load`, `opened` or ``nearfar prepare``.
 
     Raises
     ------
     OptionError
         If there is no data set of this name.
     SourceError
-        If it cannot be found or is not what it should be; lists what was tried, and why it failed.
-    EmptyDataError
-        If no rating is that high.
+        If it cannot be had; lists what was tried, and why it failed. Or if a file that is there is
+        damaged and `force` is not given.
     """
-    source = _source(name)
-    least = source.min_value if min_value is None else min_value
-    return _interactions(_tables(name, path), least)
+    place = None if folder is None else Path(fspath(folder))
+    return cache.fetch(info(name), place, force=force, progress=progress, tell=tell)
 
 
-def load_table(name: str, path: str | PathLike[str] | None = None) -> pl.LazyFrame:
-    """Load a data set with all its rows, for `nearfar.prepare`.
+def locate(
+    name: str,
+    path: str | PathLike[str] | None = None,
+    *,
+    progress: Progress | None = None,
+    tell: cache.Tell | None = None,
+) -> tuple[Path, str]:
+    """Find the raw file of a data set, and fetch it if it is nowhere.
 
     Parameters
     ----------
-    name, path
-        As in `load`.
+    name, path, progress, tell
+        As in `opened`.
 
     Returns
     -------
-    LazyFrame
-        The columns user and item (String), value and time (Int64: seconds since 1970).
+    Path
+        What to give to `load` or `opened` as the `path`.
+    str
+        Where it was found, in words.
 
     Raises
     ------
     OptionError, SourceError
-        As `load`.
+        As `opened`.
     """
-    return _tables(name, path).ratings.lazy()
+    return _located(name, CATALOGUE.get(name), path, progress, tell)
 
 
-def load_items(name: str, path: str | PathLike[str] | None = None) -> pl.DataFrame:
-    """Load what a data set says about its items.
+@contextmanager
+def opened(
+    name: str,
+    path: str | PathLike[str] | None = None,
+    *,
+    scratch: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+    tell: cache.Tell | None = None,
+) -> Iterator[Raw]:
+    """Open a data set with all its rows, to be read lazily while the context lasts.
+
+    Looked for in this order: `path`, and nothing else if it is given; the cache; its addresses.
 
     Parameters
     ----------
-    name, path
-        As in `load`.
+    name : str
+        One of `names`; or of a recipe (`nearfar.datasets.recipes.RECIPES`), which needs a `path`.
+    path : path, optional
+        A local copy: the raw file, the folder or the zip archive that has it.
+    scratch : path, optional
+        A folder for temporary files, which may need as much room as the raw file unpacked; the
+        system's by default.
+    progress, tell
+        As in `fetch`.
 
-    Returns
-    -------
-    DataFrame
-        The columns item_id and title, both String; ``"Toy Story (1995)"``.
+    Yields
+    ------
+    Raw
+        Its rows have the columns user and item (String), value, and time and dropped where there
+        are such.
 
     Raises
     ------
-    OptionError, SourceError
-        As `load`.
+    OptionError
+        If there is no such data set or recipe, a recipe is given no path, or `scratch` is no
+        folder.
+    SourceError
+        If it cannot be found, or is not what it should be.
+    DataError
+        If a file is not in the form it must be; names the file and the line.
     """
-    return _tables(name, path).items
+    with _found(name, path, scratch, progress, tell) as found:
+        yield found.raw
 
 
-def look_at(name: str, path: str | PathLike[str] | None = None) -> tuple[Tables, Interactions]:
-    """Load everything at once: the raw tables, which say where they were found, and `load`'s.
+def load(
+    name: str,
+    path: str | PathLike[str] | None = None,
+    *,
+    min_value: float | None = None,
+    progress: Progress | None = None,
+) -> Interactions:
+    """Load a data set as interactions: its rows of at least `min_value`.
+
+    Looked for in this order: `path`, and nothing else if it is given; the cache; its addresses.
 
     Parameters
     ----------
-    name, path
-        As in `load`.
+    name : str
+        One of `names`.
+    path : path, optional
+        A local copy: the raw file, the folder or the zip archive that has it.
+    min_value : float, optional
+        The smallest value that counts as an interaction; by default the data set's own, such as 4
+        for ml-100k (`info` gives it).
+    progress : callable, optional
+        As in `fetch`.
 
     Returns
     -------
-    Tables
-        ``ratings`` as of `load_table`, ``items`` as of `load_items`, and ``where``.
     Interactions
-        As of `load`, with the data set's own threshold.
+        With times and an `item_table` where the data set has them, and ids that are strings. Rows
+        that the recipe leaves out, such as mismatched songs, are not among them.
 
     Raises
     ------
-    OptionError, SourceError
-        As `load`.
+    OptionError, SourceError, DataError
+        As `opened`.
+    EmptyDataError
+        If no value is that high.
     """
-    found = _tables(name, path)
-    return found, _interactions(found, _source(name).min_value)
+    least = info(name).min_value if min_value is None else min_value
+    with _found(name, path, progress=progress) as found:
+        _warn(found)
+        # Only what counts is held in memory: the largest set has 48 million rows.
+        reached = (pl.col("value") >= least) | pl.col("value").is_null()
+        rows = found.collected(found.kept.filter(reached))
+        time = "time" if "time" in rows.columns else None
+        data = Interactions.from_frame(rows, "user", "item", "value", least, time)
+        items = found.raw.items
+        return data if items is None else data.with_item_table(items)
 
 
-def _source(name: str) -> Source:
-    if name not in _SOURCES:
-        raise OptionError(f"There is no data set {name!r}; there are: {', '.join(names())}.")
-    return _SOURCES[name]
+@dataclass(frozen=True)
+class _Found:
+    """A data set that is open."""
+
+    raw: Raw
+    file: Path
+    """What the recipe was given."""
+
+    @property
+    def kept(self) -> pl.LazyFrame:
+        """The rows that the recipe does not leave out."""
+        rows = self.raw.rows
+        if "dropped" not in rows.collect_schema().names():
+            return rows
+        return rows.filter(pl.col("dropped").is_null()).drop("dropped")
+
+    def collected(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Read rows into memory."""
+        with reading(self.file):
+            return rows.collect(engine="streaming")
 
 
-def _tables(name: str, path: str | PathLike[str] | None) -> Tables:
-    return look_up(_source(name), None if path is None else Path(path))
+@contextmanager
+def _found(
+    name: str,
+    path: str | PathLike[str] | None,
+    scratch: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+    tell: cache.Tell | None = None,
+) -> Iterator[_Found]:
+    """Find, open and verify a data set."""
+    data = CATALOGUE.get(name)
+    if data is None and name not in RECIPES:
+        raise OptionError(
+            f"There is no data set or recipe {name!r}; there are the data sets "
+            f"{', '.join(CATALOGUE)} and the recipes {', '.join(RECIPES)}."
+        )
+    if scratch is not None and not Path(scratch).is_dir():
+        raise OptionError(f"`scratch` must be a folder that is there; got {fspath(scratch)!r}.")
+    file, _ = _located(name, data, path, progress, tell)
+    with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder:
+        recipe = RECIPES[name if data is None else data.recipe]
+        found = _Found(recipe.read(file, Path(folder)), file)
+        if data is not None and data.ratings_sha256 is not None:
+            _verify(data, found)
+        yield found
 
 
-def _interactions(tables: Tables, least: float) -> Interactions:
-    return Interactions.from_frame(tables.ratings, "user", "item", "value", least, "time")
+def _located(
+    name: str,
+    data: Dataset | None,
+    given: str | PathLike[str] | None,
+    progress: Progress | None,
+    tell: cache.Tell | None,
+) -> tuple[Path, str]:
+    """Find the raw file or folder, and say where it was."""
+    path = None if given is None else Path(given)
+    if path is not None:
+        if not path.exists():
+            raise SourceError(f"There is no {str(path)!r} to read {name!r} from.")
+        return path, str(path)
+    if data is None:
+        raise OptionError(
+            f"{name!r} is a recipe, not a data set, so it needs a `path`; data sets are "
+            f"{', '.join(CATALOGUE)}."
+        )
+    if (kept := cache.find(data)) is not None:
+        return kept, f"the cache, {kept.parent}"
+    got = cache.fetch(data, progress=progress, tell=tell)
+    return got, cache.origin(got)
+
+
+def _verify(data: Dataset, found: _Found) -> None:
+    sha256 = movielens.checksum(found.collected(found.raw.rows))
+    if sha256 != data.ratings_sha256:
+        raise SourceError(
+            f"The ratings in {str(found.file)!r} are not those of {data.title}: their SHA-256 must "
+            f"be {data.ratings_sha256}; got {sha256}. Get the file again."
+        )
+
+
+def _warn(found: _Found) -> None:
+    rejected = found.raw.rejected
+    if not rejected.height:
+        return
+    line, reason, text = rejected.row(0)
+    _log.warning(
+        "%d lines of %s could not be read and are left out, the first of them line %d (%s): %.80r",
+        rejected.height, found.file, line, reason, text,
+    )  # fmt: skip

@@ -1,39 +1,63 @@
-"""MovieLens-100K: 100,000 ratings (1-5) of 1,682 films by 943 users, 1997-98.
+"""MovieLens: ratings of films, from 100,000 of 1997-98 to 25 million of 2019.
 
 Collected by the GroupLens Research Project at the University of Minnesota. Its terms: use it for
 research, acknowledge it, do not redistribute it without permission, and no commercial use without
 permission. F. M. Harper and J. A. Konstan, *The MovieLens Datasets: History and Context*, ACM TiiS
 5(4), 2015.
 
-A local copy may be the official ``ml-100k.zip``, the folder it unpacks to (``u.data``, ``u.item``),
-a wheel of RecBole, or a folder with its ``ml-100k.inter`` and ``ml-100k.item``. The ratings of all
-of them are the same, and are verified against one checksum.
+The forms that are accepted; in each, a line that is anything else is an error:
+
+=========  ===========================================================  ======================
+data set   ratings                                                      films, if beside it
+=========  ===========================================================  ======================
+100K       ``u.data``: tab-separated, without a header                  ``u.item``
+1M, 10M    ``ratings.dat``: ``user::item::rating::time``                ``movies.dat``
+20M, 25M   ``ratings.csv``: ``userId,movieId,rating,timestamp``         ``movies.csv``
+RecBole's  ``*.inter``: ``user_id:token item_id:token rating:float``    ``*.item``
+           ``timestamp:float`` with tabs between
+=========  ===========================================================  ======================
+
+Malformed lines among the films are left out and listed in `Raw.rejected`.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Callable
-from hashlib import md5, sha256
+import csv
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from nearfar.datasets.source import Fetcher, Source, Tables, download, download_wheel
-from nearfar.errors import DataError, SourceError
+from nearfar.datasets.members import (
+    MalformedLineError,
+    Member,
+    checked,
+    described,
+    find,
+    named,
+    placed,
+)
+from nearfar.errors import DataError
+from nearfar.readers.lines import opened
+from nearfar.readers.raw import Raw
+from nearfar.readers.text import scan_text
 
-URL: Final = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-"""The official address."""
-URL_MD5 = "0e33842e24a9c977be4e0107933c0723"
-"""MD5 of the official archive, as published beside it."""
-WHEEL: Final = "recbole==1.2.1"
-"""A package of the index that carries the same ratings."""
-RATINGS_SHA256 = "6cfffb52c89b05fbc3afb75f6912eeda04c81c2add0dc58e773a0ef6c8adb160"
-"""`checksum` of the 100,000 ratings, whatever the source."""
+RATINGS_SHA256: Final = "6cfffb52c89b05fbc3afb75f6912eeda04c81c2add0dc58e773a0ef6c8adb160"
+"""`checksum` of the ratings of MovieLens-100K, whatever the source."""
 
 _COLUMNS: Final = ("user", "item", "value", "time")
+_CSV: Final = dict(zip(_COLUMNS, ("userId", "movieId", "rating", "timestamp"), strict=True))
+_RECBOLE: Final = dict(zip(_COLUMNS, ("user_id", "item_id", "rating", "timestamp"), strict=True))
+_GENRES: Final = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+)  # fmt: skip
+_NO_GENRES: Final = "(no genres listed)"
+
+Film = tuple[str, str, str | None]
 
 
 def checksum(ratings: pl.DataFrame) -> str:
@@ -48,123 +72,152 @@ def checksum(ratings: pl.DataFrame) -> str:
     -------
     str
         SHA-256 of the lines ``user TAB item TAB value TAB time``, sorted as numbers.
+
+    Raises
+    ------
+    DataError
+        If something is no integer.
     """
-    numbers = ratings.select(pl.col(_COLUMNS).cast(pl.Int64)).sort(_COLUMNS)
+    try:
+        numbers = ratings.select(pl.col(_COLUMNS).cast(pl.Int64)).sort(_COLUMNS)
+    except pl.exceptions.InvalidOperationError as error:
+        raise DataError(
+            "The users, items, ratings and times must be integers to be compared with those of "
+            "MovieLens-100K. Check that it is the right file."
+        ) from error
     lines = numbers.select(pl.concat_str(_COLUMNS, separator="\t")).to_series()
     return sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-def read(path: Path) -> Tables:
-    """Read a local copy in any of the accepted forms, and verify it.
+def read(path: Path, scratch: Path) -> Raw:
+    """Read the ratings and, where they are, the films.
+
+    Parameters
+    ----------
+    path : Path
+        One of the files above, a folder that has one of them, or a zip archive.
+    scratch : Path
+        A folder for unpacked files, which must stay as long as the result is in use.
+
+    Returns
+    -------
+    Raw
+        The columns user, item (String), value (Int64, or Float64 if one is a fraction) and time
+        (Int64, seconds since 1970). Items have title and genres (with ``" | "`` between them).
 
     Raises
     ------
-    SourceError
-        If it is none of them, or the ratings are not the 100,000.
+    DataError
+        If it cannot be found or read, or a line is not what it must be.
     """
-    member = _members(path)
-    if (official := member("u.data")) is not None:
-        ratings = _ratings(official, has_header=False)
-        items = _official_items(member("u.item"))
-    elif (recbole := member("ml-100k.inter")) is not None:
-        ratings = _ratings(recbole, has_header=True)
-        items = _recbole_items(member("ml-100k.item"))
-    else:
-        raise SourceError(
-            f"{str(path)!r} has neither u.data nor ml-100k.inter in it; give ml-100k.zip, a "
-            "RecBole wheel, or a folder with one of the two files."
+    pattern = r"u\.data|ratings\.dat|ratings\.csv|[^.]+\.inter"
+    found = find(path, pattern, "u.data, ratings.dat, ratings.csv or *.inter", scratch)
+    raw, rows = _ratings(found, scratch)
+    rows = checked(rows, raw.where, found.file)
+    films = _films(found)
+    return Raw(rows, raw.where) if films is None else Raw(rows, raw.where, *films)
+
+
+def _ratings(found: Member, scratch: Path) -> tuple[Raw, pl.LazyFrame]:
+    file, kind = found.file, Path(found.name).suffix
+    if kind == ".data":
+        raw = scan_text(file, scratch, separator="\t", has_header=False, quotes=False)
+        return raw, placed(raw, {name: i for i, name in enumerate(_COLUMNS, 1)}, 4, file)
+    if kind == ".dat":  # "::" is an empty field between two ":"
+        raw = scan_text(file, scratch, separator=":", has_header=False, quotes=False)
+        rows = placed(raw, {name: 2 * i + 1 for i, name in enumerate(_COLUMNS)}, 7, file)
+        _check_between(raw, file)
+        return raw, rows
+    if kind == ".csv":
+        raw = scan_text(file, scratch)
+        return raw, named(raw, _CSV, file)
+    if kind == ".inter":
+        raw = scan_text(file, scratch, separator="\t", quotes=False)
+        return raw, named(raw, _RECBOLE, file)
+    raise DataError(
+        f"{str(file)!r} must be u.data, ratings.dat, ratings.csv or *.inter; its name ends "
+        "otherwise. Give it the name that it came with."
+    )
+
+
+def _check_between(raw: Raw, file: Path) -> None:
+    between = pl.any_horizontal(pl.col("column_2", "column_4", "column_6").is_not_null())
+    bad = raw.rows.select(between.any()).collect(engine="streaming").item()
+    if bad:
+        row = raw.rows.select(between.arg_max()).collect().item()
+        raise DataError(
+            f"The fields of {raw.where(row)} must have '::' between them; got a single ':'. "
+            "Correct or remove the line."
         )
-    found = checksum(ratings)
-    if found != RATINGS_SHA256:
-        raise SourceError(
-            f"The {len(ratings):,} ratings in {str(path)!r} are not those of MovieLens-100K: their "
-            f"SHA-256 must be {RATINGS_SHA256}; got {found}. Fetch the file again."
-        )
-    return Tables(ratings, items)
 
 
-def _members(path: Path) -> Callable[[str], bytes | None]:
-    """Give a function that reads a file by its name from a folder or an archive."""
-    if path.is_dir():
-
-        def from_folder(name: str) -> bytes | None:
-            places = [path / name, path / "ml-100k" / name]
-            return next((place.read_bytes() for place in places if place.is_file()), None)
-
-        return from_folder
-
-    def from_archive(name: str) -> bytes | None:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                inside = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == name]
-                return archive.read(min(inside, key=len)) if inside else None
-        except zipfile.BadZipFile as error:
-            raise SourceError(f"{str(path)!r} is no zip archive or is damaged: {error}.") from error
-
-    return from_archive
+def _films(found: Member) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    stem, kind = Path(found.name).stem, Path(found.name).suffix
+    name, form, parse = {
+        ".data": (r"u\.item", "id|title|...", _of_item),
+        ".dat": (r"movies\.dat", "id::title::genres", _of_dat),
+        ".csv": (r"movies\.csv", "id,title,genres", _of_csv),
+        ".inter": (rf"{stem}\.item", "id, title, year and genres with tabs between", _of_recbole),
+    }[kind]
+    file = found.beside(name)
+    if file is None:
+        return None
+    encoding = _encoding(file) if kind in {".data", ".dat"} else "utf-8"
+    return described(file, form, parse, ("title", "genres"), encoding)
 
 
-def _ratings(raw: bytes, *, has_header: bool) -> pl.DataFrame:
+def _encoding(file: Path) -> str:
+    """Tell whether a small file is UTF-8, as that of 10M, or ISO-8859-1, as the older ones."""
+    with opened(file) as source:
+        text = source.read()
     try:
-        table = pl.read_csv(
-            io.BytesIO(raw), separator="\t", has_header=has_header, infer_schema=False,
-            quote_char=None,
-        )  # fmt: skip
-        table.columns = list(_COLUMNS)
-        ids = pl.col("user", "item").cast(pl.Int64).cast(pl.String)
-        return table.with_columns(ids, pl.col("value", "time").cast(pl.Float64).cast(pl.Int64))
-    except (pl.exceptions.PolarsError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"its lines must be user, item, rating, timestamp ({reason}).") from error
+        text.decode()
+    except UnicodeDecodeError:
+        return "iso-8859-1"
+    return "utf-8"
 
 
-def _official_items(raw: bytes | None) -> pl.DataFrame:
-    return _items(raw, "u.item", "latin-1", "|", lambda fields: fields[1])
+def _of_item(text: str) -> Film:
+    fields = text.split("|")
+    if len(fields) < 5:
+        raise MalformedLineError("does not have an id, a title, dates, an address and genres")
+    flags = zip(_GENRES, fields[5:], strict=False)
+    return _film(fields[0], fields[1], [genre for genre, flag in flags if flag == "1"])
 
 
-def _recbole_items(raw: bytes | None) -> pl.DataFrame:
-    return _items(raw, "ml-100k.item", "utf-8", "\t", _with_year)
+def _of_dat(text: str) -> Film:
+    fields = text.split("::")
+    if len(fields) != 3:
+        raise MalformedLineError("does not have 3 fields")
+    return _film(fields[0], fields[1], fields[2].split("|"))
 
 
-def _with_year(fields: list[str]) -> str:
-    """Join title and year as the official file has them; RecBole spells the one unknown film so."""
-    title, year = fields[1], fields[2]
-    return "unknown" if year == "unkonwn" else f"{title} ({year})"
-
-
-def _items(
-    raw: bytes | None, name: str, encoding: str, separator: str, title: Callable[[list[str]], str]
-) -> pl.DataFrame:
-    if raw is None:
-        raise SourceError(f"{name!r} with the titles is missing beside the ratings.")
+def _of_csv(text: str) -> Film | None:
     try:
-        lines = [line.rstrip("\r") for line in raw.decode(encoding).split("\n")]
-        rows = [line.split(separator) for line in lines if line and not line.startswith("item_id:")]
-        columns = {"item_id": [row[0] for row in rows], "title": [title(row) for row in rows]}
-    except (UnicodeDecodeError, IndexError) as error:
-        raise DataError(f"{name!r} must have an id and a title in each line ({error}).") from error
-    return pl.DataFrame(columns, schema={"item_id": pl.String, "title": pl.String})
+        fields = next(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise MalformedLineError(str(error)) from None
+    if len(fields) != 3:
+        raise MalformedLineError("does not have 3 fields")
+    if fields[0] == "movieId":
+        return None
+    return _film(fields[0], fields[1], fields[2].split("|"))
 
 
-def _fetch_official(folder: Path) -> Path:
-    archive = download(URL, folder / "ml-100k.zip")
-    found = md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
-    if found != URL_MD5:
-        raise SourceError(f"what {URL} sent must have the MD5 {URL_MD5}; got {found}.")
-    return archive
+def _of_recbole(text: str) -> Film | None:
+    fields = text.split("\t")
+    if len(fields) != 4:
+        raise MalformedLineError("does not have 4 fields")
+    item, title, year, genres = fields
+    if ":" in item:  # the header
+        return None
+    # the official file calls the one film without a year so, and RecBole spells it otherwise
+    dated = "unknown" if year == "unkonwn" else f"{title} ({year})"
+    return _film(item, dated, [genres] if genres == _NO_GENRES else genres.split(" "))
 
 
-def _fetch_wheel(folder: Path) -> Path:
-    return download_wheel(WHEEL, folder)
-
-
-ML_100K: Final = Source(
-    name="ml-100k",
-    min_value=4.0,
-    read=read,
-    fetchers=(
-        Fetcher("the official address", _fetch_official),
-        Fetcher(f"the wheel {WHEEL}", _fetch_wheel),
-    ),
-)
-"""For `nearfar.datasets.load`."""
+def _film(item: str, title: str, genres: Sequence[str]) -> Film:
+    if not item:
+        raise MalformedLineError("the id is missing")
+    named_genres = [genre for genre in genres if genre and genre != _NO_GENRES]
+    return item, title, " | ".join(named_genres) or None

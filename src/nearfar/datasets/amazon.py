@@ -1,0 +1,168 @@
+"""Amazon reviews of 2014: ratings (1-5) with times, for each category of products.
+
+Collected by Julian McAuley and others from amazon.com, May 1996 to July 2014, and offered for
+research. No licence is stated; cite R. He and J. McAuley, *Ups and Downs*, WWW 2016, and
+J. McAuley, C. Targett, Q. Shi and A. van den Hengel, *Image-Based Recommendations on Styles and
+Substitutes*, SIGIR 2015.
+
+Two forms are accepted; in both, a line that is anything else is an error:
+
+- ``reviews_Movies_and_TV_5.json``, the 5-core: an object a line, with ``reviewerID``, ``asin``,
+  ``overall`` and ``unixReviewTime``. In a folder or an archive its name must start so, or end in a
+  number like that; a file that is given itself may have any name that ends in ``.json``.
+- ``ratings_Movies_and_TV.csv``, all ratings: user, item, rating, time, without a header. The files
+  of 2018 have the item first; they are not accepted.
+
+The products are described in ``meta_Movies_and_TV.json`` beside it, if that is there: an object a
+line, as JSON or as Python writes a dictionary. Entities of HTML (``&amp;``) in it are replaced by
+what they stand for. Its malformed lines are left out and listed in `Raw.rejected`.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from nearfar.datasets.members import (
+    MalformedLineError,
+    bare,
+    checked,
+    described,
+    find,
+    named,
+    placed,
+)
+from nearfar.errors import DataError
+from nearfar.readers.json_lines import scan_json_lines
+from nearfar.readers.raw import Raw
+from nearfar.readers.text import scan_text
+from nearfar.rules import Paper, Rules
+
+PAPER: Final = Paper(
+    Rules(min_value=4, strictly=True, min_user_items=20), 11_181, 94_661, 620_059
+)  # fmt: skip
+"""What the paper says."""
+
+_KEYS: Final = {"user": "reviewerID", "item": "asin", "value": "overall", "time": "unixReviewTime"}
+_PLACES: Final = {"user": 1, "item": 2, "value": 3, "time": 4}
+_COLUMNS: Final = ("title", "categories", "brand", "price")
+_ITEM_LENGTH: Final = 10
+
+
+def read(path: Path, scratch: Path) -> Raw:
+    """Read the ratings and, where they are, the products.
+
+    Parameters
+    ----------
+    path : Path
+        ``reviews_*.json`` or ``ratings_*.csv``, a folder that has one of them, or a zip archive.
+    scratch : Path
+        A folder for parsed rows, which must stay as long as the result is in use.
+
+    Returns
+    -------
+    Raw
+        The columns user, item (String), value (Int64, or Float64 if one is a fraction) and time
+        (Int64, seconds since 1970). Items have title, categories (with ``" | "`` between them) and
+        brand, as text, and price (Float64); what is not known is null.
+
+    Raises
+    ------
+    DataError
+        If it cannot be found or read, or a line is not what it must be.
+    """
+    pattern = r"reviews_[^.]+\.json|[^.]+_[0-9]+\.json|ratings_[^.]+\.csv"
+    found = find(path, pattern, "reviews_*.json or ratings_*.csv", scratch)
+    if found.name.endswith(".json"):
+        raw = scan_json_lines(found.file, scratch, list(_KEYS.values()))
+        rows = named(raw, _KEYS, found.file)
+    else:
+        raw = scan_text(found.file, scratch, has_header=False)
+        rows = placed(raw, _PLACES, len(_PLACES), found.file)
+        _check_order(rows, found.file)
+    rows = checked(rows, raw.where, found.file)
+    about = found.beside(rf"meta_{re.escape(_category(found.file))}\.json")
+    if about is None:
+        return Raw(rows, raw.where)
+    items, rejected = described(about, "one object each, with an asin", _product, _COLUMNS)
+    return Raw(rows, raw.where, items, rejected)
+
+
+def _category(file: Path) -> str:
+    """Give what the names of all files of a category share, in small letters."""
+    stem = bare(file.name).rsplit(".", 1)[0]
+    return re.sub(r"^(reviews|ratings)_|_[0-9]+$", "", stem)
+
+
+def _check_order(rows: pl.LazyFrame, file: Path) -> None:
+    first = rows.head(100).select(pl.col("user", "item").str.len_chars() == _ITEM_LENGTH).collect()
+    if not first.is_empty() and first["user"].all() and not first["item"].all():
+        raise DataError(
+            f"{str(file)!r} seems to have the item before the user, as the files of 2018 do; lines "
+            "must be user,item,rating,time. Swap its first two columns."
+        )
+
+
+def _product(text: str) -> tuple[str, str | None, str | None, str | None, float | None]:
+    about = _object(text)
+    item = about.get("asin")
+    if not isinstance(item, str) or not item:
+        raise MalformedLineError("has no asin")
+    categories = dict.fromkeys(_texts(about.get("categories", about.get("category"))))
+    row = (item, _text(about.get("title")), " | ".join(categories) or None,
+           _text(about.get("brand")), _price(about.get("price")))  # fmt: skip
+    try:
+        "".join(field for field in row if isinstance(field, str)).encode()
+    except UnicodeEncodeError:
+        raise MalformedLineError("has half a character") from None
+    return row
+
+
+def _object(text: str) -> dict[Any, Any]:
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError):
+        about = _literal(text)
+    if not isinstance(about, dict):
+        raise MalformedLineError("is no object")
+    return about
+
+
+def _literal(text: str) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unknown escapes such as "\d", which stay
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise MalformedLineError("is neither JSON nor a dictionary of Python") from None
+
+
+def _text(value: object) -> str | None:
+    return html.unescape(value).strip() or None if isinstance(value, str) else None
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Give the texts in a list of lists."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+    elif text := _text(value):
+        yield text
+
+
+def _price(value: object) -> float | None:
+    """Read a price: a number, or text such as "$1,012.99"."""
+    if isinstance(value, str):
+        plain = value.strip().removeprefix("$").replace(",", "")
+        return float(plain) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", plain) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < 1e12 else None

@@ -1,0 +1,115 @@
+r"""Book-Crossing: 1.15 million ratings of books by readers of bookcrossing.com, 2004.
+
+Collected by Cai-Nicolas Ziegler in August and September 2004. Its terms: free for research when
+acknowledged by C.-N. Ziegler, S. M. McNee, J. A. Konstan and G. Lausen, *Improving Recommendation
+Lists Through Topic Diversification*, WWW 2005.
+
+The file is ``BX-Book-Ratings.csv``: ISO-8859-1, ``"User-ID";"ISBN";"Book-Rating"``, with or without
+that header. Ratings are 1 to 10; 0 says "read, but not rated". There are no times. The books are
+described in ``BX-Books.csv`` beside it, if that is there.
+
+What is done about its dirt:
+
+- ``\"`` and ``\\`` in a field stand for ``"`` and ``\``. A line that so does not have the right
+  number of fields is split at every ``";"`` instead: a stray quote, or a backslash before the last
+  quote of a field, then belongs to the field.
+- Entities of HTML (``&amp;``) are replaced by what they stand for, in ISBNs and in descriptions.
+- Otherwise an ISBN stays as it is written: ``0553282352>>4`` and ``2.02.006721.8`` are not
+  repaired, ``039332169x`` and ``039332169X`` are two books, ``"8804501367"`` keeps its quotes.
+- A line without a user, an ISBN or a rating of 0 to 10 is rejected: left out, and listed in
+  `Raw.rejected`. So are malformed lines of ``BX-Books.csv``.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from nearfar.datasets.members import MalformedLineError, Sieve, described, find
+from nearfar.readers.raw import Raw
+from nearfar.readers.spool import spooled
+from nearfar.rules import Paper, Rules
+
+PAPER: Final = Paper(Rules(min_value=5, min_user_items=11), 3_593, 127_339, 240_020)
+"""What the paper says."""
+ENCODING: Final = "iso-8859-1"
+"""Of all the files."""
+
+_FIELD: Final = r'"((?:[^"\\]|\\.)*)"'
+_RATING: Final = re.compile(";".join([_FIELD] * 3))
+_BOOK: Final = re.compile(";".join([_FIELD] * 8))
+_ESCAPED: Final = re.compile(r'\\(["\\])')
+_SCHEMA: Final = pl.Schema({"user": pl.String, "item": pl.String, "value": pl.Int64})
+_COLUMNS: Final = ("title", "author", "year", "publisher")
+
+
+def read(path: Path, scratch: Path) -> Raw:
+    """Read the ratings and, where they are, the books.
+
+    Parameters
+    ----------
+    path : Path
+        ``BX-Book-Ratings.csv``, a folder that has it, or a zip archive.
+    scratch : Path
+        A folder for parsed rows, which must stay as long as the result is in use.
+
+    Returns
+    -------
+    Raw
+        The columns user, item (String) and value (Int64). Items have title, author, year and
+        publisher, as text.
+
+    Raises
+    ------
+    DataError
+        If it cannot be found or read, or more than half of its lines are malformed.
+    """
+    found = find(path, r"bx-book-ratings\.csv", "BX-Book-Ratings.csv", scratch)
+    sieve = Sieve(found.file, '"user";"ISBN";"rating"')
+    rows = spooled(sieve.through(_rating, ENCODING), _SCHEMA, scratch)
+    books = found.beside(r"bx-books\.csv")
+    if books is None:
+        return Raw(rows, sieve.where, rejected=sieve.rejected)
+    form = '8 fields in quotes with ";" between them'
+    items, rejected = described(books, form, _book, _COLUMNS, ENCODING)
+    return Raw(rows, sieve.where, items, pl.concat([sieve.rejected, rejected]))
+
+
+def _rating(text: str) -> tuple[str, str, int] | None:
+    user, isbn, rating = _fields(text, _RATING, 3)
+    if user.lower() == "user-id":
+        return None
+    if not re.fullmatch("[0-9]+", user):
+        raise MalformedLineError("the user is no number")
+    if not re.fullmatch("[0-9]|10", rating):
+        raise MalformedLineError("the rating is no whole number from 0 to 10")
+    return user, _isbn(isbn), int(rating)
+
+
+def _book(text: str) -> tuple[str, ...] | None:
+    isbn, *about = _fields(text, _BOOK, 8)
+    if isbn.lower() == "isbn":
+        return None
+    return _isbn(isbn), *(html.unescape(field) for field in about[: len(_COLUMNS)])
+
+
+def _fields(text: str, form: re.Pattern[str], n_fields: int) -> Sequence[str]:
+    match = form.fullmatch(text)
+    if match:
+        return [_ESCAPED.sub(r"\1", field) for field in match.groups()]
+    fields = text[1:-1].split('";"')
+    if len(text) > 1 and text[0] == text[-1] == '"' and len(fields) == n_fields:
+        return fields
+    raise MalformedLineError(f"does not have {n_fields} fields in quotes")
+
+
+def _isbn(text: str) -> str:
+    isbn = html.unescape(text)
+    if not isbn.strip():
+        raise MalformedLineError("the ISBN is missing")
+    return isbn

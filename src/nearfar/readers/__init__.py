@@ -1,0 +1,135 @@
+"""Files of any kind as rows: separated text, JSON lines, Parquet and Arrow.
+
+A reader is strict: it reads a file completely and exactly as it is written, or raises one
+`DataError` that names the file, the line and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Final
+
+from nearfar.errors import DataError, MissingColumnError, OptionError
+from nearfar.readers.columnar import ARROW, PARQUET, reading, scan_columnar
+from nearfar.readers.json_lines import distinct_names, scan_json_lines
+from nearfar.readers.lines import compression
+from nearfar.readers.raw import Raw
+from nearfar.readers.text import scan_text
+
+__all__ = ["Raw", "reading", "scan", "scan_json_lines", "scan_text"]
+
+_SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t"}
+_JSON: Final = (".jsonl", ".ndjson", ".json")
+
+
+def scan(
+    path: str | PathLike[str],
+    scratch: Path,
+    *,
+    separator: str | None = None,
+    has_header: bool = True,
+    encoding: str | None = None,
+    quotes: bool | None = None,
+    columns: Sequence[str] | None = None,
+) -> Raw:
+    """Open a file of a kind that its suffix says, to be read lazily.
+
+    Parameters
+    ----------
+    path : path
+        Text: ``.csv``, ``.tsv``, ``.tab``, ``.inter``, or anything else with a `separator`. JSON
+        lines: ``.jsonl``, ``.ndjson``, ``.json``. Both may have ``.gz``, ``.bz2`` or ``.xz`` after
+        that. ``.parquet``, ``.pq``; Arrow: ``.arrow``, ``.feather``, ``.ipc``.
+    scratch : Path
+        A folder for what has to be rewritten; it must stay as long as the result is in use.
+    separator : str, optional
+        Between the fields of text; by default what the suffix says.
+    has_header : bool
+        Whether text starts with the names of its columns. Without, they are ``column_1``, ...
+    encoding : str, optional
+        Of text; by default UTF-8.
+    quotes : bool, optional
+        Whether quotes in text have their meaning (`scan_text`); by default unless the fields are
+        separated by tabs.
+    columns : sequence of str, optional
+        Columns to keep; by default all, of JSON lines those that are not nested.
+
+    Returns
+    -------
+    Raw
+        The rows. Every column of text is a string.
+
+    Raises
+    ------
+    OptionError
+        If an option is out of its range, or is one of text and the file is not.
+    DataError
+        If the file is missing, of an unknown kind, or not well-formed.
+    MissingColumnError
+        If one of `columns` is not there; lists those there are.
+    EmptyDataError
+        If there is nothing in it.
+    """
+    file = Path(fspath(path))
+    suffix = _suffix(file)
+    given = {
+        "separator": separator is not None,
+        "has_header": not has_header,
+        "encoding": encoding is not None,
+        "quotes": quotes is not None,
+    }
+    if suffix in _JSON:
+        _refuse(given, file, "JSON lines")
+        return scan_json_lines(file, scratch, columns)
+    if suffix in (*PARQUET, *ARROW) and not compression(file):
+        _refuse(given, file, "Parquet" if suffix in PARQUET else "Arrow")
+        return _only(scan_columnar(file), columns, file)
+    mark = _separator(file, suffix) if separator is None else separator
+    raw = scan_text(
+        file,
+        scratch,
+        separator=mark,
+        has_header=has_header,
+        encoding="utf-8" if encoding is None else encoding,
+        quotes=mark != "\t" if quotes is None else quotes,
+    )
+    return _only(raw, columns, file)
+
+
+def _suffix(file: Path) -> str:
+    """Give the suffix that says what is in a file, below that of its compression."""
+    return Path(file.stem if compression(file) else file.name).suffix.lower()
+
+
+def _separator(file: Path, suffix: str) -> str:
+    if suffix not in _SEPARATORS:
+        known = ", ".join([*_SEPARATORS, *_JSON, *PARQUET, *ARROW])
+        raise DataError(
+            f"What is in {str(file)!r} cannot be told from its suffix; known are {known} (text and "
+            "JSON also with .gz, .bz2 or .xz after it). For any other text file say `separator`."
+        )
+    return _SEPARATORS[suffix]
+
+
+def _refuse(given: dict[str, bool], file: Path, kind: str) -> None:
+    names = [f"`{name}`" for name, is_given in given.items() if is_given]
+    if names:
+        raise OptionError(
+            f"{' and '.join(names)} can be given for text only; {str(file)!r} is {kind}."
+        )
+
+
+def _only(raw: Raw, columns: Sequence[str] | None, file: Path) -> Raw:
+    if columns is None:
+        return raw
+    names = distinct_names(columns)
+    there = raw.rows.collect_schema().names()
+    for name in names:
+        if name not in there:
+            raise MissingColumnError(
+                f"{str(file)!r} has no column {name!r}; there are {', '.join(map(repr, there))}."
+            )
+    return replace(raw, rows=raw.rows.select(names))

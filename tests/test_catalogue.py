@@ -333,7 +333,7 @@ def test_the_list(run, server, monkeypatch):
         assert [one["name"] for one in found] == [*NAMES, "small"]
     assert found[1]["files"][0]["checksum"] == info("ml-1m").files[0].checksum
     out = run("list").out
-    for said in ("48,373,586", "262 MB", "ml-25m", "in the cache"):
+    for said in ("48,373,586", "262 MB", "ml-25m", "cached"):
         assert said in out
     assert server.asked == []
 

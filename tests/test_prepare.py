@@ -225,7 +225,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(other):
 def test_long_lists_are_sorted(times, weighted):
     """Longer ones go through another sort than short ones."""
     rng = np.random.default_rng(0)
-    counts = np.array([0, 1, 24, 25, 300, 2])
+    counts = np.array([0, 1, 32, 33, 300, 2])
     lists = Lists(counts, 50, times, weighted=weighted)
     n = counts.sum()
     users = np.repeat(np.arange(6), counts).astype(np.int32)
@@ -234,12 +234,12 @@ def test_long_lists_are_sorted(times, weighted):
     weights = rng.integers(0, 3, n if weighted else 0).astype(float)
     assert lists.put(users, items, when, weights)
     assert lists.full()
+    assert not lists.put(users[:1] + 1, items[:1], when[:1], weights[:1])
     lists.sort()
     columns = [column for column in (users, items, when, weights) if column.size]
     expected = sorted(zip(*columns, strict=True))
     found = [column for column in (lists.items, lists.times, lists.weights) if column.size]
     assert list(zip(users, *found, strict=True)) == expected
-    assert not lists.put(users[:1] + 1, items[:1], when[:1], weights[:1])
 
 
 @pytest.mark.parametrize(

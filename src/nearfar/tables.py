@@ -254,11 +254,15 @@ def _number_check(column: str, dtype: pl.DataType, called: str) -> _Check:
         number, whole = value.cast(pl.Float64, strict=False), value.cast(pl.Int64, strict=False)
     elif isinstance(dtype, (pl.Date, pl.Datetime)):
         number = value.cast(pl.Datetime("us")).cast(pl.Int64)
+    elif dtype.is_integer():
+        number = value.cast(pl.Int64, strict=False)
     elif dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}:
-        number = value.cast(pl.Int64 if dtype.is_integer() else pl.Float64, strict=False)
+        number = value.cast(pl.Float64, strict=False)
     else:
         raise DataError(f"Column {called} must hold numbers; its type is {dtype}.")
-    bad = number.is_null() | ~number.cast(pl.Float64).is_finite().fill_null(False)
+    bad = number.is_null()
+    if not dtype.is_integer():
+        bad |= ~number.cast(pl.Float64).is_finite().fill_null(False)
     must = f"Column {called} must hold finite numbers"
     return _Check(column, bad, must, "Correct or drop such rows", number, whole)
 

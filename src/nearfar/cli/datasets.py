@@ -45,11 +45,10 @@ def _list(*, json: Json = False) -> None:
         show.emit({"datasets": [_figures(data) for data in known]})
         return
     rows = [
-        (data.name, f"{data.n_rows:,}", f"{data.n_users:,}", f"{data.n_items:,}",
-         _size(data), _state(data, verify=False), data.title)
+        (data.name, f"{data.n_rows:,}", _size(data), _state(data, verify=False), data.title)
         for data in known
-    ]  # fmt: skip
-    columns = ("name", "rows", "users", "items", "download", "in the cache", "what")
+    ]
+    columns = ("name", "rows", "download", "cached", "what")
     show.table("Data sets", columns, rows)
     show.say("Terms and files of one: nearfar datasets info NAME")
 
@@ -98,7 +97,8 @@ def _fetch(
         show.emit({"name": name, "path": str(path)})
         return
     show.say(path)
-    show.note(f"Next: nearfar prepare {path} --recipe {datasets.info(name).recipe} -o data/")
+    raw = name if out is None else f"{path} --recipe {datasets.info(name).recipe}"
+    show.note(f"Next: nearfar prepare {raw} -o data/")
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], str]] = {

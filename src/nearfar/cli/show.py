@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from rich.console import Console
@@ -45,12 +45,13 @@ def _plain(value: Any) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; numbers are right-aligned."""
+    """Print a table; numbers are right-aligned, and neither they nor the names in front wrapped."""
     listed = [[str(cell) for cell in row] for row in rows]
     shown = Table(title=escape(title), title_justify="left", title_style="bold")
     for at, name in enumerate(columns):
         right = bool(listed) and all(_is_number(row[at]) for row in listed)
-        shown.add_column(escape(name), justify="right" if right else "left")
+        justify: Literal["left", "right"] = "right" if right else "left"
+        shown.add_column(escape(name), justify=justify, no_wrap=right or at == 0)
     for row in listed:
         shown.add_row(*map(escape, row))
     Console().print(shown)

@@ -7,6 +7,7 @@ a few numbers a user or an item: at a hundred million pairs a second copy would 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -19,10 +20,10 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-_SHORT: Final = 24
+_SHORT: Final = 32
 """Lists up to this length are sorted by insertion."""
 _BLOCKS: Final = 64
-"""Pieces in which the users are sorted, for the threads."""
+"""Pieces of about as many pairs each, for the threads."""
 
 
 class Lists:
@@ -52,7 +53,8 @@ class Lists:
         # An array without entries says that there is no such column.
         self.times = np.empty(n if times is not None else 0, times or np.int64)
         self.weights = np.empty(n if weighted else 0, np.float64)
-        self._next = self.indptr[:-1].copy()
+        # Where the next pair of a user goes, and where their list ends: side by side, one line.
+        self._places = np.stack([self.indptr[:-1], self.indptr[1:]], axis=1)
 
     @property
     def n_users(self) -> int:
@@ -78,25 +80,30 @@ class Lists:
         self, users: Int32, items: Int32, times: npt.NDArray[Any], weights: npt.NDArray[np.float64]
     ) -> bool:
         """Append each pair to the list of its user; false if a list would become too long."""
-        own = (self._next, self.indptr, self.items, self.times, self.weights)
+        own = (self._places.reshape(-1), self.items, self.times, self.weights)
         return bool(_put(users, items, times, weights, *own))
 
     def full(self) -> bool:
         """Tell whether every list has got as many pairs as were announced."""
-        return bool(np.array_equal(self._next, self.indptr[1:]))
+        return bool(np.array_equal(self._places[:, 0], self._places[:, 1]))
 
     def sort(self) -> None:
         """Bring each list in order: by item, then time, then weight."""
+        self._places = np.empty((0, 2), np.int64)
+        arrays = (self.indptr, self.items, self.times, self.weights)
+        self.by_blocks(lambda begin, end: _sort(*arrays, begin, end))
+
+    def by_blocks(self, work: Callable[[int, int], None]) -> None:
+        """Call ``work(begin, end)`` for ranges of users that cover them all, on all threads."""
         shares = np.linspace(0, self.n_pairs, _BLOCKS + 1)
         bounds: list[int] = np.searchsorted(self.indptr, shares).tolist()
         bounds[0], bounds[-1] = 0, self.n_users
 
-        def work(block: int) -> int:
-            begin, end = bounds[block], bounds[block + 1]
-            _sort(self.indptr, self.items, self.times, self.weights, begin, end)
-            return end - begin
+        def block(n: int) -> int:
+            work(bounds[n], bounds[n + 1])
+            return n
 
-        run_blocks(work, range(_BLOCKS), available_threads(), lambda _: None)
+        run_blocks(block, range(_BLOCKS), available_threads(), lambda _: None)
 
     def merge(self, *, add: bool) -> None:
         """Make one entry of the rows of each pair, after `sort`.
@@ -139,27 +146,32 @@ class Survivors:
 
     def __init__(self, lists: Lists) -> None:
         self._lists = lists
-        self.users = np.diff(lists.indptr) > 0
-        self._item_counts = np.bincount(lists.items, minlength=lists.n_items)
-        self.items = self._item_counts > 0
+        self._user_counts = np.diff(lists.indptr)
+        self._item_counts = np.zeros(lists.n_items, np.int64)
+        _add(lists.indptr, lists.items, np.ones(lists.n_users, np.bool_), 1, self._item_counts)
+        self.users, self.items = self._user_counts > 0, self._item_counts > 0
 
     def filter_users(self, least: int) -> int:
         """Take away users with less than `least` items; give their number."""
-        lists = self._lists
-        return int(
-            _weak_users(lists.indptr, lists.items, self.users, self.items, self._item_counts, least)
-        )
+        weak = self.users & (self._user_counts < least)
+        self.users &= ~weak
+        _add(self._lists.indptr, self._lists.items, weak, -1, self._item_counts)
+        return int(weak.sum())
 
     def filter_items(self, least: int) -> int:
         """Take away items with less than `least` users; give their number."""
         weak = self.items & (self._item_counts < least)
         self.items &= ~weak
+        if weak.any():
+            arrays = (self._lists.indptr, self._lists.items, self.users, self.items)
+            self._lists.by_blocks(lambda *range_: _count(*arrays, self._user_counts, *range_))
         return int(weak.sum())
 
     def left(self) -> tuple[int, int, int]:
         """Count the pairs, and the users and items that have some."""
-        n_pairs, n_users = _left(self._lists.indptr, self._lists.items, self.users, self.items)
-        return int(n_pairs), int(n_users), int((self.items & (self._item_counts > 0)).sum())
+        of_users = self._user_counts[self.users]
+        n_items = int((self.items & (self._item_counts > 0)).sum())
+        return int(of_users.sum()), int((of_users > 0).sum()), n_items
 
     def apply(self) -> None:
         """Drop everything else from the lists, and users and items that have no pair left."""
@@ -172,15 +184,15 @@ class Survivors:
 
 @kernel
 def _put(
-    users: Int32, items: Int32, times: Any, weights: Any, upto: Int64, indptr: Int64,
+    users: Int32, items: Int32, times: Any, weights: Any, places: Int64,
     out_items: Int32, out_times: Any, out_weights: Any,
 ) -> bool:  # fmt: skip
     for n in range(users.size):
-        user = users[n]
-        at = upto[user]
-        if at >= indptr[user + 1]:
+        place = 2 * users[n]
+        at = places[place]
+        if at >= places[place + 1]:
             return False
-        upto[user] = at + 1
+        places[place] = at + 1
         out_items[at] = items[n]
         if out_times.size:
             out_times[at] = times[n]
@@ -189,59 +201,98 @@ def _put(
     return True
 
 
+@kernel
+def _sort(indptr: Int64, items: Int32, times: Any, weights: Any, first: Int, last: Int) -> None:
+    """Sort numbers made of an item and its place, then move what belongs to it there."""
+    longest = 0
+    for user in range(first, last):
+        longest = max(longest, indptr[user + 1] - indptr[user])
+    keys = np.empty(longest, np.int64)
+    old_times = np.empty(min(longest, times.size), times.dtype)
+    old_weights = np.empty(min(longest, weights.size), weights.dtype)
+    for user in range(first, last):
+        begin, n = indptr[user], indptr[user + 1] - indptr[user]
+        for k in range(n):
+            keys[k] = np.int64(items[begin + k]) << 32 | k
+        _sort_keys(keys, n)
+        for k in range(n):
+            items[begin + k] = keys[k] >> 32
+        if times.size:
+            _permute(times, keys, old_times, begin, n)
+        if weights.size:
+            _permute(weights, keys, old_weights, begin, n)
+        if times.size or weights.size:
+            _sort_repeats(items, times, weights, begin, begin + n)
+
+
 @inlined
-def _before(items: Int32, times: Any, weights: Any, a: Int, b: Int) -> Any:
-    if items[a] != items[b]:
-        return items[a] < items[b]
+def _sort_keys(keys: Int64, n: Int) -> None:
+    if n <= _SHORT:
+        for k in range(1, n):
+            key, at = keys[k], k
+            while at > 0 and keys[at - 1] > key:
+                keys[at] = keys[at - 1]
+                at -= 1
+            keys[at] = key
+    else:
+        keys[:n].sort()
+
+
+@inlined
+def _permute(column: Any, keys: Int64, old: Any, begin: Int, n: Int) -> None:
+    for k in range(n):
+        old[k] = column[begin + k]
+    for k in range(n):
+        column[begin + k] = old[keys[k] & 0xFFFFFFFF]
+
+
+@inlined
+def _sort_repeats(items: Int32, times: Any, weights: Any, begin: Int, end: Int) -> None:
+    """Bring rows of one item in order of their times, then weights."""
+    first = begin
+    for n in range(begin + 1, end + 1):
+        if n == end or items[n] != items[first]:
+            if n - first > 1:
+                _heap_sort(times, weights, first, n)
+            first = n
+
+
+@kernel
+def _heap_sort(times: Any, weights: Any, begin: Int, end: Int) -> None:
+    n = end - begin
+    for root in range(n // 2 - 1, -1, -1):
+        _sink(times, weights, begin, root, n)
+    for size in range(n - 1, 0, -1):
+        _swap(times, weights, begin, begin + size)
+        _sink(times, weights, begin, 0, size)
+
+
+@inlined
+def _sink(times: Any, weights: Any, begin: Int, root: Int, size: Int) -> None:
+    """Let an entry of a heap sink until no entry below it is greater."""
+    while 2 * root + 1 < size:
+        child = 2 * root + 1
+        if child + 1 < size and _before(times, weights, begin + child, begin + child + 1):
+            child += 1
+        if not _before(times, weights, begin + root, begin + child):
+            return
+        _swap(times, weights, begin + root, begin + child)
+        root = child
+
+
+@inlined
+def _before(times: Any, weights: Any, a: Int, b: Int) -> Any:
     if times.size and times[a] != times[b]:
         return times[a] < times[b]
     return weights.size > 0 and weights[a] < weights[b]
 
 
 @inlined
-def _swap(items: Int32, times: Any, weights: Any, a: Int, b: Int) -> None:
-    items[a], items[b] = items[b], items[a]
+def _swap(times: Any, weights: Any, a: Int, b: Int) -> None:
     if times.size:
         times[a], times[b] = times[b], times[a]
     if weights.size:
         weights[a], weights[b] = weights[b], weights[a]
-
-
-@kernel
-def _sort(indptr: Int64, items: Int32, times: Any, weights: Any, first: Int, last: Int) -> None:
-    for user in range(first, last):
-        begin, end = indptr[user], indptr[user + 1]
-        if end - begin <= _SHORT:
-            for n in range(begin + 1, end):
-                at = n
-                while at > begin and _before(items, times, weights, at, at - 1):
-                    _swap(items, times, weights, at, at - 1)
-                    at -= 1
-        else:
-            _heap_sort(items, times, weights, begin, end)
-
-
-@kernel
-def _heap_sort(items: Int32, times: Any, weights: Any, begin: Int, end: Int) -> None:
-    n = end - begin
-    for root in range(n // 2 - 1, -1, -1):
-        _sink(items, times, weights, begin, root, n)
-    for size in range(n - 1, 0, -1):
-        _swap(items, times, weights, begin, begin + size)
-        _sink(items, times, weights, begin, 0, size)
-
-
-@inlined
-def _sink(items: Int32, times: Any, weights: Any, begin: Int, root: Int, size: Int) -> None:
-    """Let an entry of a heap sink until no entry below it is greater."""
-    while 2 * root + 1 < size:
-        child = 2 * root + 1
-        if child + 1 < size and _before(items, times, weights, begin + child, begin + child + 1):
-            child += 1
-        if not _before(items, times, weights, begin + root, begin + child):
-            return
-        _swap(items, times, weights, begin + root, begin + child)
-        root = child
 
 
 @kernel
@@ -293,32 +344,22 @@ def _squeeze(
 
 
 @kernel
-def _weak_users(
-    indptr: Int64, items: Int32, users: Flags, kept: Flags, item_counts: Int64, least: Int
-) -> Int:
-    gone = 0
+def _add(indptr: Int64, items: Int32, users: Flags, n: Int, item_counts: Int64) -> None:
+    """Add n to the count of every item, for each of these users who has it."""
     for user in range(users.size):
-        if not users[user]:
-            continue
-        n = 0
-        for at in range(indptr[user], indptr[user + 1]):
-            n += kept[items[at]]
-        if n < least:
-            users[user] = False
-            gone += 1
+        if users[user]:
             for at in range(indptr[user], indptr[user + 1]):
-                item_counts[items[at]] -= 1
-    return gone
+                item_counts[items[at]] += n
 
 
 @kernel
-def _left(indptr: Int64, items: Int32, users: Flags, kept: Flags) -> tuple[Int, Int]:
-    pairs, some = 0, 0
-    for user in range(users.size):
+def _count(
+    indptr: Int64, items: Int32, users: Flags, kept: Flags, counts: Int64, first: Int, last: Int
+) -> None:
+    """Count the items of users that are kept; only of users that are left."""
+    for user in range(first, last):
         if users[user]:
             n = 0
             for at in range(indptr[user], indptr[user + 1]):
                 n += kept[items[at]]
-            pairs += n
-            some += n > 0
-    return pairs, some
+            counts[user] = n

@@ -24,7 +24,7 @@ from nearfar.rules import Rules
 
 _BATCH: Final = 2**20
 """Rows that are put in their place at a time."""
-_GROUPED: Final = 2**26
+_GROUPED: Final = 2**27
 """Rows whose distinct ids are found at a time: it bounds the memory of a table of groups."""
 
 _SIDES: Final = ("user", "item")

@@ -56,6 +56,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "total_s": "fit, evaluate, recommend, s", "process_s": "whole process, s",
         "kernels": "kernels", "compilations": "compilations",
     },
+    "scale": {
+        "contestant": "", "ids": "ids", "rows": "rows", "pairs": "pairs left", "seconds": "seconds",
+        "nearfar / theirs": "nearfar's seconds / theirs", "peak_mib": "peak memory, MiB",
+        "note": "",
+    },
     "peers_speed": {
         "data": "data", "peer": "library", "optimiser": "optimiser", "batch": "batch",
         "threads": "threads", "positives_per_second": "positives a second",

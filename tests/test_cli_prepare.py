@@ -1,12 +1,16 @@
 """``nearfar prepare``: recipes, the paper's rules, what is known about items, and being killed."""
 
+import csv
 import gzip
+import html
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -15,6 +19,7 @@ import nearfar as nf
 from nearfar import store
 from test_cli import as_json, ok, run  # noqa: F401
 
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 BOOKS = (
     '"User-ID";"ISBN";"Book-Rating"\n"1";"a";"9"\n"1";"b";"5"\n"2";"a"\n"2";"a";"7"\n"2";"c";"0"\n'
 )
@@ -60,6 +65,36 @@ def test_like_paper_and_a_flag_over_it(books, ok, as_json, run, tmp_path):  # no
     assert rejected["line"].to_list() == [4]
     found = as_json(*words, "--min-user-items", 1, "-o", tmp_path / "d")
     assert found["n_rejected"] == 1
+
+
+def counts(pairs, min_user_items, min_item_users=1):
+    """Filter once, users first; give the numbers of users, items and pairs."""
+    of_users = Counter(user for user, _ in pairs)
+    pairs = {pair for pair in pairs if of_users[pair[0]] >= min_user_items}
+    of_items = Counter(item for _, item in pairs)
+    pairs = {pair for pair in pairs if of_items[pair[1]] >= min_item_users}
+    users, items = zip(*pairs, strict=True)
+    return {"n_users": len(set(users)), "n_items": len(set(items)), "n_pairs": len(pairs)}
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
+def test_the_real_fragments_give_the_counts_of_a_few_plain_lines(as_json, tmp_path):  # noqa: F811
+    path = SHARED / "raw-book-crossing-fragment.csv.gz"
+    with gzip.open(path, "rt", encoding="latin-1", newline="") as file:
+        rows = list(csv.reader(file, delimiter=";", escapechar="\\"))
+    pairs = {(user, html.unescape(isbn)) for user, isbn, rating in rows if int(rating) >= 5}
+    found = as_json("prepare", path, "--recipe", "book-crossing", "--like-paper",
+                    "-o", tmp_path / "b")  # fmt: skip
+    assert {key: found[key] for key in counts(pairs, 11)} == counts(pairs, 11)
+    assert found["n_rejected"] == 0
+    path = SHARED / "raw-echonest-fragment.txt.gz"
+    with gzip.open(path, "rt", newline="") as file:
+        rows = [line.split("\t") for line in file.read().splitlines()]
+    pairs = {(user, song) for user, song, plays in rows if int(plays) >= 5}
+    found = as_json("prepare", path, "--recipe", "echonest", "--like-paper",
+                    "--min-user-items", 6, "-o", tmp_path / "e")  # fmt: skip
+    assert {key: found[key] for key in counts(pairs, 6, 5)} == counts(pairs, 6, 5)
 
 
 def test_like_paper_needs_a_data_set_of_the_paper(run, tmp_path):  # noqa: F811
@@ -123,6 +158,14 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(run, tmp_
     assert code == 1
     assert "thesis.tex" in err
     assert os.listdir(tmp_path / "d") == ["thesis.tex"]
+
+
+def test_the_steps_are_shown(books, run, tmp_path):  # noqa: F811
+    words = ["prepare", books, "--recipe", "book-crossing", "-o", tmp_path / "d"]
+    assert run(*words, "--no-progress")[2] == ""
+    shown = run(*words, "--progress")[2]
+    for stage in ("opening the file", "finding the users", "reading the pairs", "4 of 4", "saving"):
+        assert stage in shown
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")

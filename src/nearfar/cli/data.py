@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -15,6 +15,7 @@ import typer
 from nearfar import datasets, readers, store, tables
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError, build, with_flags
+from nearfar.cli.datasets import download_bar
 from nearfar.cli.inputs import RULE_FLAGS
 from nearfar.cli.training import Json
 from nearfar.datasets.recipes import RECIPES
@@ -22,6 +23,7 @@ from nearfar.errors import MissingColumnError
 from nearfar.interactions import KIND
 from nearfar.prepare import Rules
 from nearfar.prepare import prepare as binarise
+from nearfar.progress import Stages
 from nearfar.readers.raw import Raw
 from nearfar.rules import Paper
 
@@ -106,11 +108,12 @@ def prepare(
     source = _source(raw, recipe, form | columns | {"no-header": no_header or None})
     kept = build(_start(source, like_paper=like_paper), RULE_FLAGS, rules)
     store.check_replaceable(out, kind=KIND)
-    with (
-        store.scratch(out) as scratch,
-        _opened(source, form, columns, scratch, no_header=no_header) as found,
-        readers.reading(raw),
-    ):
+    with store.scratch(out) as scratch, ExitStack() as open_files, readers.reading(raw):
+        path = _located(source, progress)
+        with Stages(progress) as stages:
+            stages.begin("opening the file")
+            opening = _opened(source.name, path, form, columns, scratch, no_header=no_header)
+            found = open_files.enter_context(opening)
         data, report = binarise(found, kept, progress=progress)
         if items is not None:
             data = data.with_item_table(_known(items, data.item_ids.dtype, scratch))
@@ -118,7 +121,9 @@ def prepare(
                 "steps": [asdict(step) for step in report.steps],
                 "n_rejected": found.rejected.height}  # fmt: skip
         more = {"rejected": found.rejected} if found.rejected.height else {}
-        data.save(out, made=made, more=more)
+        with Stages(progress) as stages:
+            stages.begin("saving")
+            data.save(out, made=made, more=more)
     if json:
         show.emit({"data": str(out), **asdict(report), "n_rejected": found.rejected.height})
         return
@@ -169,26 +174,37 @@ def _start(source: _Source, *, like_paper: bool) -> Rules:
     return source.paper.rules
 
 
+def _located(source: _Source, progress: bool | None) -> Path:
+    """Find the raw file of a data set that is given by its name, and fetch it if it is nowhere."""
+    if not source.by_name:
+        return source.path
+    with download_bar(progress) as moved:
+        path, _ = datasets.locate(source.name, progress=moved, tell=show.note)
+    return path
+
+
 @contextmanager
 def _opened(
-    source: _Source,
+    name: str,
+    path: Path,
     form: dict[str, Any],
     columns: dict[str, str | None],
     scratch: Path,
     *,
     no_header: bool,
 ) -> Iterator[Raw]:
-    if source.name != _TABLE.value:
-        path = None if source.by_name else source.path
-        with datasets.opened(source.name, path, scratch=scratch, tell=show.note) as raw:
+    if name != _TABLE.value:
+        with datasets.opened(name, path, scratch=scratch) as raw:
             yield raw
         return
     named: dict[str, Any] = dict(columns)
     if no_header:
-        named = {"user": "0", "item": "1"} | {part: name for part, name in named.items() if name}
-        named = {part: int(name) if name.isdigit() else name for part, name in named.items()}
-    raw = readers.scan(source.path, scratch, has_header=not no_header, **form)
-    yield replace(raw, rows=_selected(raw.rows, named))
+        named = {"user": "0", "item": "1"} | {part: word for part, word in named.items() if word}
+        named = {part: int(word) if word.isdigit() else word for part, word in named.items()}
+    raw = readers.scan(path, scratch, has_header=not no_header, **form)
+    with readers.reading(path):
+        rows = _selected(raw.rows, named)
+    yield replace(raw, rows=rows)
 
 
 def _selected(rows: pl.LazyFrame, named: dict[str, Any]) -> pl.LazyFrame:

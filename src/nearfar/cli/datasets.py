@@ -91,7 +91,7 @@ def _fetch(
     json: Json = False,
 ) -> None:
     """Fetch a data set, once you have read its terms, which are shown first."""
-    with _bar(shows(progress)) as moved:
+    with download_bar(progress) as moved:
         path = datasets.fetch(name, folder=out, force=force, progress=moved, tell=show.note)
     if json:
         show.emit({"name": name, "path": str(path)})
@@ -149,9 +149,9 @@ def _state(data: datasets.Dataset, *, verify: bool = True) -> str:
 
 
 @contextmanager
-def _bar(shown: bool) -> Iterator[Progress | None]:
-    """Show how much of each file is there, on the error stream."""
-    if not shown:
+def download_bar(progress: bool | None) -> Iterator[Progress | None]:
+    """Show how much of each file is there; where the error stream is a terminal if None."""
+    if not shows(progress):
         yield None
         return
     from rich import progress as rich

@@ -146,9 +146,12 @@ def test_an_arrow_stream_is_no_arrow_file(tmp_path):
 
 
 def test_what_is_no_fault_of_the_file_is_not_said_to_be(tmp_path):
-    for error in (OptionError("this"), MissingColumnError("that")):
-        with pytest.raises(type(error), match=f"^{error}$"), reading(tmp_path / "f.csv"):
+    for error in (OptionError("this"), EmptyDataError("that"), DataError("f.csv has no x")):
+        with pytest.raises(type(error), match=f"^{error}$"), reading("f.csv"):
             raise error
+    for kind in (DataError, MissingColumnError):
+        with pytest.raises(kind, match=r"^'f.csv': no x$"), reading("f.csv"):
+            raise kind("no x")
     with pytest.raises(ZeroDivisionError), reading(tmp_path / "f.csv"):
         _ = 1 // 0
     for error in (OSError("slow\ndisk"), pl.exceptions.PanicException("slow")):

@@ -154,6 +154,12 @@ FAULTS = {
 }  # fmt: skip
 
 
+def test_nested_values_from_the_first_line_on(folder):
+    for value in ("[]", '{"b": 1}'):
+        with pytest.raises(DataError, match=r"Line 1 of .* in 'a', where only text"):
+            read(folder, f'{{"a": {value}}}', ["a"])
+
+
 @pytest.mark.parametrize("line", FAULTS, ids=range(len(FAULTS)))
 def test_every_fault_is_named_with_its_line(folder, line):
     fine = b'{"a": 1, "t": "x", "f": true, "r": 0.5, "long": 9007199254740993}'

@@ -311,6 +311,20 @@ def test_a_file_that_is_not_there_or_damaged(folder):
                 read(folder, bytes(damaged), name=f"f.csv{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_files_of_several_streams(folder, suffix):
+    pack, name = PACKERS[suffix], f"f.csv{suffix}"
+    first, second = pack(b"a,b\n1,2\n"), pack(b"3,4\n")
+    expected = (["a", "b"], [("1", "2"), ("3", "4")])
+    for padding in (b"", b"\0" * 8, b"\0" * 2**18):
+        assert read(folder, first + second + padding, name=name) == expected
+    assert read(folder, first + b"\0" * 8 + second, name=name) == expected
+    # what follows a whole stream and is none must not be taken for the end
+    for damaged in (second[1:], b"x" + second[1:], second[:-1], second + b"x"):
+        with pytest.raises(DataError, match=rf"{name}' .*Get the file again"):
+            read(folder, first + damaged, name=name)
+
+
 def test_a_scratch_folder_that_cannot_be_written(folder):
     path = write(folder, "a,b\n\n1,2\n")
     with pytest.raises(StoreError, match=r"scratch file .* cannot be written: .*TMPDIR"):

@@ -301,6 +301,15 @@ def test_echonest_without_the_other_files(tmp_path, scratch):
     assert rows["item"][-1] == song(2)  # no longer a mismatch, so a copy of song 2
 
 
+def test_songs_that_are_all_mismatches(tmp_path, scratch):
+    (tmp_path / "train_triplets.txt").write_bytes(tabbed(PLAYS))
+    (tmp_path / "unique_tracks.txt").write_text(f"{track(8)}<SEP>{song(8)}<SEP>a<SEP>b\n")
+    (tmp_path / "sid_mismatches.txt").write_text(f"ERROR: <{song(8)} {track(8)}> a  !=  b\n")
+    raw = echonest.read(tmp_path, scratch)
+    assert raw.items.is_empty()
+    assert raw.rows.collect()["dropped"].null_count() == len(PLAYS) - 1
+
+
 def test_the_order_of_many_rows_stays(tmp_path, scratch):
     rows = [(u, song(int(i)), t % 9 + 1) for u, i, _, t in random_log(60_000)]
     (tmp_path / "train_triplets.txt").write_bytes(tabbed(rows))
@@ -405,6 +414,34 @@ def test_movielens_lists_malformed_films(tmp_path, scratch):
         assert raw.items.rows() == FILM_ROWS
         assert raw.rejected["text"].to_list() == [bad]
         assert raw.rejected["reason"][0].startswith(f"{about}: ")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "written", "header"),
+    [
+        (movielens, as_25m, "movieId,title,genres"),
+        (movielens, as_recbole, "item_id:token\tmovie_title\trelease_year\tclass"),
+        (lastfm, lambda log: as_hetrec(PLAYED), "id\tname\turl\tpictureURL"),
+        (book_crossing, lambda log: book_files([(1, "2", 3)]), BOOKS_HEADER),
+    ],
+)
+def test_a_header_further_below_is_a_line_like_others(tmp_path, scratch, recipe, written, header):
+    (main, rows), (about, items), *_ = written(random_log()).items()
+    (tmp_path / main).write_bytes(rows)
+    (tmp_path / about).write_bytes(items)
+    found = recipe.read(tmp_path / main, scratch).items
+    (tmp_path / about).write_bytes(items.rstrip(b"\r\n") + b"\n\n" + header.encode())
+    assert recipe.read(tmp_path / main, scratch).items.height == found.height + 1
+    (tmp_path / about).write_bytes(b"\n" + items)
+    assert recipe.read(tmp_path / main, scratch).items.equals(found)
+
+
+def test_a_header_among_the_ratings_is_rejected(tmp_path, scratch):
+    lines = [RATINGS_HEADER, mysql("1", "2", "3"), RATINGS_HEADER]
+    (tmp_path / "BX-Book-Ratings.csv").write_text("\n".join(lines))
+    raw = book_crossing.read(tmp_path, scratch)
+    assert raw.rows.collect().rows() == [("1", "2", 3)]
+    assert raw.rejected.rows() == [(3, "the user is no number", RATINGS_HEADER)]
 
 
 def test_the_checksum_does_not_depend_on_order_or_type():
@@ -693,6 +730,27 @@ def test_a_damaged_archive(tmp_path, scratch):
     (tmp_path / "c.zip").write_bytes(encrypted)
     with pytest.raises(DataError, match=r"c.zip' .*unpacked: .*(encrypted|password)"):
         lastfm.read(tmp_path / "c.zip", scratch)
+
+
+def test_an_archive_with_damage_in_any_compression(tmp_path, scratch):
+    content = tabbed([(1, i, 5) for i in range(300)])
+    for how in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", how) as archive:
+            archive.writestr("train_triplets.txt", content)
+        whole = (tmp_path / "a.zip").read_bytes()
+        for place in range(60, 120):
+            (tmp_path / "a.zip").write_bytes(
+                whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+            )
+            with pytest.raises(DataError, match=r"a.zip' is no zip archive, is damaged"):
+                echonest.read(tmp_path / "a.zip", scratch)
+
+
+def test_an_archive_with_a_name_that_cannot_be_decoded(tmp_path, scratch):
+    whole = in_zip(tmp_path / "a.zip", {"Caf\u00e9 train_triplets.txt": b"1\t2\t3\n"}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(whole.replace("\u00e9".encode(), b"\xc3("))
+    with pytest.raises(DataError, match=r"a.zip' is no zip archive, is damaged.*utf-8"):
+        echonest.read(tmp_path / "a.zip", scratch)
 
 
 def test_several_files_that_could_be_meant(tmp_path, scratch):

@@ -26,8 +26,10 @@ def payload(path, suffix):
 
 
 def edit(path, **changes):
+    """Change a manifest as somebody would who knows how it is sealed."""
     file = path / store.MANIFEST
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    manifest = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({**manifest, "seal": store._seal(manifest)}))
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -146,10 +148,28 @@ def test_manifests_are_not_trusted(tmp_path):
     edit(tmp_path, format="1")
     with pytest.raises(StoreError, match="names no format version"):
         store.load_folder(tmp_path, kind="model")
-    for text in ("", "{", "[]", "\xff"):
+    for text in ("", "{", "[]", "\xff", "[" * 100_000):
         (tmp_path / store.MANIFEST).write_bytes(text.encode("latin-1"))
         with pytest.raises(StoreError, match=r"nearfar.json' is damaged"):
             store.load_folder(tmp_path, kind="model")
+
+
+def test_a_manifest_that_somebody_changed_is_refused(tmp_path):
+    save(tmp_path)
+    file = tmp_path / store.MANIFEST
+    whole = file.read_text()
+    assert json.loads(whole)["seal"]
+    deep = '"meta": {"x": ' + "[" * 700 + "]" * 700 + ", "
+    for old, new in (
+        ('"value": 1', '"value": 2'), ('"value"', '"valuf"'), ('"history"', '"histori"'),
+        ('"seal"', '"steal"'), ('"value": 1', '"value": NaN'), ('"meta": {', deep),
+    ):  # fmt: skip
+        assert whole.count(old) == 1
+        file.write_text(whole.replace(old, new))
+        with pytest.raises(StoreError, match=r"nearfar.json' is not as it was written: restore"):
+            store.load_folder(tmp_path, kind="model")
+    file.write_text(whole.replace("  ", "\t"))
+    assert store.load_folder(tmp_path, kind="model").meta == {"value": 1}
 
 
 def test_a_reader_overtaken_by_a_writer_gets_the_new_content(tmp_path, monkeypatch):

@@ -99,12 +99,13 @@ def save_folder(
     _check_replaceable(folder, kind)
     manifest = {"kind": kind, "format": FORMAT, "nearfar": nearfar.__version__,
                 "files": {}, "meta": meta}  # fmt: skip
-    _json(manifest)  # before anything is written
+    manifest = json.loads(_json(manifest))  # before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {name: _keep_arrays(folder, name, parts) for name, parts in tensors.items()}
         files |= {name: _keep_frame(folder, name, frame) for name, frame in frames.items()}
         manifest["files"] = files
+        manifest["seal"] = _seal(manifest)
         _sync_folder(folder)
         _write(folder / MANIFEST, [_json(manifest)])
     except OSError as error:
@@ -272,6 +273,23 @@ def _json(manifest: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """Hash what a manifest says, but for its seal."""
+    return sha256(json.dumps({**manifest, "seal": None}, sort_keys=True).encode()).hexdigest()
+
+
+def _check_seal(file: Path, manifest: Mapping[str, Any]) -> None:
+    try:
+        whole = manifest.get("seal") == _seal(manifest)
+    except RecursionError:
+        whole = False
+    if not whole:
+        raise StoreError(
+            f"{str(file)!r} is not as it was written: restore it, or remove the folder and save it "
+            "again."
+        )
+
+
 def _check_replaceable(folder: Path, kind: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{str(folder)!r} is a file; give the path of a folder.")
@@ -343,7 +361,7 @@ def _parsed(folder: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_bytes())
         if not isinstance(manifest, dict):
             raise ValueError("it is not an object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(
             f"{str(file)!r} is damaged ({error}); remove the folder and save it again."
         ) from error
@@ -354,14 +372,21 @@ def _manifest(folder: Path, kind: str) -> dict[str, Any]:
     manifest = _parsed(folder)
     file, version, found = str(folder / MANIFEST), manifest.get("format"), manifest.get("kind")
     if not isinstance(version, int):
-        raise StoreError(f"{file!r} names no format version; it is not a nearfar manifest.")
+        raise StoreError(
+            f"{file!r} names no format version; it is not a nearfar manifest. Give the path of "
+            "another folder."
+        )
     if version > FORMAT:
         raise StoreError(
             f"{file!r} has format {version}, written by nearfar {manifest.get('nearfar')}; this "
             f"nearfar {nearfar.__version__} reads up to format {FORMAT}. Upgrade nearfar."
         )
     if found != kind:
-        raise StoreError(f"{str(folder)!r} holds a nearfar {found}, not a {kind}.")
+        raise StoreError(
+            f"{str(folder)!r} holds a nearfar {found}, not a {kind}; give the path of another "
+            "folder."
+        )
+    _check_seal(folder / MANIFEST, manifest)
     return manifest
 
 

@@ -71,19 +71,17 @@ def read(path: Path, scratch: Path) -> Raw:
     """
     found = find(path, r"bx-book-ratings\.csv", "BX-Book-Ratings.csv", scratch)
     sieve = Sieve(found.file, '"user";"ISBN";"rating"')
-    rows = spooled(sieve.through(_rating, ENCODING), _SCHEMA, scratch)
+    rows = spooled(sieve.through(_rating, ENCODING, header='"user-id";'), _SCHEMA, scratch)
     books = found.beside(r"bx-books\.csv")
     if books is None:
         return Raw(rows, sieve.where, rejected=sieve.rejected)
     form = '8 fields in quotes with ";" between them'
-    items, rejected = described(books, form, _book, _COLUMNS, ENCODING)
+    items, rejected = described(books, form, _book, _COLUMNS, ENCODING, header='"isbn";')
     return Raw(rows, sieve.where, items, pl.concat([sieve.rejected, rejected]))
 
 
-def _rating(text: str) -> tuple[str, str, int] | None:
+def _rating(text: str) -> tuple[str, str, int]:
     user, isbn, rating = _fields(text, _RATING, 3)
-    if user.lower() == "user-id":
-        return None
     if not re.fullmatch("[0-9]+", user):
         raise MalformedLineError("the user is no number")
     if not re.fullmatch("[0-9]|10", rating):
@@ -91,10 +89,8 @@ def _rating(text: str) -> tuple[str, str, int] | None:
     return user, _isbn(isbn), int(rating)
 
 
-def _book(text: str) -> tuple[str, ...] | None:
+def _book(text: str) -> tuple[str, ...]:
     isbn, *about = _fields(text, _BOOK, 8)
-    if isbn.lower() == "isbn":
-        return None
     return _isbn(isbn), *(html.unescape(field) for field in about[: len(_COLUMNS)])
 
 

@@ -51,13 +51,13 @@ def read(path: Path, scratch: Path) -> Raw:
     if artists is None:
         return Raw(rows, raw.where)
     form = "id, name, url and pictureURL with tabs between them"
-    items, rejected = described(artists, form, _artist, ("title", "url"))
+    items, rejected = described(artists, form, _artist, ("title", "url"), header="id\t")
     return Raw(rows, raw.where, items, rejected)
 
 
-def _artist(text: str) -> tuple[str, str, str] | None:
+def _artist(text: str) -> tuple[str, str, str]:
     fields = text.split("\t")
     if len(fields) != 4 or not fields[0]:
         raise MalformedLineError("does not have 4 fields")
     artist, name, url, _picture = fields
-    return None if artist == "id" else (artist, name, url)
+    return artist, name, url

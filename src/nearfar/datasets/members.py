@@ -7,6 +7,7 @@ it is there both ways, the plain one is read.
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import tempfile
@@ -24,6 +25,10 @@ from nearfar.errors import DataError, EmptyDataError, MissingColumnError
 from nearfar.readers.lines import compression, lines
 from nearfar.readers.raw import REJECTED_SCHEMA, Raw
 
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What is raised over a damaged archive; a name in it that cannot be decoded is a `ValueError`."""
 ARCHIVES: Final = {".zip", ".whl"}
 """Suffixes of what is opened as a zip archive."""
 SHOWN: Final = 500
@@ -182,7 +187,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(archive) as members:
             yield members
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{str(archive)!r} is no zip archive, is damaged, or cannot be unpacked: {error}. "
             "Get it again, or unpack it and give the folder."
@@ -230,16 +235,19 @@ class Sieve:
         parse: Callable[[str], Parsed | None],
         encoding: str = "utf-8",
         errors: str = "strict",
+        header: str = "",
     ) -> Iterator[Parsed]:
         """Give what `parse` makes of each line.
 
         Parameters
         ----------
         parse : callable
-            Gets the text of a line that is not blank. None leaves it out silently, such as a
-            header; `MalformedLineError` puts it among the rejected.
+            Gets the text of a line that is not blank. None leaves it out, although it is good;
+            `MalformedLineError` puts it among the rejected.
         encoding, errors : str
             As of `bytes.decode`; a line that cannot be decoded is rejected.
+        header : str
+            How a header starts, in small letters, which the file may have above its first line.
 
         Raises
         ------
@@ -248,22 +256,29 @@ class Sieve:
         EmptyDataError
             If it has none.
         """
+        above = header
         for number, line in lines(self._path):
             if not line.strip():
                 self._left_out.append(number)
                 continue
             try:
-                row = parse(line.decode(encoding, errors))
+                text = line.decode(encoding, errors)
+                if above and text.lower().startswith(above):
+                    self._left_out.append(number)
+                    continue
+                row = parse(text)
             except UnicodeDecodeError:
                 self._reject(number, f"is not {encoding}", line.decode(encoding, "replace"))
             except MalformedLineError as error:
                 self._reject(number, str(error), line.decode(encoding, "replace"))
             else:
+                self._n_good += 1
                 if row is None:
                     self._left_out.append(number)
                 else:
-                    self._n_good += 1
                     yield row
+            finally:
+                above = ""  # whatever looks like it further below is a line like others
         self._check(0)
         if not self._n_good:
             raise EmptyDataError(f"{str(self._path)!r} has no lines; get the file again.")
@@ -301,9 +316,10 @@ class Sieve:
 def described(
     path: Path,
     form: str,
-    parse: Callable[[str], Sequence[object] | None],
+    parse: Callable[[str], Sequence[object]],
     columns: Sequence[str],
     encoding: str = "utf-8",
+    header: str = "",
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read a file that says something about each item.
 
@@ -311,7 +327,7 @@ def described(
     ----------
     path : Path
         The file.
-    form, parse, encoding
+    form, parse, encoding, header
         As of `Sieve`; a row has the item first.
     columns : sequence of str
         Names of the fields after the item. All are text but ``price``.
@@ -326,17 +342,16 @@ def described(
     """
     seen: set[object] = set()
 
-    def once(text: str) -> Sequence[object] | None:
+    def once(text: str) -> Sequence[object]:
         row = parse(text)
-        if row is not None:
-            if row[0] in seen:
-                raise MalformedLineError(f"describes {row[0]!r} once more")
-            seen.add(row[0])
+        if row[0] in seen:
+            raise MalformedLineError(f"describes {row[0]!r} once more")
+        seen.add(row[0])
         return row
 
     sieve = Sieve(path, form, f"{path.name}: ")
     schema = {name: pl.Float64 if name == "price" else pl.String for name in ("item_id", *columns)}
-    rows = list(sieve.through(once, encoding))
+    rows = list(sieve.through(once, encoding, header=header))
     return pl.DataFrame(rows, schema=schema, orient="row"), sieve.rejected
 
 

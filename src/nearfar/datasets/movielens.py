@@ -153,17 +153,20 @@ def _check_between(raw: Raw, file: Path) -> None:
 
 def _films(found: Member) -> tuple[pl.DataFrame, pl.DataFrame] | None:
     stem, kind = Path(found.name).stem, Path(found.name).suffix
-    name, form, parse = {
-        ".data": (r"u\.item", "id|title|...", _of_item),
-        ".dat": (r"movies\.dat", "id::title::genres", _of_dat),
-        ".csv": (r"movies\.csv", "id,title,genres", _of_csv),
-        ".inter": (rf"{stem}\.item", "id, title, year and genres with tabs between", _of_recbole),
-    }[kind]
+    name, form, parse, header = {
+        ".data": (r"u\.item", "id|title|...", _of_item, ""),
+        ".dat": (r"movies\.dat", "id::title::genres", _of_dat, ""),
+        ".csv": (r"movies\.csv", "id,title,genres", _of_csv, "movieid,"),
+        ".inter": (
+            rf"{stem}\.item", "id, title, year and genres with tabs between", _of_recbole,
+            "item_id:",
+        ),
+    }[kind]  # fmt: skip
     file = found.beside(name)
     if file is None:
         return None
     encoding = _encoding(file) if kind in {".data", ".dat"} else "utf-8"
-    return described(file, form, parse, ("title", "genres"), encoding)
+    return described(file, form, parse, ("title", "genres"), encoding, header)
 
 
 def _encoding(file: Path) -> str:
@@ -192,25 +195,21 @@ def _of_dat(text: str) -> Film:
     return _film(fields[0], fields[1], fields[2].split("|"))
 
 
-def _of_csv(text: str) -> Film | None:
+def _of_csv(text: str) -> Film:
     try:
         fields = next(csv.reader([text], strict=True))
     except csv.Error as error:
         raise MalformedLineError(str(error)) from None
     if len(fields) != 3:
         raise MalformedLineError("does not have 3 fields")
-    if fields[0] == "movieId":
-        return None
     return _film(fields[0], fields[1], fields[2].split("|"))
 
 
-def _of_recbole(text: str) -> Film | None:
+def _of_recbole(text: str) -> Film:
     fields = text.split("\t")
     if len(fields) != 4:
         raise MalformedLineError("does not have 4 fields")
     item, title, year, genres = fields
-    if ":" in item:  # the header
-        return None
     # the official file calls the one film without a year so, and RecBole spells it otherwise
     dated = "unknown" if year == "unkonwn" else f"{title} ({year})"
     return _film(item, dated, [genres] if genres == _NO_GENRES else genres.split(" "))

@@ -23,10 +23,15 @@ ARROW: Final = (".arrow", ".feather", ".ipc")
 def reading(path: str | PathLike[str]) -> Iterator[None]:
     """Turn what polars raises while it reads a file into a `DataError` that names the file.
 
-    Polars reads lazily, so this belongs around every ``collect`` of what a reader gave.
+    Polars reads lazily, so this belongs around every ``collect`` of what a reader gave. Errors of
+    nearfar about a table that came from the file, such as a missing column, get its name, too.
     """
     try:
         yield
+    except DataError as error:
+        if isinstance(error, EmptyDataError) or fspath(path) in str(error):
+            raise
+        raise type(error)(f"{fspath(path)!r}: {error}") from error
     except NearfarError:
         raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

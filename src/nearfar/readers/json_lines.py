@@ -141,7 +141,7 @@ class _Column:
         if value is None:
             return None
         kind = _KINDS.get(type(value))
-        if kind != self.kind:
+        if kind is None or kind != self.kind:
             self._see(kind, value, line)
         if kind == "text":
             return self._string(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,9 +14,63 @@ from typing import IO, Any, Final
 
 from nearfar.errors import DataError, NearfarError
 
+_BLOCK: Final = 2**17
+
+
+class _Streams(io.RawIOBase):
+    """Streams of bz2 or xz, one after the other, decompressed.
+
+    `bz2.open` and `lzma.open` ignore whatever follows a stream and starts no other, so a file
+    whose second stream is damaged is silently cut off. Here only zeros may follow, which xz pads
+    with.
+    """
+
+    def __init__(self, path: Path, decompressor: Callable[[], Any]) -> None:
+        self._file = path.open("rb")
+        self._new = decompressor
+        self._stream = decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        while not data:
+            packed = b""
+            if self._stream.eof:
+                packed = self._beyond(self._stream.unused_data)
+                if not packed:
+                    return 0
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                packed = self._file.read(_BLOCK)
+                if not packed:
+                    raise EOFError("the last stream does not end")
+            data = self._stream.decompress(packed, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _beyond(self, packed: bytes) -> bytes:
+        """Give what follows a stream, but for zeros."""
+        packed = packed.lstrip(b"\0")
+        while not packed and (block := self._file.read(_BLOCK)):
+            packed = block.lstrip(b"\0")
+        return packed
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _streams(decompressor: Callable[[], Any]) -> Callable[[Path, str], IO[bytes]]:
+    return lambda path, _: io.BufferedReader(_Streams(path, decompressor), _BLOCK)
+
+
 _OPENERS: Final[dict[str, Callable[..., Any]]] = {
-    ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open,
-}  # fmt: skip
+    ".gz": gzip.open,
+    ".bz2": _streams(bz2.BZ2Decompressor),
+    ".xz": _streams(lzma.LZMADecompressor),
+}
 
 
 def compression(path: Path) -> str:

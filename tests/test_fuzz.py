@@ -13,7 +13,7 @@ import nearfar.prepare as preparation
 from fuzzing import TARGETS, FindingError, case, examine, run
 from nearfar import readers, store
 from nearfar.cli import app
-from nearfar.datasets import members
+from nearfar.datasets import columns, sieve
 from nearfar.errors import DataError
 from nearfar.prepare.lists import Lists
 from nearfar.readers import columnar, json_lines, lines, raw, text
@@ -99,7 +99,7 @@ def drop_the_last_row(patch):
 
 
 def drop_a_row_of_a_recipe(patch):
-    spooled = members.checked
+    spooled = columns.checked
     for name in ("amazon", "movielens"):
         patch.setattr(
             f"nearfar.datasets.{name}.checked",
@@ -108,7 +108,7 @@ def drop_a_row_of_a_recipe(patch):
 
 
 def swallow_a_rejected_line(patch):
-    patch.setattr(members.Sieve, "rejected", property(lambda _: raw.nothing_rejected()))
+    patch.setattr(sieve.Sieve, "rejected", property(lambda _: raw.nothing_rejected()))
 
 
 def read_in_place_what_is_quoted(patch):

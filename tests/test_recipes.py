@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.datasets import amazon, book_crossing, echonest, lastfm, members, movielens
+from nearfar.datasets import amazon, book_crossing, echonest, lastfm, movielens, sieve
 from nearfar.datasets.recipes import RECIPES
 from nearfar.errors import DataError, EmptyDataError, MissingColumnError
 from nearfar.rules import Rules
@@ -207,7 +207,7 @@ def test_a_file_that_is_mostly_malformed_is_refused(tmp_path, scratch, monkeypat
     file.write_text(RATINGS_HEADER + "\n\n")
     with pytest.raises(EmptyDataError, match=r"BX-Book-Ratings.csv' has no lines"):
         book_crossing.read(file, scratch)
-    monkeypatch.setattr(members, "PATIENCE", 2)  # bad lines, then the rest is not looked at
+    monkeypatch.setattr(sieve, "PATIENCE", 2)  # bad lines, then the rest is not looked at
     file.write_text(good + bad * 3 + good * 5)
     with pytest.raises(DataError, match="3 of the first 4 lines"):
         book_crossing.read(file, scratch)
@@ -218,7 +218,7 @@ def test_a_file_that_is_mostly_malformed_is_refused(tmp_path, scratch, monkeypat
 def test_a_long_rejected_line_is_kept_in_part(tmp_path, scratch):
     (tmp_path / "a.csv").write_text("x" * 10_000 + "\n" + mysql(1, "2", 3))
     raw = book_crossing.read(tmp_path / "a.csv", scratch)
-    assert raw.rejected["text"].to_list() == ["x" * members.SHOWN]
+    assert raw.rejected["text"].to_list() == ["x" * sieve.SHOWN]
 
 
 # --- Echonest

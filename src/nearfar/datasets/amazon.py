@@ -31,15 +31,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from nearfar.datasets.members import (
-    MalformedLineError,
-    bare,
-    checked,
-    described,
-    find,
-    named,
-    placed,
-)
+from nearfar.datasets.columns import checked, named, placed
+from nearfar.datasets.members import bare, find
+from nearfar.datasets.sieve import MalformedLineError, described
 from nearfar.errors import DataError
 from nearfar.readers.json_lines import scan_json_lines
 from nearfar.readers.raw import Raw

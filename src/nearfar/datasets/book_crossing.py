@@ -30,7 +30,8 @@ from typing import Final
 
 import polars as pl
 
-from nearfar.datasets.members import MalformedLineError, Sieve, described, find
+from nearfar.datasets.members import find
+from nearfar.datasets.sieve import MalformedLineError, Sieve, described
 from nearfar.readers.raw import Raw
 from nearfar.readers.spool import spooled
 from nearfar.rules import Paper, Rules

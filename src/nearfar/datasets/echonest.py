@@ -29,7 +29,9 @@ from typing import Final
 
 import polars as pl
 
-from nearfar.datasets.members import MalformedLineError, Member, Sieve, checked, find, placed
+from nearfar.datasets.columns import checked, placed
+from nearfar.datasets.members import Member, find
+from nearfar.datasets.sieve import MalformedLineError, Sieve
 from nearfar.readers.raw import Raw, nothing_rejected
 from nearfar.readers.spool import spooled
 from nearfar.readers.text import scan_text

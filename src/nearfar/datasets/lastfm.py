@@ -16,7 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from nearfar.datasets.members import MalformedLineError, checked, described, find, named
+from nearfar.datasets.columns import checked, named
+from nearfar.datasets.members import find
+from nearfar.datasets.sieve import MalformedLineError, described
 from nearfar.readers.raw import Raw
 from nearfar.readers.text import scan_text
 

@@ -30,15 +30,9 @@ from typing import Final
 
 import polars as pl
 
-from nearfar.datasets.members import (
-    MalformedLineError,
-    Member,
-    checked,
-    described,
-    find,
-    named,
-    placed,
-)
+from nearfar.datasets.columns import checked, named, placed
+from nearfar.datasets.members import Member, find
+from nearfar.datasets.sieve import MalformedLineError, described
 from nearfar.errors import DataError
 from nearfar.readers.lines import opened
 from nearfar.readers.raw import Raw

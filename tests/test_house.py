@@ -42,6 +42,7 @@ ORDER = [
     "training",
     "model",
     "presets",
+    "experiment",
     "demo",
     "cli",
 ]

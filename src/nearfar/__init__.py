@@ -1,12 +1,13 @@
 """Collaborative metric learning: what a user likes is near, the rest is far.
 
-Start with `Interactions`, cut them with `split`, fit a `CML`, `evaluate` it, and ask it to
-``recommend``. The published methods are in `presets`; every error is in `errors`.
+Start with `Interactions` (a raw log becomes some with `prepare`), cut them with `split`, fit a
+`CML`, `evaluate` it, and ask it to ``recommend``. The published methods are in `presets`; every
+error is in `errors`.
 """
 
 __version__ = "0.1.0"
 
-from nearfar import baselines, datasets, errors, presets, split
+from nearfar import baselines, datasets, errors, prepare, presets, split
 from nearfar.evaluation import Evaluation, evaluate
 from nearfar.interactions import Interactions
 from nearfar.model import CML
@@ -33,6 +34,7 @@ __all__ = [
     "datasets",
     "errors",
     "evaluate",
+    "prepare",
     "presets",
     "split",
 ]

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import nearfar
-from nearfar.cli import data, datasets, playing, show, training, using
+from nearfar.cli import data, datasets, experiments, playing, show, training, using
 from nearfar.cli.binding import FlagError
 from nearfar.errors import NearfarError
 
@@ -34,6 +34,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     using.evaluate: "nearfar evaluate model/ data/ --baselines",
     training.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
     " --sampler uniform",
+    experiments.table2: "nearfar table2 data/ -o results/",
     using.recommend: "nearfar recommend model/ --user 196 --k 10",
     using.similar: "nearfar similar model/ --item 50",
 }

@@ -81,7 +81,9 @@ def attribute_docs(cls: type[Any]) -> dict[str, str]:
     return docs
 
 
-def flags_of(cls: type[Any], strategies: Strategies | None = None) -> tuple[Flag, ...]:
+def flags_of(
+    cls: type[Any], strategies: Strategies | None = None, base: Any = None
+) -> tuple[Flag, ...]:
     """Make the flags of a dataclass of options.
 
     Parameters
@@ -90,6 +92,8 @@ def flags_of(cls: type[Any], strategies: Strategies | None = None) -> tuple[Flag
         A frozen dataclass whose fields all have defaults.
     strategies : mapping of str to tuple of types, optional
         The fields that hold an object, and the closed set of its classes.
+    base : dataclass instance, optional
+        What a command starts from, if not from the defaults of `cls`: its values are shown.
 
     Returns
     -------
@@ -102,7 +106,9 @@ def flags_of(cls: type[Any], strategies: Strategies | None = None) -> tuple[Flag
         if field.name in parts:
             flags += _part_flags(cls, field.name, parts[field.name], _default(field))
         else:
-            flags.append(_plain_flag(cls, field))
+            flag = _plain_flag(cls, field)
+            shown = flag.default if base is None else _shown(getattr(base, field.name))
+            flags.append(replace(flag, default=shown))
     return _with_distinct_names(flags)
 
 

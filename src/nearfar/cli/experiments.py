@@ -1,0 +1,99 @@
+"""``nearfar table2``: the paper's table on any prepared data."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from nearfar.cli import show
+from nearfar.cli.binding import FlagError, build, with_flags
+from nearfar.cli.flags import flags_of
+from nearfar.cli.training import Json
+from nearfar.experiment import table2 as paper
+from nearfar.experiment.grid import RATES, Grid
+from nearfar.schedule import Schedule
+
+_SCHEDULE: Final = Grid(paper.rows()).schedule
+_SCHEDULE_FLAGS: Final = flags_of(Schedule, base=_SCHEDULE)
+Preset = Enum("Preset", {name: name for name in paper.PRESETS}, type=str)  # type: ignore[misc]
+_PAPER: Final = Preset("paper_2019")
+
+
+@with_flags(_SCHEDULE_FLAGS, into="schedule")
+def table2(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA...", help="Folders that `nearfar prepare` wrote, with distinct names."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="RESULTS",
+            help="Folder for the cells and the report; what is there is not computed again.",
+        ),
+    ],
+    *,
+    preset: Annotated[
+        Preset, typer.Option(help="What the paper says, or what its script does.")
+    ] = _PAPER,
+    beta: Annotated[float, typer.Option(help="Exponent of the popularity.")] = 1.0,
+    dim: Annotated[int, typer.Option(help="Dimension of the space.")] = 128,
+    rates: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--learning-rate",
+            help="One of those to choose from, on the validation part of the first fold; several"
+            f" times. [default: {' '.join(f'{rate:g}' for rate in RATES)}]",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Parts of each user's interactions.")] = 4,
+    tested_folds: Annotated[
+        int | None, typer.Option(help="Test on only so many of them. [default: all]")
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(help="Share of the training part to choose epoch and rate by.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Names every random number.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes. [default: as many as cores]")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of each process.")] = 1,
+    progress: Annotated[
+        bool | None,
+        typer.Option(help="Show what is done; where the error stream is a terminal if not given."),
+    ] = None,
+    json: Json = False,
+    schedule: dict[str, Any],
+) -> None:
+    """Make Table 2 of the SIGIR 2019 paper on any data: 15 rows, every fold, and a report."""
+    from nearfar.experiment.report import write_report  # loads scipy, which no other command needs
+
+    names = {path.resolve().name: path for path in data}
+    if len(names) < len(data):
+        raise FlagError("DATA must be folders with distinct names, which the tables are called by.")
+    grid = Grid(
+        paper.rows(preset.value, beta=beta, dim=dim),
+        learning_rates=RATES if rates is None else tuple(rates),
+        folds=folds,
+        tested_folds=tested_folds,
+        schedule=build(_SCHEDULE, _SCHEDULE_FLAGS, schedule),
+        validation=validation,
+        seed=seed,
+    )
+    failures = grid.run(names, out, workers=workers, threads=threads, progress=progress)
+    *_, page = write_report(out)
+    if json:
+        show.emit({"results": str(out), "report": str(page), "failures": failures})
+    else:
+        for key, error in failures.items():
+            show.note(f"nearfar: cell {key} failed: {error}")
+        show.say(f"The report is {page}.")
+    if failures:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Many runs: grids of settings over folds, and what can be concluded from them."""

@@ -1,0 +1,262 @@
+"""Grids: settings x folds x data sets, computed side by side, each cell saved as it is done.
+
+The learning rate of each setting is chosen on the validation part of the first fold, from a few:
+these runs are never tested. Then the setting is trained and tested on every fold with that rate.
+What is there already is not computed again, so a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from nearfar import store
+from nearfar.checks import check_count
+from nearfar.errors import OptionError
+from nearfar.experiment.cells import Cell, Outcome, Setting, folder_of, load
+from nearfar.experiment.live import Board
+from nearfar.experiment.pool import Here, Pool, Processes
+from nearfar.experiment.worker import Answer
+from nearfar.interactions import Interactions
+from nearfar.schedule import Schedule
+from nearfar.threads import available_threads
+
+RATES: Final = (1e-4, 3e-4, 1e-3)
+"""Learning rates to choose from."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is compared, and how."""
+
+    settings: tuple[Setting, ...]
+    """The rows, with distinct names."""
+    learning_rates: tuple[float, ...] = RATES
+    """Each setting is given the one that is the best on the validation part of the first fold; with
+    none, all keep their own."""
+    folds: int = 4
+    """Parts that each user's interactions are cut into."""
+    tested_folds: int | None = None
+    """Test on only so many of them; on all if None."""
+    schedule: Schedule = Schedule(epochs=200, every=2, patience=5)  # noqa: RUF009  # frozen
+    """How long to train, and when to stop: here, after five evaluations without a new best."""
+    validation: float = 0.1
+    """Share of each user's training interactions that the epoch and the rate are chosen on."""
+    seed: int = 0
+    """Of the folds, the validation parts and the training."""
+
+    def __post_init__(self) -> None:
+        names = [setting.name for setting in self.settings]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not names or twice:
+            raise OptionError(
+                "`settings` must be one or more with distinct names; got "
+                f"{twice[0]!r} more than once."
+                if twice
+                else "`settings` must not be empty."
+            )
+        check_count("folds", self.folds)
+        if self.tested_folds is not None:
+            check_count("tested_folds", self.tested_folds)
+        if self.folds < 2 or (self.tested_folds or 1) > self.folds:
+            raise OptionError(
+                "`folds` must be at least 2 and `tested_folds` not more than that; got "
+                f"{self.folds} and {self.tested_folds}."
+            )
+        if not 0 < self.validation < 1:
+            raise OptionError(f"`validation` must be between 0 and 1; got {self.validation!r}.")
+        for rate in self.learning_rates:
+            for setting in self.settings:
+                _with_rate(setting, rate)  # refuses what is no learning rate
+
+    def trials(self, name: str, fingerprint: str, setting: Setting) -> list[Cell]:
+        """Give the runs that a setting's learning rate is chosen by; none if there is no choice."""
+        if len(self.learning_rates) < 2:
+            return []
+        return [
+            self._cell(name, fingerprint, _with_rate(setting, rate), 0, tested=False)
+            for rate in self.learning_rates
+        ]
+
+    def tests(self, name: str, fingerprint: str, setting: Setting, rate: float) -> list[Cell]:
+        """Give the runs of a setting that are tested."""
+        chosen = _with_rate(setting, rate)
+        n = self.folds if self.tested_folds is None else self.tested_folds
+        return [self._cell(name, fingerprint, chosen, fold, tested=True) for fold in range(n)]
+
+    def _cell(
+        self, name: str, fingerprint: str, setting: Setting, fold: int, *, tested: bool
+    ) -> Cell:
+        return Cell(name, fingerprint, setting, fold, self.folds, self.seed, self.schedule,
+                    self.validation, tested)  # fmt: skip
+
+    def run(
+        self,
+        data: Mapping[str, Interactions | str | PathLike[str]],
+        results: str | PathLike[str],
+        *,
+        workers: int | None = None,
+        threads: int = 1,
+        progress: bool | None = None,
+    ) -> Failures:
+        """Compute every cell that is not there yet.
+
+        Parameters
+        ----------
+        data : mapping of str to Interactions or path
+            The data sets by name; a path is a folder that `Interactions.save` wrote.
+        results : path
+            A folder, new or that of an earlier run; ``cells`` and ``failed`` are put there.
+        workers : int, optional
+            Processes; as many as there are cores if None. With 0, this process computes.
+        threads : int
+            Of each worker.
+        progress : bool, optional
+            Show a table of what is done; where the error stream is a terminal if None.
+
+        Returns
+        -------
+        dict of str to str
+            For each cell that failed, by `Cell.key`, its error. They are tried again next time.
+
+        Raises
+        ------
+        OptionError
+            `workers` or `threads` is out of its range.
+        StoreError
+            A data set cannot be read.
+        """
+        n_workers = available_threads() if workers is None else workers
+        if n_workers:
+            check_count("workers", n_workers)
+        check_count("threads", threads)
+        place = Path(results)
+        with ExitStack() as stack:
+            paths = _on_disk(data, stack)
+            jobs = _Jobs(self, paths, place)
+            board = stack.enter_context(Board(progress, jobs.rows(), max(n_workers, 1)))
+            pool: Pool = Processes(n_workers, place, threads) if n_workers else Here(place, threads)
+            stack.enter_context(pool)
+            while len(jobs) or pool.n_busy:
+                while pool.has_room and (job := jobs.next()) is not None:
+                    board.begun(job[0])
+                    pool.give(*job)
+                for cell, answer in pool.answers():
+                    jobs.ended(cell, answer)
+                    board.ended(cell, answer, len(jobs))
+                board.tick()
+        return jobs.failures
+
+
+Failures = dict[str, str]
+
+
+class _Jobs:
+    """What is still to be computed; the tests of a setting come when its trials are done."""
+
+    def __init__(self, grid: Grid, paths: Mapping[str, Path], results: Path) -> None:
+        self.failures: Failures = {}
+        self._grid, self._paths, self._results = grid, paths, results
+        self._prints = {name: Interactions.load(path).fingerprint for name, path in paths.items()}
+        self._waiting: list[Cell] = []
+        self._trials: dict[tuple[str, str], list[Cell]] = {}
+        for name in paths:
+            for setting in grid.settings:
+                self._plan(name, setting)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Give all (data, setting)."""
+        return [(name, setting.name) for name in self._paths for setting in self._grid.settings]
+
+    def _plan(self, name: str, setting: Setting) -> None:
+        trials = self._grid.trials(name, self._prints[name], setting)
+        self._trials[name, setting.name] = trials
+        self._waiting += [cell for cell in trials if not self._is_done(cell)]
+        self._plan_tests(name, setting)
+
+    def _plan_tests(self, name: str, setting: Setting) -> None:
+        """Put up the tests of a setting, if all its trials have ended."""
+        trials = self._trials[name, setting.name]
+        if not all(self._is_done(cell) or cell.key in self.failures for cell in trials):
+            return
+        rates = self._grid.learning_rates
+        own = setting.options.optimiser.learning_rate
+        rate = rates[0] if len(rates) == 1 else own
+        if trials:
+            done = [load(folder_of(self._results, c.key)) for c in trials if self._is_done(c)]
+            if not done:
+                return  # all of them failed, which has been said
+            rate = chosen_rate(done)
+        tests = self._grid.tests(name, self._prints[name], setting, rate)
+        self._waiting += [cell for cell in tests if not self._is_done(cell)]
+
+    def _is_done(self, cell: Cell) -> bool:
+        return (folder_of(self._results, cell.key) / store.MANIFEST).is_file()
+
+    def next(self) -> tuple[Cell, Path] | None:
+        """Take the next cell, and the folder of its data."""
+        if not self._waiting:
+            return None
+        cell = self._waiting.pop(0)
+        return cell, self._paths[cell.data]
+
+    def ended(self, cell: Cell, answer: Answer) -> None:
+        """Take note that a cell is done or has failed."""
+        record = self._results / "failed" / f"{cell.key}.json"
+        if answer.error:
+            self.failures[cell.key] = answer.error
+            said = {"cell": cell.to_dict(), "error": answer.error, "traceback": answer.trace}
+            with suppress(OSError):  # on a full disk the error is still in what `run` returns
+                record.parent.mkdir(parents=True, exist_ok=True)
+                record.write_text(json.dumps(said, indent=2))
+        else:
+            record.unlink(missing_ok=True)
+        if not cell.tested:
+            setting = next(s for s in self._grid.settings if s.name == cell.setting.name)
+            self._plan_tests(cell.data, setting)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+def chosen_rate(trials: Sequence[Outcome]) -> float:
+    """Give the learning rate of the trial with the best validation figure; the smaller if equal."""
+    best = None
+    for trial in sorted(trials, key=_rate_of):
+        schedule = Schedule(**trial.cell["schedule"])
+        column = trial.history[f"validation_{schedule.metric}"].drop_nulls().drop_nans()
+        for value in column:
+            if best is None or schedule.improves(value, best[0]):
+                best = value, _rate_of(trial)
+    if best is None:
+        raise OptionError("No trial has a validation figure to choose the learning rate by.")
+    return best[1]
+
+
+def _rate_of(outcome: Outcome) -> float:
+    return float(outcome.cell["setting"]["options"]["optimiser"]["learning_rate"])
+
+
+def _with_rate(setting: Setting, rate: float) -> Setting:
+    optimiser = replace(setting.options.optimiser, learning_rate=float(rate))
+    return replace(setting, options=replace(setting.options, optimiser=optimiser))
+
+
+def _on_disk(data: Mapping[str, Any], stack: ExitStack) -> dict[str, Path]:
+    """Save what is only in memory, so that the workers can load it."""
+    if not data:
+        raise OptionError("`data` must have one data set or more; got none.")
+    paths = {}
+    for name, one in data.items():
+        if isinstance(one, Interactions):
+            paths[name] = Path(stack.enter_context(TemporaryDirectory(prefix="nearfar-"))) / "data"
+            one.save(paths[name])
+        else:
+            paths[name] = Path(fspath(one))
+    return paths

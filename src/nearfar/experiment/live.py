@@ -1,0 +1,108 @@
+"""What a grid shows while it is computed: a table on a terminal, a line a cell elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from nearfar.experiment.cells import Cell
+from nearfar.experiment.worker import Answer
+from nearfar.progress import shows
+
+
+class Board:
+    """The state of each setting: cells done, running and failed, and the time that is left.
+
+    Parameters
+    ----------
+    progress : bool or None
+        Show it; None where the error stream is a terminal.
+    rows : sequence of (str, str)
+        Every (data, setting).
+    workers : int
+        How many cells are computed side by side.
+    """
+
+    def __init__(
+        self, progress: bool | None, rows: Sequence[tuple[str, str]], workers: int
+    ) -> None:
+        self._show = shows(progress)
+        self._counts = {row: {"done": 0, "running": 0, "failed": 0} for row in rows}
+        self._errors: dict[tuple[str, str], str] = {}
+        self._workers, self._seconds, self._n_ended, self._left = workers, 0.0, 0, 0
+        self._begun = time.perf_counter()
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        if self._show and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(self._table(), console=Console(stderr=True), refresh_per_second=2)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.stop()
+
+    def begun(self, cell: Cell) -> None:
+        """Take note that a cell is being computed."""
+        self._counts[cell.data, cell.setting.name]["running"] += 1
+        self.tick()
+
+    def ended(self, cell: Cell, answer: Answer, left: int) -> None:
+        """Take note that a cell has ended, and how many wait."""
+        row = cell.data, cell.setting.name
+        self._counts[row]["running"] -= 1
+        self._counts[row]["failed" if answer.error else "done"] += 1
+        if answer.error:
+            self._errors[row] = answer.error
+        self._seconds, self._n_ended, self._left = (
+            self._seconds + answer.seconds, self._n_ended + 1, left,
+        )  # fmt: skip
+        if self._show and self._live is None:
+            said = answer.error or f"{answer.seconds:.1f} s"
+            kind = f"fold {cell.fold + 1}" if cell.tested else "trial"
+            rate = cell.setting.options.optimiser.learning_rate
+            print(f"{cell.data}: {cell.setting.name}, {kind}, learning rate {rate:g}: {said}; "
+                  f"{self._time_left()}", file=sys.stderr, flush=True)  # fmt: skip
+        self.tick()
+
+    def tick(self) -> None:
+        """Draw anew."""
+        if self._live is not None:
+            self._live.update(self._table())
+
+    def _time_left(self) -> str:
+        if not self._n_ended:
+            return "time left unknown"
+        running = sum(count["running"] for count in self._counts.values())
+        seconds = self._seconds / self._n_ended * (self._left + running) / self._workers
+        return f"{self._left + running} cells known to be left, about {seconds / 60:.0f} min"
+
+    def _table(self) -> Any:
+        from rich.markup import escape
+        from rich.table import Table
+
+        minutes = (time.perf_counter() - self._begun) / 60
+        table = Table(title=f"{minutes:.0f} min; {self._time_left()}", title_justify="left")
+        for name in ("data", "setting", "done", "running", "failed", ""):
+            table.add_column(
+                name, justify="right" if name in {"done", "running", "failed"} else "left"
+            )
+        for row, counts in self._counts.items():
+            error = self._errors.get(row, "")
+            table.add_row(
+                *map(escape, row), *(str(n or "") for n in counts.values()), escape(error)
+            )
+        return table

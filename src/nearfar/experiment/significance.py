@@ -1,0 +1,287 @@
+"""Whether two settings differ by more than chance: paired tests, over users and over folds.
+
+Two questions are asked of the same figures, and neither answer replaces the other.
+
+*Over users x folds*: do these very models serve users like these differently? The differences of
+all users in all folds are taken as a sample (n is thousands), so even a small difference is found.
+But a user occurs in every fold, and all users of one fold are served by the same two models, with
+all the luck of their training: as a statement about the *methods* these p-values are too small.
+
+*Over folds*: would the methods differ again if they were trained anew on another part of the data?
+Each fold gives one difference of means (n is the number of folds), which has that luck in it. Few
+folds show little; and as their training sets overlap, this p-value is somewhat too small as well.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import special
+
+from nearfar.errors import DataError, EmptyDataError, MissingColumnError, OptionError
+
+Float64 = npt.NDArray[np.float64]
+
+CONFIDENCE: Final = 0.95
+"""Of the intervals of mean differences."""
+KEYS: Final = ("fold", "user_id")
+"""What tells the rows apart."""
+P_VALUES: Final = ("wilcoxon_p", "t_p", "fold_p")
+"""The three p-values of a `Comparison`."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a metric of one setting, a, differs from that of another, b: the sign is that of a - b.
+
+    What cannot be said of so few values, such as an interval of a single one, is NaN.
+    """
+
+    metric: str
+    n: int
+    """Pairs of values: users x folds in which both have one."""
+    folds: int
+    """Folds that both were tested on."""
+    mean_a: float
+    mean_b: float
+    """Means over the n."""
+    difference: float
+    """Mean difference over the n: the size of the effect, in units of the metric."""
+    low: float
+    high: float
+    """Ends of the 95% t interval of `difference`."""
+    wilcoxon_p: float
+    """Two-sided Wilcoxon signed-rank test over the n."""
+    t_p: float
+    """Two-sided paired t-test over the n."""
+    fold_difference: float
+    """Mean, over folds, of the mean difference in the fold."""
+    fold_low: float
+    fold_high: float
+    """Ends of the 95% t interval of `fold_difference`."""
+    fold_p: float
+    """Two-sided paired t-test over folds."""
+
+
+def paired(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> Comparison:
+    """Compare two settings by what they were worth to each user in each fold.
+
+    Parameters
+    ----------
+    a, b : DataFrame
+        Columns ``fold``, ``user_id``, each pair of them once, and the metric. Folds that only one
+        of them has are left out; a fold that both have must have the same users. Users for whom
+        the metric is NaN or null in either have no part in it.
+    metric : str
+        The column to compare.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    MissingColumnError
+        A column is missing.
+    DataError
+        A user is there twice, or users or the types of their ids differ.
+    EmptyDataError
+        There is no fold, or no value, that both have.
+
+    Notes
+    -----
+    Wilcoxon's test is that of scipy with ``zero_method="wilcox"``: users without a difference are
+    left out, and if there are no others, p is 1. So it is for the t-tests when all differences are
+    zero. Differences are rounded to 12 places for the ranks, so that what is tied but for rounding
+    is tied.
+
+    Examples
+    --------
+    >>> a = pl.DataFrame({"fold": [0, 0, 0], "user_id": [7, 8, 9], "map": [0.5, 0.25, 0.75]})
+    >>> b = a.with_columns(map=pl.Series([0.25, 0.25, 0.25]))
+    >>> found = paired(a, b, "map")
+    >>> found.difference, found.wilcoxon_p
+    (0.25, 0.5)
+    """
+    both = _joined(a, b, metric)
+    x, y = both["a"].to_numpy(), both["b"].to_numpy()
+    difference = x - y
+    by_fold = both.group_by("fold", maintain_order=True).agg((pl.col("a") - pl.col("b")).mean())
+    of_folds = by_fold["a"].to_numpy()
+    mean, low, high, t_p = _t_test(difference)
+    fold_mean, fold_low, fold_high, fold_p = _t_test(of_folds)
+    return Comparison(
+        metric, len(x), len(of_folds), float(x.mean()), float(y.mean()), mean, low, high,
+        _wilcoxon(difference), t_p, fold_mean, fold_low, fold_high, fold_p,
+    )  # fmt: skip
+
+
+def holm(p_values: Sequence[float] | Float64) -> Float64:
+    """Correct p-values for their number, by Holm's step-down procedure (1979).
+
+    With p_1 <= ... <= p_m the adjusted value of p_i is max over j <= i of min(1, (m - j + 1) p_j):
+    to reject what is below 0.05 errs, in any of the m tests, with a probability of at most 0.05.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        A NaN stands for a test that could not be made: it stays NaN and does not count in m.
+
+    Returns
+    -------
+    float64 array
+        In the order that was given.
+
+    Raises
+    ------
+    OptionError
+        A value is not between 0 and 1.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, np.float64)
+    made = np.flatnonzero(~np.isnan(p))
+    if ((p[made] < 0) | (p[made] > 1)).any():
+        raise OptionError(f"`p_values` must lie between 0 and 1; got {p[made].tolist()}.")
+    order = made[np.argsort(p[made], kind="stable")]
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted
+
+
+def all_pairs(users: Mapping[str, pl.DataFrame], metrics: Sequence[str]) -> pl.DataFrame:
+    """Compare every two settings, and correct for the number of pairs, for each metric by itself.
+
+    Parameters
+    ----------
+    users : mapping of str to DataFrame
+        For each setting what `paired` takes.
+    metrics : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        A row for each metric and pair: ``a`` and ``b``, the names, in the order of `users`; the
+        fields of `Comparison`; and ``wilcoxon_p_holm``, ``t_p_holm`` and ``fold_p_holm``. What
+        cannot be said is null, as is all of a pair without a common fold or value.
+
+    Raises
+    ------
+    MissingColumnError, DataError
+        As `paired`.
+    """
+    parts = []
+    for metric in metrics:
+        rows = [
+            {"a": one, "b": other, **_compared(users[one], users[other], metric)}
+            for one, other in combinations(users, 2)
+        ]
+        found = pl.DataFrame(rows, schema=_SCHEMA)
+        corrected = {
+            f"{name}_holm": holm(found[name].fill_null(np.nan).to_numpy()) for name in P_VALUES
+        }
+        parts.append(found.hstack(pl.DataFrame(corrected)))
+    return pl.concat(parts).fill_nan(None)
+
+
+_SCHEMA: Final = {
+    "a": pl.String(), "b": pl.String(), "metric": pl.String(), "n": pl.Int64(), "folds": pl.Int64(),
+} | dict.fromkeys(
+    ("mean_a", "mean_b", "difference", "low", "high", "wilcoxon_p", "t_p",
+     "fold_difference", "fold_low", "fold_high", "fold_p"),
+    pl.Float64(),
+)  # fmt: skip
+
+
+def _compared(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> dict[str, Any]:
+    try:
+        return asdict(paired(a, b, metric))
+    except EmptyDataError:  # a run that has not come so far yet
+        return {"metric": metric, "n": 0, "folds": 0}
+
+
+def _joined(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Give fold, user and the two values, in the order of a, without NaN."""
+    for name, frame in (("a", a), ("b", b)):
+        _check(name, frame, metric)
+    if a["user_id"].dtype != b["user_id"].dtype:
+        raise DataError(
+            f"The user ids of `a` and `b` must be of one type; got {a['user_id'].dtype} and "
+            f"{b['user_id'].dtype}. Compare settings on the same data."
+        )
+    folds = sorted(set(a["fold"]) & set(b["fold"]))
+    if not folds:
+        raise EmptyDataError("`a` and `b` have no fold in common; test both on the same folds.")
+    left, right = (
+        frame.filter(pl.col("fold").is_in(folds)).select(
+            *KEYS, pl.col(metric).cast(pl.Float64).alias(name)
+        )
+        for name, frame in (("a", a), ("b", b))
+    )
+    both = left.join(right, on=list(KEYS), how="inner", maintain_order="left")
+    if not both.height == left.height == right.height:
+        raise DataError(
+            f"`a` and `b` must have the same users in each fold; got {left.height} and "
+            f"{right.height} rows, of which {both.height} are in both. Compare settings on the "
+            "same data, cut in the same way."
+        )
+    valued = both.fill_nan(None).drop_nulls()
+    if valued.height == 0:
+        raise EmptyDataError(f"No user has a value of {metric!r} in both `a` and `b`.")
+    return valued
+
+
+def _check(name: str, frame: pl.DataFrame, metric: str) -> None:
+    missing = [column for column in (*KEYS, metric) if column not in frame.columns]
+    if missing:
+        raise MissingColumnError(
+            f"`{name}` must have the columns fold, user_id and {metric!r}; {missing[0]!r} is not "
+            f"among {', '.join(frame.columns)}."
+        )
+    if not frame[metric].dtype.is_numeric() or frame["user_id"].dtype == pl.Object:
+        raise DataError(
+            f"`{name}` must have numbers in {metric!r} and ids of one type in 'user_id'; got "
+            f"{frame[metric].dtype} and {frame['user_id'].dtype}."
+        )
+    twice = frame.select(KEYS).is_duplicated()
+    if twice.any():
+        fold, user = frame.select(KEYS).filter(twice).row(0)
+        raise DataError(
+            f"`{name}` must have each user once in a fold; got user {user!r} more than once in "
+            f"fold {fold}. Give the figures of a single setting."
+        )
+
+
+def _t_test(values: Float64) -> tuple[float, float, float, float]:
+    """Give the mean, its interval and the p-value of a t-test against 0."""
+    n, mean = len(values), float(values.mean())
+    if n < 2:
+        return mean, np.nan, np.nan, np.nan
+    error = float(np.std(values, ddof=1)) / np.sqrt(n)
+    half = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+    if error == 0.0:
+        return mean, mean, mean, float(mean == 0.0)
+    p = 2.0 * float(special.stdtr(n - 1, -abs(mean) / error))
+    return mean, mean - half, mean + half, p
+
+
+def _wilcoxon(differences: Float64) -> float:
+    from scipy import stats  # takes a while, and only reports need it
+
+    rounded = np.round(differences, 12)
+    if not rounded.any():
+        return 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # older versions of scipy warn of small samples
+        return float(stats.wilcoxon(rounded, zero_method="wilcox").pvalue)

@@ -1,0 +1,125 @@
+"""Computing one cell: cut, train, choose the epoch on the validation part, test.
+
+A worker is a process of its own that computes one cell after the other. It is told which by a pipe,
+answers with the seconds it took or the error, and saves the outcome itself.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from nearfar import split
+from nearfar.engine import Problem
+from nearfar.evaluation import evaluate
+from nearfar.experiment.cells import Cell, Outcome, save
+from nearfar.experiment.diagnostics import diagnose
+from nearfar.figures import Evaluation
+from nearfar.interactions import Interactions
+from nearfar.training import Run, scorer_of
+
+BEST, LAST = "best", "last"
+"""The epoch that was the best on the validation part, and the last one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says of a cell."""
+
+    seconds: float
+    error: str = ""
+    """In one line; empty if all went well."""
+    trace: str = ""
+    """The traceback of the error."""
+
+
+def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
+    """Compute a cell.
+
+    Parameters
+    ----------
+    cell : Cell
+        What to compute.
+    data : Interactions
+        All interactions of the data set.
+    threads : int
+        The outcome does not depend on it.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    NearfarError
+        As `CML.fit` and `evaluate`.
+    """
+    begun = time.process_time()
+    train, test = split.k_fold(data, cell.folds, seed=cell.seed)[cell.fold]
+    learned, held_out = split.ratio(train, test=cell.validation, seed=cell.seed)
+    options, schedule = cell.setting.options, cell.schedule
+    steps = -(-max(learned.n_pairs, 1) // options.batch) * schedule.epochs
+    problem = Problem(learned, options, cell.seed, horizon=steps)
+    run = Run(problem, schedule, validation=held_out, threads=threads, progress=False)
+    try:
+        run.train()
+        last = run.engine.points() if cell.tested else None
+        trained = run.outcome()
+    finally:
+        run.close()
+    metrics, per_user, tables = {}, {}, {}
+    if last is not None:
+        for which, points in ((BEST, trained.points), (LAST, last)):
+            users, items = points[: data.n_users], points[data.n_users :]
+            scorer = scorer_of(users, items, options.geometry)
+            found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
+            metrics[which] = {name: _or_none(value) for name, value in found.metrics.items()}
+            per_user[which] = _storable(found.per_user)
+        tables = diagnose(trained.points, train, test, options, k=schedule.k, seed=cell.seed,
+                          threads=threads, learned=learned)  # fmt: skip
+    return Outcome(
+        cell.to_dict(), trained.best_epoch, trained.history.height,
+        float(trained.history["seconds"][-1]), time.process_time() - begun, trained.history,
+        metrics, per_user, tables,
+    )  # fmt: skip
+
+
+def _storable(frame: pl.DataFrame) -> pl.DataFrame:
+    """Put numbers for users whose ids are Python objects, which no Parquet file can hold."""
+    if frame.schema["user_id"] != pl.Object:
+        return frame
+    return frame.with_columns(user_id=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path) -> Interactions:
+    return Interactions.load(path)
+
+
+def attend(cell: Cell, path: Path, results: Path, threads: int) -> Answer:
+    """Compute a cell of the data in a folder, and save it; never raise."""
+    begun = time.perf_counter()
+    try:
+        save(compute(cell, _loaded(path), threads=threads), results, cell.key)
+    except Exception as error:  # whatever it is, the other cells go on
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Answer(time.perf_counter() - begun, line, traceback.format_exc())
+    return Answer(time.perf_counter() - begun)
+
+
+def serve(pipe: Connection, results: Path, threads: int) -> None:
+    """Compute the cells that come through a pipe, until it says None."""
+    while (job := pipe.recv()) is not None:
+        cell, path = job
+        pipe.send(attend(cell, path, results, threads))

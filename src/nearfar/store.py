@@ -96,7 +96,7 @@ def save_folder(
     _check_names(arrays, frames)
     _check_types(frames)
     tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
-    _check_replaceable(folder, kind)
+    check_replaceable(folder, kind=kind)
     manifest = {"kind": kind, "format": FORMAT, "nearfar": nearfar.__version__,
                 "files": {}, "meta": meta}  # fmt: skip
     manifest = json.loads(_json(manifest))  # before anything is written
@@ -155,7 +155,24 @@ def check_replaceable(path: str | PathLike[str], *, kind: str) -> None:
     StoreError
         It is a file, or a folder that holds something else.
     """
-    _check_replaceable(Path(path), kind)
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{str(folder)!r} is a file; give the path of a folder.")
+    if not folder.is_dir():
+        return
+    strange = [p.name for p in folder.iterdir() if not _is_ours(p.name)]
+    if (folder / MANIFEST).exists():
+        found = _parsed(folder).get("kind")
+        if found != kind:
+            raise StoreError(
+                f"{str(folder)!r} holds a nearfar {found}, not a {kind}; choose another folder or "
+                "remove it first."
+            )
+    elif strange:
+        raise StoreError(
+            f"{str(folder)!r} is not empty and not a nearfar folder (it has {strange[0]!r}); "
+            "choose another folder."
+        )
 
 
 @contextmanager
@@ -287,26 +304,6 @@ def _check_seal(file: Path, manifest: Mapping[str, Any]) -> None:
         raise StoreError(
             f"{str(file)!r} is not as it was written: restore it, or remove the folder and save it "
             "again."
-        )
-
-
-def _check_replaceable(folder: Path, kind: str) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{str(folder)!r} is a file; give the path of a folder.")
-    if not folder.is_dir():
-        return
-    strange = [p.name for p in folder.iterdir() if not _is_ours(p.name)]
-    if (folder / MANIFEST).exists():
-        found = _parsed(folder).get("kind")
-        if found != kind:
-            raise StoreError(
-                f"{str(folder)!r} holds a nearfar {found}, not a {kind}; choose another folder or "
-                "remove it first."
-            )
-    elif strange:
-        raise StoreError(
-            f"{str(folder)!r} is not empty and not a nearfar folder (it has {strange[0]!r}); "
-            "choose another folder."
         )
 
 

@@ -13,11 +13,10 @@ from nearfar.cli.binding import FlagError, build, with_flags
 from nearfar.cli.flags import flags_of
 from nearfar.cli.training import Json
 from nearfar.experiment import table2 as paper
-from nearfar.experiment.grid import RATES, Grid
+from nearfar.experiment.grid import RATES, SCHEDULE, Grid
 from nearfar.schedule import Schedule
 
-_SCHEDULE: Final = Grid(paper.rows()).schedule
-_SCHEDULE_FLAGS: Final = flags_of(Schedule, base=_SCHEDULE)
+_SCHEDULE_FLAGS: Final = flags_of(Schedule, base=SCHEDULE)
 Preset = Enum("Preset", {name: name for name in paper.PRESETS}, type=str)  # type: ignore[misc]
 _PAPER: Final = Preset("paper_2019")
 
@@ -83,7 +82,7 @@ def table2(
         learning_rates=RATES if rates is None else tuple(rates),
         folds=folds,
         tested_folds=tested_folds,
-        schedule=build(_SCHEDULE, _SCHEDULE_FLAGS, schedule),
+        schedule=build(SCHEDULE, _SCHEDULE_FLAGS, schedule),
         validation=validation,
         seed=seed,
     )

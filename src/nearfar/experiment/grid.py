@@ -29,6 +29,8 @@ from nearfar.threads import available_threads
 
 RATES: Final = (1e-4, 3e-4, 1e-3)
 """Learning rates to choose from."""
+SCHEDULE: Final = Schedule(epochs=200, every=2, patience=5)
+"""Until five evaluations in a row have brought no new best."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Grid:
     """Parts that each user's interactions are cut into."""
     tested_folds: int | None = None
     """Test on only so many of them; on all if None."""
-    schedule: Schedule = Schedule(epochs=200, every=2, patience=5)  # noqa: RUF009  # frozen
-    """How long to train, and when to stop: here, after five evaluations without a new best."""
+    schedule: Schedule = SCHEDULE
+    """How long to train, and when to stop."""
     validation: float = 0.1
     """Share of each user's training interactions that the epoch and the rate are chosen on."""
     seed: int = 0

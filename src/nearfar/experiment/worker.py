@@ -13,7 +13,6 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from nearfar import split
@@ -80,7 +79,7 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
             users, items = points[: data.n_users], points[data.n_users :]
             scorer = scorer_of(users, items, options.geometry)
             found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
-            metrics[which] = {name: _or_none(value) for name, value in found.metrics.items()}
+            metrics[which] = found.to_dict()["metrics"]
             per_user[which] = _storable(found.per_user)
         tables = diagnose(trained.points, train, test, options, k=schedule.k, seed=cell.seed,
                           threads=threads, learned=learned)  # fmt: skip
@@ -96,10 +95,6 @@ def _storable(frame: pl.DataFrame) -> pl.DataFrame:
     if frame.schema["user_id"] != pl.Object:
         return frame
     return frame.with_columns(user_id=pl.int_range(pl.len(), dtype=pl.Int64))
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 @lru_cache(maxsize=1)

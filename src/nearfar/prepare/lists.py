@@ -295,6 +295,14 @@ def _swap(times: Any, weights: Any, a: Int, b: Int) -> None:
         weights[a], weights[b] = weights[b], weights[a]
 
 
+@inlined
+def _bring(times: Any, weights: Any, n: Int, to: Int) -> None:
+    if times.size:
+        times[to] = times[n]
+    if weights.size:
+        weights[to] = weights[n]
+
+
 @kernel
 def _merge(indptr: Int64, items: Int32, times: Any, weights: Any, add: bool) -> Int:
     to, begin = 0, indptr[0]
@@ -310,10 +318,7 @@ def _merge(indptr: Int64, items: Int32, times: Any, weights: Any, add: bool) -> 
                         times[to - 1] = times[n]
                 continue
             items[to] = items[n]
-            if times.size:
-                times[to] = times[n]
-            if weights.size:
-                weights[to] = weights[n]
+            _bring(times, weights, n, to)
             to += 1
         begin = end
         indptr[user + 1] = to
@@ -333,10 +338,7 @@ def _squeeze(
                 if row < 0 or (weights.size and weights[n] < least):
                     continue
                 items[to] = row
-                if times.size:
-                    times[to] = times[n]
-                if weights.size:
-                    weights[to] = weights[n]
+                _bring(times, weights, n, to)
                 to += 1
         begin = end
         indptr[user + 1] = to

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from conftest import random_data
-from nearfar.experiment import cells, table2
+from nearfar.experiment import cells, table2, worker
 from test_cli import as_json, ok, run  # noqa: F401
 
 SMALL = ["--dim", 4, "--epochs", 2, "--k", 10, "--folds", 2, "--tested-folds", 1,
@@ -38,15 +38,55 @@ def test_all_rows_are_computed_and_reported(data, as_json, tmp_path):  # noqa: F
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "cells").rglob("nearfar.json")} == before
 
 
-def test_a_failed_cell_ends_in_an_exit_code_and_a_report(data, run, tmp_path):  # noqa: F811
-    words = [*SMALL[:-3], "--learning-rate", 1e-5, "--no-progress", "--workers", 0]
-    code, _, err = run("table2", data, data, "-o", tmp_path / "twice", *words)
-    assert code == 2
-    assert "DATA must be folders with distinct names" in err
-    code, _, err = run("table2", data / "none", "-o", tmp_path / "none", *words)
+def test_presets_come_together_in_one_report(data, as_json, tmp_path):  # noqa: F811
+    words = ["table2", data, "-o", tmp_path, *SMALL, "--workers", 0]
+    one = ["--negatives", 5, "--batch", 256]
+    as_json(*words, *one, "--sampler", "two-stage", "--sampler", "uniform")
+    as_json(*words, *one, "--sampler", "two-stage", "--preset", "released_2019")
+    as_json(*words, "--preset", "cml_2017")
+    assert {outcome.cell["setting"]["name"] for outcome in cells.load_all(tmp_path)} == {
+        "uniform, 5 negatives, batch 256", "two-stage, 5 negatives, batch 256",
+        "released two-stage, 5 negatives, batch 256", "CML 2017, 20 negatives, batch 50000",
+    }  # fmt: skip
+    table = pl.read_csv(tmp_path / "small.csv", infer_schema_length=None)
+    assert set(table["method"]) == {"uniform", "2-stage", "released 2-stage", "CML 2017"}
+
+
+def test_a_failed_cell_ends_in_an_exit_code_and_a_report(
+    data, run, as_json, tmp_path, monkeypatch  # noqa: F811
+):  # fmt: skip
+    compute = worker.compute
+
+    def broken(cell, *rest, **more):
+        if cell.setting.name.startswith("two-stage, 2"):
+            raise RuntimeError("no such luck")
+        return compute(cell, *rest, **more)
+
+    words = ["table2", data, "-o", tmp_path, *SMALL, "--workers", 0, "--batch", 256]
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "compute", broken)
+        code, out, err = run(*words)
     assert code == 1
-    assert "does not exist" in err
-    assert not (tmp_path / "none").exists()
+    assert "failed: RuntimeError: no such luck" in err
+    assert "index.html" in out
+    page = (tmp_path / "index.html").read_text()
+    assert "small: two-stage, 2 negatives, batch 256, fold 1, learning rate 0.01" in page
+    assert len(cells.load_all(tmp_path)) == 8
+    assert as_json(*words)["failures"] == {}
+    assert "no such luck" not in (tmp_path / "index.html").read_text()
+
+
+def test_bad_words_are_refused_and_nothing_is_made(data, run, tmp_path):  # noqa: F811
+    words = ["-o", tmp_path / "r", *SMALL, "--workers", 0]
+    for more, code, message in (
+        ([data, data], 2, "DATA must be folders with distinct names"),
+        ([data / "none"], 1, "does not exist"),
+        ([data, "--negatives", 3], 1, "No row of the table has"),
+        ([data, "--folds", 1], 1, "`folds` must be at least 2"),
+    ):
+        found, _, err = run("table2", *words, *more)
+        assert (found, message in err) == (code, True), err
+        assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.data

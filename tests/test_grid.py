@@ -18,7 +18,7 @@ from nearfar import split, store
 from nearfar.errors import OptionError, StoreError
 from nearfar.experiment import cells, table2
 from nearfar.experiment.cells import Outcome, Setting
-from nearfar.experiment.grid import Grid, chosen_rate
+from nearfar.experiment.grid import RATES, Grid, chosen_rate, next_rate
 from nearfar.experiment.pool import Processes
 from nearfar.experiment.worker import compute
 from nearfar.options import Options
@@ -76,17 +76,56 @@ def test_every_cell_is_there_once(data, computed):
     assert {o.cell["fingerprint"] for o in outcomes} == {data.fingerprint}
 
 
+def rate_of(outcome):
+    return outcome.cell["setting"]["options"]["optimiser"]["learning_rate"]
+
+
 def test_the_rate_is_the_one_that_is_best_on_validation(computed):
     outcomes = cells.load_all(computed)
     for setting in SETTINGS:
         own = [o for o in outcomes if o.cell["setting"]["name"] == setting.name]
-        trials = [o for o in own if not o.cell["tested"]]
-        best = max(trials, key=lambda o: o.history["validation_ndcg"].max())
-        rate = best.cell["setting"]["options"]["optimiser"]["learning_rate"]
-        assert chosen_rate(trials) == rate
-        used = {o.cell["setting"]["options"]["optimiser"]["learning_rate"]
-                for o in own if o.cell["tested"]}  # fmt: skip
-        assert used == {rate}
+        trials = {rate_of(o): o for o in own if not o.cell["tested"]}
+        best = max(trials, key=lambda rate: trials[rate].history["validation_ndcg"].max())
+        assert chosen_rate(trials) == best
+        assert {rate_of(o) for o in own if o.cell["tested"]} == {best}
+
+
+def trial(figure, metric="ndcg"):
+    """An outcome with this figure at its best epoch."""
+    cell = GRID.trial("d", "f", SETTINGS[0], 0.01).to_dict()
+    cell["schedule"]["metric"] = metric
+    column = {f"validation_{metric}": [None, figure, np.nan]}
+    return Outcome(cell, 1, 3, 1.0, 1.0, pl.DataFrame(column, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("figures", "order"),
+    [
+        ((1, 2, 9, 3, 4), (1e-3, 3e-3, 3e-4)),
+        ((1, 2, 3, 4, 5), (1e-3, 3e-3, 1e-2)),
+        ((5, 4, 3, 2, 1), (1e-3, 3e-3, 3e-4, 1e-4)),
+        ((9, 1, 3, 4, 2), (1e-3, 3e-3, 1e-2)),  # a climb sees no second top
+        ((1, 4, 4, 4, 1), (1e-3, 3e-3, 3e-4, 1e-4)),  # the smaller of equals
+        ((1, 2, 5, None, None), (1e-3, 3e-3, 3e-4)),
+        ((1, 2, None, 3, 4), (1e-3, 3e-4, 1e-4)),  # what fails is too high
+        ((None,) * 5, (1e-3, 3e-4, 1e-4)),
+    ],
+)
+def test_the_climb_of_the_learning_rate(figures, order):
+    known, tried = dict(zip(RATES, figures, strict=True)), {}
+    while (rate := next_rate(RATES[::-1], tried)) is not None:
+        assert rate not in tried
+        tried[rate] = None if known[rate] is None else trial(known[rate])
+    assert tuple(tried) == order
+    figures = [(known[rate], -rate) for rate in tried if known[rate] is not None]
+    assert chosen_rate(tried) == (-max(figures)[1] if figures else None)
+    mirrored = {rate: trial(-known[rate], "mmr") for rate in tried if known[rate] is not None}
+    assert chosen_rate(mirrored) == chosen_rate(tried)
+
+
+def test_a_trial_without_a_figure_is_not_chosen():
+    assert chosen_rate({0.1: trial(np.nan), 0.2: trial(0.5), 0.3: None}) == 0.2
+    assert chosen_rate({0.1: trial(np.nan)}) is None
 
 
 def test_a_cell_is_what_cml_and_evaluate_give(data, computed):
@@ -128,7 +167,7 @@ def test_a_broken_cell_is_reported_and_does_not_stop_the_others(data, tmp_path, 
     assert [o.cell["setting"]["name"] for o in cells.load_all(tmp_path)] == ["uniform"]
     err = capfd.readouterr().err
     assert "d: broken, fold 1, learning rate 1e+38: DivergedError" in err
-    assert "1 cells known to be left" in err
+    assert "about 1 cells and 0 min left" in err
 
 
 def test_a_rate_that_diverges_is_not_chosen(data, tmp_path):
@@ -222,16 +261,6 @@ def test_an_outcome_comes_back(computed, tmp_path):
         cells.load_all(tmp_path)
 
 
-def test_equal_rates_give_the_smaller(computed):
-    one, other = [o for o in cells.load_all(computed) if not o.cell["tested"]][:2]
-    same = Outcome(other.cell, 1, 1, 1.0, 1.0, one.history)
-    rates = sorted(o.cell["setting"]["options"]["optimiser"]["learning_rate"] for o in (one, same))
-    assert chosen_rate([one, same]) == chosen_rate([same, one]) == rates[0]
-    nothing = Outcome(one.cell, 1, 1, 1.0, 1.0, pl.DataFrame({"validation_ndcg": [np.nan]}))
-    with pytest.raises(OptionError, match="No trial has a validation figure"):
-        chosen_rate([nothing])
-
-
 def test_the_key_tells_every_part_of_a_description_apart(data):
     (cell, *_) = GRID.tests("d", data.fingerprint, SETTINGS[0], 0.01)
     others = [
@@ -256,6 +285,22 @@ def test_rows_of_table_2():
     assert made[0].options == replace(nf.presets.paper_2019("uniform", negatives=1), dim=16)
     released = table2.rows("released_2019")
     assert released[-1].options.sampler.vectors == "initial"
+    assert released[-1].name == "released two-stage, 5 negatives, batch 256"
+    (cml,) = table2.rows("cml_2017", dim=8)
+    assert cml.name == "CML 2017, 20 negatives, batch 50000"
+    assert cml.options == nf.presets.cml_2017(dim=8)
+
+
+def test_some_rows_of_table_2():
+    every = table2.rows()
+    uniform = table2.rows(samplers=["uniform"], negatives=[1, 5], batches=[4096])
+    assert uniform == (every[2], every[8])
+    assert table2.rows(negatives=[2], batches=[256]) == (every[3], every[10], every[13])
+    for asked in ({"samplers": ["two-stage"], "batches": [1024]}, {"negatives": [3]}):
+        with pytest.raises(OptionError, match="No row of the table has one of the samplers"):
+            table2.rows(**asked)
+    with pytest.raises(OptionError, match="`preset` must be one of paper_2019"):
+        table2.rows("x")
 
 
 @pytest.mark.parametrize(

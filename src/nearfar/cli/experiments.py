@@ -11,13 +11,13 @@ import typer
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError, build, with_flags
 from nearfar.cli.flags import flags_of
-from nearfar.cli.training import Json
+from nearfar.cli.training import Json, Preset
 from nearfar.experiment import table2 as paper
 from nearfar.experiment.grid import RATES, SCHEDULE, Grid
 from nearfar.schedule import Schedule
 
 _SCHEDULE_FLAGS: Final = flags_of(Schedule, base=SCHEDULE)
-Preset = Enum("Preset", {name: name for name in paper.PRESETS}, type=str)  # type: ignore[misc]
+_Sampler = Enum("_Sampler", {name: name for name in paper.SAMPLERS}, type=str)  # type: ignore[misc]
 _PAPER: Final = Preset("paper_2019")
 
 
@@ -40,16 +40,37 @@ def table2(
     ],
     *,
     preset: Annotated[
-        Preset, typer.Option(help="What the paper says, or what its script does.")
+        Preset,
+        typer.Option(
+            help="The rows as the paper says, as its script has them, or the one of CML; results "
+            "of several commands come together in one report."
+        ),
     ] = _PAPER,
+    samplers: Annotated[
+        list[_Sampler] | None,
+        typer.Option("--sampler", help="Only these rows; several times. [default: all]"),
+    ] = None,
+    negatives: Annotated[
+        list[int] | None,
+        typer.Option(help="Only these rows: 1, 2 or 5; several times. [default: all]"),
+    ] = None,
+    batches: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch", help="Only these rows: 256, 1024 or 4096; several times. [default: all]"
+        ),
+    ] = None,
     beta: Annotated[float, typer.Option(help="Exponent of the popularity.")] = 1.0,
-    dim: Annotated[int, typer.Option(help="Dimension of the space.")] = 128,
+    dim: Annotated[
+        int | None, typer.Option(help="Dimension of the space. [default: that of the preset]")
+    ] = None,
     rates: Annotated[
         list[float] | None,
         typer.Option(
             "--learning-rate",
-            help="One of those to choose from, on the validation part of the first fold; several"
-            f" times. [default: {' '.join(f'{rate:g}' for rate in RATES)}]",
+            help="One of those to choose from, on the validation part of the first fold, from the "
+            "middle one towards the best; several times. "
+            f"[default: {' '.join(f'{rate:g}' for rate in RATES)}]",
         ),
     ] = None,
     folds: Annotated[int, typer.Option(help="Parts of each user's interactions.")] = 4,
@@ -77,8 +98,16 @@ def table2(
     names = {path.resolve().name: path for path in data}
     if len(names) < len(data):
         raise FlagError("DATA must be folders with distinct names, which the tables are called by.")
+    rows = paper.rows(
+        preset.value,
+        samplers=[one.value for one in samplers] if samplers else paper.SAMPLERS,
+        negatives=negatives or paper.NEGATIVES,
+        batches=batches or paper.BATCHES,
+        beta=beta,
+        **({} if dim is None else {"dim": dim}),
+    )
     grid = Grid(
-        paper.rows(preset.value, beta=beta, dim=dim),
+        rows,
         learning_rates=RATES if rates is None else tuple(rates),
         folds=folds,
         tested_folds=tested_folds,

@@ -1,7 +1,8 @@
 """Grids: settings x folds x data sets, computed side by side, each cell saved as it is done.
 
-The learning rate of each setting is chosen on the validation part of the first fold, from a few:
-these runs are never tested. Then the setting is trained and tested on every fold with that rate.
+The learning rate of each setting is chosen on the validation part of the first fold, climbing from
+the middle of a list until both neighbours of the best have been tried: these runs are never tested.
+Then the setting is trained and tested on every fold with that rate.
 What is there already is not computed again, so a run that was killed goes on where it was.
 """
 
@@ -27,7 +28,7 @@ from nearfar.interactions import Interactions
 from nearfar.schedule import Schedule
 from nearfar.threads import available_threads
 
-RATES: Final = (1e-4, 3e-4, 1e-3)
+RATES: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates to choose from."""
 SCHEDULE: Final = Schedule(epochs=200, every=2, patience=5)
 """Until five evaluations in a row have brought no new best."""
@@ -40,8 +41,9 @@ class Grid:
     settings: tuple[Setting, ...]
     """The rows, with distinct names."""
     learning_rates: tuple[float, ...] = RATES
-    """Each setting is given the one that is the best on the validation part of the first fold; with
-    none, all keep their own."""
+    """Each setting is given the one that is the best on the validation part of the first fold. The
+    middle one is tried first, then the neighbours of the best so far, the higher before the lower,
+    until it has no untried neighbour. With none, all settings keep their own."""
     folds: int = 4
     """Parts that each user's interactions are cut into."""
     tested_folds: int | None = None
@@ -77,20 +79,22 @@ class Grid:
             for setting in self.settings:
                 _with_rate(setting, rate)  # refuses what is no learning rate
 
-    def trials(self, name: str, fingerprint: str, setting: Setting) -> list[Cell]:
-        """Give the runs that a setting's learning rate is chosen by; none if there is no choice."""
-        if len(self.learning_rates) < 2:
-            return []
-        return [
-            self._cell(name, fingerprint, _with_rate(setting, rate), 0, tested=False)
-            for rate in self.learning_rates
-        ]
+    def trial(self, name: str, fingerprint: str, setting: Setting, rate: float) -> Cell:
+        """Give a run that a setting's learning rate is chosen by."""
+        return self._cell(name, fingerprint, _with_rate(setting, rate), 0, tested=False)
 
     def tests(self, name: str, fingerprint: str, setting: Setting, rate: float) -> list[Cell]:
         """Give the runs of a setting that are tested."""
         chosen = _with_rate(setting, rate)
-        n = self.folds if self.tested_folds is None else self.tested_folds
-        return [self._cell(name, fingerprint, chosen, fold, tested=True) for fold in range(n)]
+        return [
+            self._cell(name, fingerprint, chosen, fold, tested=True)
+            for fold in range(self.n_tested)
+        ]
+
+    @property
+    def n_tested(self) -> int:
+        """Folds that are tested on."""
+        return self.folds if self.tested_folds is None else self.tested_folds
 
     def _cell(
         self, name: str, fingerprint: str, setting: Setting, fold: int, *, tested: bool
@@ -151,7 +155,7 @@ class Grid:
                     pool.give(*job)
                 for cell, answer in pool.answers():
                     jobs.ended(cell, answer)
-                    board.ended(cell, answer, len(jobs))
+                    board.ended(cell, answer, jobs.n_expected)
                 board.tick()
         return jobs.failures
 
@@ -167,7 +171,7 @@ class _Jobs:
         self._grid, self._paths, self._results = grid, paths, results
         self._prints = {name: Interactions.load(path).fingerprint for name, path in paths.items()}
         self._waiting: list[Cell] = []
-        self._trials: dict[tuple[str, str], list[Cell]] = {}
+        self._later: dict[tuple[str, str], int] = {}
         for name in paths:
             for setting in grid.settings:
                 self._plan(name, setting)
@@ -177,24 +181,28 @@ class _Jobs:
         return [(name, setting.name) for name in self._paths for setting in self._grid.settings]
 
     def _plan(self, name: str, setting: Setting) -> None:
-        trials = self._grid.trials(name, self._prints[name], setting)
-        self._trials[name, setting.name] = trials
-        self._waiting += [cell for cell in trials if not self._is_done(cell)]
-        self._plan_tests(name, setting)
-
-    def _plan_tests(self, name: str, setting: Setting) -> None:
-        """Put up the tests of a setting, if all its trials have ended."""
-        trials = self._trials[name, setting.name]
-        if not all(self._is_done(cell) or cell.key in self.failures for cell in trials):
-            return
+        """Put up the next trial of a setting or, when its rate is chosen, its tests."""
         rates = self._grid.learning_rates
-        own = setting.options.optimiser.learning_rate
-        rate = rates[0] if len(rates) == 1 else own
-        if trials:
-            done = [load(folder_of(self._results, c.key)) for c in trials if self._is_done(c)]
-            if not done:
-                return  # all of them failed, which has been said
-            rate = chosen_rate(done)
+        self._later[name, setting.name] = 0
+        rate = rates[0] if rates else setting.options.optimiser.learning_rate
+        if len(rates) > 1:
+            trials = {
+                one: self._grid.trial(name, self._prints[name], setting, one) for one in rates
+            }
+            done = {
+                one: load(folder_of(self._results, cell.key)) if self._is_done(cell) else None
+                for one, cell in trials.items()
+                if self._is_done(cell) or cell.key in self.failures
+            }
+            following = next_rate(rates, done)
+            if following is not None:
+                self._waiting.append(trials[following])
+                more = max(min(len(rates), 3) - len(done) - 1, 0)  # the best and its neighbours
+                self._later[name, setting.name] = more + self._grid.n_tested
+                return
+            if (best := chosen_rate(done)) is None:
+                return  # all that were tried have failed, which has been said
+            rate = best
         tests = self._grid.tests(name, self._prints[name], setting, rate)
         self._waiting += [cell for cell in tests if not self._is_done(cell)]
 
@@ -221,28 +229,54 @@ class _Jobs:
             record.unlink(missing_ok=True)
         if not cell.tested:
             setting = next(s for s in self._grid.settings if s.name == cell.setting.name)
-            self._plan_tests(cell.data, setting)
+            self._plan(cell.data, setting)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def n_expected(self) -> int:
+        """Cells that wait and those that will probably follow them."""
+        return len(self._waiting) + sum(self._later.values())
 
-def chosen_rate(trials: Sequence[Outcome]) -> float:
-    """Give the learning rate of the trial with the best validation figure; the smaller if equal."""
-    best = None
-    for trial in sorted(trials, key=_rate_of):
-        schedule = Schedule(**trial.cell["schedule"])
-        column = trial.history[f"validation_{schedule.metric}"].drop_nulls().drop_nans()
+
+def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> float | None:
+    """Give the learning rate to try next, None if the best has no untried neighbour.
+
+    Parameters
+    ----------
+    rates : sequence of float
+        All that may be tried.
+    tried : mapping of float to Outcome or None
+        What came of those that were; None if the run failed.
+    """
+    ladder = sorted(set(rates))
+    best = chosen_rate(tried)
+    if best is None:  # nothing yet, or all failed: from the middle down to where it goes well
+        return next((rate for rate in ladder[len(ladder) // 2 :: -1] if rate not in tried), None)
+    at = ladder.index(best)
+    neighbours = [ladder[i] for i in (at + 1, at - 1) if 0 <= i < len(ladder)]
+    return next((rate for rate in neighbours if rate not in tried), None)
+
+
+def chosen_rate(tried: Mapping[float, Outcome | None]) -> float | None:
+    """Give the learning rate with the best validation figure, the smaller if equal; None if none.
+
+    Parameters
+    ----------
+    tried : mapping of float to Outcome or None
+        What came of each; None if the run failed.
+    """
+    best: tuple[float, float] | None = None
+    for rate in sorted(tried):
+        if (outcome := tried[rate]) is None:
+            continue
+        schedule = Schedule(**outcome.cell["schedule"])
+        column = outcome.history[f"validation_{schedule.metric}"].drop_nulls().drop_nans()
         for value in column:
             if best is None or schedule.improves(value, best[0]):
-                best = value, _rate_of(trial)
-    if best is None:
-        raise OptionError("No trial has a validation figure to choose the learning rate by.")
-    return best[1]
-
-
-def _rate_of(outcome: Outcome) -> float:
-    return float(outcome.cell["setting"]["options"]["optimiser"]["learning_rate"])
+                best = value, rate
+    return None if best is None else best[1]
 
 
 def _with_rate(setting: Setting, rate: float) -> Setting:

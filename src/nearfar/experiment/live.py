@@ -61,7 +61,7 @@ class Board:
         self.tick()
 
     def ended(self, cell: Cell, answer: Answer, left: int) -> None:
-        """Take note that a cell has ended, and how many wait."""
+        """Take note that a cell has ended, and how many are to come."""
         row = cell.data, cell.setting.name
         self._counts[row]["running"] -= 1
         self._counts[row]["failed" if answer.error else "done"] += 1
@@ -88,7 +88,7 @@ class Board:
             return "time left unknown"
         running = sum(count["running"] for count in self._counts.values())
         seconds = self._seconds / self._n_ended * (self._left + running) / self._workers
-        return f"{self._left + running} cells known to be left, about {seconds / 60:.0f} min"
+        return f"about {self._left + running} cells and {seconds / 60:.0f} min left"
 
     def _table(self) -> Any:
         from rich.markup import escape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -140,10 +141,12 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         """End all processes, whatever they are doing."""
-        for pipe, process in [
-            *self._idle,
-            *((p, process) for p, (process, _) in self._busy.items()),
-        ]:
+        for pipe, process in self._idle:
+            with suppress(OSError):  # it has died meanwhile
+                pipe.send(None)
+            process.join()
             pipe.close()
+        for pipe, (process, _cell) in self._busy.items():
             process.terminate()
             process.join()
+            pipe.close()

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from nearfar.errors import OptionError
 from nearfar.experiment.cells import Setting
-from nearfar.options import Options
-from nearfar.presets import SamplerName, paper_2019, released_2019
+from nearfar.presets import PRESETS, SamplerName, cml_2017, paper_2019, released_2019
 
+SAMPLERS: Final[tuple[SamplerName, ...]] = ("uniform", "popularity", "two-stage")
 NEGATIVES: Final = (1, 2, 5)
 BATCHES: Final = (256, 1024, 4096)
-PRESETS: Final = {"paper_2019": paper_2019, "released_2019": released_2019}
-"""Whose settings the rows have."""
+"""Of uniform sampling; the other two have batches of 256."""
 
 
-def rows(preset: str = "paper_2019", *, beta: float = 1.0, **changes: Any) -> tuple[Setting, ...]:
+def rows(
+    preset: str = "paper_2019",
+    *,
+    samplers: Sequence[SamplerName] = SAMPLERS,
+    negatives: Sequence[int] = NEGATIVES,
+    batches: Sequence[int] = BATCHES,
+    beta: float = 1.0,
+    **changes: Any,
+) -> tuple[Setting, ...]:
     """Give the 15 rows: uniform with all batches, popularity and 2-stage with batches of 256.
 
     Parameters
     ----------
-    preset : {"paper_2019", "released_2019"}
-        What the paper says, or what its script does.
+    preset : {"paper_2019", "released_2019", "cml_2017"}
+        What the paper says, what its script does (the names then begin with "released"), or the one
+        row that CML has: 20 uniform negatives in batches of 50,000.
+    samplers, negatives, batches : sequence
+        Only the rows that have one of these.
     beta : float
         The exponent of the popularity: 1.0 for Amazon movies and Echonest in the paper, 0.8 for
         Book-Crossing.
@@ -32,21 +44,40 @@ def rows(preset: str = "paper_2019", *, beta: float = 1.0, **changes: Any) -> tu
     -------
     tuple of Setting
 
+    Raises
+    ------
+    OptionError
+        No row has what is asked for, or a value is none of those allowed.
+
     Examples
     --------
     >>> rows()[0].name, rows()[-1].name
     ('uniform, 1 negative, batch 256', 'two-stage, 5 negatives, batch 256')
     """
-    make = PRESETS[preset]
-    shape: list[tuple[SamplerName, int, int]] = [
-        ("uniform", negatives, batch) for negatives in NEGATIVES for batch in BATCHES
-    ]
-    samplers: tuple[SamplerName, ...] = ("popularity", "two-stage")
-    shape += [(sampler, negatives, 256) for sampler in samplers for negatives in NEGATIVES]
+    if preset not in PRESETS:
+        raise OptionError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}.")
+    if preset == "cml_2017":
+        options = cml_2017()
+        name = _name("CML 2017", options.negatives, options.batch)
+        return (Setting(name, replace(options, **changes)),)
+    make = {"paper_2019": paper_2019, "released_2019": released_2019}[preset]
     made = []
-    for sampler, negatives, batch in shape:
-        options: Options = make(sampler, negatives=negatives, batch=batch, beta=beta)
-        plural = "" if negatives == 1 else "s"
-        name = f"{sampler}, {negatives} negative{plural}, batch {batch}"
-        made.append(Setting(name, replace(options, **changes)))
+    for sampler in SAMPLERS:
+        for n in NEGATIVES:
+            for batch in BATCHES if sampler == "uniform" else BATCHES[:1]:
+                if sampler in samplers and n in negatives and batch in batches:
+                    options = make(sampler, negatives=n, batch=batch, beta=beta)
+                    whose = "released " if preset == "released_2019" else ""
+                    name = _name(whose + sampler, n, batch)
+                    made.append(Setting(name, replace(options, **changes)))
+    if not made:
+        raise OptionError(
+            f"No row of the table has one of the samplers {list(samplers)}, of the negatives "
+            f"{list(negatives)} and of the batches {list(batches)}. There are {list(SAMPLERS)}, "
+            f"{list(NEGATIVES)} and {list(BATCHES)}, the larger batches for uniform sampling only."
+        )
     return tuple(made)
+
+
+def _name(method: str, negatives: int, batch: int) -> str:
+    return f"{method}, {negatives} negative{'' if negatives == 1 else 's'}, batch {batch}"

@@ -28,7 +28,7 @@ from nearfar.interactions import Interactions
 from nearfar.schedule import Schedule
 from nearfar.threads import available_threads
 
-RATES: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Learning rates to choose from."""
 SCHEDULE: Final = Schedule(epochs=200, every=2, patience=5)
 """Until five evaluations in a row have brought no new best."""

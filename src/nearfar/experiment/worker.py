@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -114,7 +115,8 @@ def attend(cell: Cell, path: Path, results: Path, threads: int) -> Answer:
 
 
 def serve(pipe: Connection, results: Path, threads: int) -> None:
-    """Compute the cells that come through a pipe, until it says None."""
-    while (job := pipe.recv()) is not None:
-        cell, path = job
-        pipe.send(attend(cell, path, results, threads))
+    """Compute the cells that come through a pipe, until it says None or is closed."""
+    with suppress(EOFError, ConnectionError):  # whoever gave the cells has been killed
+        while (job := pipe.recv()) is not None:
+            cell, path = job
+            pipe.send(attend(cell, path, results, threads))

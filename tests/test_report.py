@@ -23,8 +23,9 @@ from nearfar.errors import (
     OptionError,
     StoreError,
 )
-from nearfar.experiment import cells, report, table2, tables
+from nearfar.experiment import cells, paper, report, table2, tables, writers
 from nearfar.experiment.cells import Cell, Outcome, Setting
+from nearfar.experiment.page import _difference
 from nearfar.experiment.significance import paired
 from nearfar.figures import OVERALL, PER_USER
 from nearfar.schedule import Schedule
@@ -274,7 +275,7 @@ def test_the_best_is_bold_and_the_best_uniform_is_bold_and_italic():
         [bold, no, no],
         [no, no, bold],
     ]
-    assert tables.markdown(rows).splitlines() == [
+    assert writers.markdown(rows).splitlines() == [
         "| method | batch | negatives | MAP % | NDCG % | MMR |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| uniform | 256 | 1 | 2.00 | ***9.00*** | ***100.0*** |",
@@ -286,7 +287,7 @@ def test_the_best_is_bold_and_the_best_uniform_is_bold_and_italic():
 
 def test_the_papers_figures_beside():
     rows = tables.layout(tables.summary(table_2(folds=1)), "book-crossing")
-    lines = tables.markdown(rows).splitlines()
+    lines = writers.markdown(rows).splitlines()
     assert lines[0].endswith("| MMR | MAP %, paper | NDCG %, paper | MMR, paper |")
     assert lines[2].startswith("| uniform | 256 | 1 |")
     assert lines[2].endswith("| 0.93 | 3.50 | 44.5 |")
@@ -309,13 +310,13 @@ def test_the_papers_figures_are_those_of_the_method():
                 zip(("amazon", "book-crossing", "echonest"), figures, strict=True)
             )
     assert len(found) == 8
-    assert found == tables.PAPER
+    assert found == paper.PAPER
 
 
 def test_latex_is_escaped_and_balanced():
     hard = outcome(Setting(HARD, table2.rows()[0].options), level=0.0001)
     rows = tables.layout(tables.summary([hard, *table_2(folds=1)]))
-    text = tables.latex(rows, HARD)
+    text = writers.latex(rows, HARD)
     escaped = (
         r"R\&D \textless{}b\textgreater{}50\%\textless{}/b\textgreater{} \textbar{} *x*\_y `z` "
         r"\textbackslash{} \#1 \textasciitilde{}\textasciicircum{}\{\}\$"
@@ -469,9 +470,9 @@ def test_the_matrix_shows_the_differences_and_what_is_more_than_chance(tmp_path)
 def test_the_marks_are_of_corrected_p_values(users, folds, sign):
     row = {"difference": 0.0123, "wilcoxon_p": 0.001, "fold_p": 0.001, "t_p_holm": 0.001,
            "wilcoxon_p_holm": users, "fold_p_holm": folds}  # fmt: skip
-    assert report._difference(row, 1) == f"+1.23{sign}"
-    assert report._difference(row, -1) == f"-1.23{sign}"
-    assert report._difference(row | {"difference": None}, 1) == "—"
+    assert _difference(row, 1) == f"+1.23{sign}"
+    assert _difference(row, -1) == f"-1.23{sign}"
+    assert _difference(row | {"difference": None}, 1) == "—"
 
 
 def test_the_page_stands_alone(written):

@@ -1,7 +1,7 @@
 """Tables of results in the layout of the paper's Table 2, for people and for programs.
 
 `summary` reduces outcomes to a row for each setting, `tidy` is the same for machines, and `layout`
-says what is shown and which figures are the best; `markdown` and `latex` write that down.
+says what is shown and which figures are the best; `nearfar.experiment.writers` write that down.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import polars as pl
 
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.experiment.cells import Outcome
+from nearfar.experiment.paper import PAPER, PaperData
 from nearfar.schedule import LOWER_IS_BETTER, METRICS
 
 Which = Literal["best", "last"]
-PaperData = Literal["amazon", "book-crossing", "echonest"]
 
 EPOCHS: Final[tuple[Which, Which]] = ("best", "last")
 """The epochs that an outcome has figures of."""
@@ -30,23 +30,8 @@ SAMPLERS: Final = {"Uniform": "uniform", "Popularity": "popularity", "TwoStage":
 """The groups of rows, in order."""
 ONE_WAY: Final = ("data", "fingerprint", "folds", "seed", "schedule", "validation")
 """What outcomes must have in common to be compared."""
-_ABSENT: Final = "—"
-
-PAPER: Final[dict[tuple[str, int, int], dict[str, tuple[float, float, float]]]] = {
-    key: dict(zip(("amazon", "book-crossing", "echonest"), figures, strict=True))
-    for key, figures in {
-        ("Uniform", 1, 4096): ((2.26, 7.55, 111.8), (1.12, 3.98, 55.2), (4.88, 12.78, 241.8)),
-        ("Uniform", 1, 256): ((1.82, 6.47, 86.4), (0.93, 3.50, 44.5), (3.66, 9.90, 146.7)),
-        ("Uniform", 5, 4096): ((2.48, 8.06, 118.5), (1.15, 4.13, 53.7), (5.71, 14.50, 315.5)),
-        ("Uniform", 5, 256): ((2.31, 7.68, 107.2), (1.12, 3.94, 53.5), (5.11, 13.10, 229.1)),
-        ("Popularity", 1, 256): ((2.12, 7.14, 26.2), (1.04, 3.54, 8.3), (6.48, 15.55, 54.3)),
-        ("Popularity", 5, 256): ((2.57, 7.89, 17.2), (1.25, 3.75, 4.1), (8.00, 18.44, 33.8)),
-        ("TwoStage", 1, 256): ((2.32, 7.78, 32.9), (1.26, 4.13, 10.1), (6.99, 16.69, 96.1)),
-        ("TwoStage", 5, 256): ((2.73, 8.23, 19.6), (1.38, 4.12, 4.5), (8.70, 19.37, 48.4)),
-    }.items()
-}
-"""Rows of the paper's Table 2 that are known here: by sampler, negatives and batch, for each data
-set MAP %, NDCG % and MMR."""
+ABSENT: Final = "—"
+"""Stands for a figure that is not there."""
 
 
 def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -317,7 +302,7 @@ def _best(found: pl.DataFrame, metric: str) -> Any:
 def _in_the_paper(row: Mapping[str, Any], paper: PaperData) -> tuple[str, ...]:
     figures = PAPER.get((row["sampler"], row["negatives"], row["batch"]))
     if figures is None:
-        return (_ABSENT,) * len(SHOWN)
+        return (ABSENT,) * len(SHOWN)
     accuracy, ranking, popularity = figures[paper]
     return f"{accuracy:.2f}", f"{ranking:.2f}", f"{popularity:.1f}"
 
@@ -331,82 +316,7 @@ def figure_text(metric: str, mean: float | None, std: float | None = None) -> st
     ('2.26 ± 0.05', '111.8', '—')
     """
     if mean is None:
-        return _ABSENT
+        return ABSENT
     scale, places = (1, 1) if metric in LOWER_IS_BETTER else (100, 2)
     text = f"{scale * mean:.{places}f}"
     return text if std is None else f"{text} ± {scale * std:.{places}f}"
-
-
-def headings(rows: Sequence[Row]) -> list[str]:
-    """Give the headings of the columns."""
-    paper = [f"{name}, paper" for name in SHOWN.values()] if rows[0].paper else []
-    return ["method", "batch", "negatives", *SHOWN.values(), *paper]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Write a table in Markdown, numbers to the right."""
-    names = headings(rows)
-    lines = [names, ["---", *["---:"] * (len(names) - 1)]]
-    lines += [row.cells(_emphasised_markdown) for row in _escaped(rows, escape_markdown)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _escaped(rows: Sequence[Row], escape: Callable[[str], str]) -> list[Row]:
-    return [replace(row, method=escape(row.method)) for row in rows]
-
-
-def escape_markdown(text: str) -> str:
-    """Take the meaning from what Markdown would understand, and put the text on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(text.split()))
-
-
-def _emphasised_markdown(figure: Shown) -> str:
-    marks = "***" if figure.best_uniform else "**" if figure.best else ""
-    return f"{marks}{figure.text}{marks}"
-
-
-def latex(rows: Sequence[Row], caption: str) -> str:
-    r"""Write a LaTeX table, for ``\usepackage{booktabs}``, with a line between groups.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-    caption : str
-        Plain text; it is escaped.
-
-    Returns
-    -------
-    str
-    """
-    names = headings(rows)
-    lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}", r"\toprule",
-        " & ".join(map(escape_latex, names)) + r" \\",
-    ]  # fmt: skip
-    group = None
-    for row in _escaped(rows, escape_latex):
-        if row.group != group:
-            lines.append(r"\midrule")
-        group = row.group
-        lines.append(" & ".join(row.cells(_emphasised_latex)).replace(_ABSENT, "---") + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
-
-
-_LATEX: Final = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$",
-} | {sign: f"\\{sign}" for sign in "&%$#_{}"}  # fmt: skip
-
-
-def escape_latex(text: str) -> str:
-    """Take the meaning from what LaTeX would understand, and put the text on one line."""
-    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
-
-
-def _emphasised_latex(figure: Shown) -> str:
-    text = escape_latex(figure.text)
-    if figure.best_uniform:
-        return rf"\textbf{{\textit{{{text}}}}}"
-    return rf"\textbf{{{text}}}" if figure.best else text

@@ -1,0 +1,263 @@
+"""What the sampler draws: how hard, how false and how varied the negatives of a model are.
+
+`sampling` takes the vectors as they are and draws the negatives of some steps with the very kernels
+of the engine, so that it shows what a step of the training would have met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar.checks import check_count
+from nearfar.counter import Purpose, stream
+from nearfar.engine import Problem
+from nearfar.engine.buffers import PAIRS_A_BLOCK, make_draws, make_plans
+from nearfar.engine.choose import choose_negatives, hash_candidates
+from nearfar.engine.plan import (
+    N_PAIRS,
+    Draws,
+    Int32,
+    Int64,
+    Plan,
+    Positives,
+    plan_step,
+    table_size,
+)
+from nearfar.engine.problem import initial_points
+from nearfar.errors import DataError
+from nearfar.geometry import normalise, released_overflow_gap, score, stage_two_weight
+from nearfar.interactions import Interactions
+from nearfar.jit import Int, Real, kernel
+from nearfar.options import Options
+from nearfar.sampling import AliasTable, Popularity, TwoStage
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def check_points(points: Float32, train: Interactions, options: Options) -> None:
+    """Refuse points that are not a row for each user and item, with `DataError`."""
+    wanted = (train.n_users + train.n_items, options.dim)
+    if points.shape != wanted:
+        raise DataError(
+            f"`points` must have a row for each user and item and {options.dim} columns, shape "
+            f"{wanted}; got {points.shape}. Give the interactions that the model was trained on."
+        )
+
+
+def sampling(
+    points: Float32,
+    train: Interactions,
+    held_out: Sequence[Interactions],
+    options: Options,
+    *,
+    seed: int = 0,
+    n_steps: int = 32,
+) -> pl.DataFrame:
+    """Draw the negatives of some steps, by the engine's own sampler, and look at them.
+
+    Parameters
+    ----------
+    points : float32 array of shape (N + M, d)
+        Users, then items: the vectors of the moment.
+    train : Interactions
+        What the steps are taken on.
+    held_out : sequence of Interactions
+        On the same axes: items that users like too, of which the sampler knows nothing. Pairs that
+        are also in `train` do not matter, as they are never drawn.
+    options : Options
+        Sampler, number of negatives, batch, margin and geometry are taken from it.
+    seed, n_steps : int
+        Steps 0 ... n_steps - 1 of a training run with this seed.
+
+    Returns
+    -------
+    DataFrame
+        A single row.
+
+        ``steps``, ``pairs``, ``draws``: how many there were; empty places are no draws.
+        ``missed``: share of the places for a negative that stayed empty.
+        ``violated``: share of the pairs with a negative inside the margin (eq. 1).
+        ``held_out``: share of the draws that are held-out items of the pair's user: false
+        negatives.
+        ``effective_mean``, ``effective_p10``, ``effective_p50``, ``effective_p90``: mean and
+        percentiles over the pairs of the effective number of items a negative is chosen among, 1 /
+        sum Pr^2: n if n items are equally likely, 1 if it is always the same. With `TwoStage` it is
+        that of the second stage, given the candidates; pairs without any possible candidate have
+        none. Null with ``Popularity(distinct=True)``, whose draws depend on each other.
+
+    Raises
+    ------
+    OptionError
+        `n_steps` is not a whole number from 1.
+    DataError
+        The points do not fit the interactions.
+    """
+    check_count("n_steps", n_steps)
+    check_points(points, train, options)
+    steps = _Steps(points, Problem(train, options, seed))
+    parts = [steps.draw(t) for t in range(n_steps)]
+    user, positive = (np.concatenate([entries[:, w] for entries, _ in parts]) for w in (0, 1))
+    negatives = np.concatenate([entries[:, 2:] for entries, _ in parts])
+    filled = negatives >= 0
+    drawn = np.broadcast_to(user[:, None], negatives.shape)[filled], negatives[filled]
+    false = np.zeros(len(drawn[0]), np.bool_)
+    for other in held_out:
+        false |= other.contains(*drawn)
+    row = {
+        "steps": n_steps,
+        "pairs": len(user),
+        "draws": len(false),
+        "missed": 1.0 - float(filled.mean()),
+        "violated": _violated(points, train.n_users, user, positive, negatives, options),
+        "held_out": float(false.mean()) if len(false) else float("nan"),
+    }
+    effective = np.concatenate([numbers for _, numbers in parts])
+    return pl.DataFrame([row | _spread(effective[np.isfinite(effective)])], schema=_SAMPLING)
+
+
+_SPREAD: Final = ("effective_mean", "effective_p10", "effective_p50", "effective_p90")
+_SAMPLING: Final = dict.fromkeys(("steps", "pairs", "draws"), pl.Int64()) | dict.fromkeys(
+    ("missed", "violated", "held_out", *_SPREAD), pl.Float64()
+)
+
+
+def _spread(numbers: Float64) -> dict[str, float | None]:
+    if len(numbers) == 0:
+        return dict.fromkeys(_SPREAD)
+    values = [numbers.mean(), *np.percentile(numbers, (10, 50, 90))]
+    return {name: float(value) for name, value in zip(_SPREAD, values, strict=True)}
+
+
+def _violated(
+    points: Float32, n_users: int, user: Int64, positive: Int64, negatives: Int64, options: Options
+) -> float:
+    """Share of the pairs that are violated: those with a negative inside the margin."""
+    own = score(points[user], points[n_users + positive])
+    nearest = np.full(len(user), -np.inf)
+    for column in negatives.T:
+        found = score(points[user], points[n_users + column])
+        nearest = np.where(column >= 0, np.maximum(nearest, found), nearest)
+    return float(np.mean(options.triplet.margin - 2.0 * (own - nearest) > 0))
+
+
+class _Steps:
+    """What the engine would draw with the points as they are, step by step."""
+
+    def __init__(self, points: Float32, problem: Problem) -> None:
+        self.problem, self.draws = problem, make_draws(problem)
+        data, options, n = problem.interactions, problem.options, problem.n_candidates
+        self.positives = Positives(data.indptr, data.items, problem.positive_users)
+        room = make_plans(1, options.batch, options.negatives, n)
+        self.plan = Plan(*(array[0] for array in room))
+        self.places, self.following = np.empty(table_size(n), np.int64), np.empty(n, np.int32)
+        self.scratch = np.empty((3, n), np.float32)
+        self.effective = np.empty(0) if n else _effective_first(problem)
+        vectors = points
+        if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
+            vectors = initial_points(problem.seed, problem.n_rows, options.dim)
+        self.unit = normalise(np.asarray(vectors[problem.n_users :], np.float32))
+
+    def draw(self, step: int) -> tuple[Int64, Float64]:
+        """Give (user, item, negatives) rows, -1 for an empty place, and effective numbers."""
+        problem, plan = self.problem, self.plan
+        _plan(
+            step, self.positives, problem.proposal, problem.support, self.draws, plan,
+            self.places, self.following,
+        )  # fmt: skip
+        entries = plan.entries[: plan.size[N_PAIRS]]
+        if problem.n_candidates:
+            effective = self._second_stage(step, entries)
+        else:
+            effective = self.effective[entries[:, 0]]
+        items = entries[:, 1:]
+        items = np.where(items >= 0, items - problem.n_users, -1)
+        return np.column_stack([entries[:, 0], items]), effective
+
+    def _second_stage(self, step: int, entries: Int64) -> Float64:
+        problem, n_candidates = self.problem, self.problem.n_candidates
+        released = getattr(problem.options.sampler, "released_weight", False)
+        gap = released_overflow_gap(problem.options.dim) if released else -1.0
+        key = stream(problem.seed, Purpose.CHOICE, step)
+        candidates = self.unit[self.plan.candidates[:n_candidates]]
+        effective = []
+        for first in range(0, len(entries), PAIRS_A_BLOCK):
+            positive = entries[first : first + PAIRS_A_BLOCK, 1] - problem.n_users
+            s = np.ascontiguousarray(self.unit[positive] @ candidates.T, np.float32)
+            overflown = 1.0 - np.minimum(s.astype(np.float64) ** 2, 1.0) + 1e-8 < gap
+            _choose(
+                s, first, problem.options.dim, gap, key, self.positives, self.plan, self.places,
+                self.following, self.scratch,
+            )  # fmt: skip
+            allowed = s >= -1.5  # what is excluded has been marked with -2
+            weight = stage_two_weight(s, problem.options.dim, allowed)
+            weight[overflown.any(axis=1)] = allowed[overflown.any(axis=1)]
+            effective.append(self._effective(weight))
+        return np.concatenate(effective)
+
+    def _effective(self, weight: npt.NDArray[Any]) -> Float64:
+        """1 / sum Pr^2 of each row, where an item that is several candidates counts once."""
+        candidates = self.plan.candidates
+        order = np.argsort(candidates, kind="stable")
+        begin = np.flatnonzero(np.diff(candidates[order], prepend=-1))
+        return _effective_number(np.add.reduceat(weight[:, order], begin, axis=1))
+
+
+def _effective_number(weight: npt.NDArray[Any]) -> Float64:
+    total, squares = weight.sum(axis=1), (weight * weight).sum(axis=1)
+    return np.where(total > 0, total * total / np.where(total > 0, squares, 1.0), np.nan)
+
+
+def _effective_first(problem: Problem) -> Float64:
+    """1 / sum Pr^2 of a draw by eq. 4 for each user, whose own items are left out."""
+    data, weight = problem.interactions, problem.proposal.weight
+    sampler = problem.options.sampler
+    if isinstance(sampler, Popularity) and sampler.distinct:
+        return np.full(data.n_users, np.nan)
+    own, left = weight[data.items], []
+    for all_of_them, of_the_user in ((weight, own), (weight**2, own**2)):
+        taken = np.bincount(data.pair_users(), weights=of_the_user, minlength=data.n_users)
+        left.append(all_of_them.sum() - taken)
+    some = left[0] > 1e-9 * weight.sum()  # the rest is rounding: the user has all of them
+    return np.where(some, left[0] ** 2 / np.where(some, left[1], 1.0), np.nan)
+
+
+@kernel
+def _plan(
+    step: Int,
+    positives: Positives,
+    table: AliasTable,
+    support: Int32,
+    draws: Draws,
+    plan: Plan,
+    places: Int64,
+    following: Int32,
+) -> None:
+    """Plan a step, and find the candidates, if there are any, by their item."""
+    plan_step(step, positives, table, support, draws, plan)
+    hash_candidates(plan.candidates, plan.candidates.shape[0], places, following)
+
+
+@kernel
+def _choose(
+    s: Float32,
+    first: Int,
+    dim: Int,
+    overflow_gap: Real,
+    key: np.uint64,
+    positives: Positives,
+    plan: Plan,
+    places: Int64,
+    following: Int32,
+    scratch: Float32,
+) -> Int:
+    """Choose the negatives of the pairs from `first` on; marks excluded candidates in `s`."""
+    return choose_negatives(
+        s, first, s.shape[0], s.shape[1], dim, overflow_gap, key, positives, plan.candidates,
+        plan.entries, places, following, scratch,
+    )  # fmt: skip

@@ -1,0 +1,314 @@
+"""The page of a report: one HTML file without scripts or anything that it would have to load.
+
+For each data set it has the table at the best and at the last epoch, which differences are more
+than chance, plots, what the samplers drew, and how it was made; at the end, the cells that failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+import polars as pl
+
+from nearfar.errors import MissingExtraError
+from nearfar.experiment.parts import (
+    COMPARED,
+    WHEN,
+    Part,
+    caption_of,
+    flat_options,
+    in_common,
+    incomplete,
+)
+from nearfar.experiment.tables import SHOWN, Shown, Which, name_of, options_of, summary
+from nearfar.experiment.writers import headings
+from nearfar.schedule import LOWER_IS_BETTER
+
+LEVEL: Final = 0.05
+"""Corrected p-values below it count as more than chance."""
+_FAILED: Final = "failed."
+"""An anchor that no data set has: the names of files do not end with a full stop."""
+_STYLE: Final = """
+body { font: 16px/1.45 Georgia, serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
+       color: #111; background: #fff }
+h2 { border-top: 2px solid #111; padding-top: 1rem; margin-top: 3rem }
+table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; margin: 1em 0;
+        font-variant-numeric: tabular-nums; font-size: 0.9rem }
+th, td { padding: 0.15em 0.7em; text-align: right; vertical-align: top; white-space: nowrap }
+th { font-weight: normal }
+th[scope=row], .text td { text-align: left }
+.text td { white-space: normal }
+thead th, tbody { border-bottom: 1px solid #777 }
+caption { text-align: left; font-style: italic; padding-bottom: 0.5em; white-space: normal }
+.wide { overflow-x: auto }
+figure { margin: 1.5em 0 }
+svg { max-width: 100%; height: auto }
+pre { white-space: pre-wrap; font-size: 0.8rem; border-left: 2px solid #777; padding-left: 1em }
+"""
+
+
+def page(
+    contents: Sequence[tuple[Part, pl.DataFrame, Mapping[str, str]]],
+    failures: Sequence[Mapping[str, str]],
+    untested: Sequence[str],
+) -> str:
+    """Write the whole page.
+
+    Parameters
+    ----------
+    contents : sequence of (Part, DataFrame, mapping of str to str)
+        Each part, what `nearfar.experiment.significance.all_pairs` gave for it, and how it was
+        made.
+    failures : sequence of mapping of str to str
+        "what", "error" and "traceback" of each cell that failed.
+    untested : sequence of str
+        Names of data sets that have no part yet.
+
+    Returns
+    -------
+    str
+    """
+    links = [f'<li><a href="#{part.file}">{escape(part.title)}</a></li>' for part, *_ in contents]
+    links += [f"<li>{escape(name)}: nothing has been tested yet</li>" for name in untested]
+    if failures:
+        links.append(f'<li><a href="#{_FAILED}">Cells that failed ({len(failures)})</a></li>')
+    sections = [_section(*content) for content in contents]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n<title>Results</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Results</h1>\n"
+        f"<ul>\n{_lines(links)}</ul>\n{_lines(sections)}{_failed(failures)}</body>\n</html>\n"
+    )
+
+
+def _lines(parts: Iterable[str]) -> str:
+    return "".join(f"{part}\n" for part in parts)
+
+
+def _section(part: Part, compared: pl.DataFrame, made: Mapping[str, str]) -> str:
+    blocks = [f'<h2 id="{part.file}">{escape(part.title)}</h2>']
+    for which, heading in WHEN.items():
+        blocks += [f"<h3>{heading}</h3>", _results(part, which)]
+    if note := incomplete(part):
+        blocks.append(f"<p>{escape(note)}</p>")
+    blocks += ["<h3>Which differences are more than chance</h3>", _differences(compared)]
+    blocks += ["<h3>Plots</h3>", _plots(part)]
+    blocks += ["<h3>What the samplers draw</h3>", _draws(part)]
+    blocks += ["<h3>How it was made</h3>", _made(part, made)]
+    return _lines(blocks)
+
+
+def _table(
+    names: Sequence[str],
+    groups: Iterable[Sequence[Sequence[str]]],
+    caption: str = "",
+    kind: str = "",
+) -> str:
+    """Write a table; the cells are HTML, the names and the caption are text."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    bodies = []
+    for rows in groups:
+        lines = [
+            f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+            for first, *rest in rows
+        ]
+        bodies.append(f"<tbody>\n{_lines(lines)}</tbody>")
+    said = f"<caption>{escape(caption)}</caption>\n" if caption else ""
+    return (
+        f'<div class="wide"><table class="{kind}">\n{said}<thead><tr>{head}</tr></thead>\n'
+        f"{_lines(bodies)}</table></div>"
+    )
+
+
+def _results(part: Part, which: Which) -> str:
+    rows = part.rows(which)
+    groups: dict[str, list[list[str]]] = {}
+    for row in rows:
+        first, *rest = row.cells(_emphasised)
+        groups.setdefault(row.group, []).append([escape(first), *rest])
+    return _table(headings(rows), groups.values(), caption_of(part, which), "results")
+
+
+def _emphasised(figure: Shown) -> str:
+    text = escape(figure.text)
+    if figure.best_uniform:
+        return f"<b><i>{text}</i></b>"
+    return f"<b>{text}</b>" if figure.best else text
+
+
+def _differences(compared: pl.DataFrame) -> str:
+    if compared.height == 0:
+        return "<p>There is only one setting, so there is nothing to compare.</p>"
+    blocks = [
+        "<p>Row minus column, in percentage points, at the best epoch. All p-values are corrected "
+        f"by Holm for the number of pairs and count if below {LEVEL}. ● both tests say that it is "
+        "more than chance; ○ only Wilcoxon's signed-rank test over users and folds does: these "
+        "very models differ, but models trained anew might not; △ only the paired t-test over "
+        "folds does.</p>"
+    ]
+    for metric in COMPARED:
+        rows = compared.filter(pl.col("metric") == metric)
+        blocks += [_matrix(rows, SHOWN[metric]), _listing(rows, SHOWN[metric])]
+    return _lines(blocks)
+
+
+def _matrix(rows: pl.DataFrame, title: str) -> str:
+    names = list(dict.fromkeys([*rows["a"], *rows["b"]]))
+    cells = {}
+    for row in rows.iter_rows(named=True):
+        cells[row["a"], row["b"]] = _difference(row, 1)
+        cells[row["b"], row["a"]] = _difference(row, -1)
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    lines = [
+        [f"{number}. {escape(name)}", *(cells.get((name, other), "") for other in names)]
+        for number, name in zip(numbers, names, strict=True)
+    ]
+    return _table(["", *numbers], [lines], title)
+
+
+def _difference(row: Mapping[str, Any], sign: int) -> str:
+    if row["difference"] is None:
+        return "—"
+    users, folds = (
+        row[name] is not None and row[name] < LEVEL for name in ("wilcoxon_p_holm", "fold_p_holm")
+    )
+    mark = {(True, True): "●", (True, False): "○", (False, True): "△"}.get((users, folds), "")
+    return f"{100 * sign * row['difference']:+.2f}{mark}"
+
+
+def _listing(rows: pl.DataFrame, title: str) -> str:
+    names = ["setting", "minus", "users x folds", "difference", "95% interval", "Wilcoxon p",
+             "t-test p", "over folds", "95% interval", "t-test p"]  # fmt: skip
+    lines = [
+        [
+            escape(row["a"]), escape(row["b"]), str(row["n"]), _points(row["difference"]),
+            f"{_points(row['low'])} … {_points(row['high'])}", _p(row["wilcoxon_p_holm"]),
+            _p(row["t_p_holm"]), _points(row["fold_difference"]),
+            f"{_points(row['fold_low'])} … {_points(row['fold_high'])}", _p(row["fold_p_holm"]),
+        ]
+        for row in rows.iter_rows(named=True)
+    ]  # fmt: skip
+    table = _table(
+        names,
+        [lines],
+        f"{title}: differences in percentage points; p-values are corrected, intervals are not",
+    )
+    return f"<details><summary>{title}: all pairs</summary>\n{table}\n</details>"
+
+
+def _points(value: float | None) -> str:
+    return "—" if value is None else f"{100 * value:+.3f}"
+
+
+def _p(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2g}"
+
+
+def _plots(part: Part) -> str:
+    try:
+        from nearfar.experiment.plots import page_plots
+
+        drawn = page_plots(part.outcomes)
+    except MissingExtraError as error:
+        return f"<p>The plots are left out. {escape(str(error))}</p>"
+    return _lines(
+        f"<figure>\n<figcaption>{escape(title)}</figcaption>\n{svg}\n</figure>"
+        for title, svg in drawn.items()
+    )
+
+
+def _draws(part: Part) -> str:
+    """Show the table "sampling" of the diagnostics, averaged over folds."""
+    names = {
+        "violated": "violated pairs %", "held_out": "false negatives %", "missed": "empty places %",
+        "effective_mean": "chosen among, mean", "effective_p10": "10%", "effective_p50": "median",
+        "effective_p90": "90%",
+    }  # fmt: skip
+    lines = []
+    for setting in summary(part.outcomes)["setting"]:
+        own = [o.diagnostics.get("sampling") for o in part.outcomes if name_of(o) == setting]
+        frames = [frame for frame in own if frame is not None]
+        if frames:
+            means = pl.concat(frames).select(*names).fill_nan(None).mean().row(0, named=True)
+            lines.append([escape(str(setting)), *(_drawn(name, means[name]) for name in names)])
+    if not lines:
+        return "<p>These outcomes have no diagnostics.</p>"
+    return _table(
+        ["setting", *names.values()], [lines],
+        "With the vectors of the best epoch, means over folds: pairs with a negative inside the "
+        "margin, draws that are items of the user that were held out, places that stayed empty, "
+        "and among how many items a negative is effectively chosen.",
+    )  # fmt: skip
+
+
+def _drawn(name: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "—"
+    return f"{value:.1f}" if name.startswith("effective") else f"{100 * value:.2f}"
+
+
+def _made(part: Part, made: Mapping[str, str]) -> str:
+    common = _table(
+        ["all rows", ""], [[[escape(k), escape(v)] for k, v in made.items()]], kind="text"
+    )
+    return _lines([common, _each(part), _rates(part)])
+
+
+def _each(part: Part) -> str:
+    """Show what differs between the rows: options, epochs, time."""
+    flat = {name_of(outcome): flat_options(outcome) for outcome in part.outcomes}
+    common = in_common(part)
+    differing = sorted({name for one in flat.values() for name in one} - set(common))
+    lines = []
+    for row in summary(part.outcomes).iter_rows(named=True):
+        options = [escape(flat[row["setting"]].get(name, "")) for name in differing]
+        measured = [f"{row[name]:.1f}" for name in _MEASURED]
+        lines.append([escape(row["setting"]), str(row["folds"]), *measured, *options])
+    return _table(["setting", "folds", *_MEASURED.values(), *differing], [lines],
+                  "Each row; epochs and seconds are means over folds.")  # fmt: skip
+
+
+_MEASURED: Final = {
+    "best_epoch": "best epoch", "last_epoch": "last epoch", "seconds": "seconds of training",
+    "machine_seconds": "processor seconds",
+}  # fmt: skip
+
+
+def _rates(part: Part) -> str:
+    """Show what the learning rates were chosen by."""
+    if not part.trials:
+        return ""
+    metric = part.trials[0].cell["schedule"]["metric"]
+    found: dict[tuple[str, float], float | None] = {}
+    for trial in part.trials:
+        column = trial.history[f"validation_{metric}"].drop_nulls().drop_nans()
+        best: Any = column.min() if metric in LOWER_IS_BETTER else column.max()
+        rate = float(options_of(trial)["optimiser"]["learning_rate"])
+        found[name_of(trial), rate] = best
+    rates = sorted({rate for _, rate in found})
+    values = {key: "—" if best is None else f"{best:.5f}" for key, best in found.items()}
+    lines = [
+        [escape(name), *(values.get((name, rate), "") for rate in rates)]
+        for name in dict.fromkeys(name for name, _ in found)
+    ]
+    return _table(
+        ["setting", *(f"{rate:g}" for rate in rates)], [lines],
+        f"What the learning rates were chosen by: {metric} on the validation part of the first "
+        "fold, at its best epoch.",
+    )  # fmt: skip
+
+
+def _failed(failures: Sequence[Mapping[str, str]]) -> str:
+    if not failures:
+        return ""
+    blocks = [f'<h2 id="{_FAILED}">Cells that failed</h2>']
+    blocks += [
+        f"<p><b>{escape(failure['what'])}</b>: {escape(failure['error'])}</p>\n"
+        f"<details><summary>traceback</summary>\n<pre>{escape(failure['traceback'])}</pre>\n"
+        "</details>"
+        for failure in failures
+    ]
+    return _lines(blocks)

@@ -18,8 +18,9 @@ from nearfar import split, store
 from nearfar.errors import OptionError, StoreError
 from nearfar.experiment import cells, table2
 from nearfar.experiment.cells import Outcome, Setting
-from nearfar.experiment.grid import RATES, Grid, chosen_rate, next_rate
+from nearfar.experiment.grid import RATES, Grid
 from nearfar.experiment.pool import Processes
+from nearfar.experiment.rates import chosen_rate, next_rate, rate_of
 from nearfar.experiment.worker import compute
 from nearfar.options import Options
 from nearfar.schedule import Schedule
@@ -74,10 +75,6 @@ def test_every_cell_is_there_once(data, computed):
     assert all(not o.metrics and not o.per_user for o in outcomes if not o.cell["tested"])
     assert all(set(o.metrics) == set(o.per_user) == {"best", "last"} for o in tested)
     assert {o.cell["fingerprint"] for o in outcomes} == {data.fingerprint}
-
-
-def rate_of(outcome):
-    return outcome.cell["setting"]["options"]["optimiser"]["learning_rate"]
 
 
 def test_the_rate_is_the_one_that_is_best_on_validation(computed):

@@ -23,7 +23,7 @@ from nearfar.errors import (
     OptionError,
     StoreError,
 )
-from nearfar.experiment import cells, paper, report, table2, tables, writers
+from nearfar.experiment import cells, paper, rates, report, table2, tables, writers
 from nearfar.experiment.cells import Cell, Outcome, Setting
 from nearfar.experiment.page import _difference
 from nearfar.experiment.significance import paired
@@ -219,6 +219,26 @@ def test_trials_are_left_out():
     assert found.select("learning_rate", "folds").rows() == [(1e-4, 1)]
 
 
+def test_what_a_wider_grid_has_beaten_leaves_the_table(tmp_path):
+    setting, other = table2.rows()[:2]
+    trials = [outcome(setting, tested=False, rate=rate, level=level)
+              for rate, level in ((1e-4, 0.01), (3e-4, 0.02), (1e-3, 0.03))]  # fmt: skip
+    old = outcome(setting, rate=3e-4, level=0.5)
+    fixed = outcome(other, rate=3e-4), outcome(other, rate=1e-3)  # never had a choice
+    everything = [*trials, old, outcome(setting, rate=1e-3), *fixed]
+    assert rates.beaten(everything) == [old]
+    assert rates.beaten([*trials[:2], old, *fixed]) == []
+    unknown = outcome(setting, rate=7e-4)  # asked for by itself
+    assert rates.beaten([*everything, unknown]) == [old]
+    save_all(everything, tmp_path)
+    (path, *_, page) = report.write_report(tmp_path)
+    found = pl.read_csv(path).filter(pl.col("batch") == 256)
+    assert set(found["setting"]) == {setting.name}
+    assert set(found["learning_rate"]) == {1e-3}
+    assert "4 tested, 3 to choose" not in page.read_text()
+    assert "3 tested, 3 to choose learning rates, 1 with rates that were beaten" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("outcomes", "kind", "message"),
     [
@@ -339,7 +359,7 @@ def test_latex_is_escaped_and_balanced():
 def written(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("results")
     outcomes = table_2()
-    trials = [outcome(s, tested=False, rate=rate, level=rate) for s in table2.rows()[:2]
+    trials = [outcome(s, tested=False, rate=rate, level=1e-7 / rate) for s in table2.rows()[:2]
               for rate in (1e-3, 1e-4)]  # fmt: skip
     save_all([*outcomes, *trials], tmp_path)
     files = report.write_report(tmp_path)
@@ -517,7 +537,7 @@ def test_the_page_says_how_it_was_made(written):
     (rates,) = (t for c, t in page.tables.items() if c.startswith("What the learning rates"))
     assert [[text for text, _ in row] for row in rates] == [
         ["setting", "0.0001", "0.001"],
-        *([row.name, "0.00010", "0.00100"] for row in table2.rows()[:2]),
+        *([row.name, "0.00100", "0.00010"] for row in table2.rows()[:2]),
     ]
     (draws,) = (t for c, t in page.tables.items() if c.startswith("With the vectors"))
     assert [text for text, _ in draws[1]][1:] == [

@@ -9,7 +9,7 @@ What is there already is not computed again, so a run that was killed goes on wh
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -20,9 +20,10 @@ from typing import Any, Final
 from nearfar import store
 from nearfar.checks import check_count
 from nearfar.errors import OptionError
-from nearfar.experiment.cells import Cell, Outcome, Setting, folder_of, load
+from nearfar.experiment.cells import Cell, Setting, folder_of, load
 from nearfar.experiment.live import Board
 from nearfar.experiment.pool import Here, Pool, Processes
+from nearfar.experiment.rates import chosen_rate, next_rate
 from nearfar.experiment.worker import Answer
 from nearfar.interactions import Interactions
 from nearfar.schedule import Schedule
@@ -238,45 +239,6 @@ class _Jobs:
     def n_expected(self) -> int:
         """Cells that wait and those that will probably follow them."""
         return len(self._waiting) + sum(self._later.values())
-
-
-def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> float | None:
-    """Give the learning rate to try next, None if the best has no untried neighbour.
-
-    Parameters
-    ----------
-    rates : sequence of float
-        All that may be tried.
-    tried : mapping of float to Outcome or None
-        What came of those that were; None if the run failed.
-    """
-    ladder = sorted(set(rates))
-    best = chosen_rate(tried)
-    if best is None:  # nothing yet, or all failed: from the middle down to where it goes well
-        return next((rate for rate in ladder[len(ladder) // 2 :: -1] if rate not in tried), None)
-    at = ladder.index(best)
-    neighbours = [ladder[i] for i in (at + 1, at - 1) if 0 <= i < len(ladder)]
-    return next((rate for rate in neighbours if rate not in tried), None)
-
-
-def chosen_rate(tried: Mapping[float, Outcome | None]) -> float | None:
-    """Give the learning rate with the best validation figure, the smaller if equal; None if none.
-
-    Parameters
-    ----------
-    tried : mapping of float to Outcome or None
-        What came of each; None if the run failed.
-    """
-    best: tuple[float, float] | None = None
-    for rate in sorted(tried):
-        if (outcome := tried[rate]) is None:
-            continue
-        schedule = Schedule(**outcome.cell["schedule"])
-        column = outcome.history[f"validation_{schedule.metric}"].drop_nulls().drop_nans()
-        for value in column:
-            if best is None or schedule.improves(value, best[0]):
-                best = value, rate
-    return None if best is None else best[1]
 
 
 def _with_rate(setting: Setting, rate: float) -> Setting:

@@ -23,7 +23,8 @@ from nearfar.experiment.parts import (
     in_common,
     incomplete,
 )
-from nearfar.experiment.tables import SHOWN, Shown, Which, name_of, options_of, summary
+from nearfar.experiment.rates import rate_of
+from nearfar.experiment.tables import SHOWN, Shown, Which, name_of, summary
 from nearfar.experiment.writers import headings
 from nearfar.schedule import LOWER_IS_BETTER
 
@@ -286,13 +287,13 @@ def _rates(part: Part) -> str:
     for trial in part.trials:
         column = trial.history[f"validation_{metric}"].drop_nulls().drop_nans()
         best: Any = column.min() if metric in LOWER_IS_BETTER else column.max()
-        rate = float(options_of(trial)["optimiser"]["learning_rate"])
-        found[name_of(trial), rate] = best
+        found[name_of(trial), rate_of(trial)] = best
     rates = sorted({rate for _, rate in found})
     values = {key: "—" if best is None else f"{best:.5f}" for key, best in found.items()}
+    order = [*summary(part.outcomes)["setting"], *sorted({name for name, _ in found})]
     lines = [
         [escape(name), *(values.get((name, rate), "") for rate in rates)]
-        for name in dict.fromkeys(name for name, _ in found)
+        for name in sorted({name for name, _ in found}, key=order.index)
     ]
     return _table(
         ["setting", *(f"{rate:g}" for rate in rates)], [lines],

@@ -14,6 +14,7 @@ import nearfar
 from nearfar.errors import OptionError
 from nearfar.experiment.cells import Outcome
 from nearfar.experiment.paper import PaperData
+from nearfar.experiment.rates import beaten
 from nearfar.experiment.tables import (
     ONE_WAY,
     Row,
@@ -42,11 +43,13 @@ class Part:
     file: str
     """Name of its files, without the end."""
     outcomes: list[Outcome]
-    """Those that were tested, with distinct names of settings."""
+    """Those that were tested, with distinct names of settings; without those that were beaten."""
     names: set[str]
     """Of settings that were tested, as they were given."""
     trials: list[Outcome]
     """Those that served to choose a learning rate."""
+    beaten: list[Outcome]
+    """Those that were tested with a learning rate that was not the best in the end."""
     paper: PaperData | None
     """Whose figures of the paper are shown beside those of the best epoch."""
 
@@ -80,7 +83,10 @@ def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> lis
     for outcome in sorted(outcomes, key=lambda one: str(one.cell["data"])):
         way = json.dumps([outcome.cell[name] for name in ONE_WAY], sort_keys=True)
         groups.setdefault(way, []).append(outcome)
-    kept = [group for group in groups.values() if any(o.cell["tested"] for o in group)]
+    kept = [
+        group for group in groups.values()
+        if sum(o.cell["tested"] for o in group) > len(beaten(group))
+    ]  # fmt: skip
     known = {str(group[0].cell["data"]) for group in kept}
     if unknown := sorted(set(paper) - known):
         raise OptionError(
@@ -91,10 +97,12 @@ def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> lis
     for title, group in zip(_titles(kept), kept, strict=True):
         taken = {f"{part.file}{end}".casefold() for part in parts for end in ("", COMPARISONS)}
         file = _file_name(title, taken)
-        names = {name_of(outcome) for outcome in group if outcome.cell["tested"]}
         trials = [outcome for outcome in group if not outcome.cell["tested"]]
+        losers = beaten(group)
+        tested = [o for o in group if o.cell["tested"] and o not in losers]
         whose = paper.get(str(group[0].cell["data"]))
-        parts.append(Part(title, file, comparable(group), names, trials, whose))
+        names = {name_of(outcome) for outcome in tested}
+        parts.append(Part(title, file, comparable(tested), names, trials, losers, whose))
     return parts
 
 
@@ -130,7 +138,7 @@ def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
     end = "never early" if plan["patience"] is None else (
         f"after {plan['patience']} evaluations without a new best"
     )  # fmt: skip
-    everything = [*part.outcomes, *part.trials]
+    everything = [*part.outcomes, *part.trials, *part.beaten]
     hours = sum(outcome.machine_seconds for outcome in everything) / 3600
     made = {
         "data": str(cell["data"]),
@@ -140,7 +148,8 @@ def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
         "validation part": f"{cell['validation']:g} of each user's training interactions",
         "schedule": f"at most {plan['epochs']} epochs, evaluated every {plan['every']}; the best "
         f"by {plan['metric']}@{plan['k']} on the validation part; stopped {end}",
-        "runs": f"{len(part.outcomes)} tested, {len(part.trials)} to choose learning rates",
+        "runs": f"{len(part.outcomes)} tested, {len(part.trials)} to choose learning rates"
+        + (f", {len(part.beaten)} with rates that were beaten later" if part.beaten else ""),
         "processor time": f"{hours:.2f} hours in all",
         "computed by": "nearfar " + ", ".join(versions),
         "reported by": f"nearfar {nearfar.__version__}",

@@ -73,10 +73,10 @@ def write_report(
             f"{str(folder)!r} has no tested cells, so there is nothing to report. Give the folder "
             "of a grid that has been run."
         )
-    texts, contents = {}, []
+    texts, contents, versions = {}, [], _versions(folder)
     for part in parts:
         compared = all_pairs(_users(part), COMPARED)
-        made = how_it_was_made(part, _versions(folder))
+        made = how_it_was_made(part, versions)
         texts[f"{part.file}.csv"] = tidy(part.outcomes).write_csv()
         texts[f"{part.file}.md"] = _markdown(part, made)
         texts[f"{part.file}.tex"] = _latex(part)

@@ -1,0 +1,85 @@
+"""Choosing a learning rate on a validation part: which one to try next, and which is the best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from nearfar.experiment.cells import Outcome
+from nearfar.schedule import Schedule
+
+
+def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> float | None:
+    """Give the learning rate to try next, None if the best has no untried neighbour.
+
+    Parameters
+    ----------
+    rates : sequence of float
+        All that may be tried.
+    tried : mapping of float to Outcome or None
+        What came of those that were; None if the run failed.
+    """
+    ladder = sorted(set(rates))
+    best = chosen_rate(tried)
+    if best is None:  # nothing yet, or all failed: from the middle down to where it goes well
+        return next((rate for rate in ladder[len(ladder) // 2 :: -1] if rate not in tried), None)
+    at = ladder.index(best)
+    neighbours = [ladder[i] for i in (at + 1, at - 1) if 0 <= i < len(ladder)]
+    return next((rate for rate in neighbours if rate not in tried), None)
+
+
+def chosen_rate(tried: Mapping[float, Outcome | None]) -> float | None:
+    """Give the learning rate with the best validation figure, the smaller if equal; None if none.
+
+    Parameters
+    ----------
+    tried : mapping of float to Outcome or None
+        What came of each; None if the run failed.
+    """
+    best: tuple[float, float] | None = None
+    for rate in sorted(tried):
+        if (outcome := tried[rate]) is None:
+            continue
+        schedule = Schedule(**outcome.cell["schedule"])
+        column = outcome.history[f"validation_{schedule.metric}"].drop_nulls().drop_nans()
+        for value in column:
+            if best is None or schedule.improves(value, best[0]):
+                best = value, rate
+    return None if best is None else best[1]
+
+
+def rate_of(outcome: Outcome) -> float:
+    """Give the learning rate that an outcome was trained with."""
+    return float(outcome.cell["setting"]["options"]["optimiser"]["learning_rate"])
+
+
+def beaten(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Give what was tested with a learning rate that a trial with another one has beaten since.
+
+    That happens when a grid is run again with more learning rates.
+
+    Parameters
+    ----------
+    outcomes : iterable of Outcome
+        Of one data set, cut and trained in one way.
+    """
+    tried: dict[str, dict[float, Outcome | None]] = {}
+    tested = []
+    for outcome in outcomes:
+        if outcome.cell["tested"]:
+            tested.append(outcome)
+        else:
+            tried.setdefault(_without_rate(outcome), {})[rate_of(outcome)] = outcome
+    losers = []
+    for outcome in tested:
+        trials = tried.get(_without_rate(outcome), {})
+        if rate_of(outcome) in trials and rate_of(outcome) != chosen_rate(trials):
+            losers.append(outcome)
+    return losers
+
+
+def _without_rate(outcome: Outcome) -> str:
+    setting = outcome.cell["setting"]
+    optimiser = setting["options"]["optimiser"] | {"learning_rate": None}
+    return json.dumps([setting["name"], setting["options"] | {"optimiser": optimiser}],
+                      sort_keys=True)  # fmt: skip

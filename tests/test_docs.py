@@ -54,4 +54,4 @@ def test_a_page_shows_rows_of_the_reports(page):
 def test_there_is_something_to_check():
     assert REPORTS
     texts = [page.read_text() for page in PAGES]
-    assert sum(HEAD == head for text in texts for head, *_ in tables(text)) >= 1
+    assert sum(head == HEAD for text in texts for head, *_ in tables(text)) >= 1

@@ -54,7 +54,7 @@ def figures(results):
 
 
 def cells_key(outcome):
-    return outcome.cell["fold"], outcome.cell["tested"], json.dumps(outcome.cell["setting"])
+    return outcome.cell["fold"], json.dumps(outcome.cell["setting"])
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,10 @@ def computed(data, tmp_path_factory):
 
 def test_every_cell_is_there_once(data, computed):
     outcomes = cells.load_all(computed)
-    assert len(outcomes) == 2 * (2 + 2)
-    tested = [outcome for outcome in outcomes if outcome.cell["tested"]]
-    assert {(o.cell["setting"]["name"], o.cell["fold"]) for o in tested} == {
-        (name, fold) for name in ("uniform", "popularity") for fold in (0, 1)
-    }
-    assert all(not o.metrics and not o.per_user for o in outcomes if not o.cell["tested"])
-    assert all(set(o.metrics) == set(o.per_user) == {"best", "last"} for o in tested)
+    assert sorted((o.cell["setting"]["name"], o.cell["fold"]) for o in outcomes) == sorted(
+        (name, fold) for name in ("uniform", "popularity") for fold in (0, 0, 1)
+    )
+    assert all(set(o.metrics) == set(o.per_user) == {"best", "last"} for o in outcomes)
     assert {o.cell["fingerprint"] for o in outcomes} == {data.fingerprint}
 
 
@@ -81,15 +78,16 @@ def test_the_rate_is_the_one_that_is_best_on_validation(computed):
     outcomes = cells.load_all(computed)
     for setting in SETTINGS:
         own = [o for o in outcomes if o.cell["setting"]["name"] == setting.name]
-        trials = {rate_of(o): o for o in own if not o.cell["tested"]}
-        best = max(trials, key=lambda rate: trials[rate].history["validation_ndcg"].max())
-        assert chosen_rate(trials) == best
-        assert {rate_of(o) for o in own if o.cell["tested"]} == {best}
+        tried = {rate_of(o): o for o in own if o.cell["fold"] == 0}
+        assert set(tried) == {0.003, 0.03}
+        best = max(tried, key=lambda rate: tried[rate].history["validation_ndcg"].max())
+        assert chosen_rate(tried) == best
+        assert {rate_of(o) for o in own if o.cell["fold"] == 1} == {best}
 
 
 def trial(figure, metric="ndcg"):
     """An outcome with this figure at its best epoch."""
-    cell = GRID.trial("d", "f", SETTINGS[0], 0.01).to_dict()
+    cell = GRID.cells("d", "f", SETTINGS[0], 0.01)[0].to_dict()
     cell["schedule"]["metric"] = metric
     column = {f"validation_{metric}": [None, figure, np.nan]}
     return Outcome(cell, 1, 3, 1.0, 1.0, pl.DataFrame(column, strict=False))
@@ -127,7 +125,7 @@ def test_a_trial_without_a_figure_is_not_chosen():
 
 
 def test_a_cell_is_what_cml_and_evaluate_give(data, computed):
-    outcome = next(o for o in cells.load_all(computed) if o.cell["tested"] and o.cell["fold"] == 1)
+    outcome = next(o for o in cells.load_all(computed) if o.cell["fold"] == 1)
     options = Options.from_dict(outcome.cell["setting"]["options"])
     train, test = split.k_fold(data, 3, seed=0)[1]
     model = nf.CML(options).fit(train, epochs=4, validation=0.2, patience=2, k=5, threads=1)
@@ -147,7 +145,7 @@ def test_processes_give_the_same_and_nothing_is_computed_twice(data, computed, t
     assert GRID.run({"d": tmp_path / "d"}, tmp_path / "r", workers=2, progress=False) == {}
     assert figures(tmp_path / "r") == figures(computed)
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "r").rglob("nearfar.json")}
-    assert len(before) == 8
+    assert len(before) == 6
     assert GRID.run({"d": data}, tmp_path / "r", workers=0, progress=False) == {}
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "r").rglob("nearfar.json")} == before
 
@@ -173,8 +171,7 @@ def test_a_rate_that_diverges_is_not_chosen(data, tmp_path):
     grid = replace(GRID, settings=(free,), learning_rates=(1e38, 0.01), tested_folds=1)
     failures = grid.run({"d": data}, tmp_path, workers=0, progress=False)
     assert len(failures) == 1
-    (tested,) = [o for o in cells.load_all(tmp_path) if o.cell["tested"]]
-    assert tested.cell["setting"]["options"]["optimiser"]["learning_rate"] == 0.01
+    assert [rate_of(outcome) for outcome in cells.load_all(tmp_path)] == [0.01]
 
 
 def test_a_worker_that_dies_takes_only_its_cell(data, tmp_path, monkeypatch):
@@ -262,10 +259,10 @@ def test_an_outcome_comes_back(computed, tmp_path):
 
 
 def test_the_key_tells_every_part_of_a_description_apart(data):
-    (cell, *_) = GRID.tests("d", data.fingerprint, SETTINGS[0], 0.01)
+    (cell, *_) = GRID.cells("d", data.fingerprint, SETTINGS[0], 0.01)
     others = [
         replace(cell, data="e"), replace(cell, fingerprint="x"), replace(cell, fold=1),
-        replace(cell, seed=1), replace(cell, validation=0.3), replace(cell, tested=False),
+        replace(cell, seed=1), replace(cell, validation=0.3), replace(cell, folds=4),
         replace(cell, setting=SETTINGS[1]), replace(cell, schedule=Schedule()),
     ]  # fmt: skip
     assert len({one.key for one in [cell, *others]}) == 9
@@ -340,7 +337,7 @@ def test_ids_of_mixed_types_can_be_saved(tmp_path):
 
 
 def test_compute_does_not_depend_on_threads(data):
-    (cell, *_) = GRID.tests("d", data.fingerprint, SETTINGS[0], 0.01)
+    (cell, *_) = GRID.cells("d", data.fingerprint, SETTINGS[0], 0.01)
     one, two = compute(cell, data, threads=1), compute(cell, data, threads=2)
     assert one.metrics == two.metrics
     assert one.history.drop("seconds").equals(two.history.drop("seconds"))

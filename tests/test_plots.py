@@ -35,8 +35,8 @@ TITLES = [
 ]
 
 
-def outcome(setting, fold=0, *, data="toy", level=1.0, mmr=30.0, tested=True, **parts):
-    cell = Cell(data, "f", setting, fold, 4, 0, Schedule(k=20), 0.1, tested)
+def outcome(setting, fold=0, *, data="toy", level=1.0, mmr=30.0, **parts):
+    cell = Cell(data, "f", setting, fold, 4, 0, Schedule(k=20), 0.1)
     history = pl.DataFrame(
         {"epoch": [1, 2, 3, 4], "validation_ndcg": [None, 0.1 * level, float("nan"), 0.2 * level]}
     )
@@ -224,14 +224,6 @@ def test_cosines_are_means_over_the_folds(drawn):
     assert positives.get_data().values == pytest.approx(1.105 * np.exp(middle))
     assert positives.get_linestyle() != negatives.get_linestyle()
     assert positives.get_data().edges == pytest.approx(np.linspace(-1, 1, 101))
-
-
-def test_what_was_not_tested_is_not_drawn():
-    trials = [outcome(setting, tested=False, level=9.0) for setting in SETTINGS]
-    assert plots.page_plots(trials) == {}
-    assert plots.page_plots([]) == {}
-    drawn = plots.training_curves(grid()[:2] + trials)
-    assert drawn == plots.training_curves(grid()[:2])
 
 
 def test_pictures_without_their_data_are_left_out():

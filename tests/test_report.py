@@ -34,17 +34,15 @@ SCHEDULE = Schedule(epochs=30, every=2, patience=5, k=50)
 HARD = "R&D <b>50%</b> | *x*_y `z` \\ #1 ~^{}$"
 
 
-def outcome(setting, fold=0, *, data="amazon", level=0.02, tested=True, seed=0, rate=None, n=25):
+def outcome(setting, fold=0, *, data="amazon", level=0.02, seed=0, rate=None, n=25):
     """Make up an outcome; its figures are a function of what is given."""
     options = setting.options
     if rate is not None:
         options = replace(options, optimiser=replace(options.optimiser, learning_rate=rate))
-    cell = Cell(
-        data, "f" * 64, Setting(setting.name, options), fold, 4, seed, SCHEDULE, 0.1, tested
-    )
+    cell = Cell(data, "f" * 64, Setting(setting.name, options), fold, 4, seed, SCHEDULE, 0.1)
     rng = np.random.default_rng([fold, seed, int(level * 1e6)])
     metrics, per_user = {}, {}
-    for which, share in (("best", 1.0), ("last", 0.9)) if tested else ():
+    for which, share in (("best", 1.0), ("last", 0.9)):
         columns = {m: rng.random(n) * 2 * level * share for m in PER_USER}
         columns["mmr"] = np.round(columns["mmr"] * 5000) / 2
         per_user[which] = pl.DataFrame(
@@ -65,7 +63,7 @@ def outcome(setting, fold=0, *, data="amazon", level=0.02, tested=True, seed=0, 
     }  # fmt: skip
     return Outcome(
         cell.to_dict(), 2 + fold, 10 + fold, 100.0 + fold, 200.0 + fold, history, metrics, per_user,
-        {"sampling": pl.DataFrame([drawn])} if tested else {},
+        {"sampling": pl.DataFrame([drawn])},
     )  # fmt: skip
 
 
@@ -213,37 +211,32 @@ def test_a_single_fold_has_no_deviation_and_a_missing_figure_is_null():
     assert shown.figures[2] == tables.Shown("—", best=False, best_uniform=False)
 
 
-def test_trials_are_left_out():
-    setting = table2.rows()[0]
-    found = tables.summary([outcome(setting), outcome(setting, tested=False, rate=0.5)])
-    assert found.select("learning_rate", "folds").rows() == [(1e-4, 1)]
-
-
-def test_what_a_wider_grid_has_beaten_leaves_the_table(tmp_path):
+def test_only_the_chosen_learning_rates_are_reported(tmp_path):
     setting, other = table2.rows()[:2]
-    trials = [outcome(setting, tested=False, rate=rate, level=level)
-              for rate, level in ((1e-4, 0.01), (3e-4, 0.02), (1e-3, 0.03))]  # fmt: skip
-    old = outcome(setting, rate=3e-4, level=0.5)
-    fixed = outcome(other, rate=3e-4), outcome(other, rate=1e-3)  # never had a choice
-    everything = [*trials, old, outcome(setting, rate=1e-3), *fixed]
-    assert rates.beaten(everything) == [old]
-    assert rates.beaten([*trials[:2], old, *fixed]) == []
-    unknown = outcome(setting, rate=7e-4)  # asked for by itself
-    assert rates.beaten([*everything, unknown]) == [old]
-    save_all(everything, tmp_path)
+    tried = [outcome(setting, rate=rate, level=level)
+             for rate, level in ((1e-4, 0.01), (3e-4, 0.02), (1e-3, 0.03))]  # fmt: skip
+    later = outcome(setting, 1, rate=1e-3, level=0.001)
+    old = outcome(setting, 1, rate=3e-4, level=0.5)  # chosen once, before 1e-3 was tried
+    unknown = outcome(other, 1, rate=3e-4), outcome(other, 1, rate=1e-3)  # fold 0 is to come
+    found = rates.with_chosen_rates([*tried, later, old, *unknown])
+    assert found == ([tried[2], later, *unknown], [tried[0], tried[1], old])
+    assert rates.with_chosen_rates([later, old]) == ([later, old], [])
+    save_all([*tried, later, old], tmp_path)
     (path, *_, page) = report.write_report(tmp_path)
-    found = pl.read_csv(path).filter(pl.col("batch") == 256)
-    assert set(found["setting"]) == {setting.name}
-    assert set(found["learning_rate"]) == {1e-3}
-    assert "4 tested, 3 to choose" not in page.read_text()
-    assert "3 tested, 3 to choose learning rates, 1 with rates that were beaten" in page.read_text()
+    table = pl.read_csv(path)
+    assert set(table["setting"]) == {setting.name}
+    assert set(table["learning_rate"]) == {1e-3}
+    assert set(table["folds"]) == {2}
+    text = page.read_text()
+    assert "2, and 3 with learning rates that were not chosen" in text
+    for outcome_ in (tried[0], tried[1], old):
+        assert tables.figure_text("map", outcome_.metrics["best"]["map"]) not in text
 
 
 @pytest.mark.parametrize(
     ("outcomes", "kind", "message"),
     [
-        ([], EmptyDataError, "No outcome was tested"),
-        ([outcome(table2.rows()[0], tested=False)], EmptyDataError, "No outcome was tested"),
+        ([], EmptyDataError, "There is no outcome"),
         ([outcome(table2.rows()[0])] * 2, DataError, "Fold 0 of 'uniform, 1 .* more than once"),
         (
             [outcome(table2.rows()[0]), outcome(table2.rows()[1], seed=3)],
@@ -359,9 +352,8 @@ def test_latex_is_escaped_and_balanced():
 def written(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("results")
     outcomes = table_2()
-    trials = [outcome(s, tested=False, rate=rate, level=1e-7 / rate) for s in table2.rows()[:2]
-              for rate in (1e-3, 1e-4)]  # fmt: skip
-    save_all([*outcomes, *trials], tmp_path)
+    others = [outcome(setting, rate=1e-3, level=0.001) for setting in table2.rows()[:2]]
+    save_all([*outcomes, *others], tmp_path)
     files = report.write_report(tmp_path)
     assert [file.name for file in files] == [
         "amazon.csv", "amazon.md", "amazon.tex", "amazon-significance.csv", "index.html"
@@ -516,13 +508,13 @@ def test_the_page_says_how_it_was_made(written):
     page = Page((folder / "index.html").read_text(encoding="utf-8"))
     made = dict([text for text, _ in row] for row in page.tables[""][1:])
     assert made["fingerprint of the data"] == "f" * 64
-    assert made["folds"] == "4, of which 4 tested"
+    assert made["folds"] == "4, of which 4 used"
     assert made["schedule"] == (
         "at most 30 epochs, evaluated every 2; the best by ndcg@50 on the validation part; stopped "
         "after 5 evaluations without a new best"
     )
-    assert made["runs"] == "60 tested, 4 to choose learning rates"
-    assert made["processor time"] == f"{(60 * 201.5 + 4 * 200) / 3600:.2f} hours in all"
+    assert made["runs"] == "60, and 2 with learning rates that were not chosen"
+    assert made["processor time"] == f"{(60 * 201.5 + 2 * 200) / 3600:.2f} hours in all"
     assert made["computed by"] == f"nearfar {nf.__version__}"
     assert made["dim"] == "128"
     assert made["optimiser.learning_rate"] == "0.0001"
@@ -537,7 +529,10 @@ def test_the_page_says_how_it_was_made(written):
     (rates,) = (t for c, t in page.tables.items() if c.startswith("What the learning rates"))
     assert [[text for text, _ in row] for row in rates] == [
         ["setting", "0.0001", "0.001"],
-        *([row.name, "0.00100", "0.00010"] for row in table2.rows()[:2]),
+        *(
+            [row.name, f"{0.02 + 0.001 * (at * 7 % 15):.5f}", "0.00100" if at < 2 else ""]
+            for at, row in enumerate(table2.rows())
+        ),
     ]
     (draws,) = (t for c, t in page.tables.items() if c.startswith("With the vectors"))
     assert [text for text, _ in draws[1]][1:] == [
@@ -568,8 +563,8 @@ def test_text_from_outside_is_escaped_everywhere(tmp_path):
 def test_cells_that_failed_are_listed(tmp_path):
     (tmp_path / "failed").mkdir()
     setting = table2.rows()[0]
-    for name, tested in (("a", True), ("b", False)):
-        cell = outcome(setting, 2, tested=tested).cell
+    for name, fold in (("a", 2), ("b", 0)):
+        cell = outcome(setting, fold).cell
         record = {"cell": cell, "error": f"DivergedError: {name}", "traceback": f"Trace of {name}"}
         (tmp_path / "failed" / f"{name}.json").write_text(json.dumps(record))
     (tmp_path / "failed" / "c.json").write_text("{")
@@ -577,9 +572,9 @@ def test_cells_that_failed_are_listed(tmp_path):
     (page,) = report.write_report(tmp_path)
     text = Page(page.read_text(encoding="utf-8")).text
     assert "Cells that failed (4)" in text
-    where = "amazon: uniform, 1 negative, batch 256, fold 3, learning rate 0.0001"
-    assert f"{where}: DivergedError: a" in text
-    assert f"{where}, not to be tested: DivergedError: b" in text
+    where = "amazon: uniform, 1 negative, batch 256, fold"
+    assert f"{where} 3, learning rate 0.0001: DivergedError: a" in text
+    assert f"{where} 1, learning rate 0.0001: DivergedError: b" in text
     assert "Trace of b" in text
     assert "c.json: this record cannot be read" in text
     assert "d.json: this record cannot be read" in text
@@ -607,15 +602,13 @@ def test_the_plots_are_on_the_page(tmp_path, monkeypatch):
 def test_rows_with_fewer_folds_are_named(tmp_path):
     some = [o for o in table_2() if not (o.cell["fold"] > 1 and "two-stage, 5" in
                                          o.cell["setting"]["name"])]  # fmt: skip
-    trial = outcome(Setting("soon", table2.rows()[0].options), tested=False)
-    save_all([*some, trial], tmp_path)
+    save_all(some, tmp_path)
     files = {
         file.suffix: file.read_text(encoding="utf-8") for file in report.write_report(tmp_path)
     }
     note = "these rows are means over fewer: two-stage, 5 negatives, batch 256: 2 of 4."
     for end in (".html", ".md", ".tex"):
         assert note in files[end]
-        assert "Not tested, so not in the table: soon." in files[end]
 
 
 def test_data_sets_and_what_cannot_be_compared_are_kept_apart(tmp_path):
@@ -624,8 +617,7 @@ def test_data_sets_and_what_cannot_be_compared_are_kept_apart(tmp_path):
         [outcome(setting), outcome(setting, data="b", seed=0), outcome(setting, data="b", seed=1),
          outcome(setting, data="A mazon"), outcome(setting, data="a-mazon"),
          outcome(setting, data="amazon-significance"),
-         outcome(setting, data="x y"), outcome(setting, data="x-Y"),
-         outcome(setting, data="only trials", tested=False)],
+         outcome(setting, data="x y"), outcome(setting, data="x-Y")],
         tmp_path,
     )  # fmt: skip
     names = {file.name for file in report.write_report(tmp_path)}
@@ -634,7 +626,7 @@ def test_data_sets_and_what_cannot_be_compared_are_kept_apart(tmp_path):
         "amazon-significance-2.md", "x-y.md", "x-Y-2.md",
     }  # fmt: skip
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
-    for title in ("b (seed 0)", "b (seed 1)", "A mazon", "only trials: nothing has been tested"):
+    for title in ("b (seed 0)", "b (seed 1)", "A mazon"):
         assert title in page.text
 
 
@@ -656,7 +648,7 @@ def test_a_report_is_written_again_in_place(written):
 
 
 def test_what_is_wrong_is_said(tmp_path):
-    with pytest.raises(EmptyDataError, match="has no tested cells"):
+    with pytest.raises(EmptyDataError, match="has no cells"):
         report.write_report(tmp_path)
     save_all([outcome(table2.rows()[0])], tmp_path)
     (tmp_path / "index.html").mkdir()

@@ -56,8 +56,6 @@ class Cell:
     """How long, and when to look."""
     validation: float
     """Share of each user's training interactions that the best epoch is chosen on."""
-    tested: bool = True
-    """Whether it is evaluated on the test fold; not if it only serves to choose a setting."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the description in plain values, for JSON."""
@@ -91,7 +89,7 @@ class Outcome:
     history: pl.DataFrame
     """`CML.history`: a row an epoch; ``validation_ndcg`` and others where it was evaluated."""
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """For "best" and "last", the figures on the test fold; empty if it was not tested."""
+    """For "best" and "last", the figures on the test fold."""
     per_user: dict[str, pl.DataFrame] = field(default_factory=dict)
     """For "best" and "last", `Evaluation.per_user`."""
     diagnostics: dict[str, pl.DataFrame] = field(default_factory=dict)

@@ -1,8 +1,9 @@
 """Grids: settings x folds x data sets, computed side by side, each cell saved as it is done.
 
 The learning rate of each setting is chosen on the validation part of the first fold, climbing from
-the middle of a list until both neighbours of the best have been tried: these runs are never tested.
-Then the setting is trained and tested on every fold with that rate.
+the middle of a list until both neighbours of the best have been tried. Then the setting is trained
+on the other folds with that rate. Every run is tested, but nothing is ever chosen by that, and of
+the rates that were not chosen no test figure is reported.
 What is there already is not computed again, so a run that was killed goes on where it was.
 """
 
@@ -80,28 +81,14 @@ class Grid:
             for setting in self.settings:
                 _with_rate(setting, rate)  # refuses what is no learning rate
 
-    def trial(self, name: str, fingerprint: str, setting: Setting, rate: float) -> Cell:
-        """Give a run that a setting's learning rate is chosen by."""
-        return self._cell(name, fingerprint, _with_rate(setting, rate), 0, tested=False)
-
-    def tests(self, name: str, fingerprint: str, setting: Setting, rate: float) -> list[Cell]:
-        """Give the runs of a setting that are tested."""
+    def cells(self, name: str, fingerprint: str, setting: Setting, rate: float) -> list[Cell]:
+        """Give the runs of a setting with a learning rate, one a fold."""
         chosen = _with_rate(setting, rate)
         return [
-            self._cell(name, fingerprint, chosen, fold, tested=True)
-            for fold in range(self.n_tested)
-        ]
-
-    @property
-    def n_tested(self) -> int:
-        """Folds that are tested on."""
-        return self.folds if self.tested_folds is None else self.tested_folds
-
-    def _cell(
-        self, name: str, fingerprint: str, setting: Setting, fold: int, *, tested: bool
-    ) -> Cell:
-        return Cell(name, fingerprint, setting, fold, self.folds, self.seed, self.schedule,
-                    self.validation, tested)  # fmt: skip
+            Cell(name, fingerprint, chosen, fold, self.folds, self.seed, self.schedule,
+                 self.validation)
+            for fold in range(self.folds if self.tested_folds is None else self.tested_folds)
+        ]  # fmt: skip
 
     def run(
         self,
@@ -165,7 +152,7 @@ Failures = dict[str, str]
 
 
 class _Jobs:
-    """What is still to be computed; the tests of a setting come when its trials are done."""
+    """What is still to be computed: first the rates of a setting one by one, then its folds."""
 
     def __init__(self, grid: Grid, paths: Mapping[str, Path], results: Path) -> None:
         self.failures: Failures = {}
@@ -182,30 +169,26 @@ class _Jobs:
         return [(name, setting.name) for name in self._paths for setting in self._grid.settings]
 
     def _plan(self, name: str, setting: Setting) -> None:
-        """Put up the next trial of a setting or, when its rate is chosen, its tests."""
-        rates = self._grid.learning_rates
+        """Put up the next learning rate on the first fold or, when it is chosen, all folds."""
+        rates = self._grid.learning_rates or (setting.options.optimiser.learning_rate,)
+        cells = {rate: self._grid.cells(name, self._prints[name], setting, rate) for rate in rates}
         self._later[name, setting.name] = 0
-        rate = rates[0] if rates else setting.options.optimiser.learning_rate
-        if len(rates) > 1:
-            trials = {
-                one: self._grid.trial(name, self._prints[name], setting, one) for one in rates
-            }
-            done = {
-                one: load(folder_of(self._results, cell.key)) if self._is_done(cell) else None
-                for one, cell in trials.items()
-                if self._is_done(cell) or cell.key in self.failures
-            }
-            following = next_rate(rates, done)
-            if following is not None:
-                self._waiting.append(trials[following])
-                more = max(min(len(rates), 3) - len(done) - 1, 0)  # the best and its neighbours
-                self._later[name, setting.name] = more + self._grid.n_tested
-                return
-            if (best := chosen_rate(done)) is None:
-                return  # all that were tried have failed, which has been said
-            rate = best
-        tests = self._grid.tests(name, self._prints[name], setting, rate)
-        self._waiting += [cell for cell in tests if not self._is_done(cell)]
+        if len(rates) == 1:
+            self._waiting += [cell for cell in cells[rates[0]] if not self._is_done(cell)]
+            return
+        tried = {
+            rate: load(folder_of(self._results, cell.key)) if self._is_done(cell) else None
+            for rate, (cell, *_) in cells.items()
+            if self._is_done(cell) or cell.key in self.failures
+        }
+        following = next_rate(rates, tried)
+        if following is not None:
+            self._waiting.append(cells[following][0])
+            more = max(min(len(rates), 3) - len(tried) - 1, 0)  # the best and its neighbours
+            self._later[name, setting.name] = more + len(cells[following]) - 1
+            return
+        if (best := chosen_rate(tried)) is not None:  # otherwise all have failed, as has been said
+            self._waiting += [cell for cell in cells[best][1:] if not self._is_done(cell)]
 
     def _is_done(self, cell: Cell) -> bool:
         return (folder_of(self._results, cell.key) / store.MANIFEST).is_file()
@@ -228,7 +211,7 @@ class _Jobs:
                 record.write_text(json.dumps(said, indent=2))
         else:
             record.unlink(missing_ok=True)
-        if not cell.tested:
+        if cell.fold == 0 and len(self._grid.learning_rates) > 1:
             setting = next(s for s in self._grid.settings if s.name == cell.setting.name)
             self._plan(cell.data, setting)
 

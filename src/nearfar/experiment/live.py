@@ -72,10 +72,9 @@ class Board:
         )  # fmt: skip
         if self._show and self._live is None:
             said = answer.error or f"{answer.seconds:.1f} s"
-            kind = f"fold {cell.fold + 1}" if cell.tested else "trial"
             rate = cell.setting.options.optimiser.learning_rate
-            print(f"{cell.data}: {cell.setting.name}, {kind}, learning rate {rate:g}: {said}; "
-                  f"{self._time_left()}", file=sys.stderr, flush=True)  # fmt: skip
+            what = f"{cell.setting.name}, fold {cell.fold + 1}, learning rate {rate:g}"
+            print(f"{cell.data}: {what}: {said}; {self._time_left()}", file=sys.stderr, flush=True)
         self.tick()
 
     def tick(self) -> None:

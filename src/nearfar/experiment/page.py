@@ -54,7 +54,6 @@ pre { white-space: pre-wrap; font-size: 0.8rem; border-left: 2px solid #777; pad
 def page(
     contents: Sequence[tuple[Part, pl.DataFrame, Mapping[str, str]]],
     failures: Sequence[Mapping[str, str]],
-    untested: Sequence[str],
 ) -> str:
     """Write the whole page.
 
@@ -65,15 +64,12 @@ def page(
         made.
     failures : sequence of mapping of str to str
         "what", "error" and "traceback" of each cell that failed.
-    untested : sequence of str
-        Names of data sets that have no part yet.
 
     Returns
     -------
     str
     """
     links = [f'<li><a href="#{part.file}">{escape(part.title)}</a></li>' for part, *_ in contents]
-    links += [f"<li>{escape(name)}: nothing has been tested yet</li>" for name in untested]
     if failures:
         links.append(f'<li><a href="#{_FAILED}">Cells that failed ({len(failures)})</a></li>')
     sections = [_section(*content) for content in contents]
@@ -280,14 +276,13 @@ _MEASURED: Final = {
 
 def _rates(part: Part) -> str:
     """Show what the learning rates were chosen by."""
-    if not part.trials:
-        return ""
-    metric = part.trials[0].cell["schedule"]["metric"]
+    metric = part.outcomes[0].cell["schedule"]["metric"]
     found: dict[tuple[str, float], float | None] = {}
-    for trial in part.trials:
-        column = trial.history[f"validation_{metric}"].drop_nulls().drop_nans()
-        best: Any = column.min() if metric in LOWER_IS_BETTER else column.max()
-        found[name_of(trial), rate_of(trial)] = best
+    for outcome in [*part.outcomes, *part.others]:
+        if outcome.cell["fold"] == 0:
+            column = outcome.history[f"validation_{metric}"].drop_nulls().drop_nans()
+            best: Any = column.min() if metric in LOWER_IS_BETTER else column.max()
+            found[name_of(outcome), rate_of(outcome)] = best
     rates = sorted({rate for _, rate in found})
     values = {key: "—" if best is None else f"{best:.5f}" for key, best in found.items()}
     order = [*summary(part.outcomes)["setting"], *sorted({name for name, _ in found})]

@@ -14,14 +14,13 @@ import nearfar
 from nearfar.errors import OptionError
 from nearfar.experiment.cells import Outcome
 from nearfar.experiment.paper import PaperData
-from nearfar.experiment.rates import beaten
+from nearfar.experiment.rates import with_chosen_rates
 from nearfar.experiment.tables import (
     ONE_WAY,
     Row,
     Which,
     comparable,
     layout,
-    name_of,
     options_of,
     summary,
 )
@@ -43,13 +42,9 @@ class Part:
     file: str
     """Name of its files, without the end."""
     outcomes: list[Outcome]
-    """Those that were tested, with distinct names of settings; without those that were beaten."""
-    names: set[str]
-    """Of settings that were tested, as they were given."""
-    trials: list[Outcome]
-    """Those that served to choose a learning rate."""
-    beaten: list[Outcome]
-    """Those that were tested with a learning rate that was not the best in the end."""
+    """Those with the learning rates that were chosen; names of settings are distinct."""
+    others: list[Outcome]
+    """Those with other learning rates, whose test figures are not reported."""
     paper: PaperData | None
     """Whose figures of the paper are shown beside those of the best epoch."""
 
@@ -60,8 +55,6 @@ class Part:
 
 def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> list[Part]:
     """Part outcomes by data set and by how they were cut and trained, in the order of names.
-
-    Those with nothing tested are left out.
 
     Parameters
     ----------
@@ -83,10 +76,7 @@ def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> lis
     for outcome in sorted(outcomes, key=lambda one: str(one.cell["data"])):
         way = json.dumps([outcome.cell[name] for name in ONE_WAY], sort_keys=True)
         groups.setdefault(way, []).append(outcome)
-    kept = [
-        group for group in groups.values()
-        if sum(o.cell["tested"] for o in group) > len(beaten(group))
-    ]  # fmt: skip
+    kept = list(groups.values())
     known = {str(group[0].cell["data"]) for group in kept}
     if unknown := sorted(set(paper) - known):
         raise OptionError(
@@ -97,12 +87,9 @@ def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> lis
     for title, group in zip(_titles(kept), kept, strict=True):
         taken = {f"{part.file}{end}".casefold() for part in parts for end in ("", COMPARISONS)}
         file = _file_name(title, taken)
-        trials = [outcome for outcome in group if not outcome.cell["tested"]]
-        losers = beaten(group)
-        tested = [o for o in group if o.cell["tested"] and o not in losers]
+        chosen, others = with_chosen_rates(group)
         whose = paper.get(str(group[0].cell["data"]))
-        names = {name_of(outcome) for outcome in tested}
-        parts.append(Part(title, file, comparable(tested), names, trials, losers, whose))
+        parts.append(Part(title, file, comparable(chosen), others, whose))
     return parts
 
 
@@ -138,18 +125,18 @@ def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
     end = "never early" if plan["patience"] is None else (
         f"after {plan['patience']} evaluations without a new best"
     )  # fmt: skip
-    everything = [*part.outcomes, *part.trials, *part.beaten]
+    everything = [*part.outcomes, *part.others]
     hours = sum(outcome.machine_seconds for outcome in everything) / 3600
     made = {
         "data": str(cell["data"]),
         "fingerprint of the data": str(cell["fingerprint"]),
-        "folds": f"{cell['folds']}, of which {len({o.cell['fold'] for o in part.outcomes})} tested",
+        "folds": f"{cell['folds']}, of which {len({o.cell['fold'] for o in part.outcomes})} used",
         "seed": str(cell["seed"]),
         "validation part": f"{cell['validation']:g} of each user's training interactions",
         "schedule": f"at most {plan['epochs']} epochs, evaluated every {plan['every']}; the best "
         f"by {plan['metric']}@{plan['k']} on the validation part; stopped {end}",
-        "runs": f"{len(part.outcomes)} tested, {len(part.trials)} to choose learning rates"
-        + (f", {len(part.beaten)} with rates that were beaten later" if part.beaten else ""),
+        "runs": f"{len(part.outcomes)}, and {len(part.others)} with learning rates that were not "
+        "chosen",
         "processor time": f"{hours:.2f} hours in all",
         "computed by": "nearfar " + ", ".join(versions),
         "reported by": f"nearfar {nearfar.__version__}",
@@ -180,18 +167,14 @@ def flat_options(outcome: Outcome) -> dict[str, str]:
 
 
 def incomplete(part: Part) -> str:
-    """Name the rows that lack folds which others have, and those that have none yet."""
+    """Name the rows that lack folds which others have."""
     found = summary(part.outcomes)
     most = max(found["folds"].to_list())
     lacking = found.filter(pl.col("folds") < most).select("setting", "folds").rows()
-    notes = []
-    if lacking:
-        rows = "; ".join(f"{name}: {folds} of {most}" for name, folds in lacking)
-        notes.append(f"Not all folds are there, so these rows are means over fewer: {rows}.")
-    begun = {name_of(trial) for trial in part.trials}
-    if untested := sorted(begun - part.names):
-        notes.append(f"Not tested, so not in the table: {'; '.join(untested)}.")
-    return " ".join(notes)
+    if not lacking:
+        return ""
+    rows = "; ".join(f"{name}: {folds} of {most}" for name, folds in lacking)
+    return f"Not all folds are there, so these rows are means over fewer: {rows}."
 
 
 def caption_of(part: Part, which: Which) -> str:

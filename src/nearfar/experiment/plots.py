@@ -2,7 +2,7 @@
 
 They need matplotlib (``pip install nearfar[plot]``). Settings differ by marker, line style and
 hatching, never by colour alone, and the same outcomes give the same text, in whatever order they
-come. Only outcomes that were tested are drawn.
+come.
 """
 
 from __future__ import annotations
@@ -297,10 +297,9 @@ class _Row:
 
 
 def _rows(outcomes: Iterable[Outcome]) -> list[_Row]:
-    """Group the tested outcomes by setting, in the order of the table."""
+    """Group the outcomes by setting, in the order of the table."""
     by_name: dict[str, list[Outcome]] = {}
-    tested = [outcome for outcome in outcomes if outcome.cell["tested"]]
-    for outcome in sorted(tested, key=_order):
+    for outcome in sorted(outcomes, key=_order):
         by_name.setdefault(outcome.cell["setting"]["name"], []).append(outcome)
     return [_Row(name, _kind(ours[0]), tuple(ours)) for name, ours in by_name.items()]
 

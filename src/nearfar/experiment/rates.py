@@ -53,29 +53,30 @@ def rate_of(outcome: Outcome) -> float:
     return float(outcome.cell["setting"]["options"]["optimiser"]["learning_rate"])
 
 
-def beaten(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Give what was tested with a learning rate that a trial with another one has beaten since.
-
-    That happens when a grid is run again with more learning rates.
+def with_chosen_rates(outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Part outcomes into those with the learning rate that is the best on fold 0, and the others.
 
     Parameters
     ----------
     outcomes : iterable of Outcome
         Of one data set, cut and trained in one way.
+
+    Returns
+    -------
+    chosen, others : list of Outcome
     """
+    everything = list(outcomes)
     tried: dict[str, dict[float, Outcome | None]] = {}
-    tested = []
-    for outcome in outcomes:
-        if outcome.cell["tested"]:
-            tested.append(outcome)
-        else:
+    for outcome in everything:
+        if outcome.cell["fold"] == 0:
             tried.setdefault(_without_rate(outcome), {})[rate_of(outcome)] = outcome
-    losers = []
-    for outcome in tested:
-        trials = tried.get(_without_rate(outcome), {})
-        if rate_of(outcome) in trials and rate_of(outcome) != chosen_rate(trials):
-            losers.append(outcome)
-    return losers
+    best = {setting: chosen_rate(rates) for setting, rates in tried.items()}
+    chosen: list[Outcome] = []
+    others: list[Outcome] = []
+    for outcome in everything:
+        rate = best.get(_without_rate(outcome))  # None if no fold 0 of it is there yet
+        (chosen if rate in (None, rate_of(outcome)) else others).append(outcome)
+    return chosen, others
 
 
 def _without_rate(outcome: Outcome) -> str:

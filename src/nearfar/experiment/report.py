@@ -59,7 +59,7 @@ def write_report(
     Raises
     ------
     EmptyDataError
-        No cell was tested, and none failed.
+        No cell was computed, and none failed.
     OptionError
         `paper` names a data set that is not there, or one that the paper does not have.
     StoreError
@@ -70,7 +70,7 @@ def write_report(
     parts = parts_of(outcomes, paper or {})
     if not parts and not failures:
         raise EmptyDataError(
-            f"{str(folder)!r} has no tested cells, so there is nothing to report. Give the folder "
+            f"{str(folder)!r} has no cells, so there is nothing to report. Give the folder "
             "of a grid that has been run."
         )
     texts, contents, versions = {}, [], _versions(folder)
@@ -82,10 +82,7 @@ def write_report(
         texts[f"{part.file}.tex"] = _latex(part)
         texts[f"{part.file}{COMPARISONS}.csv"] = compared.write_csv()
         contents.append((part, compared, made))
-    untested = {str(o.cell["data"]) for o in outcomes} - {
-        str(part.outcomes[0].cell["data"]) for part in parts
-    }
-    texts["index.html"] = page(contents, failures, sorted(untested))
+    texts["index.html"] = page(contents, failures)
     for name, text in texts.items():
         _write(folder / name, text)
     return [folder / name for name in texts]
@@ -129,7 +126,7 @@ def _failures(folder: Path) -> list[dict[str, str]]:
             cell = record["cell"]
             rate = cell["setting"]["options"]["optimiser"]["learning_rate"]
             what = f"{cell['data']}: {cell['setting']['name']}, fold {int(cell['fold']) + 1}"
-            what += f", learning rate {rate:g}" + ("" if cell["tested"] else ", not to be tested")
+            what += f", learning rate {rate:g}"
             error, trace = str(record["error"]), str(record["traceback"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             what, error, trace = file.name, f"this record cannot be read ({problem!r})", ""

@@ -35,7 +35,7 @@ ABSENT: Final = "—"
 
 
 def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Leave out runs that only served to choose a learning rate, and name all settings distinctly.
+    """Check that outcomes can be compared, and name all settings distinctly.
 
     One name may stand for several options, if a later run has chosen another learning rate: then
     the name is given the learning rate, or a number, in brackets.
@@ -43,14 +43,14 @@ def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
     Raises
     ------
     EmptyDataError
-        None was tested.
+        There is none.
     DataError
         They are not of one data set, cut and trained in one way, or a fold of a setting is there
         twice.
     """
-    kept = [outcome for outcome in outcomes if outcome.cell["tested"]]
+    kept = list(outcomes)
     if not kept:
-        raise EmptyDataError("No outcome was tested on a fold; there is nothing to report yet.")
+        raise EmptyDataError("There is no outcome, so there is nothing to report yet.")
     for name in ONE_WAY:
         values = {_text(outcome.cell[name]) for outcome in kept}
         if len(values) > 1:
@@ -109,7 +109,7 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
     Parameters
     ----------
     outcomes : iterable of Outcome
-        Those that were not tested are left out.
+        Of one data set, cut and trained in one way.
     which : {"best", "last"}
         The figures of the epoch that was the best on the validation part, or of the last one.
 

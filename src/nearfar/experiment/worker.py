@@ -70,20 +70,19 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     run = Run(problem, schedule, validation=held_out, threads=threads, progress=False)
     try:
         run.train()
-        last = run.engine.points() if cell.tested else None
+        last = run.engine.points()
         trained = run.outcome()
     finally:
         run.close()
-    metrics, per_user, tables = {}, {}, {}
-    if last is not None:
-        for which, points in ((BEST, trained.points), (LAST, last)):
-            users, items = points[: data.n_users], points[data.n_users :]
-            scorer = scorer_of(users, items, options.geometry)
-            found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
-            metrics[which] = found.to_dict()["metrics"]
-            per_user[which] = _storable(found.per_user)
-        tables = diagnose(trained.points, train, test, options, k=schedule.k, seed=cell.seed,
-                          threads=threads, learned=learned)  # fmt: skip
+    metrics, per_user = {}, {}
+    for which, points in ((BEST, trained.points), (LAST, last)):
+        users, items = points[: data.n_users], points[data.n_users :]
+        scorer = scorer_of(users, items, options.geometry)
+        found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
+        metrics[which] = found.to_dict()["metrics"]
+        per_user[which] = _storable(found.per_user)
+    tables = diagnose(trained.points, train, test, options, k=schedule.k, seed=cell.seed,
+                      threads=threads, learned=learned)  # fmt: skip
     return Outcome(
         cell.to_dict(), trained.best_epoch, trained.history.height,
         float(trained.history["seconds"][-1]), time.process_time() - begun, trained.history,

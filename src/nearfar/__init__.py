@@ -14,7 +14,7 @@ from nearfar.model import CML
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam
 from nearfar.options import Options
-from nearfar.sampling import Popularity, TwoStage, Uniform
+from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
 __all__ = [
     "CML",
@@ -26,6 +26,7 @@ __all__ = [
     "Interactions",
     "Options",
     "Popularity",
+    "Shared",
     "SpreadOut",
     "Triplet",
     "TwoStage",

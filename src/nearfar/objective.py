@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.checks import check_positive
+from nearfar.errors import OptionError
 from nearfar.geometry import score
 
 Floats = npt.NDArray[np.floating[Any]]
 
 
 class TripletTerm(NamedTuple):
-    """One pair's share of eq. 1 and its gradient."""
+    """One pair's share of the loss and its gradient."""
 
     loss: float
     violated: bool
@@ -31,19 +32,24 @@ class TripletTerm(NamedTuple):
     positive: Floats
     """(d,) gradient of v_j."""
     negatives: Floats
-    """(n, d) gradients of the v_k: zero but for the nearest."""
+    """(n, d) gradients of the v_k: with temperature 0, zero but for the nearest."""
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """The hinge on the nearest negative, eq. 1 of the paper.
+    """The hinge on the nearest negative, eq. 1 of the paper, or a soft form of it.
 
     ::
 
         w_ij [ D^2(u_i, v_j) - min_k D^2(u_i, v_k) + margin ]_+
 
-    summed over the batch. In scores (larger is closer) the bracket is
-    margin - 2 (score_ij - max_k score_ik).
+    summed over the batch. In scores (larger is closer) the bracket is max_k x_k with
+    x_k = margin - 2 (score_ij - score_ik). With a temperature T > 0 it is its soft maximum
+
+        w_ij T log( 1 + sum_k exp(x_k / T) ),
+
+    whose gradient is that of the hinge, shared among the negatives by their softmax: what one draw
+    of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge.
     """
 
     margin: float = 1.0
@@ -53,9 +59,16 @@ class Triplet:
 
     Impostors are the negatives inside the margin, n the pair's negatives, M the number of items.
     The weight is taken as a constant in the gradient."""
+    temperature: float = 0.0
+    """T, in units of squared distance: how evenly the negatives share the gradient."""
 
     def __post_init__(self) -> None:
         check_positive("`margin`", self.margin)
+        if not 0 <= self.temperature < np.inf:
+            raise OptionError(
+                f"`temperature` must be 0 (the nearest negative alone) or a positive number; got "
+                f"{self.temperature!r}."
+            )
 
     def term(self, user: Floats, positive: Floats, negatives: Floats, n_items: int) -> TripletTerm:
         """Loss and gradient of one pair.
@@ -80,23 +93,32 @@ class Triplet:
         if len(negatives) == 0:
             return zero
         inside = self.margin - 2.0 * (score(user, positive) - score(user, negatives))
-        nearest = int(np.argmax(inside))
-        hinge = inside[nearest]
-        if not hinge > 0:
+        violated = bool(inside.max() > 0)
+        if self.temperature == 0 and not violated:
             return zero
         weight = 1.0
         if self.rank_weight:
             rank = n_items * int(np.sum(inside > 0)) // len(negatives)
             weight = float(np.log(rank + 1.0))
-        gradient = np.zeros_like(negatives)
-        gradient[nearest] = 2.0 * weight * (user - negatives[nearest])
+        loss, share = self._soft_maximum(inside)
         return TripletTerm(
-            float(weight * hinge),
-            True,
-            2.0 * weight * (negatives[nearest] - positive),
-            2.0 * weight * (positive - user),
-            gradient,
+            float(weight * loss),
+            violated,
+            2.0 * weight * (share @ negatives - share.sum() * positive),
+            2.0 * weight * share.sum() * (positive - user),
+            2.0 * weight * share[:, None] * (user - negatives),
         )
+
+    def _soft_maximum(self, inside: Floats) -> tuple[float, Floats]:
+        """T log(1 + sum exp(x / T)) and its derivatives; max x and where it is for T = 0."""
+        if self.temperature == 0:
+            nearest = np.zeros_like(inside)
+            nearest[np.argmax(inside)] = 1.0
+            return float(inside.max()), nearest
+        top = max(float(inside.max()), 0.0)
+        part = np.exp((inside - top) / self.temperature)
+        whole = part.sum() + np.exp(-top / self.temperature)
+        return top + self.temperature * float(np.log(whole)), part / whole
 
 
 @dataclass(frozen=True)

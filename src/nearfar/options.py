@@ -16,10 +16,10 @@ from nearfar.errors import OptionError
 from nearfar.geometry import GEOMETRIES, Geometry
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam, Optimiser
-from nearfar.sampling import Popularity, Sampler, TwoStage, Uniform
+from nearfar.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
 
 STRATEGIES: dict[str, tuple[type[Any], ...]] = {
-    "sampler": (Uniform, Popularity, TwoStage),
+    "sampler": (Uniform, Popularity, TwoStage, Shared),
     "triplet": (Triplet,),
     "spread_out": (SpreadOut, type(None)),
     "decorrelate": (Decorrelate, type(None)),
@@ -39,7 +39,7 @@ class Options:
     sampler: Sampler = Uniform()  # noqa: RUF009  # frozen, and shown in signatures
     """What draws the negatives; see `nearfar.sampling`."""
     negatives: int = 5
-    """|N_ij|, negatives drawn for each pair; the nearest of them enters the loss."""
+    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch."""
     batch: int = 256
     """Pairs in a step."""
     triplet: Triplet = Triplet()  # noqa: RUF009
@@ -80,6 +80,11 @@ class Options:
                 )
                 hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
                 raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
+        if isinstance(self.sampler, Shared) and self.spread_out is not None:
+            raise OptionError(
+                "`spread_out` compares each positive item with negatives of its own and is not "
+                f"there with sampler=Shared(...); got {self.spread_out!r}. Use spread_out=None."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` is the inverse.

@@ -105,7 +105,25 @@ class TwoStage:
             raise OptionError(f"`vectors` must be 'live' or 'initial'; got {self.vectors!r}.")
 
 
-Sampler = Uniform | Popularity | TwoStage
+@dataclass(frozen=True)
+class Shared:
+    """Negatives that all pairs of the batch share: |N_ij| different items, drawn by eq. 4.
+
+    N_ij is all of them that user i does not have, so no place stays empty and nothing is drawn a
+    second time. With many of them (some hundreds) the loss sees every pair's hardest negatives at
+    the price of a few rows: the products of all pairs with all negatives are one matrix product.
+    """
+
+    beta: float = 0.0
+    """Exponent of the popularity; any real number, 0 is uniform.
+
+    Negatives are different from each other, so popular items come less often than eq. 4 says."""
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+
+Sampler = Uniform | Popularity | TwoStage | Shared
 """What draws negatives."""
 
 

@@ -11,6 +11,7 @@ from nearfar.engine.compute import Float32, Room
 from nearfar.engine.plan import (
     DISTINCT,
     INDEPENDENT,
+    SHARED,
     TWO_STAGE,
     Draws,
     Int32,
@@ -20,8 +21,9 @@ from nearfar.engine.plan import (
 )
 from nearfar.engine.problem import Problem, initial_points
 from nearfar.engine.recipe import BALL, FREE, SPHERE, USE_ADAGRAD, USE_ADAM, USE_SGD, Recipe
+from nearfar.engine.shared import Wide
 from nearfar.optimiser import SGD, Adagrad, Adam
-from nearfar.sampling import Popularity, TwoStage
+from nearfar.sampling import Popularity, Shared, TwoStage
 
 PAIRS_A_BLOCK = 128
 """Pairs whose products with all candidates are computed in one matrix product. Every product packs
@@ -29,7 +31,7 @@ all candidates anew, so larger blocks are faster; smaller ones occupy more threa
 
 
 class Second(NamedTuple):
-    """Room for the second stage of 2-stage sampling; all of length 0 without it."""
+    """Room for the second stage of 2-stage sampling; of length 0 without it, but for the map."""
 
     frozen: Float32
     """(M, d) the initial points of the items, where stage 2 looks at those."""
@@ -59,6 +61,7 @@ def make_recipe(problem: Problem) -> Recipe:
     return Recipe(
         geometry=geometries[options.geometry],
         margin=float(options.triplet.margin),
+        temperature=float(options.triplet.temperature),
         rank_weight=options.triplet.rank_weight,
         n_items=problem.n_items,
         spread_out=float(options.spread_out.weight) if options.spread_out else 0.0,
@@ -78,15 +81,17 @@ def make_draws(problem: Problem) -> Draws:
     kind = INDEPENDENT
     if isinstance(sampler, TwoStage):
         kind = TWO_STAGE
+    elif isinstance(sampler, Shared):
+        kind = SHARED
     elif isinstance(sampler, Popularity) and sampler.distinct:
         kind = DISTINCT
     return Draws(
         kind=kind,
         batch=problem.options.batch,
-        negatives=problem.options.negatives,
+        negatives=problem.n_own,
         redraws=int(getattr(sampler, "redraws", 0)),
         candidates=problem.n_candidates,
-        distinct_candidates=bool(getattr(sampler, "distinct", False)),
+        distinct_candidates=kind == SHARED or bool(getattr(sampler, "distinct", False)),
         all_shared=problem.options.spread_out is not None
         or problem.options.decorrelate is not None,
         order=stream_base(seed, Purpose.ORDER),
@@ -96,15 +101,16 @@ def make_draws(problem: Problem) -> Draws:
     )
 
 
-def make_plans(n_ahead: int, batch: int, negatives: int, candidates: int) -> Plan:
+def make_plans(n_ahead: int, problem: Problem) -> Plan:
     """Make room for the plans of `n_ahead` steps."""
-    width = 2 + negatives
+    batch, candidates = problem.options.batch, problem.n_candidates
+    width, rows = 2 + problem.n_own, most_rows(problem)
     return Plan(
         entries=np.empty((n_ahead, batch, width), np.int64),
         slots=np.empty((n_ahead, batch, width), np.int32),
-        unique=np.empty((n_ahead, batch * width), np.int64),
+        unique=np.empty((n_ahead, rows), np.int64),
         own=np.empty((n_ahead, batch + 1), np.int32),
-        start=np.empty((n_ahead, batch * width + 1), np.int32),
+        start=np.empty((n_ahead, rows + 1), np.int32),
         pair=np.empty((n_ahead, batch * width), np.int32),
         place=np.empty((n_ahead, batch * width), np.int32),
         candidates=np.empty((n_ahead, candidates), np.int32),
@@ -112,19 +118,44 @@ def make_plans(n_ahead: int, batch: int, negatives: int, candidates: int) -> Pla
     )
 
 
-def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -> Room:
-    """Make room for the numbers of a step of `batch` pairs and at most `rows` rows."""
+def most_rows(problem: Problem) -> int:
+    """Count the rows that a step touches at most."""
+    shared = problem.n_candidates if isinstance(problem.options.sampler, Shared) else 0
+    return problem.options.batch * (2 + problem.n_own) + shared
+
+
+def make_room(problem: Problem) -> Room:
+    """Make room for the numbers of a step."""
+    rows, negatives = most_rows(problem), problem.n_own
+    batch, dim = problem.options.batch, problem.options.dim
+    extra = problem.options.decorrelate is not None
     return Room(
         current=np.empty((rows, dim), np.float32),
         inverse=np.empty(rows, np.float32),
         offset=np.empty(rows, np.float32),
         coefficient=np.empty(batch, np.float32),
-        nearest=np.empty(batch, np.int64),
+        share=np.empty((batch, negatives), np.float32),
+        violated=np.empty(batch, np.bool_),
         loss=np.empty(batch),
         products=np.empty((batch, negatives), np.float32),
         moments=np.empty((batch, 3)),
         extra=np.empty((rows if extra else 0, dim), np.float32),
         totals=np.zeros(4),
+    )
+
+
+def make_wide(problem: Problem) -> Wide:
+    """Make room for shared negatives."""
+    shared = isinstance(problem.options.sampler, Shared)
+    batch = problem.options.batch if shared else 0
+    rows, n = (most_rows(problem), problem.n_candidates) if shared else (0, 0)
+    blocks, dim = -(-batch // PAIRS_A_BLOCK), problem.options.dim
+    return Wide(
+        points=np.empty((rows, dim), np.float32),
+        users=np.empty((batch, dim), np.float32),
+        pulls=np.empty((batch, dim), np.float32),
+        towards=np.empty((blocks, n, dim), np.float32),
+        flows=np.empty((blocks, n), np.float32),
     )
 
 
@@ -134,13 +165,14 @@ def make_second(problem: Problem) -> Second:
     frozen = np.empty((0, options.dim), np.float32)
     if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
         frozen = initial_points(problem.seed, problem.n_rows, options.dim)[problem.n_users :].copy()
-    batch = options.batch if n else 0
+    batch = options.batch if isinstance(options.sampler, TwoStage) else 0
+    units = batch + n if batch else 0
     return Second(
         frozen=frozen,
-        units=np.empty((batch + n, options.dim), np.float32),
-        wanted=np.empty(batch + n, np.int64),
-        inverse=np.empty(batch + n, np.float32),
-        offset=np.empty(batch + n, np.float32),
+        units=np.empty((units, options.dim), np.float32),
+        wanted=np.empty(units, np.int64),
+        inverse=np.empty(units, np.float32),
+        offset=np.empty(units, np.float32),
         places=np.empty(table_size(n), np.int64),
         following=np.empty(n, np.int32),
         missed=np.zeros(-(-batch // PAIRS_A_BLOCK), np.int64),

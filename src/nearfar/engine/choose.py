@@ -35,15 +35,24 @@ def hash_candidates(candidates: Int32, n: Int, places: Int64, following: Int32) 
 
 @inner
 def exclude_positives(
-    s: Float32, r: Int, user: Int, positives: Positives, places: Int64, following: Int32
-) -> None:
-    """Mark the candidates in row r of `s` that the user has."""
+    s: Float32,
+    r: Int,
+    user: Int,
+    positives: Positives,
+    places: Int64,
+    following: Int32,
+    mark: Real,
+) -> Int:
+    """Put `mark` for the candidates in row r of `s` that the user has; gives their number."""
+    count = 0
     for at in range(positives.indptr[user], positives.indptr[user + 1]):
         found = places[find(places, positives.items[at])]
         c = found & 0xFFFFFFFF if found >= 0 else np.int64(-1)
         while c >= 0:
-            s[r, c] = EXCLUDED
+            s[r, c] = mark
+            count += 1
             c = np.int64(following[c])
+    return count
 
 
 @inner
@@ -188,7 +197,7 @@ def choose_negatives(
     for r in range(size):
         g = first + r
         uniform = overflow_gap >= 0.0 and overflows(s, r, n_candidates, overflow_gap)
-        exclude_positives(s, r, entries[g, 0], positives, places, following)
+        exclude_positives(s, r, entries[g, 0], positives, places, following, EXCLUDED)
         if uniform:
             weigh_uniformly(s, r, n_candidates, weight)
         else:

@@ -30,10 +30,12 @@ from nearfar.engine.recipe import (
     power,
     step_size,
 )
+from nearfar.engine.soft import count_inside, harden, soften, total_of
 from nearfar.jit import Int, Real, inlined, inner, kernel, reduction
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 _AHEAD = 8
 """How many rows ahead of its use a row is asked for."""
 
@@ -48,9 +50,11 @@ class Room(NamedTuple):
     offset: Float32
     """(U,) see the module docstring."""
     coefficient: Float32
-    """(batch,) 2 w_ij where the pair is violated, else 0."""
-    nearest: Int64
-    """(batch,) which negative is the nearest."""
+    """(batch,) the sum of the pair's `share`: 0 where nothing flows."""
+    share: Float32
+    """(batch, N) derivative of the loss by D^2(u_i, v_j) - D^2(u_i, v_k), times 2."""
+    violated: Flags
+    """(batch,) whether a negative lies inside the margin."""
     loss: Float64
     """(batch,) the pair's share of the triplet loss."""
     products: Float32
@@ -171,34 +175,44 @@ def clip(x: Float32, at: Int) -> Real:
 
 
 @inlined
-def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room) -> None:
-    """Compare pairs begin..end-1 with their negatives: eq. 1."""
+def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, power: Float32) -> None:
+    """Compare pairs begin..end-1 with their negatives: eq. 1. `power` is room for N numbers."""
     cur, inv, off = room.current, room.inverse, room.offset
     margin, two = np.float32(recipe.margin), np.float32(2.0)
+    n_negatives = plan.slots.shape[1] - 2
     for g in range(begin, end):
-        u, j = plan.slots[g, 0], plan.slots[g, 1]
+        u, j, found = plan.slots[g, 0], plan.slots[g, 1], 0
         near = inv[u] * inv[j] * dot(cur, u, cur, j) - off[u] - off[j]
-        best, nearest, impostors, found = np.float32(-np.inf), -1, 0, 0
-        for k in range(plan.slots.shape[1] - 2):
+        for k in range(n_negatives):
             n = plan.slots[g, 2 + k]
             if n < 0:
+                room.share[g, k] = np.float32(-np.inf)
                 continue
             found += 1
             far = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
-            impostors += margin - two * (near - far) > 0.0
-            # written so that a NaN is chosen rather than passed over: it has to reach the loss
-            if nearest < 0 or not far <= best:
-                best, nearest = far, k
-        room.nearest[g] = nearest
-        room.coefficient[g] = np.float32(0.0)
-        room.loss[g] = 0.0
-        inside = margin - two * (near - best)
-        if found > 0 and not inside <= 0.0:
-            weight = 1.0
-            if recipe.rank_weight:
-                weight = np.log(np.float64(recipe.n_items * impostors // found) + 1.0)
-            room.coefficient[g] = np.float32(2.0 * weight)
-            room.loss[g] = weight * inside
+            room.share[g, k] = margin - two * (near - far)
+        weigh(g, n_negatives, found, recipe, room, room.share, g, power)
+
+
+@inlined
+def weigh(
+    g: Int, n: Int, found: Int, recipe: Recipe, room: Room, x: Float32, r: Int, power: Float32
+) -> None:
+    """Give the loss of pair g and its derivatives, from row r of `x`; see `nearfar.engine.soft`.
+
+    `found` of the n places are negatives.
+    """
+    impostors = count_inside(x, r, n)
+    weight = 1.0
+    if recipe.rank_weight:
+        weight = np.log(np.float64(recipe.n_items * impostors // max(found, 1)) + 1.0)
+    if recipe.temperature > 0.0:
+        loss = soften(x, r, n, recipe.temperature, 2.0 * weight, power)
+    else:
+        loss = np.float64(harden(x, r, n, 2.0 * weight))
+    room.violated[g] = impostors > 0
+    room.coefficient[g] = total_of(x, r, n)
+    room.loss[g] = weight * loss
 
 
 @inner
@@ -274,6 +288,13 @@ def decorrelate(n: Int, recipe: Recipe, room: Room) -> None:
 
 
 @inlined
+def clear(total: Float32, at: Int) -> None:
+    """Put zeros into row `at` of `total`."""
+    for k in range(total.shape[1]):
+        total[at, k] = np.float32(0.0)
+
+
+@inlined
 def add(total: Float32, at: Int, f: Real, current: Float32, a: Int) -> None:
     """Add ``f * current[a]`` to row `at` of `total`."""
     f32 = np.float32(f)
@@ -302,13 +323,15 @@ def set_difference(
 
 
 @inlined
-def ends(w: Int, i: Int, j: Int, n: Int) -> tuple[Int, Int]:
-    """Give the points a and b of dL/dx = c (a - b), eq. 1, for user i, positive j or nearest n."""
-    if w == 0:  # dL/du = c (v_n - v_j)
-        return n, j
-    if w == 1:  # dL/dv_j = c (v_j - u)
-        return j, i
-    return i, n  # dL/dv_n = c (u - v_n)
+def pull(total: Float32, at: Int, g: Int, plan: Plan, room: Room) -> None:
+    """Add dL/du of pair g, the sum of share_k (v_k - v_j), to row `at` of `total`."""
+    inv, j = room.inverse, plan.slots[g, 1]
+    rest = np.float32(room.coefficient[g])  # taken off with the first negative, in one pass
+    for k in range(room.share.shape[1]):
+        c, n = room.share[g, k], plan.slots[g, 2 + k]
+        if c != 0.0:
+            add_difference(total, at, c * inv[n], n, rest * inv[j], j, room.current)
+            rest = np.float32(0.0)
 
 
 @inlined
@@ -322,14 +345,21 @@ def collect_own(begin: Int, end: Int, plan: Plan, room: Room, total: Float32, mo
         c = room.coefficient[g]
         if c == 0.0:
             continue
-        i, j, n = plan.slots[g, 0], plan.slots[g, 1], plan.slots[g, 2 + room.nearest[g]]
-        for w in range(3):
-            u = i if w == 0 else (j if w == 1 else n)
-            if u >= n_shared:
-                a, b = ends(w, i, j, n)
-                set_difference(total, count, c * inv[a], a, c * inv[b], b, cur)
-                moved[count] = u
-                count += 1
+        i, j = plan.slots[g, 0], plan.slots[g, 1]
+        for w in range(plan.slots.shape[1]):
+            u = plan.slots[g, w]
+            f = c if w < 2 else room.share[g, w - 2]
+            if u < n_shared or f == 0.0:
+                continue
+            if w == 0:
+                clear(total, count)
+                pull(total, count, g, plan, room)
+            elif w == 1:  # dL/dv_j = c (v_j - u)
+                set_difference(total, count, f * inv[j], j, f * inv[i], i, cur)
+            else:  # dL/dv_k = share_k (u - v_k)
+                set_difference(total, count, f * inv[i], i, f * inv[u], u, cur)
+            moved[count] = u
+            count += 1
     return count
 
 
@@ -344,16 +374,20 @@ def collect(
     """
     cur, inv, count = room.current, room.inverse, 0
     for u in range(begin, end):
-        for k in range(total.shape[1]):
-            total[count, k] = np.float32(0.0)
+        clear(total, count)
         flows = recipe.decorrelate > 0.0
         for e in range(plan.start[u], plan.start[u + 1]):
             g, w = np.int64(plan.pair[e]), np.int64(plan.place[e])
-            i, j, c = plan.slots[g, 0], plan.slots[g, 1], room.coefficient[g]
-            if c != 0.0 and (w < 2 or w - 2 == room.nearest[g]):
+            i, j = plan.slots[g, 0], plan.slots[g, 1]
+            c = room.coefficient[g] if w < 2 else room.share[g, w - 2]
+            if c != 0.0:
                 flows = True
-                a, b = ends(w, i, j, plan.slots[g, 2 + room.nearest[g]])
-                add_difference(total, count, c * inv[a], a, c * inv[b], b, cur)
+                if w == 0:
+                    pull(total, count, g, plan, room)
+                elif w == 1:
+                    add_difference(total, count, c * inv[j], j, c * inv[i], i, cur)
+                else:
+                    add_difference(total, count, c * inv[i], i, c * inv[u], u, cur)
             if recipe.spread_out > 0.0 and w > 0:
                 flows = True
                 first = 2 if w == 1 else w  # v_j receives from every v_k, v_k from v_j

@@ -20,6 +20,8 @@ from nearfar.engine.buffers import (
     make_recipe,
     make_room,
     make_second,
+    make_wide,
+    most_rows,
 )
 from nearfar.engine.plan import Positives
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
@@ -67,15 +69,12 @@ class CPUEngine:
         sampler = options.sampler
         released = isinstance(sampler, TwoStage) and sampler.released_weight
         self._overflow_gap = released_overflow_gap(options.dim) if released else -1.0
-        entries = options.batch * (2 + options.negatives)
-        n_ahead = -(-min(max(1, _PLANNED // entries), 64) // threads) * threads
+        n_ahead = min(max(1, _PLANNED // most_rows(problem)), 64)
+        n_ahead = -(-n_ahead // threads) * threads
         share = options.batch // (_PIECES_A_THREAD * threads)
         self._share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
-        self._plans = make_plans(n_ahead, options.batch, options.negatives, problem.n_candidates)
-        self._room = make_room(
-            entries, options.batch, options.negatives, options.dim,
-            extra=options.decorrelate is not None,
-        )  # fmt: skip
+        self._plans = make_plans(n_ahead, problem)
+        self._room, self._wide = make_room(problem), make_wide(problem)
         self._second = make_second(problem)
 
     def run(self, count: int) -> StepLog:
@@ -85,7 +84,8 @@ class CPUEngine:
         arguments = (
             team, first, count, self.state.rows, self.state.last, self._positives,
             self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
-            self._recipe, self._decay, self._plans, self._room, self._second, self._share, log,
+            self._recipe, self._decay, self._plans, self._room, self._second, self._wide,
+            self._share, log,
         )  # fmt: skip
         with one_blas_thread(), interrupt_deferred():
             self._together(lambda _: run_steps(*arguments))

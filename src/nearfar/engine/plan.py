@@ -2,8 +2,9 @@
 
 A step is *planned* before it is computed. An entry is a row number of the joint table (users
 first, then items); pair g of the batch has 2 + N entries: the user, the positive item and N
-negatives, -1 where a place stayed empty. None of this depends on the vectors, except the choice
-of the second stage (`nearfar.engine.choose`), so steps are planned ahead, side by side.
+negatives, -1 where a place stayed empty. Negatives that all pairs share are no entries: N is 0
+then, and their rows are the first of the step. None of this depends on the vectors, except the
+choice of the second stage (`nearfar.engine.choose`), so steps are planned ahead, side by side.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Int64 = npt.NDArray[np.int64]
 _AHEAD = 16
 """How many pairs ahead of its use memory is asked for."""
 
-INDEPENDENT, DISTINCT, TWO_STAGE = 0, 1, 2
+INDEPENDENT, DISTINCT, TWO_STAGE, SHARED = 0, 1, 2, 3
 
 
 class Positives(NamedTuple):
@@ -39,9 +40,10 @@ class Draws(NamedTuple):
     """What is drawn in a step, and the bases of its streams."""
 
     kind: int
-    """INDEPENDENT, DISTINCT or TWO_STAGE."""
+    """INDEPENDENT, DISTINCT, TWO_STAGE or SHARED."""
     batch: int
     negatives: int
+    """That a pair has for itself: 0 with SHARED."""
     redraws: int
     candidates: int
     distinct_candidates: bool
@@ -61,17 +63,18 @@ class Plan(NamedTuple):
     slots: Int32
     """(batch, W) place of each entry's row in `unique`, -1 for an empty place."""
     unique: Int64
-    """(batch * W,) the different rows of the step: those that several entries share, in order of
-    first appearance, and then the others, which only one pair reads, pair by pair."""
+    """(batch * W + shared,) the different rows of the step: those of the shared negatives, those of
+    several entries, in order of first appearance, and then the others, which only one pair reads,
+    pair by pair."""
     own: Int32
     """(batch + 1,) where the rows that only pair g reads begin in `unique`."""
     start: Int32
-    """(batch * W + 1,) where the entries of each unique row begin in `pair` and `place`."""
+    """(batch * W + shared + 1,) where the entries of each unique row begin in `pair`, `place`."""
     pair: Int32
     place: Int32
     """(batch * W,) g and w of the entries of each unique row, ascending."""
     candidates: Int32
-    """(C,) items from stage 1, if there is one."""
+    """(C,) items from stage 1, or the shared negatives."""
     size: Int64
     """(4,) pairs in the step, unique rows, places that stayed empty, rows that are shared."""
 
@@ -98,13 +101,15 @@ def plan_step(
 ) -> None:
     """Fill `plan` for the step; with 2-stage sampling all but the negatives."""
     draw_pairs(step, positives, draws, plan)
-    if draws.kind == TWO_STAGE:
+    if draws.kind == TWO_STAGE or draws.kind == SHARED:
         key = stream_at(draws.candidate, step)
         if draws.distinct_candidates:
             draw_distinct(table, support, key, plan.candidates)
         else:
             for t in range(draws.candidates):
                 plan.candidates[t] = draw_at(table, key, t, 0)
+        if draws.kind == SHARED:
+            index_rows(plan, True, draws.candidates, positives.indptr.shape[0] - 1)
         return
     key = stream_at(draws.negative, step)
     first = np.empty(plan.size[N_PAIRS] * draws.negatives, np.int32)
@@ -113,7 +118,7 @@ def plan_step(
     else:
         draw_first(table, key, first)
     draw_negatives(positives, table, key, first, draws, plan)
-    index_rows(plan, draws.all_shared)
+    index_rows(plan, draws.all_shared, 0, 0)
 
 
 @inner
@@ -255,15 +260,20 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
 
 
 @kernel
-def index_rows(plan: Plan, all_shared: bool) -> None:
+def index_rows(plan: Plan, all_shared: bool, n_shared_items: Int, n_users: Int) -> None:
     """Give each different row of the step a number and list its entries, in order.
 
-    Rows with several entries come first (all of them, if `all_shared`), then the others.
+    Rows of the first `n_shared_items` candidates come first, then those with several entries (all
+    of them, if `all_shared`), then the others.
     """
     size, width = plan.size[N_PAIRS], plan.entries.shape[1]
-    seen = np.full(table_size(size * width), -1, np.int64)
-    count = np.empty(size * width, np.int32)
+    seen = np.full(table_size(size * width + n_shared_items), -1, np.int64)
+    count = np.empty(size * width + n_shared_items, np.int32)
     n = 0
+    for c in range(n_shared_items):
+        plan.unique[c] = n_users + plan.candidates[c]
+        count[find_or_add(seen, plan.unique[c], n)] = 0
+        n += 1
     for g in range(size):
         for w in range(width):
             row, slot = plan.entries[g, w], np.int64(-1)
@@ -278,7 +288,7 @@ def index_rows(plan: Plan, all_shared: bool) -> None:
     plan.start[0] = 0
     for i in range(n):
         number[i] = -1
-        if count[i] > 1 or all_shared:
+        if count[i] > 1 or all_shared or i < n_shared_items:
             number[i], next_entry[n_shared] = n_shared, plan.start[n_shared]
             n_shared += 1
             plan.start[n_shared] = plan.start[n_shared - 1] + count[i]

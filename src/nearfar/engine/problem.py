@@ -15,7 +15,14 @@ from nearfar.interactions import Interactions
 from nearfar.jit import kernel
 from nearfar.optimiser import Adagrad, Adam
 from nearfar.options import Options
-from nearfar.sampling import AliasTable, Popularity, TwoStage, alias_table, popularity_weight
+from nearfar.sampling import (
+    AliasTable,
+    Popularity,
+    Shared,
+    TwoStage,
+    alias_table,
+    popularity_weight,
+)
 
 StepLog = dict[str, npt.NDArray[np.float64]]
 """One number a step: ``triplet``, ``spread_out``, ``decorrelate`` (losses; the triplet loss is the
@@ -103,13 +110,20 @@ class Problem:
 
     @property
     def n_candidates(self) -> int:
-        """The most candidates that stage 1 gives: 0 unless the sampler is `TwoStage`."""
+        """Items that all pairs of a step share, of stage 1 or as negatives; 0 if there are none."""
         sampler = self.options.sampler
+        if isinstance(sampler, Shared):
+            return min(self.options.negatives, len(self.support))
         if not isinstance(sampler, TwoStage):
             return 0
         if sampler.distinct:
             return min(sampler.candidates, len(self.support))
         return sampler.candidates
+
+    @property
+    def n_own(self) -> int:
+        """Negatives that a pair has for itself: |N_ij|, or none if all pairs share theirs."""
+        return 0 if isinstance(self.options.sampler, Shared) else self.options.negatives
 
     def useful_threads(self, threads: int) -> int:
         """Count the threads, at most `threads`, that a step has enough work for.

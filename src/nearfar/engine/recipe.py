@@ -21,6 +21,7 @@ class Recipe(NamedTuple):
 
     geometry: int
     margin: float
+    temperature: float
     rank_weight: bool
     n_items: int
     spread_out: float

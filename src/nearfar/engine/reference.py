@@ -17,7 +17,7 @@ from nearfar.counter import Purpose, permutation, stream, uniform
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
 from nearfar.geometry import normalise, released_overflow_gap, stage_two_weight
 from nearfar.objective import through_normalisation
-from nearfar.sampling import Popularity, TwoStage, draw_at
+from nearfar.sampling import Popularity, Shared, TwoStage, draw_at
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -77,6 +77,9 @@ class ReferenceEngine:
         sampler = self.problem.options.sampler
         if isinstance(sampler, TwoStage):
             return self._second_stage(step, pairs, sampler)
+        if isinstance(sampler, Shared):
+            shared = self.candidates(step)
+            return [[k for k in shared if k not in self._positives(user)] for user, _ in pairs]
         n, seed = self.problem.options.negatives, self.problem.seed
         key = stream(seed, Purpose.NEGATIVE, step)
         first: list[int] = []
@@ -119,11 +122,13 @@ class ReferenceEngine:
         return drawn + [item for _, item in sorted(clocks)[: count - len(drawn)]]
 
     def candidates(self, step: int) -> list[int]:
-        """Draw the candidates of a step, stage 1."""
+        """Draw the items that all pairs of a step share: of stage 1, or its negatives."""
         sampler, problem = self.problem.options.sampler, self.problem
+        key = stream(problem.seed, Purpose.CANDIDATE, step)
+        if isinstance(sampler, Shared):
+            return self._draw_distinct(key, problem.options.negatives)
         if not isinstance(sampler, TwoStage):
             return []
-        key = stream(problem.seed, Purpose.CANDIDATE, step)
         if sampler.distinct:
             return self._draw_distinct(key, sampler.candidates)
         return [draw_at(problem.proposal, key, t, 0) for t in range(sampler.candidates)]
@@ -166,7 +171,9 @@ class ReferenceEngine:
         log["missed"] = sum(item < 0 for drawn in negatives for item in drawn)
         points = self._points()
         gradient = np.zeros_like(points)
-        touched: set[int] = set()
+        touched = set[int]()
+        if isinstance(options.sampler, Shared):
+            touched = {problem.n_users + k for k in self.candidates(t)}
         products = []
         for (user, item), drawn in zip(pairs, negatives, strict=True):
             i, j = user, problem.n_users + item

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from nearfar.counter import stream_at
-from nearfar.engine import compute
+from nearfar.engine import compute, shared
 from nearfar.engine.buffers import PAIRS_A_BLOCK, Second
 from nearfar.engine.choose import choose_negatives, hash_candidates
 from nearfar.engine.compute import Float32, Float64, Room
@@ -17,6 +17,7 @@ from nearfar.engine.plan import (
     N_PAIRS,
     N_SHARED,
     N_UNIQUE,
+    SHARED,
     TWO_STAGE,
     Draws,
     Int32,
@@ -27,6 +28,7 @@ from nearfar.engine.plan import (
     plan_step,
 )
 from nearfar.engine.recipe import SPHERE, Decay, Recipe, step_size
+from nearfar.engine.shared import Wide
 from nearfar.engine.team import Team, claim, done, wait
 from nearfar.jit import Int, Real, inner, kernel
 from nearfar.sampling import AliasTable
@@ -97,7 +99,7 @@ def second_stage(
     phase = wait(team, phase)
     if claim(team, phase, 1) == 0:
         plan.size[N_MISSED] = second.missed[:pieces].sum()
-        index_rows(plan, draws.all_shared)
+        index_rows(plan, draws.all_shared, 0, 0)
         done(team, phase, 1)
     return wait(team, phase)
 
@@ -154,6 +156,7 @@ def run_steps(
     plans: Plan,
     room: Room,
     second: Second,
+    wide: Wide,
     share: Int,
     log: Float64,
 ) -> None:
@@ -162,8 +165,10 @@ def run_steps(
     `plans` holds as many plans as its first axis is long; that many steps are planned at a time.
     `share` is how many pairs of a step a thread takes at a time.
     """
-    total = np.empty((3 * PAIRS_AT_ONCE, rows.shape[2]), np.float32)
-    moved = np.empty(3 * PAIRS_AT_ONCE, np.int64)
+    width = plans.slots.shape[2]
+    total = np.empty((width * PAIRS_AT_ONCE, rows.shape[2]), np.float32)
+    moved = np.empty(width * PAIRS_AT_ONCE, np.int64)
+    power = np.empty(max(width, draws.candidates), np.float32)
     n_ahead, phase = plans.entries.shape[0], 0
     products = np.empty((PAIRS_A_BLOCK, draws.candidates), np.float32)
     scratch = np.empty((3, draws.candidates), np.float32)
@@ -179,13 +184,19 @@ def run_steps(
         for p in range(n_planned):
             t = begin + p
             plan = one_plan(plans, p)
+            if draws.kind == SHARED:
+                phase = shared_step(
+                    team, phase, t, rows, last, positives, plan, recipe, decay, room, second, wide,
+                    products, power, total, moved, log[t - first],
+                )  # fmt: skip
+                continue
             if draws.kind == TWO_STAGE:
                 phase = second_stage(
                     team, phase, t, rows, last, positives, draws, overflow_gap, plan, recipe,
                     decay, second, products, scratch,
                 )  # fmt: skip
             phase = do_step(
-                team, phase, t, rows, last, plan, recipe, decay, room, total, moved, share,
+                team, phase, t, rows, last, plan, recipe, decay, room, total, moved, power, share,
                 log[t - first],
             )  # fmt: skip
 
@@ -219,6 +230,7 @@ def do_step(
     room: Room,
     total: Float32,
     moved: Int64,
+    power: Float32,
     share: Int,
     log: Float64,
 ) -> Int:
@@ -250,7 +262,7 @@ def do_step(
         begin = piece * share
         compare(
             begin, min(begin + share, n_pairs), t, rows, last, plan, recipe, decay, pace, room,
-            total, moved,
+            total, moved, power,
         )  # fmt: skip
         done(team, phase, pieces)
     phase = wait(team, phase)
@@ -276,6 +288,79 @@ def do_step(
 
 
 @inner
+def shared_step(
+    team: Team,
+    phase: Int,
+    t: Int,
+    rows: Float32,
+    last: Int64,
+    positives: Positives,
+    plan: Plan,
+    recipe: Recipe,
+    decay: Decay,
+    room: Room,
+    second: Second,
+    wide: Wide,
+    products: Float32,
+    power: Float32,
+    total: Float32,
+    moved: Int64,
+    log: Float64,
+) -> Int:
+    """Gather, contrast, update, where all pairs share their negatives: the planned step t."""
+    n_rows, n_pairs, n = plan.size[N_UNIQUE], plan.size[N_PAIRS], plan.candidates.shape[0]
+    listed, pace = plan.unique[:n_rows], step_size(recipe, t + 1)
+    pieces = 1 + pieces_of(n_rows, _ROWS_A_PIECE)
+    while True:
+        piece = claim(team, phase, pieces)
+        if piece < 0:
+            break
+        if piece == 0:
+            hash_candidates(plan.candidates, n, second.places, second.following)
+        else:
+            begin = (piece - 1) * _ROWS_A_PIECE
+            end = min(begin + _ROWS_A_PIECE, n_rows)
+            compute.gather(
+                listed, begin, end, rows, last, t, recipe, decay, room.current, room.inverse,
+                room.offset,
+            )  # fmt: skip
+            shared.lay_out(begin, end, room, wide)
+        done(team, phase, pieces)
+    phase = wait(team, phase)
+    n_blocks = pieces_of(n_pairs, PAIRS_A_BLOCK)
+    while True:
+        block = claim(team, phase, n_blocks)
+        if block < 0:
+            break
+        begin = block * PAIRS_A_BLOCK
+        shared.contrast(
+            block, begin, min(begin + PAIRS_A_BLOCK, n_pairs), n, positives, second.places,
+            second.following, plan, recipe, room, wide, products, power,
+        )  # fmt: skip
+        done(team, phase, n_blocks)
+    phase = wait(team, phase)
+    if claim(team, phase, 1) == 0:
+        if recipe.decorrelate > 0.0:
+            compute.decorrelate(n_rows, recipe, room)
+        write_log(plan, room, log)
+        done(team, phase, 1)
+    phase = wait(team, phase)
+    pieces = pieces_of(n_rows, _ROWS_A_PIECE)
+    while True:
+        piece = claim(team, phase, pieces)
+        if piece < 0:
+            break
+        begin = piece * _ROWS_A_PIECE
+        end = min(begin + _ROWS_A_PIECE, n_rows)
+        count = shared.collect(
+            begin, end, n, n_blocks, plan, recipe, room, wide, total, moved
+        )  # fmt: skip
+        compute.update(count, moved, listed, rows, last, t, recipe, decay, pace, room, total)
+        done(team, phase, pieces)
+    return wait(team, phase)
+
+
+@inner
 def compare(
     first: Int,
     last_pair: Int,
@@ -289,6 +374,7 @@ def compare(
     room: Room,
     total: Float32,
     moved: Int64,
+    power: Float32,
 ) -> None:
     """Compare pairs first..last_pair-1 with their negatives, and move the rows that are theirs."""
     listed = plan.unique[: plan.own[last_pair]]
@@ -298,7 +384,7 @@ def compare(
             listed, np.int64(plan.own[begin]), np.int64(plan.own[end]), rows, last, t, recipe,
             decay, room.current, room.inverse, room.offset,
         )  # fmt: skip
-        compute.contrast(begin, end, plan, recipe, room)
+        compute.contrast(begin, end, plan, recipe, room, power)
         if recipe.spread_out > 0.0:
             compute.spread(begin, end, plan, room)
         count = compute.collect_own(begin, end, plan, room, total, moved)
@@ -311,7 +397,7 @@ def write_log(plan: Plan, room: Room, log: Float64) -> None:
     loss, violated = 0.0, 0
     for g in range(plan.size[N_PAIRS]):
         loss += room.loss[g]
-        violated += room.coefficient[g] != 0.0
+        violated += room.violated[g]
     log[0] = loss
     log[1] = room.totals[2]
     log[2] = room.totals[3]

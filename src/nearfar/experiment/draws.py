@@ -153,7 +153,7 @@ class _Steps:
         self.problem, self.draws = problem, make_draws(problem)
         data, options, n = problem.interactions, problem.options, problem.n_candidates
         self.positives = Positives(data.indptr, data.items, problem.positive_users)
-        room = make_plans(1, options.batch, options.negatives, n)
+        room = make_plans(1, problem)
         self.plan = Plan(*(array[0] for array in room))
         self.places, self.following = np.empty(table_size(n), np.int64), np.empty(n, np.int32)
         self.scratch = np.empty((3, n), np.float32)

@@ -1,0 +1,130 @@
+"""The arithmetic of a step whose pairs share their negatives: matrix products over all of them.
+
+With U the points of a block of pairs' users, V those of the C shared negatives and S the shares of
+the loss (`nearfar.engine.soft`), the block needs U V', S V and S' U. The blocks are the same for
+any number of threads, and what they add up to is added in their order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nearfar.engine import compute
+from nearfar.engine.choose import exclude_positives
+from nearfar.engine.compute import Float32, Room, dot
+from nearfar.engine.plan import Int32, Int64, Plan, Positives
+from nearfar.engine.recipe import Recipe
+from nearfar.jit import Int, inner
+
+
+class Wide(NamedTuple):
+    """Room for a step of shared negatives; all of length 0 if the sampler is another."""
+
+    points: Float32
+    """(U, d) the points of the step's rows."""
+    users: Float32
+    """(batch, d) those of the pairs' users."""
+    pulls: Float32
+    """(batch, d) dL/du of each pair."""
+    towards: Float32
+    """(blocks, C, d) of each block the sum of share_k u, for each shared negative."""
+    flows: Float32
+    """(blocks, C) and the sum of share_k."""
+
+
+@inner
+def lay_out(begin: Int, end: Int, room: Room, wide: Wide) -> None:
+    """Make points of the gathered rows begin..end-1."""
+    for at in range(begin, end):
+        for k in range(wide.points.shape[1]):
+            wide.points[at, k] = room.inverse[at] * room.current[at, k]
+
+
+@inner
+def contrast(
+    block: Int,
+    begin: Int,
+    end: Int,
+    n: Int,
+    positives: Positives,
+    places: Int64,
+    following: Int32,
+    plan: Plan,
+    recipe: Recipe,
+    room: Room,
+    wide: Wide,
+    products: Float32,
+    power: Float32,
+) -> None:
+    """Compare pairs begin..end-1 with the n shared negatives that are none of their positives."""
+    size, off = end - begin, room.offset
+    margin, two = np.float32(recipe.margin), np.float32(2.0)
+    x, users, shared = products[:size], wide.users[begin:end], wide.points[:n]
+    for g in range(begin, end):
+        for k in range(users.shape[1]):
+            wide.users[g, k] = wide.points[plan.slots[g, 0], k]
+    np.dot(users, shared.T, x)
+    for r in range(size):
+        g = begin + r
+        u, j = plan.slots[g, 0], plan.slots[g, 1]
+        near = dot(wide.points, u, wide.points, j) - off[u] - off[j]
+        for c in range(n):
+            x[r, c] = margin - two * (near - (x[r, c] - off[u] - off[c]))
+        excluded = exclude_positives(
+            x, r, plan.entries[g, 0], positives, places, following, np.float32(-np.inf)
+        )
+        compute.weigh(g, n, n - excluded, recipe, room, x, r, power)
+    np.dot(x, shared, wide.pulls[begin:end])
+    np.dot(x.T, users, wide.towards[block])
+    for c in range(n):
+        wide.flows[block, c] = np.float32(0.0)
+    for r in range(size):
+        g = begin + r
+        j, whole = plan.slots[g, 1], room.coefficient[g]
+        for k in range(users.shape[1]):
+            wide.pulls[g, k] -= whole * wide.points[j, k]
+        for c in range(n):
+            wide.flows[block, c] += x[r, c]
+
+
+@inner
+def collect(
+    begin: Int,
+    end: Int,
+    n: Int,
+    n_blocks: Int,
+    plan: Plan,
+    recipe: Recipe,
+    room: Room,
+    wide: Wide,
+    total: Float32,
+    moved: Int64,
+) -> Int:
+    """Sum the gradients of points begin..end-1; see `compute.collect`."""
+    count = 0
+    for u in range(begin, end):
+        compute.clear(total, count)
+        flows = recipe.decorrelate > 0.0
+        if u < n:  # dL/dv_k = sum of share_k (u - v_k)
+            whole = np.float32(0.0)
+            for block in range(n_blocks):
+                whole += wide.flows[block, u]
+                compute.add(total, count, 1.0, wide.towards[block], u)
+            compute.add(total, count, -whole, wide.points, u)
+            flows |= whole != 0.0
+        for e in range(plan.start[u], plan.start[u + 1]):
+            g, c = np.int64(plan.pair[e]), room.coefficient[plan.pair[e]]
+            if c == 0.0:
+                continue
+            flows = True
+            if plan.place[e] == 0:
+                compute.add(total, count, 1.0, wide.pulls, g)
+            else:  # dL/dv_j = c (v_j - u)
+                compute.add_difference(total, count, c, u, c, plan.slots[g, 0], wide.points)
+        if recipe.decorrelate > 0.0:
+            compute.add(total, count, 1.0, room.extra, u)
+        moved[count] = u
+        count += flows
+    return count

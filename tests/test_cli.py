@@ -20,7 +20,7 @@ from nearfar.cli import app, binding, inputs, training
 from nearfar.cli.flags import attribute_docs, flags_of, kebab
 from nearfar.options import STRATEGIES, Options
 from nearfar.prepare import Rules
-from nearfar.sampling import Popularity, TwoStage
+from nearfar.sampling import Popularity, Shared, TwoStage
 from nearfar.schedule import Schedule
 
 SMALL = ["--dim", "8", "--batch", "32", "--learning-rate", "0.02", "--no-progress"]
@@ -235,6 +235,10 @@ def test_flags_of_strategies_reach_the_options(options_of):
         Options(spread_out=nf.SpreadOut(0.5), decorrelate=nf.Decorrelate(0.2, squared=True))
     )
     assert options_of("--margin", "0.5", "--rank-weight") == Options(triplet=nf.Triplet(0.5, True))
+    shared = ("--sampler", "shared", "--beta", "0.3", "--negatives", "32", "--temperature", "0.2")
+    assert options_of(*shared) == Options(
+        sampler=Shared(0.3), negatives=32, triplet=nf.Triplet(temperature=0.2)
+    )
 
 
 def test_flags_go_over_a_preset(options_of):
@@ -268,7 +272,8 @@ def test_what_presets_take_are_names_of_flags():
         ),
         (
             ["--preset", "paper_2019", "--sampler", "uniform", "--beta", "1"],
-            "`--beta` belongs to --sampler popularity or two-stage; the sampler is uniform.",
+            "`--beta` belongs to --sampler popularity or two-stage or shared; the sampler is"
+            " uniform.",
         ),
         (
             ["--decorrelate-squared"],
@@ -320,6 +325,24 @@ def test_fit_gives_its_figures_and_the_library_s_model(as_json, data, tmp_path):
     assert found["history"][1]["validation_ndcg"] == pytest.approx(validated, abs=1e-3)
     assert found["history"][0]["validation_ndcg"] is None
     assert Options.from_dict(found["options"]) == options
+
+
+def test_fit_with_shared_negatives_and_a_temperature(as_json, ok, run, data, tmp_path):
+    words = ["--sampler", "shared", "--negatives", "32", "--temperature", "0.3", *SMALL]
+    found = as_json("fit", data, "-o", tmp_path / "m", "--epochs", "20", *words)
+    options = Options(
+        dim=8, batch=32, optimiser=nf.Adam(0.02), sampler=Shared(), negatives=32,
+        triplet=nf.Triplet(temperature=0.3),
+    )  # fmt: skip
+    assert Options.from_dict(found["options"]) == options == nf.CML.load(tmp_path / "m").options
+    losses = [row["loss"] for row in found["history"]]
+    assert losses[-1] < losses[0] / 2
+    assert {row["missed"] for row in found["history"]} == {0}
+    assert "Recommended to 3" in ok("recommend", tmp_path / "m", "--user", "3")
+    code, out, err = run("fit", data, "-o", tmp_path / "n", *words, "--spread-out", "0.1")
+    assert (code, out) == (1, "")
+    assert err.startswith("nearfar: `spread_out` ")
+    assert err.endswith("Use spread_out=None.\n")
 
 
 def test_evaluate_gives_the_library_s_figures(as_json, ok, model, data, tmp_path):

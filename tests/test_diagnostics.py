@@ -17,7 +17,7 @@ from nearfar.experiment.draws import sampling
 from nearfar.geometry import density, released_overflow_gap
 from nearfar.objective import Triplet
 from nearfar.options import Options
-from nearfar.sampling import Popularity, TwoStage, Uniform
+from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 from nearfar.split import ratio
 from nearfar.training import scorer_of
 
@@ -171,6 +171,13 @@ SAMPLERS = {
     "with replacement": TwoStage(30, beta=1.0, distinct=False),
     "initial": TwoStage(40, vectors="initial"),
     "released": TwoStage(40, vectors="initial", released_weight=True),
+    "shared": Shared(),
+    "shared popular": Shared(0.8),
+}
+LOSSES = {
+    "hard": Triplet(margin=0.3),
+    "soft": Triplet(margin=0.3, temperature=0.4),
+    "ranked": Triplet(margin=0.3, rank_weight=True, temperature=0.4),
 }
 
 
@@ -203,6 +210,19 @@ def chances(engine, step, user, positive):
     return {j: w / total for j, w in weight.items()}
 
 
+def shares(gaps, rule, n_items):
+    """How much of a pair's gradient pushes each negative; gaps are D^2(i, j) - D^2(i, k)."""
+    x = [rule.margin + gap for gap in gaps]
+    weight = 1.0
+    if rule.rank_weight and x:
+        weight = np.log(n_items * sum(v > 0 for v in x) // len(x) + 1)
+    if rule.temperature == 0:
+        nearest = x.index(max(x)) if x else -1
+        return [weight * (k == nearest and x[k] > 0) for k in range(len(x))]
+    part = [np.exp(v / rule.temperature) for v in x]
+    return [weight * p / (1 + sum(part)) for p in part]
+
+
 def by_loops(points, train, held_out, options, seed, n_steps):
     """What `sampling` should say, from the reference engine's draws, pair by pair."""
     problem = Problem(train, options, seed)
@@ -211,6 +231,7 @@ def by_loops(points, train, held_out, options, seed, n_steps):
     engine = ReferenceEngine(problem, state)
     place = lambda v: v.astype(float)  # noqa: E731
     missed = places = draws = violated = pairs = false = 0
+    pushed = wrongly = 0.0
     effective = []
     for step in range(n_steps):
         batch = engine.pairs(step)
@@ -220,14 +241,20 @@ def by_loops(points, train, held_out, options, seed, n_steps):
             missed += negatives.count(-1)
             drawn = [k for k in negatives if k >= 0]
             draws += len(drawn)
-            false += sum(k in other.positives(user) for k in drawn for other in held_out[:1])
+            bad = [any(k in other.positives(user) for other in held_out[:1]) for k in drawn]
+            false += sum(bad)
             near = np.sum((place(points[user]) - place(points[train.n_users + item])) ** 2)
             far = [
                 np.sum((place(points[user]) - place(points[train.n_users + k])) ** 2) for k in drawn
             ]
             violated += bool(far) and near - min(far) + options.triplet.margin > 0
-            chance = chances(engine, step, user, item)
-            if chance:
+            share = shares([near - x for x in far], options.triplet, train.n_items)
+            pushed += sum(share)
+            wrongly += sum(p for p, is_bad in zip(share, bad, strict=True) if is_bad)
+            if isinstance(options.sampler, Shared):
+                squares = sum(p * p for p in share)
+                effective += [sum(share) ** 2 / squares] if squares else []
+            elif chance := chances(engine, step, user, item):
                 effective.append(1 / sum(p * p for p in chance.values()))
     return {
         "steps": n_steps,
@@ -236,6 +263,7 @@ def by_loops(points, train, held_out, options, seed, n_steps):
         "missed": missed / places,
         "violated": violated / pairs,
         "held_out": false / draws,
+        "false_push": wrongly / pushed,
         "effective_mean": np.mean(effective),
         "effective_p10": np.percentile(effective, 10),
         "effective_p50": np.percentile(effective, 50),
@@ -244,16 +272,19 @@ def by_loops(points, train, held_out, options, seed, n_steps):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize(("dim", "geometry"), [(6, "sphere"), (7, "ball"), (2, "sphere")])
-def test_sampling_agrees_with_loops_over_the_reference_engine(name, dim, geometry):
+@pytest.mark.parametrize(
+    ("dim", "geometry", "loss"),
+    [(6, "sphere", "hard"), (7, "ball", "soft"), (2, "sphere", "ranked")],
+)
+def test_sampling_agrees_with_loops_over_the_reference_engine(name, dim, geometry, loss):
     train, held_out = ratio(random_data(share=0.2), 0.3)
     options = Options(
         dim=dim,
         geometry=geometry,
         sampler=SAMPLERS[name],
-        negatives=3,
+        negatives=12 if name.startswith("shared") else 3,
         batch=16,
-        triplet=Triplet(margin=0.3),
+        triplet=LOSSES[loss],
     )
     points = points_of(train, dim, near=0.5)
     if geometry == "ball":
@@ -268,6 +299,8 @@ def test_sampling_agrees_with_loops_over_the_reference_engine(name, dim, geometr
             del expected[column]
     assert row == pytest.approx(expected, rel=1e-4, abs=1e-9)
     assert 0 < row["held_out"] < 1
+    assert 0 < row["false_push"] < 1
+    assert (row["missed"] == 0) >= name.startswith("shared")
 
 
 def test_sampling_in_the_papers_dimension():
@@ -311,12 +344,39 @@ def test_uniform_is_effectively_all_items_the_user_does_not_have():
 
 def test_a_user_who_has_everything_has_only_empty_places():
     data = Interactions.from_pairs([(0, 0), (0, 1), (0, 2)])
-    for sampler in (Uniform(redraws=3), Popularity(), TwoStage(3)):
-        options = Options(dim=3, sampler=sampler, negatives=2, batch=2)
-        row = sampling(points_of(data, 3), data, [data], options, n_steps=2).row(0, named=True)
-        assert (row["draws"], row["missed"], row["violated"]) == (0, 1.0, 0.0)
-        assert np.isnan(row["held_out"])
-        assert row["effective_mean"] is None
+    for sampler in (Uniform(redraws=3), Popularity(), TwoStage(3), Shared()):
+        for triplet in (Triplet(), Triplet(temperature=0.5)):
+            options = Options(dim=3, sampler=sampler, negatives=2, batch=2, triplet=triplet)
+            row = sampling(points_of(data, 3), data, [data], options, n_steps=2).row(0, named=True)
+            missed = 0.0 if isinstance(sampler, Shared) else 1.0  # of places that there are not
+            assert (row["draws"], row["missed"], row["violated"]) == (0, missed, 0.0)
+            assert np.isnan(row["held_out"])
+            assert np.isnan(row["false_push"])
+            assert row["effective_mean"] is None
+
+
+def test_what_pushes_false_negatives_by_hand():
+    """The user has item 0 at D^2 = 2; the others, at 0, 2 and 4, are 3, 1 and -1 in the margin."""
+    everything = Interactions.from_pairs([(0, item) for item in range(4)])
+    train = everything.subset(everything.items == 0)
+    points = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [-1, 0]], np.float32)
+    soft = np.exp([3 / 0.8, 1 / 0.8, -1 / 0.8])
+    soft /= soft.sum()
+    for item in (1, 2, 3):
+        held_out = everything.subset(everything.items == item)
+        for temperature, push, effective in (
+            (0.0, float(item == 1), 1.0),
+            (0.8, soft[item - 1], 1 / np.sum(soft**2)),
+        ):
+            options = Options(
+                dim=2, sampler=Shared(), negatives=4, batch=1,
+                triplet=Triplet(temperature=temperature),
+            )  # fmt: skip
+            row = sampling(points, train, [held_out], options, n_steps=1).row(0, named=True)
+            assert (row["draws"], row["violated"]) == (3, 1)
+            assert row["held_out"] == pytest.approx(1 / 3)
+            assert row["false_push"] == pytest.approx(push)
+            assert row["effective_mean"] == pytest.approx(effective)
 
 
 def test_held_out_items_are_counted_once_however_many_parts_have_them():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import random_data
+from nearfar import Interactions
 from nearfar.engine import Problem, State, make_engine
 from nearfar.engine.cpu import CPUEngine
 from nearfar.engine.reference import ReferenceEngine
@@ -13,7 +14,7 @@ from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam
 from nearfar.options import Options
-from nearfar.sampling import Popularity, TwoStage, Uniform
+from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
 SAMPLERS = {
     "uniform": Uniform(),
@@ -23,7 +24,11 @@ SAMPLERS = {
     "two-stage replaced": TwoStage(25, -0.5, distinct=False),
     "two-stage initial": TwoStage(20, vectors="initial"),
     "two-stage released": TwoStage(1000, released_weight=True),
+    "shared": Shared(),
+    "shared popular": Shared(0.7),
 }
+NEGATIVES = {"shared": 11, "shared popular": 25}
+"""3 for the others."""
 LEARNING = {
     "adam, spread-out": {"spread_out": SpreadOut(1.0), "optimiser": Adam(0.01), "dim": 9},
     "adagrad, rank, printed covariance": {
@@ -45,7 +50,25 @@ LEARNING = {
         "optimiser": SGD(0.01),
         "dim": 2,
     },
+    "sgd, soft": {"triplet": Triplet(temperature=0.3), "optimiser": SGD(0.01), "dim": 11},
+    "adam, soft, rank, squared covariance": {
+        "triplet": Triplet(0.7, rank_weight=True, temperature=0.6),
+        "decorrelate": Decorrelate(200.0, squared=True),
+        "optimiser": Adam(0.01),
+        "dim": 6,
+    },
+    "adagrad, soft, spread-out": {
+        "triplet": Triplet(temperature=0.1),
+        "spread_out": SpreadOut(1.0),
+        "optimiser": Adagrad(0.1),
+        "dim": 5,
+    },
 }
+PAIRED = [
+    (sampler, learning)
+    for sampler, learning in itertools.product(SAMPLERS, LEARNING)
+    if not (sampler.startswith("shared") and "spread_out" in LEARNING[learning])  # refused
+]
 DATA = random_data(crowded=True)
 
 
@@ -67,14 +90,13 @@ def agree(options, steps=40, threads=2, data=DATA, tolerance=2e-4):
 
 
 @pytest.mark.parametrize("geometry", ["sphere", "ball", "free"])
-@pytest.mark.parametrize("learning", LEARNING)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("sampler", "learning"), PAIRED)
 def test_cpu_engine_agrees_with_the_reference(geometry, learning, sampler):
     agree(
         Options(
             geometry=geometry,
             sampler=SAMPLERS[sampler],
-            negatives=3,
+            negatives=NEGATIVES.get(sampler, 3),
             batch=16,
             **LEARNING[learning],
         )
@@ -91,9 +113,68 @@ def test_engines_agree_for_any_shape(dim, negatives, batch):
     )
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("dim", "negatives", "batch"),
+    [
+        (2, 1, 1),
+        (3, 30, 7),
+        (9, 59, 128),  # one block of pairs, and all items but one
+        (128, 40, 300),  # several blocks, the last one smaller
+        (130, 1000, 500),  # more than there are items, and two steps an epoch
+    ],
+)
+@pytest.mark.parametrize("beta", [0.0, -0.5])
+def test_engines_agree_for_any_shape_of_shared_negatives(dim, negatives, batch, beta, temperature):
+    agree(
+        Options(
+            dim=dim,
+            sampler=Shared(beta),
+            negatives=negatives,
+            batch=batch,
+            triplet=Triplet(temperature=temperature),
+            optimiser=Adam(0.01),
+        ),
+        steps=10 if batch > 100 else 25,
+    )
+
+
+def test_engines_agree_where_users_have_all_or_none_of_the_shared_negatives():
+    # user 0 has all items, user 1 one of them: of two shared negatives mostly none
+    data = Interactions.from_pairs([(0, i) for i in range(30)] + [(1, 3), (2, 3), (2, 5), (3, 29)])
+    for temperature, negatives in itertools.product((0.0, 0.3), (2, 30)):
+        triplet = Triplet(rank_weight=True, temperature=temperature)
+        options = Options(
+            dim=5, sampler=Shared(), negatives=negatives, batch=9, triplet=triplet,
+            optimiser=Adam(0.01),
+        )  # fmt: skip
+        agree(options, data=data)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+@pytest.mark.parametrize("sampler", [Shared(), Uniform(redraws=2)])
+def test_a_batch_without_any_negative_changes_nothing(sampler, temperature):
+    data = Interactions.from_pairs([(u, i) for u in range(20) for i in range(10)])
+    triplet = Triplet(rank_weight=True, temperature=temperature)
+    options = Options(dim=5, sampler=sampler, negatives=4, batch=150, triplet=triplet)
+    problem = Problem(data, options)
+    before = problem.initial_state()
+    engine = CPUEngine(problem, before.copy(), threads=2)
+    log = engine.run(4)
+    engine.close()
+    for name in ("triplet", "violated"):
+        assert not log[name].any(), name
+    assert log["missed"].any() == isinstance(sampler, Uniform)  # shared ones are never missed
+    assert engine.state.rows.tobytes() == before.rows.tobytes()
+    assert not engine.state.last.any()
+
+
 def test_the_integers_of_a_step_are_the_same():
     for name, sampler in SAMPLERS.items():
-        options = Options(dim=8, sampler=sampler, negatives=3, batch=16, optimiser=SGD(1e-30))
+        options = Options(
+            dim=8, sampler=sampler, negatives=NEGATIVES.get(name, 3), batch=16,
+            optimiser=SGD(1e-30),
+        )  # fmt: skip
         problem = Problem(DATA, options, seed=9)
         reference, cpu = ReferenceEngine(problem), CPUEngine(problem)
         for step in range(30):
@@ -104,6 +185,12 @@ def test_the_integers_of_a_step_are_the_same():
             size = plan.size[0, 0]
             entries = plan.entries[0, :size].copy()
             entries[:, 1:] -= np.where(entries[:, 1:] >= 0, problem.n_users, 0)
+            if isinstance(sampler, Shared):
+                shared = reference.candidates(step)
+                assert plan.candidates[0].tolist() == shared, (name, step)
+                left = [[k for k in shared if not DATA.contains(u, k)] for u, _ in pairs]
+                assert negatives == left, (name, step)
+                negatives = [[]] * size
             expected = [[u, i, *ks] for (u, i), ks in zip(pairs, negatives, strict=True)]
             assert entries.tolist() == expected, (name, step)
             reference.state.step += 1
@@ -122,14 +209,24 @@ def test_an_epoch_visits_every_pair_once():
     assert engine.pairs(0) != engine.pairs(problem.steps_per_epoch)
 
 
+SOFT = Triplet(temperature=0.3)
 VARIED = [
-    Options(dim=32, sampler=s, negatives=3, batch=50, spread_out=so, decorrelate=de, geometry=g)
-    for (s, so, de, g) in [
-        (Uniform(), None, None, "sphere"),
-        (Popularity(), SpreadOut(0.1), None, "sphere"),
-        (Popularity(), None, Decorrelate(1.0), "ball"),
-        (TwoStage(40), SpreadOut(0.1), None, "sphere"),
-    ]
+    Options(dim=32, negatives=3, batch=50, **changes)
+    for changes in (
+        {},
+        {"triplet": SOFT},
+        {"sampler": Popularity(), "spread_out": SpreadOut(0.1)},
+        {"sampler": Popularity(), "decorrelate": Decorrelate(1.0), "geometry": "ball"},
+        {"sampler": TwoStage(40), "spread_out": SpreadOut(0.1), "triplet": SOFT},
+    )
+] + [
+    # several blocks of pairs, and neither items nor pairs a multiple of anything
+    Options(dim=33, sampler=Shared(0.5), negatives=47, batch=300, **changes)
+    for changes in (
+        {},
+        {"triplet": SOFT},
+        {"triplet": SOFT, "decorrelate": Decorrelate(1.0), "geometry": "ball"},
+    )
 ]
 
 
@@ -138,8 +235,11 @@ def test_tables_are_bit_identical_for_any_number_of_threads_and_any_chunks(optio
     problem = Problem(DATA, options, seed=1, horizon=100)
     results = []
     for threads, chunks in itertools.product([1, 2, 4], [[60], [1, 7, 52]]):
-        engine = CPUEngine(problem, threads=threads)
-        logs = [engine.run(count) for count in chunks]
+        engine, logs = CPUEngine(problem, threads=threads), []
+        for count in chunks:
+            logs.append(engine.run(count))
+            engine.close()
+            engine = CPUEngine(problem, engine.state.copy(), threads=threads)  # resumed
         engine.points()  # looking changes nothing
         results.append(
             (
@@ -153,11 +253,18 @@ def test_tables_are_bit_identical_for_any_number_of_threads_and_any_chunks(optio
     assert len(set(results)) == 1
 
 
-def test_the_bits_do_not_depend_on_where_arrays_lie_in_memory():
+@pytest.mark.parametrize(
+    ("changes", "runs"),
+    [
+        ({"dim": 8, "batch": 32}, 200),
+        ({"dim": 7, "batch": 150, "negatives": 13, "sampler": Shared(), "triplet": SOFT}, 100),
+    ],
+)
+def test_the_bits_do_not_depend_on_where_arrays_lie_in_memory(changes, runs):
     """Short rows beside each other on the heap: the compiler has a slow path for those."""
     rng, kept, results = np.random.default_rng(0), [], set()
-    problem = Problem(DATA, Options(dim=8, batch=32), seed=1, horizon=60)
-    for _ in range(200):
+    problem = Problem(DATA, Options(**changes), seed=1, horizon=60)
+    for _ in range(runs):
         kept += [np.empty(rng.integers(1, 4000), np.uint8) for _ in range(40)]
         kept = [kept[i] for i in rng.permutation(len(kept))[: len(kept) // 2]]
         engine = CPUEngine(problem)
@@ -178,8 +285,12 @@ def test_seeds_differ():
     assert len(results) == 3
 
 
-def test_a_state_can_be_taken_over_by_the_other_engine():
-    options = Options(dim=6, batch=16, negatives=2, optimiser=Adam(0.01))
+@pytest.mark.parametrize(
+    "changes",
+    [{"negatives": 2}, {"negatives": 20, "sampler": Shared(0.5), "triplet": SOFT}],
+)
+def test_a_state_can_be_taken_over_by_the_other_engine(changes):
+    options = Options(dim=6, batch=16, optimiser=Adam(0.01), **changes)
     problem = Problem(DATA, options, horizon=60)
     whole = ReferenceEngine(problem)
     whole.run(60)
@@ -198,10 +309,12 @@ def test_unknown_device_is_refused():
         make_engine(Problem(DATA, Options()), None, device="tpu", threads=1)
 
 
-def test_a_poisoned_row_reaches_the_loss():
+@pytest.mark.parametrize("triplet", [Triplet(), SOFT])
+@pytest.mark.parametrize("changes", [{}, {"sampler": Shared(), "negatives": DATA.n_items}])
+def test_a_poisoned_row_reaches_the_loss(changes, triplet):
     """A NaN must not be passed over by a comparison: the guard has to see it."""
     for row in (0, DATA.n_users):
-        problem = Problem(DATA, Options(dim=4, batch=DATA.n_pairs))
+        problem = Problem(DATA, Options(dim=4, batch=DATA.n_pairs, triplet=triplet, **changes))
         state: State = problem.initial_state()
         state.rows[row, 0] = np.nan
         engine = CPUEngine(problem, state)
@@ -209,10 +322,12 @@ def test_a_poisoned_row_reaches_the_loss():
         engine.close()
 
 
-def test_gradient_pulls_the_positive_near_and_pushes_the_negative_away():
+@pytest.mark.parametrize("changes", [{}, {"sampler": Shared(), "negatives": 20}, {"triplet": SOFT}])
+def test_gradient_pulls_the_positive_near_and_pushes_the_negative_away(changes):
     """The sign, on its own: after some steps liked items are nearer than the others."""
     for device in ("cpu", "reference"):
-        problem = Problem(DATA, Options(dim=16, batch=16, optimiser=Adam(0.02)), horizon=200)
+        options = Options(dim=16, batch=16, optimiser=Adam(0.02), **changes)
+        problem = Problem(DATA, options, horizon=200)
         engine = make_engine(problem, None, device=device, threads=1)
 
         def gap(engine=engine):

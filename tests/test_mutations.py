@@ -15,17 +15,39 @@ PACKAGE, TESTS = Path(nearfar.__file__).parent, Path(__file__).parent
 FAULTS = {
     "positive and negative swapped in the loss": (
         "compute.py",
-        "inside = margin - two * (near - best)",
-        "inside = margin - two * (best - near)",
+        "room.share[g, k] = margin - two * (near - far)",
+        "room.share[g, k] = margin - two * (far - near)",
     ),
     "farthest instead of nearest negative": (
-        "compute.py",
-        "if nearest < 0 or not far <= best:",
-        "if nearest < 0 or far < best:",
+        "soft.py",
+        "if not x[r, k] <= best and best == best:",
+        "if x[r, k] > 0.0 and (nearest < 0 or x[r, k] < best):",
     ),
-    "sign of the user's gradient": ("compute.py", "return n, j", "return j, n"),
-    "sign of the positive's gradient": ("compute.py", "return j, i", "return i, j"),
-    "sign of the negative's gradient": ("compute.py", "return i, n  #", "return n, i  #"),
+    "sign of the user's gradient": (
+        "compute.py",
+        "add_difference(total, at, c * inv[n], n, rest * inv[j], j, room.current)",
+        "add_difference(total, at, rest * inv[j], j, c * inv[n], n, room.current)",
+    ),
+    "sign of the positive's gradient, if several pairs read it": (
+        "compute.py",
+        "add_difference(total, count, c * inv[j], j, c * inv[i], i, cur)",
+        "add_difference(total, count, c * inv[i], i, c * inv[j], j, cur)",
+    ),
+    "sign of the negative's gradient, if one pair reads it": (
+        "compute.py",
+        "set_difference(total, count, f * inv[i], i, f * inv[u], u, cur)",
+        "set_difference(total, count, f * inv[u], u, f * inv[i], i, cur)",
+    ),
+    "temperature ignored in the shares": (
+        "soft.py",
+        "y = (x[r, k] - top32) * scale32",
+        "y = x[r, k] - top32",
+    ),
+    "sign of a shared negative's own part in its gradient": (
+        "shared.py",
+        "compute.add(total, count, -whole, wide.points, u)",
+        "compute.add(total, count, whole, wide.points, u)",
+    ),
     "sign of the spread-out gradient": (
         "compute.py",
         "add(total, count, slope * inv[other], cur, other)",
@@ -43,8 +65,8 @@ FAULTS = {
     ),
     "rank weight of all negatives instead of the impostors": (
         "compute.py",
-        "recipe.n_items * impostors // found",
-        "recipe.n_items * found // found",
+        "recipe.n_items * impostors // max(found, 1)",
+        "recipe.n_items * found // max(found, 1)",
     ),
     "lazy Adam without the drift": (
         "recipe.py",

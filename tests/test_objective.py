@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from nearfar.errors import OptionError
 from nearfar.geometry import normalise
@@ -57,11 +58,12 @@ def test_nearest_negative_wins_and_the_first_of_equals():
     assert [row.any() for row in moved.negatives] == [False, True, False]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.4])
 @pytest.mark.parametrize("rank_weight", [False, True])
 @pytest.mark.parametrize("margin", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("scale", [1.0, 0.6])
-def test_triplet_gradient(rank_weight, margin, scale):
-    rule = Triplet(margin, rank_weight)
+def test_triplet_gradient(rank_weight, margin, scale, temperature):
+    rule = Triplet(margin, rank_weight, temperature)
     u, vj, vk = scale * unit(0, 4), scale * unit(1, 4), scale * unit(2, 3, 4)
     term = rule.term(u, vj, vk, 50)
     assert term.violated
@@ -75,16 +77,113 @@ def test_triplet_gradient(rank_weight, margin, scale):
     )
 
 
-@given(seed=st.integers(0, 10_000), margin=st.floats(0.1, 3))
-def test_swapping_positive_and_negative_of_a_violated_pair_never_raises_the_loss(seed, margin):
+def test_soft_maximum_of_one_negative_by_hand():
+    # D^2(u, v_j) = 2, D^2(u, v_k) = 4, margin 1: x = -1, inside the soft margin all the same
+    u, vj, vk = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([[-1.0, 0.0]])
+    term = Triplet(temperature=0.5).term(u, vj, vk, n_items=10)
+    assert term.loss == pytest.approx(0.5 * np.log(1 + np.exp(-2)))
+    assert not term.violated
+    share = np.exp(-2) / (1 + np.exp(-2))
+    assert term.user == pytest.approx(2 * share * np.array([-1.0, -1.0]))  # v_k - v_j
+    assert term.positive == pytest.approx(2 * share * np.array([-1.0, 1.0]))  # v_j - u
+    assert term.negatives == pytest.approx(2 * share * np.array([[2.0, 0.0]]))  # u - v_k
+    # no impostor, so the rank is 0 and log(0 + 1) = 0
+    ranked = Triplet(temperature=0.5, rank_weight=True).term(u, vj, vk, n_items=10)
+    assert ranked.loss == 0
+    assert not ranked.user.any()
+
+
+def test_soft_maximum_of_two_negatives_by_hand():
+    # D^2: 2, and 4 and 0 to the negatives: x = 1 + 2 - 4 = -1 and 1 + 2 - 0 = 3
+    u, vj = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    vk = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    term = Triplet(temperature=2.0).term(u, vj, vk, n_items=10)
+    whole = 1 + np.exp(-0.5) + np.exp(1.5)
+    assert term.loss == pytest.approx(2 * np.log(whole))
+    assert term.violated
+    far, near = np.exp(-0.5) / whole, np.exp(1.5) / whole
+    assert term.user == pytest.approx([2 * (near - far), -2 * (near + far)])
+    assert term.positive == pytest.approx([-2 * (near + far), 2 * (near + far)])
+    assert term.negatives == pytest.approx(np.array([[4 * far, 0.0], [0.0, 0.0]]))
+    # one of two is an impostor: rank = floor(10 * 1 / 2) = 5
+    ranked = Triplet(temperature=2.0, rank_weight=True).term(u, vj, vk, n_items=10)
+    assert ranked.loss == pytest.approx(term.loss * np.log(6))
+    assert ranked.positive == pytest.approx(term.positive * np.log(6))
+    empty = Triplet(temperature=2.0).term(u, vj, np.empty((0, 2)), n_items=10)
+    assert empty.loss == 0
+
+
+@pytest.mark.parametrize("margin", [0.3, 1.0, 2.5])
+def test_without_temperature_the_soft_maximum_is_the_hinge(margin):
+    u, vj, vk = unit(0, 4), unit(1, 4), unit(2, 5, 4)
+    hard = Triplet(margin).term(u, vj, vk, 50)
+    assert hard.violated
+    for temperature, most in ((1.0, 1.0), (0.1, 0.1), (1e-4, 1e-12)):
+        soft = Triplet(margin, temperature=temperature).term(u, vj, vk, 50)
+        assert 0 <= soft.loss - hard.loss <= temperature * np.log(6) + 1e-15
+        for name in ("user", "positive", "negatives"):
+            assert np.abs(getattr(soft, name) - getattr(hard, name)).max() < most, name
+    assert soft.loss - hard.loss < 1e-12
+
+
+X = arrays(np.float64, st.integers(1, 20), elements=st.floats(-10, 10))
+
+
+@given(x=X, temperature=st.floats(0.01, 10))
+def test_soft_maximum_lies_little_above_the_hinge(x, temperature):
+    loss, share = Triplet(temperature=temperature).soft_maximum(x)
+    hinge = Triplet().soft_maximum(x)[0]
+    assert hinge == max(x.max(), 0)
+    slack = 1e-12 * (1 + hinge)
+    assert hinge - slack <= loss <= hinge + temperature * np.log(1 + len(x)) + slack
+    assert (share >= 0).all()
+    assert share.sum() <= 1 + 1e-12
+    assert (np.diff(share[np.argsort(x)]) >= 0).all()  # the nearer, the more
+
+
+@given(x=X)
+def test_the_hinge_gives_all_to_the_first_of_the_nearest(x):
+    share = Triplet().soft_maximum(x)[1]
+    assert share.sum() == (x.max() > 0)
+    assert x.max() <= 0 or np.flatnonzero(share).tolist() == [int(np.argmax(x))]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.4, 3.0])
+def test_the_soft_gradient_is_what_one_weighted_draw_gives_on_average(temperature):
+    """A negative drawn with Pr(k) ~ exp(x_k / T), in a loss that is linear in its x_k."""
+    rule, linear = Triplet(0.7, temperature=temperature), Triplet(10.0)  # inside that margin: all
+    u, vj, vk = unit(3, 6), unit(4, 6), unit(5, 7, 6)
+    term = rule.term(u, vj, vk, 50)
+    x = 0.7 + np.sum((u - vj) ** 2) - np.sum((u - vk) ** 2, axis=1)
+    chance = np.exp(x / temperature) / np.exp(x / temperature).sum()
+    flow = 1 - 1 / (1 + np.exp(x / temperature).sum())
+    assert flow == pytest.approx(rule.soft_maximum(x)[1].sum())
+    assert 0.1 < flow < 1
+    alone = [linear.term(u, vj, v[None], 50) for v in vk]
+    assert term.user == pytest.approx(flow * (chance @ [one.user for one in alone]))
+    assert term.positive == pytest.approx(flow * alone[0].positive)  # the same for all of them
+    pushed = np.array([one.negatives[0] for one in alone])
+    assert term.negatives == pytest.approx(flow * chance[:, None] * pushed)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    margin=st.floats(0.1, 3),
+    temperature=st.sampled_from([0.0, 0.3, 2.0]),
+)
+def test_swapping_positive_and_negative_of_a_violated_pair_never_raises_the_loss(
+    seed, margin, temperature
+):
     # if the negative is nearer than the positive, the right order costs less than the wrong one
     u, a, b = unit(seed, 3, 4)
     assume(abs(u @ a - u @ b) > 1e-6)
     near, far = (a, b) if u @ a > u @ b else (b, a)
-    right = Triplet(margin).term(u, near, far[None], 10).loss
-    wrong = Triplet(margin).term(u, far, near[None], 10).loss
+    rule = Triplet(margin, temperature=temperature)
+    right = rule.term(u, near, far[None], 10).loss
+    wrong = rule.term(u, far, near[None], 10).loss
     assert wrong > right
-    assert wrong > margin > right
+    assert wrong > margin
+    assert margin > right or temperature > 0
 
 
 def test_spread_out_by_hand():
@@ -137,6 +236,12 @@ def test_gradient_through_normalisation():
     [
         (lambda: Triplet(margin=-1.0), r"`margin` must be a positive number; got -1.0"),
         (lambda: Triplet(margin=float("nan")), "margin"),
+        (
+            lambda: Triplet(temperature=-1.0),
+            r"`temperature` must be 0 \(.*\) or a positive number; got -1.0",
+        ),
+        (lambda: Triplet(temperature=float("nan")), "`temperature` .* got nan"),
+        (lambda: Triplet(temperature=float("inf")), "`temperature` .* got inf"),
         (lambda: SpreadOut(0.0), "spread_out=None"),
         (lambda: Decorrelate(-1.0), "decorrelate=None"),
     ],

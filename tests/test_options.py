@@ -11,8 +11,8 @@ from nearfar import CML, presets
 from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam
-from nearfar.options import Options
-from nearfar.sampling import Popularity, TwoStage, Uniform
+from nearfar.options import STRATEGIES, Options
+from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
 DATA = random_data(crowded=True)
 
@@ -37,7 +37,8 @@ PARTS = {
         "vectors": "initial",
         "released_weight": True,
     },
-    Triplet: {"margin": 0.4, "rank_weight": True},
+    Shared: {"beta": 0.2},
+    Triplet: {"margin": 0.4, "rank_weight": True, "temperature": 0.3},
     SpreadOut: {"weight": 1.0},
     Decorrelate: {"weight": 10.0, "squared": True},
     SGD: {"learning_rate": 0.01},
@@ -48,6 +49,7 @@ BASES = {
     Uniform: {"sampler": Uniform()},
     Popularity: {"sampler": Popularity()},
     TwoStage: {"sampler": TwoStage(25)},
+    Shared: {"sampler": Shared()},
     Triplet: {"triplet": Triplet()},
     SpreadOut: {"spread_out": SpreadOut(5.0)},
     Decorrelate: {"decorrelate": Decorrelate(50.0)},
@@ -65,6 +67,7 @@ def trained(**options):
 
 def test_every_option_is_tried_here():
     assert set(CHANGES) == {field.name for field in fields(Options)}
+    assert set(PARTS) == {kind for kinds in STRATEGIES.values() for kind in kinds} - {type(None)}
     for kind, changes in PARTS.items():
         assert set(changes) == {field.name for field in fields(kind)}
 
@@ -91,6 +94,7 @@ def test_every_option_of_a_part_changes_the_result(kind, name):
         presets.paper_2019("two-stage", negatives=1),
         presets.released_2019("popularity"),
         presets.cml_2017(),
+        Options(sampler=Shared(-0.5), negatives=500, triplet=Triplet(temperature=0.25)),
     ],
 )
 def test_options_survive_json(options):
@@ -110,12 +114,22 @@ def test_options_survive_json(options):
         ({"sampler": "uniform"}, r"`sampler` must be Uniform\(...\) or Popularity"),
         ({"sampler": Uniform}, "add parentheses"),
         ({"spread_out": 0.1}, "`spread_out` must be SpreadOut.* or None; got 0.1"),
+        (
+            {"sampler": Shared(), "spread_out": SpreadOut(0.1)},
+            r"not there with sampler=Shared\(...\); got SpreadOut\(.*\)\. Use spread_out=None",
+        ),
         ({"negative": 3}, "unknown option 'negative'; the options are dim"),
     ],
 )
 def test_bad_options_are_refused(changes, message):
     with pytest.raises(OptionError, match=message):
         CML(**changes)
+
+
+def test_options_saved_before_there_was_a_temperature_are_read():
+    plain = Options().to_dict()
+    del plain["triplet"]["temperature"]
+    assert Options.from_dict(plain) == Options()
 
 
 def test_unknown_saved_options_are_refused():

@@ -17,7 +17,7 @@ import nearfar
 from nearfar.errors import MissingExtraError
 from nearfar.experiment import plots
 from nearfar.experiment.cells import Cell, Outcome, Setting
-from nearfar.options import Options
+from nearfar.options import STRATEGIES, Options
 from nearfar.sampling import Popularity, TwoStage, Uniform
 from nearfar.schedule import Schedule
 
@@ -212,6 +212,17 @@ def test_exposure_is_that_of_the_best_setting_of_each_sampler(drawn):
     assert heights[1] == pytest.approx(np.arange(10, 0, -1) / 0.55)
     looks = {(group[0].get_facecolor(), group[0].get_hatch()) for group in bars}
     assert len(looks) == 4
+
+
+def test_bars_of_all_samplers_look_different(drawn):
+    kinds = [kind() for kind in STRATEGIES["sampler"]]
+    assert set(plots.KINDS) == {type(kind).__name__ for kind in kinds}
+    plots.exposure_by_decile(
+        [outcome(Setting(type(kind).__name__, Options(sampler=kind))) for kind in kinds]
+    )
+    bars = drawn[0].axes[0].containers
+    looks = {(group[0].get_facecolor(), group[0].get_hatch()) for group in bars}
+    assert len(looks) == len(bars) == 1 + len(kinds)
 
 
 def test_cosines_are_means_over_the_folds(drawn):

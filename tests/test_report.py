@@ -58,8 +58,9 @@ def outcome(setting, fold=0, *, data="amazon", level=0.02, seed=0, rate=None, n=
         }
     )
     drawn = {
-        "missed": 0.001, "violated": 0.7, "held_out": level, "effective_mean": 123.25,
-        "effective_p10": 1.0, "effective_p50": 100.0, "effective_p90": 200.0,
+        "missed": 0.001, "violated": 0.7, "held_out": level, "false_push": level / 4,
+        "effective_mean": 123.25, "effective_p10": 1.0, "effective_p50": 100.0,
+        "effective_p90": 200.0,
     }  # fmt: skip
     return Outcome(
         cell.to_dict(), 2 + fold, 10 + fold, 100.0 + fold, 200.0 + fold, history, metrics, per_user,
@@ -536,9 +537,22 @@ def test_the_page_says_how_it_was_made(written):
     ]
     (draws,) = (t for c, t in page.tables.items() if c.startswith("With the vectors"))
     assert [text for text, _ in draws[1]][1:] == [
-        "70.00", "2.00", "0.10", "123.2", "1.0", "100.0",
+        "70.00", "2.00", "0.50", "0.10", "123.2", "1.0", "100.0",
         "200.0",
     ]  # fmt: skip
+
+
+def test_draws_of_outcomes_that_lack_a_column(tmp_path):
+    """`false_push` came later: it is averaged over the folds that have it, or not shown."""
+    one, other = table2.rows()[:2]
+    new, old, older = outcome(one, 0), outcome(one, 1), outcome(other, 0)
+    for each in (old, older):
+        each.diagnostics["sampling"] = each.diagnostics["sampling"].drop("false_push")
+    save_all([new, old, older], tmp_path)
+    page = Page(report.write_report(tmp_path)[-1].read_text(encoding="utf-8"))
+    (draws,) = (t for c, t in page.tables.items() if c.startswith("With the vectors"))
+    place = [text for text, _ in draws[0]].index("their share in the push %")
+    assert [row[place][0] for row in draws[1:]] == ["0.50", "—"]
 
 
 def test_text_from_outside_is_escaped_everywhere(tmp_path):

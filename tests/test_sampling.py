@@ -20,10 +20,12 @@ from nearfar.engine.plan import draw_distinct
 from nearfar.errors import EmptyDataError, OptionError
 from nearfar.geometry import normalise, stage_two_weight
 from nearfar.interactions import Interactions
+from nearfar.objective import Triplet
 from nearfar.optimiser import SGD
 from nearfar.options import Options
 from nearfar.sampling import (
     Popularity,
+    Shared,
     TwoStage,
     Uniform,
     alias_table,
@@ -174,6 +176,89 @@ def test_draws_without_replacement_are_successive_sampling(weight):
     assert stats.chisquare(counts, [w * scale for w in wrong]).pvalue < 1e-6
 
 
+def shared(data, sampler, negatives, steps, seed=0):
+    """The shared negatives of at least `steps` steps, in the order in which they were drawn."""
+    options = Options(dim=2, sampler=sampler, negatives=negatives, batch=1, optimiser=STILL)
+    engine, found = CPUEngine(Problem(data, options, seed)), []
+    for _ in range(0, steps, len(engine._plans.candidates)):
+        engine.run(len(engine._plans.candidates))
+        found.append(engine._plans.candidates.copy())
+    engine.close()
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.0, -0.5])
+def test_shared_negatives_are_successive_draws_by_eq_4(beta):
+    f = np.array([20, 9, 5, 3, 1])  # item j is liked by users 0 ... f_j - 1
+    data = Interactions.from_pairs([(u, j) for u in range(20) for j in range(5) if u < f[j]])
+    assert data.item_counts.tolist() == f.tolist()
+    draws = shared(data, Shared(beta), 3, 20_000)
+    exact = successive(f**beta, 3)
+    place = {order: n for n, order in enumerate(exact)}
+    orders = np.array([place[tuple(draw)] for draw in draws.tolist()])
+    assert p_value(orders, np.array(list(exact.values()))) > 1e-3
+    # and the test can fail: with another exponent, and if all orders of a set were equally likely
+    wrong = [np.array(list(successive(f ** (beta + 0.1), 3).values()))]
+    if beta != 0:
+        wrong.append(np.array([np.prod(f[list(order)] ** beta) for order in exact]))
+    assert max(p_value(orders, law) for law in wrong) < 1e-6
+
+
+@settings(max_examples=20)
+@given(
+    beta=st.sampled_from([0.0, 1.0, -1.0, 3.0]),
+    negatives=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+)
+def test_shared_negatives_are_different_from_each_other(beta, negatives, seed):
+    data = random_data(12, 30, 0.2, seed)
+    kept = data.subset(data.items % 7 > 0)
+    draws = shared(kept, Shared(beta), negatives, 100, seed)
+    possible = np.arange(30) if beta == 0 else np.flatnonzero(kept.item_counts)
+    assert draws.shape[1] == min(negatives, len(possible))
+    assert set(draws.ravel().tolist()) <= set(possible.tolist())
+    for draw in draws:
+        assert len(set(draw.tolist())) == len(draw)
+    if negatives >= len(possible):  # all of them then
+        assert (draws == possible).all()
+    elif negatives < len(possible) - 1:
+        assert len(np.unique(np.sort(draws, axis=1), axis=0)) > 1
+
+
+@settings(max_examples=30)
+@given(
+    temperature=st.sampled_from([0.0, 3.0]),
+    negatives=st.integers(1, 40),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_a_user_pushes_no_item_they_have(temperature, negatives, batch, seed):
+    """Item rows that a step moves: the positives, and shared negatives that a user has not."""
+    data = random_data(4, 30, 0.3, seed, crowded=True)
+    options = Options(
+        dim=3, geometry="free", sampler=Shared(), negatives=negatives, batch=batch,
+        triplet=Triplet(100.0, temperature=temperature), optimiser=SGD(0.01),
+    )  # fmt: skip
+    engine = CPUEngine(Problem(data, options, seed))
+    for _ in range(10):
+        before = engine.points()[data.n_users :]
+        engine.run(1)
+        moved = (engine.points()[data.n_users :] != before).any(axis=1)
+        entries = engine._plans.entries[0, : engine._plans.size[0, 0]]
+        drawn, pulled, free = set(engine._plans.candidates[0].tolist()), set(), set()
+        for user, row in entries.tolist():
+            others = drawn - set(data.positives(user).tolist())
+            pulled |= {row - data.n_users} if others else set()
+            free |= others
+        moved = set(np.flatnonzero(moved).tolist())
+        if temperature > 0:  # everybody in N_ij is pushed
+            assert moved == pulled | free
+        else:
+            assert pulled <= moved <= pulled | free
+            assert len(moved - pulled) <= len(entries)
+    engine.close()
+
+
 @given(
     weight=st.lists(
         st.floats(0, 1).map(lambda x: x if x > 1e-6 else 0.0), min_size=1, max_size=40
@@ -286,6 +371,7 @@ def test_released_weight_is_uniform_where_the_scripts_weight_overflows():
     ("make", "message"),
     [
         (lambda: Popularity(float("nan")), "`beta` must be a finite number; got nan"),
+        (lambda: Shared(float("inf")), "`beta` must be a finite number; got inf"),
         (lambda: TwoStage(0), "`candidates` must be a whole number of at least 1; got 0"),
         (lambda: TwoStage(2.5), "candidates"),
         (lambda: Uniform(redraws=0), "redraws"),

@@ -24,8 +24,9 @@ from nearfar.errors import (
     OptionError,
     StoreError,
 )
+from nearfar.objective import Triplet
 from nearfar.optimiser import SGD, Adam
-from nearfar.sampling import TwoStage
+from nearfar.sampling import Shared, TwoStage
 
 DATA = random_data(40, 80, 0.2, seed=1)
 SMALL = {"dim": 8, "batch": 16, "negatives": 2}
@@ -172,9 +173,16 @@ def test_what_is_not_interactions_is_refused():
 # ------------------------------------------------------------------------------- checkpoints
 
 
-@pytest.mark.parametrize("sampler", [None, TwoStage(30)])
-def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path, sampler):
-    options = SMALL if sampler is None else {**SMALL, "sampler": sampler}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sampler": TwoStage(30)},
+        {"sampler": Shared(0.5), "negatives": 30, "triplet": Triplet(temperature=0.3)},
+    ],
+)
+def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path, changes):
+    options = {**SMALL, **changes}
     whole = CML(**options).fit(DATA, epochs=8, validation=0.2, seed=5)
     first = CML(**options)
     first.fit(DATA, epochs=3, validation=0.2, seed=5, checkpoint=tmp_path / "run")

@@ -93,29 +93,42 @@ class Triplet:
         if len(negatives) == 0:
             return zero
         inside = self.margin - 2.0 * (score(user, positive) - score(user, negatives))
-        violated = bool(inside.max() > 0)
-        if self.temperature == 0 and not violated:
-            return zero
-        weight = 1.0
-        if self.rank_weight:
-            rank = n_items * int(np.sum(inside > 0)) // len(negatives)
-            weight = float(np.log(rank + 1.0))
-        loss, share = self._soft_maximum(inside)
+        weight = self.pair_weight(inside, n_items)
+        loss, share = self.soft_maximum(inside)
         return TripletTerm(
             float(weight * loss),
-            violated,
+            bool(inside.max() > 0),
             2.0 * weight * (share @ negatives - share.sum() * positive),
             2.0 * weight * share.sum() * (positive - user),
             2.0 * weight * share[:, None] * (user - negatives),
         )
 
-    def _soft_maximum(self, inside: Floats) -> tuple[float, Floats]:
-        """T log(1 + sum exp(x / T)) and its derivatives; max x and where it is for T = 0."""
-        if self.temperature == 0:
-            nearest = np.zeros_like(inside)
-            nearest[np.argmax(inside)] = 1.0
-            return float(inside.max()), nearest
+    def pair_weight(self, inside: Floats, n_items: int) -> float:
+        """w_ij, from the x_k of the pair's negatives, of which there is at least one."""
+        if not self.rank_weight:
+            return 1.0
+        rank = n_items * int(np.sum(inside > 0)) // len(inside)
+        return float(np.log(rank + 1.0))
+
+    def soft_maximum(self, inside: Floats) -> tuple[float, Floats]:
+        """[max x]_+, or T log(1 + sum exp(x / T)) with a temperature, and its derivatives.
+
+        Parameters
+        ----------
+        inside : array of shape (n,)
+            The x_k of a pair, n at least 1.
+
+        Returns
+        -------
+        loss : float
+        share : array of shape (n,)
+            Not negative, with a sum of at most 1.
+        """
         top = max(float(inside.max()), 0.0)
+        if self.temperature == 0:
+            share = np.zeros_like(inside)
+            share[np.argmax(inside)] = top > 0
+            return top, share
         part = np.exp((inside - top) / self.temperature)
         whole = part.sum() + np.exp(-top / self.temperature)
         return top + self.temperature * float(np.log(whole)), part / whole

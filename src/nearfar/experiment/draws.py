@@ -33,8 +33,9 @@ from nearfar.errors import DataError
 from nearfar.geometry import normalise, released_overflow_gap, score, stage_two_weight
 from nearfar.interactions import Interactions
 from nearfar.jit import Int, Real, kernel
+from nearfar.objective import Triplet
 from nearfar.options import Options
-from nearfar.sampling import AliasTable, Popularity, TwoStage
+from nearfar.sampling import AliasTable, Popularity, Shared, TwoStage
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -71,7 +72,7 @@ def sampling(
         On the same axes: items that users like too, of which the sampler knows nothing. Pairs that
         are also in `train` do not matter, as they are never drawn.
     options : Options
-        Sampler, number of negatives, batch, margin and geometry are taken from it.
+        Sampler, number of negatives, batch, triplet loss and geometry are taken from it.
     seed, n_steps : int
         Steps 0 ... n_steps - 1 of a training run with this seed.
 
@@ -81,15 +82,18 @@ def sampling(
         A single row.
 
         ``steps``, ``pairs``, ``draws``: how many there were; empty places are no draws.
-        ``missed``: share of the places for a negative that stayed empty.
+        ``missed``: share of the places for a negative that stayed empty; none if they are shared.
         ``violated``: share of the pairs with a negative inside the margin (eq. 1).
         ``held_out``: share of the draws that are held-out items of the pair's user: false
         negatives.
+        ``false_push``: the share that they have in the gradient of the triplet loss: how much of
+        what pushes items away pushes the wrong ones.
         ``effective_mean``, ``effective_p10``, ``effective_p50``, ``effective_p90``: mean and
         percentiles over the pairs of the effective number of items a negative is chosen among, 1 /
         sum Pr^2: n if n items are equally likely, 1 if it is always the same. With `TwoStage` it is
         that of the second stage, given the candidates; pairs without any possible candidate have
-        none. Null with ``Popularity(distinct=True)``, whose draws depend on each other.
+        none. With `Shared` it is that of their shares in the gradient. Null with
+        ``Popularity(distinct=True)``, whose draws depend on each other.
 
     Raises
     ------
@@ -105,25 +109,37 @@ def sampling(
     user, positive = (np.concatenate([entries[:, w] for entries, _ in parts]) for w in (0, 1))
     negatives = np.concatenate([entries[:, 2:] for entries, _ in parts])
     filled = negatives >= 0
-    drawn = np.broadcast_to(user[:, None], negatives.shape)[filled], negatives[filled]
-    false = np.zeros(len(drawn[0]), np.bool_)
+    rows, places = np.nonzero(filled)
+    drawn = user[rows], negatives[rows, places]
+    false = np.zeros(len(rows), np.bool_)
     for other in held_out:
         false |= other.contains(*drawn)
+    inside = _inside(points, train.n_users, user, positive, negatives, options)
+    share = np.array([_shares(options.triplet, x, train.n_items) for x in inside])
+    is_shared = isinstance(options.sampler, Shared)
     row = {
         "steps": n_steps,
         "pairs": len(user),
-        "draws": len(false),
-        "missed": 1.0 - float(filled.mean()),
-        "violated": _violated(points, train.n_users, user, positive, negatives, options),
+        "draws": len(rows),
+        "missed": 0.0 if is_shared else 1.0 - float(filled.mean()),
+        "violated": float(np.mean(inside.max(axis=1) > 0)),
         "held_out": float(false.mean()) if len(false) else float("nan"),
+        "false_push": _ratio(share[rows, places][false].sum(), share.sum()),
     }
-    effective = np.concatenate([numbers for _, numbers in parts])
+    if is_shared:
+        effective = _effective_number(share)
+    else:
+        effective = np.concatenate([numbers for _, numbers in parts])
     return pl.DataFrame([row | _spread(effective[np.isfinite(effective)])], schema=_SAMPLING)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
 
 
 _SPREAD: Final = ("effective_mean", "effective_p10", "effective_p50", "effective_p90")
 _SAMPLING: Final = dict.fromkeys(("steps", "pairs", "draws"), pl.Int64()) | dict.fromkeys(
-    ("missed", "violated", "held_out", *_SPREAD), pl.Float64()
+    ("missed", "violated", "held_out", "false_push", *_SPREAD), pl.Float64()
 )
 
 
@@ -134,16 +150,25 @@ def _spread(numbers: Float64) -> dict[str, float | None]:
     return {name: float(value) for name, value in zip(_SPREAD, values, strict=True)}
 
 
-def _violated(
+def _inside(
     points: Float32, n_users: int, user: Int64, positive: Int64, negatives: Int64, options: Options
-) -> float:
-    """Share of the pairs that are violated: those with a negative inside the margin."""
+) -> Float64:
+    """How far each negative is inside the margin, minus infinity for an empty place."""
     own = score(points[user], points[n_users + positive])
-    nearest = np.full(len(user), -np.inf)
-    for column in negatives.T:
+    inside = np.full(negatives.shape, -np.inf)
+    for k, column in enumerate(negatives.T):
         found = score(points[user], points[n_users + column])
-        nearest = np.where(column >= 0, np.maximum(nearest, found), nearest)
-    return float(np.mean(options.triplet.margin - 2.0 * (own - nearest) > 0))
+        inside[:, k] = np.where(column >= 0, options.triplet.margin - 2.0 * (own - found), -np.inf)
+    return inside
+
+
+def _shares(triplet: Triplet, inside: Float64, n_items: int) -> Float64:
+    """How much of a pair's loss flows to each negative, 0 to an empty place."""
+    share, there = np.zeros(inside.shape), inside > -np.inf
+    if there.any():
+        x = inside[there]
+        share[there] = triplet.pair_weight(x, n_items) * triplet.soft_maximum(x)[1]
+    return share
 
 
 class _Steps:
@@ -171,6 +196,8 @@ class _Steps:
             self.places, self.following,
         )  # fmt: skip
         entries = plan.entries[: plan.size[N_PAIRS]]
+        if isinstance(problem.options.sampler, Shared):
+            return self._shared(entries), np.empty(0)
         if problem.n_candidates:
             effective = self._second_stage(step, entries)
         else:
@@ -178,6 +205,15 @@ class _Steps:
         items = entries[:, 1:]
         items = np.where(items >= 0, items - problem.n_users, -1)
         return np.column_stack([entries[:, 0], items]), effective
+
+    def _shared(self, entries: Int64) -> Int64:
+        """Give (user, item, shared negatives) rows, -1 for one that the user has."""
+        user, items = entries[:, 0], self.plan.candidates.astype(np.int64)
+        grid = np.broadcast_to(user[:, None], (len(user), len(items)))
+        wide = np.broadcast_to(items, grid.shape)
+        known = self.problem.interactions.contains(grid.ravel(), wide.ravel()).reshape(grid.shape)
+        positive = entries[:, 1] - self.problem.n_users
+        return np.column_stack([user, positive, np.where(known, -1, wide)])
 
     def _second_stage(self, step: int, entries: Int64) -> Float64:
         problem, n_candidates = self.problem, self.problem.n_candidates

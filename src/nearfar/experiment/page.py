@@ -220,7 +220,8 @@ def _plots(part: Part) -> str:
 def _draws(part: Part) -> str:
     """Show the table "sampling" of the diagnostics, averaged over folds."""
     names = {
-        "violated": "violated pairs %", "held_out": "false negatives %", "missed": "empty places %",
+        "violated": "violated pairs %", "held_out": "false negatives %",
+        "false_push": "their share in the push %", "missed": "empty places %",
         "effective_mean": "chosen among, mean", "effective_p10": "10%", "effective_p50": "median",
         "effective_p90": "90%",
     }  # fmt: skip
@@ -229,15 +230,16 @@ def _draws(part: Part) -> str:
         own = [o.diagnostics.get("sampling") for o in part.outcomes if name_of(o) == setting]
         frames = [frame for frame in own if frame is not None]
         if frames:
-            means = pl.concat(frames).select(*names).fill_nan(None).mean().row(0, named=True)
-            lines.append([escape(str(setting)), *(_drawn(name, means[name]) for name in names)])
+            means = pl.concat(frames, how="diagonal").fill_nan(None).mean().row(0, named=True)
+            lines.append([escape(str(setting)), *(_drawn(n, means.get(n)) for n in names)])
     if not lines:
         return "<p>These outcomes have no diagnostics.</p>"
     return _table(
         ["setting", *names.values()], [lines],
         "With the vectors of the best epoch, means over folds: pairs with a negative inside the "
-        "margin, draws that are items of the user that were held out, places that stayed empty, "
-        "and among how many items a negative is effectively chosen.",
+        "margin, draws that are items of the user that were held out and their share in the "
+        "gradient that pushes negatives away, places that stayed empty, and among how many items "
+        "a negative is effectively chosen.",
     )  # fmt: skip
 
 

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 
-KINDS: Final = {"Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage"}
+KINDS: Final = {
+    "Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage", "Shared": "shared",
+}  # fmt: skip
 """The samplers, in the order of the panels, and their names."""
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _LINES: Final = ("-", "--", "-.", ":")
 _FILLS: Final = ("white", "0.6", "black")
-_BARS: Final = (("0.8", ""), ("white", "///"), ("0.45", ""))
+_BARS: Final = (("0.8", ""), ("white", "///"), ("0.45", ""), ("white", "xxx"))
 """Grey and hatching of the bars of a sampler; those of the training interactions are white."""
 _STYLE: Final[dict[Any, Any]] = {
     "axes.spines.right": False,

@@ -26,7 +26,9 @@ EPOCHS: Final[tuple[Which, Which]] = ("best", "last")
 """The epochs that an outcome has figures of."""
 SHOWN: Final = {"map": "MAP %", "ndcg": "NDCG %", "mmr": "MMR"}
 """The figures of the table and their headings."""
-SAMPLERS: Final = {"Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage"}
+SAMPLERS: Final = {
+    "Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage", "Shared": "shared",
+}  # fmt: skip
 """The groups of rows, in order."""
 ONE_WAY: Final = ("data", "fingerprint", "folds", "seed", "schedule", "validation")
 """What outcomes must have in common to be compared."""

@@ -11,8 +11,12 @@ from nearfar.jit import kernel
 from nearfar.objective import Triplet
 
 exp_kernel = kernel(lambda x, r, n, scale, top, power: exp_row(x, r, n, scale, top, power))
-soften_kernel = kernel(lambda x, r, n, t, factor, power: soften(x, r, n, t, factor, power))
-harden_kernel = kernel(lambda x, r, n, factor: harden(x, r, n, factor))
+soften_kernel = kernel(
+    lambda s, r, n, near, margin, t, factor, power: soften(
+        s, r, n, near, margin, t, factor, power
+    )
+)  # fmt: skip
+harden_kernel = kernel(lambda s, r, n, near, margin, factor: harden(s, r, n, near, margin, factor))
 
 
 def exps(x, scale=1.0, top=0.0):
@@ -24,16 +28,16 @@ def exps(x, scale=1.0, top=0.0):
     return rows[1]
 
 
-def of_row(x, temperature, factor=1.0):
+def of_row(x, temperature, factor=1.0, near=0.0, margin=0.0):
     """Loss and derivatives of x, as an engine finds them in a row that has room for more."""
     x = np.asarray(x, np.float32)
     rows, n = np.full((2, len(x) + 3), np.float32(7.0)), len(x)
-    rows[1, :n] = x
+    rows[1, :n] = near + (x - margin) / 2  # exactly x / 2 if both are 0
     if temperature > 0:
         power = np.empty(n + 3, np.float32)
-        loss = soften_kernel(rows, 1, n, temperature, factor, power)
+        loss = soften_kernel(rows, 1, n, near, margin, temperature, factor, power)
     else:
-        loss = harden_kernel(rows, 1, n, factor)
+        loss = harden_kernel(rows, 1, n, near, margin, factor)
     assert (rows[0] == 7).all()
     assert (rows[1, n:] == 7).all()
     return loss, rows[1, :n]
@@ -76,7 +80,7 @@ def test_a_nan_among_others_stays_where_it_is():
 ROWS = arrays(
     np.float32,
     st.integers(0, 70),
-    elements=st.floats(-5, 5, width=32) | st.just(float("-inf")),
+    elements=st.floats(-5, 5, width=32, allow_subnormal=False) | st.just(float("-inf")),
 )
 
 
@@ -105,6 +109,15 @@ def test_both_maxima_are_those_of_the_objective(x, temperature, factor):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.02, 0.3])
+def test_margin_and_positive_say_where_zero_is(temperature):
+    x = np.random.default_rng(2).uniform(-1, 2, 40)
+    expected_loss, expected = of_row(x, temperature)
+    loss, share = of_row(x, temperature, near=0.4, margin=1.5)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert share == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.02, 0.3])
 @pytest.mark.parametrize("n", [1, 8, 35])
 def test_nothing_flows_where_no_negative_is(n, temperature):
     loss, share = of_row(np.full(n, -np.inf), temperature)
@@ -127,7 +140,7 @@ def test_sum_maximum_and_count_of_a_row(x):
     rows = np.full((2, len(x) + 3), np.float32(7.0))
     rows[1, : len(x)] = x
     assert most_of(rows, 1, len(x)) == max(x, default=-np.inf)
-    assert count_inside(rows, 1, len(x)) == np.sum(x > 0)
+    assert count_inside(rows / 2, 1, len(x), 0.0, 0.0) == np.sum(x > 0)
     finite = np.where(np.isfinite(rows), rows, 0)
     total = finite[1, : len(x)].astype(np.float64).sum()
     assert total_of(finite, 1, len(x)) == pytest.approx(total, rel=1e-5, abs=1e-4)

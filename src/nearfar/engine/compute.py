@@ -178,7 +178,6 @@ def clip(x: Float32, at: Int) -> Real:
 def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, power: Float32) -> None:
     """Compare pairs begin..end-1 with their negatives: eq. 1. `power` is room for N numbers."""
     cur, inv, off = room.current, room.inverse, room.offset
-    margin, two = np.float32(recipe.margin), np.float32(2.0)
     n_negatives = plan.slots.shape[1] - 2
     for g in range(begin, end):
         u, j, found = plan.slots[g, 0], plan.slots[g, 1], 0
@@ -190,28 +189,36 @@ def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, power
                 continue
             found += 1
             far = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
-            room.share[g, k] = margin - two * (near - far)
-        weigh(g, n_negatives, found, recipe, room, room.share, g, power)
+            room.share[g, k] = far
+        weigh(g, n_negatives, found, near, recipe, room, room.share, g, power)
 
 
 @inlined
 def weigh(
-    g: Int, n: Int, found: Int, recipe: Recipe, room: Room, x: Float32, r: Int, power: Float32
+    g: Int,
+    n: Int,
+    found: Int,
+    near: Real,
+    recipe: Recipe,
+    room: Room,
+    s: Float32,
+    r: Int,
+    power: Float32,
 ) -> None:
-    """Give the loss of pair g and its derivatives, from row r of `x`; see `nearfar.engine.soft`.
+    """Give the loss of pair g and its derivatives, from row r of `s`; see `nearfar.engine.soft`.
 
     `found` of the n places are negatives.
     """
-    impostors = count_inside(x, r, n)
+    impostors = count_inside(s, r, n, near, recipe.margin)
     weight = 1.0
     if recipe.rank_weight:
         weight = np.log(np.float64(recipe.n_items * impostors // max(found, 1)) + 1.0)
     if recipe.temperature > 0.0:
-        loss = soften(x, r, n, recipe.temperature, 2.0 * weight, power)
+        loss = soften(s, r, n, near, recipe.margin, recipe.temperature, 2.0 * weight, power)
     else:
-        loss = np.float64(harden(x, r, n, 2.0 * weight))
+        loss = np.float64(harden(s, r, n, near, recipe.margin, 2.0 * weight))
     room.violated[g] = impostors > 0
-    room.coefficient[g] = total_of(x, r, n)
+    room.coefficient[g] = total_of(s, r, n)
     room.loss[g] = weight * loss
 
 

@@ -60,24 +60,23 @@ def contrast(
 ) -> None:
     """Compare pairs begin..end-1 with the n shared negatives that are none of their positives."""
     size, off = end - begin, room.offset
-    margin, two = np.float32(recipe.margin), np.float32(2.0)
-    x, users, shared = products[:size], wide.users[begin:end], wide.points[:n]
+    s, users, shared = products[:size], wide.users[begin:end], wide.points[:n]
     for g in range(begin, end):
         for k in range(users.shape[1]):
             wide.users[g, k] = wide.points[plan.slots[g, 0], k]
-    np.dot(users, shared.T, x)
+    np.dot(users, shared.T, s)
     for r in range(size):
         g = begin + r
         u, j = plan.slots[g, 0], plan.slots[g, 1]
         near = dot(wide.points, u, wide.points, j) - off[u] - off[j]
         for c in range(n):
-            x[r, c] = margin - two * (near - (x[r, c] - off[u] - off[c]))
+            s[r, c] -= off[u] + off[c]
         excluded = exclude_positives(
-            x, r, plan.entries[g, 0], positives, places, following, np.float32(-np.inf)
+            s, r, plan.entries[g, 0], positives, places, following, np.float32(-np.inf)
         )
-        compute.weigh(g, n, n - excluded, recipe, room, x, r, power)
-    np.dot(x, shared, wide.pulls[begin:end])
-    np.dot(x.T, users, wide.towards[block])
+        compute.weigh(g, n, n - excluded, near, recipe, room, s, r, power)
+    np.dot(s, shared, wide.pulls[begin:end])
+    np.dot(s.T, users, wide.towards[block])
     for c in range(n):
         wide.flows[block, c] = np.float32(0.0)
     for r in range(size):
@@ -86,7 +85,7 @@ def contrast(
         for k in range(users.shape[1]):
             wide.pulls[g, k] -= whole * wide.points[j, k]
         for c in range(n):
-            wide.flows[block, c] += x[r, c]
+            wide.flows[block, c] += s[r, c]
 
 
 @inner

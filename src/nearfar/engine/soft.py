@@ -1,8 +1,8 @@
 """How a pair's loss is shared among its negatives: eq. 1 with its maximum, hard or soft.
 
-All kernels work on row r of a matrix whose first n numbers are x_k = margin - 2 (score_ij -
-score_ik), minus infinity for what is no negative of the pair, and put the derivatives of the loss
-in their place.
+All kernels work on row r of a matrix whose first n numbers are score_ik, minus infinity for what is
+no negative of the pair, and put the derivatives of the loss in their place. With `near` = score_ij
+the x_k of `nearfar.objective.Triplet` is margin - 2 (near - score_ik).
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ def most_of(x: Float32, r: Int, n: Int) -> Real:
 
 
 @kernel
-def count_inside(x: Float32, r: Int, n: Int) -> Int:
-    """How many of x[r, :n] are positive."""
+def count_inside(s: Float32, r: Int, n: Int, near: Real, margin: Real) -> Int:
+    """How many x_k are positive."""
+    near32, margin32, two = np.float32(near), np.float32(margin), np.float32(2.0)
     count = 0
     for k in range(n):
-        count += x[r, k] > np.float32(0.0)
+        count += margin32 - two * (near32 - s[r, k]) > np.float32(0.0)
     return count
 
 
@@ -89,24 +90,39 @@ def scale_row(x: Float32, r: Int, n: Int, factor: Real) -> None:
 
 
 @inner
-def soften(x: Float32, r: Int, n: Int, temperature: Real, factor: Real, power: Float32) -> Real:
-    """T log(1 + sum exp(x_k / T)), and `factor` times its derivatives in the place of the x_k."""
-    top = max(np.float64(most_of(x, r, n)), 0.0)
-    exp_row(x, r, n, 1.0 / temperature, top, power)
-    whole = np.float64(total_of(x, r, n)) + np.exp(-top / temperature)
-    scale_row(x, r, n, factor / whole)
-    return top + temperature * np.log(whole)
+def soften(
+    s: Float32,
+    r: Int,
+    n: Int,
+    near: Real,
+    margin: Real,
+    temperature: Real,
+    factor: Real,
+    power: Float32,
+) -> Real:
+    """T log(1 + sum exp(x_k / T)), and `factor` times its derivatives in the place of the scores.
+
+    `power` is room for n numbers.
+    """
+    zero = np.float64(near) - 0.5 * margin  # the score at which x_k = 0
+    top = max(np.float64(most_of(s, r, n)), zero)
+    exp_row(s, r, n, 2.0 / temperature, top, power)
+    whole = np.float64(total_of(s, r, n)) + np.exp(2.0 * (zero - top) / temperature)
+    scale_row(s, r, n, factor / whole)
+    return 2.0 * (top - zero) + temperature * np.log(whole)
 
 
 @inner
-def harden(x: Float32, r: Int, n: Int, factor: Real) -> Real:
-    """[max x_k]_+, and `factor` in the place of the first largest x_k if it is positive, else 0."""
-    best, nearest = np.float32(0.0), -1
+def harden(s: Float32, r: Int, n: Int, near: Real, margin: Real, factor: Real) -> Real:
+    """[max x_k]_+, and `factor` in the place of the first nearest if it is positive, else 0."""
+    best, nearest, zero = np.float32(-np.inf), -1, np.float32(0.0)
     for k in range(n):
         # written so that a NaN is chosen rather than passed over: it has to reach the loss
-        if not x[r, k] <= best and best == best:
-            best, nearest = x[r, k], k
-        x[r, k] = np.float32(0.0)
-    if nearest >= 0:
-        x[r, nearest] = np.float32(factor)
-    return best
+        if not s[r, k] <= best and best == best:
+            best, nearest = s[r, k], k
+        s[r, k] = zero
+    inside = np.float32(margin) - np.float32(2.0) * (np.float32(near) - best)
+    if nearest < 0 or inside <= zero:
+        return zero
+    s[r, nearest] = np.float32(factor)
+    return inside

@@ -238,9 +238,10 @@ def test_gradient_through_normalisation():
         (lambda: Triplet(margin=float("nan")), "margin"),
         (
             lambda: Triplet(temperature=-1.0),
-            r"`temperature` must be 0 \(.*\) or a positive number; got -1.0",
+            r"`temperature` must be 0 \(.*\) or at least 1e-6; got -1.0",
         ),
         (lambda: Triplet(temperature=float("nan")), "`temperature` .* got nan"),
+        (lambda: Triplet(temperature=1e-40), "`temperature` .* at least 1e-6; got 1e-40"),
         (lambda: Triplet(temperature=float("inf")), "`temperature` .* got inf"),
         (lambda: SpreadOut(0.0), "spread_out=None"),
         (lambda: Decorrelate(-1.0), "decorrelate=None"),

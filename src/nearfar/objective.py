@@ -58,15 +58,15 @@ class Triplet:
     """CML's w_ij = log(rank + 1), rank = floor(M * impostors / n); 1 otherwise.
 
     Impostors are the negatives inside the margin, n the pair's negatives, M the number of items.
-    The weight is taken as a constant in the gradient."""
+    The weight is taken as a constant in the gradient. A pair without impostors has weight 0."""
     temperature: float = 0.0
     """T, in units of squared distance: how evenly the negatives share the gradient."""
 
     def __post_init__(self) -> None:
         check_positive("`margin`", self.margin)
-        if not 0 <= self.temperature < np.inf:
+        if not (self.temperature == 0 or 1e-6 <= self.temperature < np.inf):
             raise OptionError(
-                f"`temperature` must be 0 (the nearest negative alone) or a positive number; got "
+                f"`temperature` must be 0 (the nearest negative alone) or at least 1e-6; got "
                 f"{self.temperature!r}."
             )
 

@@ -115,9 +115,10 @@ class Shared:
     """
 
     beta: float = 0.0
-    """Exponent of the popularity; any real number, 0 is uniform.
+    """Exponent of the popularity; any real number.
 
-    Negatives are different from each other, so popular items come less often than eq. 4 says."""
+    0 is uniform. Negatives are different from each other, so popular items come less often than
+    eq. 4 says."""
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)

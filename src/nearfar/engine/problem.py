@@ -131,7 +131,9 @@ class Problem:
         Phases of less than some 20 microseconds are over before another thread has noticed.
         """
         options = self.options
-        rows = options.batch * (2 + options.negatives) + self.n_candidates
+        rows = options.batch * (2 + self.n_own) + self.n_candidates
+        if isinstance(options.sampler, Shared):  # the products take most of the time
+            rows += options.batch * self.n_candidates // 16
         return max(1, min(threads, rows * options.dim // 16_384))
 
     def initial_state(self) -> State:

@@ -13,15 +13,15 @@ import nearfar
 PACKAGE, TESTS = Path(nearfar.__file__).parent, Path(__file__).parent
 
 FAULTS = {
-    "positive and negative swapped in the loss": (
-        "compute.py",
-        "room.share[g, k] = margin - two * (near - far)",
-        "room.share[g, k] = margin - two * (far - near)",
+    "positive and negative swapped": (
+        "soft.py",
+        "inside = np.float32(margin) - np.float32(2.0) * (np.float32(near) - best)",
+        "inside = np.float32(margin) - np.float32(2.0) * (best - np.float32(near))",
     ),
     "farthest instead of nearest negative": (
         "soft.py",
-        "if not x[r, k] <= best and best == best:",
-        "if x[r, k] > 0.0 and (nearest < 0 or x[r, k] < best):",
+        "if not s[r, k] <= best and best == best:",
+        "if s[r, k] > -np.inf and (nearest < 0 or s[r, k] < best):",
     ),
     "sign of the user's gradient": (
         "compute.py",

@@ -16,7 +16,7 @@ F32, F64 = torch.float32, torch.float64
 
 def recipe_of(optimiser, geometry=FREE):
     return Recipe(
-        geometry, 1.0, False, 10, 0.0, 0.0, False,
+        geometry, 1.0, 0.0, False, 10, 0.0, 0.0, False,
         {SGD: 0, Adagrad: 1, Adam: 2}[type(optimiser)],
         optimiser.learning_rate,
         getattr(optimiser, "beta1", 0.0),

@@ -124,11 +124,8 @@ def most_rows(problem: Problem) -> int:
     return problem.options.batch * (2 + problem.n_own) + shared
 
 
-def make_room(problem: Problem) -> Room:
-    """Make room for the numbers of a step."""
-    rows, negatives = most_rows(problem), problem.n_own
-    batch, dim = problem.options.batch, problem.options.dim
-    extra = problem.options.decorrelate is not None
+def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -> Room:
+    """Make room for the numbers of a step of `batch` pairs and at most `rows` rows."""
     return Room(
         current=np.empty((rows, dim), np.float32),
         inverse=np.empty(rows, np.float32),

@@ -74,7 +74,11 @@ class CPUEngine:
         share = options.batch // (_PIECES_A_THREAD * threads)
         self._share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
         self._plans = make_plans(n_ahead, problem)
-        self._room, self._wide = make_room(problem), make_wide(problem)
+        self._room = make_room(
+            most_rows(problem), options.batch, problem.n_own, options.dim,
+            extra=options.decorrelate is not None,
+        )  # fmt: skip
+        self._wide = make_wide(problem)
         self._second = make_second(problem)
 
     def run(self, count: int) -> StepLog:

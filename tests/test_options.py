@@ -10,7 +10,7 @@ from conftest import random_data
 from nearfar import CML, presets
 from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
-from nearfar.optimiser import SGD, Adagrad, Adam
+from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.options import STRATEGIES, Options
 from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
@@ -26,6 +26,7 @@ CHANGES = {
     "spread_out": SpreadOut(5.0),
     "decorrelate": Decorrelate(50.0),
     "optimiser": Adagrad(0.1),
+    "averaging": Averaging(),
 }
 PARTS = {
     Uniform: {"redraws": 1},
@@ -44,6 +45,7 @@ PARTS = {
     SGD: {"learning_rate": 0.01},
     Adagrad: {"learning_rate": 0.01, "initial": 0.5, "epsilon": 0.5},
     Adam: {"learning_rate": 0.03, "beta1": 0.5, "beta2": 0.95, "epsilon": 1e-2},
+    Averaging: {"eta": 9.0},
 }
 BASES = {
     Uniform: {"sampler": Uniform()},
@@ -56,6 +58,7 @@ BASES = {
     SGD: {"optimiser": SGD()},
     Adagrad: {"optimiser": Adagrad()},
     Adam: {"optimiser": Adam(0.01)},
+    Averaging: {"averaging": Averaging()},
 }
 
 

@@ -24,8 +24,9 @@ from nearfar.errors import (
     OptionError,
     StoreError,
 )
+from nearfar.geometry import normalise
 from nearfar.objective import Triplet
-from nearfar.optimiser import SGD, Adam
+from nearfar.optimiser import SGD, Adam, Averaging
 from nearfar.sampling import Shared, TwoStage
 
 DATA = random_data(40, 80, 0.2, seed=1)
@@ -71,6 +72,34 @@ def test_the_best_epoch_is_kept():
     assert np.array_equal(model.user_vectors, points[best][: DATA.n_users])
     again = evaluate(model.scorer(), train, held_out, k=10)
     assert again["ndcg"] == pytest.approx(scores[best], rel=1e-12)
+
+
+@pytest.mark.parametrize("geometry", ["sphere", "free"])
+def test_averaging_is_the_mean_of_the_points_after_each_epoch(geometry):
+    options, points = {**SMALL, "geometry": geometry}, []
+    plain = CML(**options).fit(DATA, epochs=5, callbacks=[lambda e: points.append(e.points())])
+    told = []
+    model = CML(**options, averaging=Averaging(1.5)).fit(
+        DATA, epochs=5, callbacks=[lambda e: told.append(e.points())]
+    )
+    mean = np.zeros_like(points[0], np.float64)
+    for epoch, (now, said) in enumerate(zip(points, told, strict=True), 1):
+        mean += (now - mean) * (1.5 + 1) / (1.5 + epoch)
+        expected = normalise(mean) if geometry == "sphere" else mean
+        assert said == pytest.approx(expected, abs=1e-6)
+    assert np.concatenate([model.user_vectors, model.item_vectors]).tobytes() == told[-1].tobytes()
+    assert plain.history["loss"].to_list() == model.history["loss"].to_list()
+
+
+def test_averaged_points_are_what_is_validated_and_kept():
+    train, held_out = split.ratio(DATA, 0.25, seed=1)
+    model = CML(**SMALL, optimiser=Adam(0.2), averaging=Averaging(1.0)).fit(
+        train, epochs=12, validation=held_out, k=10
+    )
+    found = evaluate(model.scorer(), train, held_out, k=10)["ndcg"]
+    best = model.history["validation_ndcg"].max()
+    assert found == pytest.approx(best, rel=1e-12)
+    assert model.history["validation_ndcg"][model.best_epoch - 1] == best
 
 
 def test_a_metric_of_which_less_is_better():
@@ -179,6 +208,8 @@ def test_what_is_not_interactions_is_refused():
         {},
         {"sampler": TwoStage(30)},
         {"sampler": Shared(0.5), "negatives": 30, "triplet": Triplet(temperature=0.3)},
+        {"averaging": Averaging(2.0)},
+        {"averaging": Averaging(), "geometry": "ball"},
     ],
 )
 def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path, changes):
@@ -253,10 +284,10 @@ RUN = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[3])
 from conftest import random_data
-from nearfar import CML
+from nearfar import CML, Averaging
 from nearfar.sampling import TwoStage
 data = random_data(200, 300, 0.2, seed=2)
-model = CML(dim=32, batch=32, sampler=TwoStage(100), negatives=2)
+model = CML(dim=32, batch=32, sampler=TwoStage(100), negatives=2, averaging=Averaging())
 model.fit(data, epochs=6, validation=0.2, k=10, checkpoint=sys.argv[1] or None,
           checkpoint_seconds=0.05, threads=2)
 np.save(sys.argv[2], np.concatenate([model.user_vectors, model.item_vectors]))

@@ -12,7 +12,7 @@ from nearfar.evaluation import Evaluation, evaluate
 from nearfar.interactions import Interactions
 from nearfar.model import CML
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
-from nearfar.optimiser import SGD, Adagrad, Adam
+from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.options import Options
 from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
@@ -21,6 +21,7 @@ __all__ = [
     "SGD",
     "Adagrad",
     "Adam",
+    "Averaging",
     "Decorrelate",
     "Evaluation",
     "Interactions",

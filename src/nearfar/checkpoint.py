@@ -26,6 +26,7 @@ class Saved(NamedTuple):
 
     state: State
     best_points: npt.NDArray[np.float32] | None
+    mean: npt.NDArray[np.float32] | None
     progress: dict[str, Any]
 
 
@@ -84,18 +85,22 @@ class Checkpoint:
             )
         tables = folder.arrays["tables"]
         state = State(tables["rows"], tables["last"], folder.meta["step"])
-        return Saved(state, tables.get("best_points"), folder.meta["progress"])
+        best, mean = tables.get("best_points"), tables.get("mean")
+        return Saved(state, best, mean, folder.meta["progress"])
 
     def save(
         self,
         state: State,
         best_points: npt.NDArray[np.float32] | None,
+        mean: npt.NDArray[np.float32] | None,
         progress: Mapping[str, Any],
     ) -> None:
         """Write the run as it is now, atomically."""
         tables: dict[str, npt.NDArray[Any]] = {"rows": state.rows, "last": state.last}
         if best_points is not None:
             tables["best_points"] = best_points
+        if mean is not None:
+            tables["mean"] = mean
         meta = {"identity": self.identity, "step": state.step, "progress": dict(progress)}
         store.save_folder(self.path, kind=KIND, meta=meta, arrays={"tables": tables})
         self._saved_at = time.monotonic()

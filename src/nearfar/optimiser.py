@@ -122,6 +122,35 @@ class Adam:
         theta -= self.learning_rate / (1 - self.beta1**t) * m / denominator
 
 
+@dataclass(frozen=True)
+class Averaging:
+    """The model is a mean of the points after each epoch, late ones counting more.
+
+    ::
+
+        mean_t = mean_{t-1} + (x_t - mean_{t-1}) (eta + 1) / (eta + t)
+
+    for the points x_t after epoch t = 1, 2, ...: polynomial-decay averaging. It reaches back over
+    about t / (eta + 1) epochs, so it forgets the beginning however long a run is, and takes out
+    the noise that a constant learning rate leaves. On the sphere means are normalised. Training
+    itself is not changed by it.
+
+    References
+    ----------
+    Shamir & Zhang, ICML 2013.
+    """
+
+    eta: float = 3.0
+    """The larger, the shorter it reaches back; near 0 it is the plain mean."""
+
+    def __post_init__(self) -> None:
+        check_positive("`eta` of Averaging", self.eta, " Leave it out with averaging=None.")
+
+    def weight(self, epoch: int) -> float:
+        """Give the weight of the points after `epoch`, from 1, against the mean before."""
+        return (self.eta + 1.0) / (self.eta + epoch)
+
+
 Optimiser = SGD | Adagrad | Adam
 """What turns gradients into steps."""
 

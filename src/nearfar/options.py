@@ -15,7 +15,7 @@ import numpy as np
 from nearfar.errors import OptionError
 from nearfar.geometry import GEOMETRIES, Geometry
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
-from nearfar.optimiser import SGD, Adagrad, Adam, Optimiser
+from nearfar.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
 from nearfar.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
 
 STRATEGIES: dict[str, tuple[type[Any], ...]] = {
@@ -24,6 +24,7 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
     "spread_out": (SpreadOut, type(None)),
     "decorrelate": (Decorrelate, type(None)),
     "optimiser": (Adam, Adagrad, SGD),
+    "averaging": (Averaging, type(None)),
 }
 """The closed set each part is chosen from."""
 
@@ -50,6 +51,8 @@ class Options:
     """CML's covariance loss, or None."""
     optimiser: Optimiser = Adam()  # noqa: RUF009
     """What turns gradients into steps."""
+    averaging: Averaging | None = None
+    """A mean over epochs instead of the last points, or None."""
 
     def __post_init__(self) -> None:
         for name, low, high in (

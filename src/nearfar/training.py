@@ -21,6 +21,7 @@ from nearfar.checkpoint import Checkpoint
 from nearfar.engine import Engine, Problem, StepLog, make_engine
 from nearfar.errors import DataError, DivergedError, NearfarWarning
 from nearfar.evaluation import evaluate
+from nearfar.geometry import normalise
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Points
 from nearfar.progress import Reporter
@@ -30,6 +31,7 @@ from nearfar.threads import checked_threads, interrupt_deferred
 Float32 = npt.NDArray[np.float32]
 
 _CHUNK_SECONDS = 0.2
+_ROWS_AT_ONCE = 4096
 _COLUMNS = (
     "epoch", "loss", "spread_out", "decorrelate", "violated", "missed", "seconds",
     *(f"validation_{name}" for name in METRICS),
@@ -66,6 +68,8 @@ class Progress:
     stopped: bool = False
     """Whether training has ended before its last epoch, by patience or a callback."""
     seconds: float = 0.0
+    averaged: int = 0
+    """Epochs that are in the mean of the points, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class Run:
         self.threads = checked_threads(threads)
         self.progress = Progress()
         self.best_points: Float32 | None = None
+        self.mean: Float32 | None = None
         self.checkpoint = (
             None
             if checkpoint is None
@@ -126,7 +131,7 @@ class Run:
         )
         state = None
         if self.checkpoint is not None and (saved := self.checkpoint.load()) is not None:
-            state, self.best_points = saved.state, saved.best_points
+            state, self.best_points, self.mean = saved.state, saved.best_points, saved.mean
             self.progress = Progress(**saved.progress)
         workers = self.threads if threads else problem.useful_threads(self.threads)
         self.engine: Engine = make_engine(problem, state, device=device, threads=workers)
@@ -154,11 +159,42 @@ class Run:
 
     def outcome(self) -> Trained:
         """Give what the run has come to, and give up its tables."""
-        points = self.engine.finish() if self.best_points is None else self.best_points
         epoch = self.progress.best_epoch
-        if self.best_points is None:
+        points = self.best_points
+        if points is None:
             epoch = len(self.progress.history)
+            points = self.engine.finish() if self.mean is None else self.points(out=self.mean)
         return Trained(points, self.history(), epoch)
+
+    def points(
+        self, rows: npt.NDArray[np.int64] | None = None, out: Float32 | None = None
+    ) -> Float32:
+        """Give the model's points as of now, like `Engine.points`: the mean, if there is one."""
+        if self.mean is None:
+            return self.engine.points(rows, out)
+        n = self.problem.n_rows if rows is None else len(rows)
+        found = np.empty((n, self.mean.shape[1]), np.float32) if out is None else out
+        for first in range(0, n, _ROWS_AT_ONCE):
+            part = slice(first, first + _ROWS_AT_ONCE)
+            some = self.mean[part] if rows is None else self.mean[rows[part]]
+            on_sphere = self.problem.options.geometry == "sphere"
+            found[part] = normalise(some) if on_sphere else some
+        return found
+
+    def _average(self, epoch: int) -> None:
+        """Take the points after `epoch` into the mean, once."""
+        averaging = self.problem.options.averaging
+        if averaging is None or self.progress.averaged == epoch:
+            return
+        n, weight = self.problem.n_rows, np.float32(averaging.weight(epoch))
+        with interrupt_deferred():
+            if self.mean is None:
+                self.mean = np.zeros((n, self.problem.options.dim), np.float32)
+            for first in range(0, n, _ROWS_AT_ONCE):
+                part = np.arange(first, min(first + _ROWS_AT_ONCE, n))
+                mean = self.mean[first : first + len(part)]
+                mean += weight * (self.engine.points(part) - mean)
+            self.progress.averaged = epoch
 
     def history(self) -> pl.DataFrame:
         """One row an epoch; see `CML.history`."""
@@ -216,6 +252,7 @@ class Run:
         """Record the epoch, evaluate, keep the best; an interrupt finds all of it or none."""
         state, epoch = self.progress, len(self.progress.history) + 1
         record = self._record(epoch)
+        self._average(epoch)
         looks = epoch == self.schedule.epochs or epoch % self.schedule.every == 0
         if self.validation is not None and looks:
             report.note("validating")
@@ -228,7 +265,7 @@ class Run:
             if self.validation is not None and looks:
                 self._compare(epoch, record[f"validation_{self.schedule.metric}"])
         report.epoch(record)
-        event = Epoch(epoch, dict(record), self.engine.points)
+        event = Epoch(epoch, dict(record), self.points)
         for callback in self.callbacks:
             state.stopped |= callback(event) is True
 
@@ -256,7 +293,7 @@ class Run:
         }
 
     def _validate(self, validation: Interactions) -> dict[str, float]:
-        scorer = _Live(self.engine)
+        scorer = _Live(self)
         train, k, threads = self.problem.interactions, self.schedule.k, self.threads
         result = evaluate(scorer, train, validation, k=k, threads=threads)
         return {f"validation_{name}": value for name, value in result.metrics.items()}
@@ -266,30 +303,32 @@ class Run:
         state = self.progress
         if self.schedule.improves(value, state.best):
             state.best, state.best_epoch, state.stale = value, epoch, 0
-            self.best_points = self.engine.points(out=self.best_points)
+            self.best_points = self.points(out=self.best_points)
         else:
             state.stale += 1
             state.stopped = state.stale == self.schedule.patience
 
     def _save(self) -> None:
         if self.checkpoint is not None:
-            self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
+            self.checkpoint.save(
+                self.engine.state, self.best_points, self.mean, vars(self.progress)
+            )
 
 
 class _Live:
-    """Scores by the engine's points as of now, a tile at a time: no copy of the tables is made."""
+    """Scores by the points as of now, a tile at a time: no copy of the tables is made."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.n_users, self.n_items = engine.problem.n_users, engine.problem.n_items
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.n_users, self.n_items = run.problem.n_users, run.problem.n_items
 
     def score_block(self, rows: npt.NDArray[np.int32], first_item: int, out: Float32) -> None:
         """Score one tile; see `nearfar.neighbours.Scorer`."""
         n_rows, n_items = out.shape
         first = self.n_users + first_item
-        queries = self.engine.points(rows.astype(np.int64))
-        targets = self.engine.points(np.arange(first, first + n_items))
-        scorer = scorer_of(queries, targets, self.engine.problem.options.geometry)
+        queries = self.run.points(rows.astype(np.int64))
+        targets = self.run.points(np.arange(first, first + n_items))
+        scorer = scorer_of(queries, targets, self.run.problem.options.geometry)
         scorer.score_block(np.arange(n_rows, dtype=np.int32), 0, out)
 
 

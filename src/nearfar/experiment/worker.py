@@ -70,7 +70,7 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     run = Run(problem, schedule, validation=held_out, threads=threads, progress=False)
     try:
         run.train()
-        last = run.engine.points()
+        last = run.points()
         trained = run.outcome()
     finally:
         run.close()

@@ -175,26 +175,60 @@ def clip(x: Float32, at: Int) -> Real:
 
 
 @inlined
+def measure(g: Int, plan: Plan, room: Room) -> tuple[Real, Int]:
+    """Put the scores of pair g's negatives into `share`; gives score_ij and how many there are."""
+    cur, inv, off = room.current, room.inverse, room.offset
+    u, j, found = plan.slots[g, 0], plan.slots[g, 1], 0
+    near = inv[u] * inv[j] * dot(cur, u, cur, j) - off[u] - off[j]
+    for k in range(plan.slots.shape[1] - 2):
+        n = plan.slots[g, 2 + k]
+        if n < 0:
+            room.share[g, k] = np.float32(-np.inf)
+            continue
+        found += 1
+        room.share[g, k] = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
+    return near, found
+
+
+@inlined
 def contrast(begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, power: Float32) -> None:
     """Compare pairs begin..end-1 with their negatives: eq. 1. `power` is room for N numbers."""
-    cur, inv, off = room.current, room.inverse, room.offset
+    n_negatives = plan.slots.shape[1] - 2
+    if recipe.temperature > 0.0:  # a loop of its own: a call in it would slow the other down
+        contrast_softly(begin, end, plan, recipe, room, power)
+        return
+    for g in range(begin, end):
+        near, found = measure(g, plan, room)
+        weigh(g, n_negatives, found, near, recipe, room, room.share, g)
+
+
+@inner
+def contrast_softly(
+    begin: Int, end: Int, plan: Plan, recipe: Recipe, room: Room, power: Float32
+) -> None:
+    """`contrast` with a temperature."""
     n_negatives = plan.slots.shape[1] - 2
     for g in range(begin, end):
-        u, j, found = plan.slots[g, 0], plan.slots[g, 1], 0
-        near = inv[u] * inv[j] * dot(cur, u, cur, j) - off[u] - off[j]
-        for k in range(n_negatives):
-            n = plan.slots[g, 2 + k]
-            if n < 0:
-                room.share[g, k] = np.float32(-np.inf)
-                continue
-            found += 1
-            far = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
-            room.share[g, k] = far
-        weigh(g, n_negatives, found, near, recipe, room, room.share, g, power)
+        near, found = measure(g, plan, room)
+        weigh_softly(g, n_negatives, found, near, recipe, room, room.share, g, power)
 
 
 @inlined
 def weigh(
+    g: Int, n: Int, found: Int, near: Real, recipe: Recipe, room: Room, s: Float32, r: Int
+) -> None:
+    """Give the loss of pair g and its derivatives, from row r of `s`; see `nearfar.engine.soft`.
+
+    `found` of the n places are negatives.
+    """
+    weight = pair_weight(g, n, found, near, recipe, room, s, r)
+    loss = np.float64(harden(s, r, n, near, recipe.margin, 2.0 * weight))
+    room.coefficient[g] = np.float32(2.0 * weight if loss != 0.0 else 0.0)
+    room.loss[g] = weight * loss
+
+
+@inlined
+def weigh_softly(
     g: Int,
     n: Int,
     found: Int,
@@ -205,21 +239,23 @@ def weigh(
     r: Int,
     power: Float32,
 ) -> None:
-    """Give the loss of pair g and its derivatives, from row r of `s`; see `nearfar.engine.soft`.
-
-    `found` of the n places are negatives.
-    """
-    impostors = count_inside(s, r, n, near, recipe.margin)
-    weight = 1.0
-    if recipe.rank_weight:
-        weight = np.log(np.float64(recipe.n_items * impostors // max(found, 1)) + 1.0)
-    if recipe.temperature > 0.0:
-        loss = soften(s, r, n, near, recipe.margin, recipe.temperature, 2.0 * weight, power)
-    else:
-        loss = np.float64(harden(s, r, n, near, recipe.margin, 2.0 * weight))
-    room.violated[g] = impostors > 0
+    """`weigh` with a temperature. `power` is room for n numbers."""
+    weight = pair_weight(g, n, found, near, recipe, room, s, r)
+    loss = soften(s, r, n, near, recipe.margin, recipe.temperature, 2.0 * weight, power)
     room.coefficient[g] = total_of(s, r, n)
     room.loss[g] = weight * loss
+
+
+@inlined
+def pair_weight(
+    g: Int, n: Int, found: Int, near: Real, recipe: Recipe, room: Room, s: Float32, r: Int
+) -> Real:
+    """Give w_ij, and note whether a negative lies inside the margin."""
+    impostors = count_inside(s, r, n, near, recipe.margin)
+    room.violated[g] = impostors > 0
+    if not recipe.rank_weight:
+        return 1.0
+    return np.log(np.float64(recipe.n_items * impostors // max(found, 1)) + 1.0)
 
 
 @inner
@@ -330,15 +366,22 @@ def set_difference(
 
 
 @inlined
-def pull(total: Float32, at: Int, g: Int, plan: Plan, room: Room) -> None:
-    """Add dL/du of pair g, the sum of share_k (v_k - v_j), to row `at` of `total`."""
+def pull(total: Float32, at: Int, g: Int, plan: Plan, room: Room, anew: bool) -> None:
+    """Add dL/du of pair g, the sum of share_k (v_k - v_j), to row `at` of `total`.
+
+    If `anew`, what stands there is replaced.
+    """
     inv, j = room.inverse, plan.slots[g, 1]
     rest = np.float32(room.coefficient[g])  # taken off with the first negative, in one pass
     for k in range(room.share.shape[1]):
         c, n = room.share[g, k], plan.slots[g, 2 + k]
-        if c != 0.0:
+        if c == 0.0:
+            continue
+        if anew and rest != 0.0:
+            set_difference(total, at, c * inv[n], n, rest * inv[j], j, room.current)
+        else:
             add_difference(total, at, c * inv[n], n, rest * inv[j], j, room.current)
-            rest = np.float32(0.0)
+        rest = np.float32(0.0)
 
 
 @inlined
@@ -359,8 +402,7 @@ def collect_own(begin: Int, end: Int, plan: Plan, room: Room, total: Float32, mo
             if u < n_shared or f == 0.0:
                 continue
             if w == 0:
-                clear(total, count)
-                pull(total, count, g, plan, room)
+                pull(total, count, g, plan, room, True)
             elif w == 1:  # dL/dv_j = c (v_j - u)
                 set_difference(total, count, f * inv[j], j, f * inv[i], i, cur)
             else:  # dL/dv_k = share_k (u - v_k)
@@ -390,7 +432,7 @@ def collect(
             if c != 0.0:
                 flows = True
                 if w == 0:
-                    pull(total, count, g, plan, room)
+                    pull(total, count, g, plan, room, False)
                 elif w == 1:
                     add_difference(total, count, c * inv[j], j, c * inv[i], i, cur)
                 else:

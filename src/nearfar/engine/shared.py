@@ -74,7 +74,10 @@ def contrast(
         excluded = exclude_positives(
             s, r, plan.entries[g, 0], positives, places, following, np.float32(-np.inf)
         )
-        compute.weigh(g, n, n - excluded, near, recipe, room, s, r, power)
+        if recipe.temperature > 0.0:
+            compute.weigh_softly(g, n, n - excluded, near, recipe, room, s, r, power)
+        else:
+            compute.weigh(g, n, n - excluded, near, recipe, room, s, r)
     np.dot(s, shared, wide.pulls[begin:end])
     np.dot(s.T, users, wide.towards[block])
     for c in range(n):

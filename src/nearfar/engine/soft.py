@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.jit import Int, Real, inner, kernel, reduction
+from nearfar.jit import Int, Real, inlined, inner, reduction
 
 Float32 = npt.NDArray[np.float32]
 
@@ -37,7 +37,7 @@ def most_of(x: Float32, r: Int, n: Int) -> Real:
     return most
 
 
-@kernel
+@inlined
 def count_inside(s: Float32, r: Int, n: Int, near: Real, margin: Real) -> Int:
     """How many x_k are positive."""
     near32, margin32, two = np.float32(near), np.float32(margin), np.float32(2.0)
@@ -112,7 +112,7 @@ def soften(
     return 2.0 * (top - zero) + temperature * np.log(whole)
 
 
-@inner
+@inlined
 def harden(s: Float32, r: Int, n: Int, near: Real, margin: Real, factor: Real) -> Real:
     """[max x_k]_+, and `factor` in the place of the first nearest if it is positive, else 0."""
     best, nearest, zero = np.float32(-np.inf), -1, np.float32(0.0)

@@ -32,6 +32,8 @@ ORDER = [
     "options",
     "heap",
     "engine",
+    "draws",
+    "watch",
     "neighbours",
     "metrics",
     "figures",

@@ -224,6 +224,15 @@ def test_decorrelate_by_hand():
     assert Decorrelate(1.0).term(np.ones((3, 2)))[0] == 0
 
 
+def test_margin_0_is_cross_entropy():
+    u, vj, vk = unit(1, 6), unit(2, 6), np.stack([unit(s, 6) for s in range(3, 9)])
+    t = 0.3
+    loss = Triplet(0.0, temperature=t).term(u, vj, vk, 50).loss
+    logits = 2.0 / t * np.concatenate([[vj @ u], vk @ u])
+    probability = np.exp(logits[0]) / np.exp(logits).sum()
+    assert loss == pytest.approx(-t * np.log(probability), rel=1e-12)
+
+
 def test_gradient_through_normalisation():
     row, target = 2.5 * unit(4, 5), unit(5, 5)
     found = through_normalisation(target, row)  # of the linear loss target . x
@@ -236,6 +245,8 @@ def test_gradient_through_normalisation():
     [
         (lambda: Triplet(margin=-1.0), r"`margin` must be a positive number; got -1.0"),
         (lambda: Triplet(margin=float("nan")), "margin"),
+        (lambda: Triplet(margin=0.0), r"positive number; got 0.0. \(0 goes with a temperature.\)"),
+        (lambda: Triplet(margin=-1.0, temperature=0.5), "`margin` must be a positive number"),
         (
             lambda: Triplet(temperature=-1.0),
             r"`temperature` must be 0 \(.*\) or at least 1e-6; got -1.0",

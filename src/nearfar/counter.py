@@ -52,6 +52,8 @@ class Purpose(IntEnum):
     """The random recommender."""
     BOOTSTRAP = 8
     """Resampling users for a confidence interval."""
+    WATCH = 9
+    """Items that the watch on training looks at."""
 
 
 def _mix(z: Any) -> Any:

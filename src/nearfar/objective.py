@@ -49,11 +49,13 @@ class Triplet:
         w_ij T log( 1 + sum_k exp(x_k / T) ),
 
     whose gradient is that of the hinge, shared among the negatives by their softmax: what one draw
-    of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge.
+    of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge. With margin 0
+    it is T times the cross-entropy of the positive item among the negatives, with logits
+    2 score / T.
     """
 
     margin: float = 1.0
-    """alpha, in units of squared distance."""
+    """alpha, in units of squared distance; 0 only with a temperature."""
     rank_weight: bool = False
     """CML's w_ij = log(rank + 1), rank = floor(M * impostors / n); 1 otherwise.
 
@@ -63,7 +65,9 @@ class Triplet:
     """T, in units of squared distance: how evenly the negatives share the gradient."""
 
     def __post_init__(self) -> None:
-        check_positive("`margin`", self.margin)
+        if not (self.margin == 0 and self.temperature > 0):
+            soft = " (0 goes with a temperature.)" if self.margin == 0 else ""
+            check_positive("`margin`", self.margin, soft)
         if not (self.temperature == 0 or 1e-6 <= self.temperature < np.inf):
             raise OptionError(
                 f"`temperature` must be 0 (the nearest negative alone) or at least 1e-6; got "

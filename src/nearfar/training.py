@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from nearfar import watch
+from nearfar.baselines import Popularity
 from nearfar.checkpoint import Checkpoint
 from nearfar.engine import Engine, Problem, StepLog, make_engine
 from nearfar.errors import DataError, DivergedError, NearfarWarning
@@ -32,8 +34,10 @@ Float32 = npt.NDArray[np.float32]
 
 _CHUNK_SECONDS = 0.2
 _ROWS_AT_ONCE = 4096
+_EPOCHS_TO_LEARN = 10
 _COLUMNS = (
     "epoch", "loss", "spread_out", "decorrelate", "violated", "missed", "seconds",
+    "effective", "false_push", "dimension",
     *(f"validation_{name}" for name in METRICS),
 )  # fmt: skip
 
@@ -70,6 +74,10 @@ class Progress:
     seconds: float = 0.0
     averaged: int = 0
     """Epochs that are in the mean of the points, if there is one."""
+    top_ndcg: float = 0.0
+    """The best NDCG on the validation part so far."""
+    warned: bool = False
+    """Whether the watch has said that the run goes badly."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,7 @@ class Run:
                 self.engine.run(0)
                 for _ in self._epochs(report):
                     pass
+            self._compare_with_popularity()
         except KeyboardInterrupt:
             self._save()
             raise
@@ -257,8 +266,12 @@ class Run:
         if self.validation is not None and looks:
             report.note("validating")
             record.update(self._validate(self.validation))
+        if epoch & (epoch - 1) == 0:  # 1, 2, 4, 8 ...: at whatever speed it learns, not often
+            record.update(self._look(epoch).to_dict())
         if epoch == 1:
             self._warn_of_missed(int(record["missed"]))
+        if "validation_ndcg" in record:
+            self._warn_of_a_fall(epoch, record["validation_ndcg"])
         with interrupt_deferred():
             state.history.append(record)
             state.sums = {}
@@ -279,6 +292,43 @@ class Run:
                 NearfarWarning,
                 stacklevel=5,
             )
+
+    def _look(self, epoch: int) -> watch.Sight:
+        return watch.look(self.points, self.problem, self.validation, epoch)
+
+    def _warn_of_a_fall(self, epoch: int, ndcg: float) -> None:
+        state = self.progress
+        state.top_ndcg = max(state.top_ndcg, ndcg)
+        if ndcg < watch.FALLEN * state.top_ndcg and not state.warned:
+            state.warned = True
+            self._warn(
+                epoch,
+                f"training goes badly: NDCG on the validation part was {state.top_ndcg:.4f} and is"
+                f" {ndcg:.4f} after epoch {epoch}.",
+            )
+
+    def _compare_with_popularity(self) -> None:
+        """Warn if a run that went on long enough never ranked better than popularity does."""
+        state, train = self.progress, self.problem.interactions
+        given_up = state.stale == self.schedule.patience
+        if self.validation is None or state.best is None or state.warned:
+            return
+        if len(state.history) < _EPOCHS_TO_LEARN and not given_up:
+            return
+        by_popularity = evaluate(
+            Popularity(train), train, self.validation, k=self.schedule.k, threads=self.threads
+        )
+        if state.top_ndcg <= (least := by_popularity.metrics["ndcg"]):
+            state.warned = True
+            self._warn(
+                len(state.history),
+                f"NDCG on the validation part came to {state.top_ndcg:.4f}, no more than"
+                f" recommending what is popular has ({least:.4f}).",
+            )
+
+    def _warn(self, epoch: int, what: str) -> None:
+        why = watch.remedy(self._look(epoch), self.problem)
+        warnings.warn(f"{what} {why}", NearfarWarning, stacklevel=6)
 
     def _record(self, epoch: int) -> dict[str, float]:
         sums, steps = self.progress.sums, self.problem.steps_per_epoch

@@ -4,7 +4,7 @@ Three tables, all functions of arrays and a seed:
 
 - `exposure`: how recommendations and training interactions spread over popular and rare items;
 - `cosines`: how near each other the items of one user are, beside items at random and p(s);
-- `sampling`, of `nearfar.experiment.draws`: how many items a negative is really chosen among, how
+- `sampling`, of `nearfar.draws`: how many items a negative is really chosen among, how
   often it is a false one, and how many pairs still have something to learn from it.
 
 `diagnose` makes all three of a trained model.
@@ -23,7 +23,7 @@ from nearfar.checks import check_count
 from nearfar.counter import Purpose, stream, uniform
 from nearfar.engine.plan import Int32, Int64
 from nearfar.errors import DataError
-from nearfar.experiment.draws import check_points, sampling
+from nearfar.draws import check_points, sampling
 from nearfar.geometry import density, normalise
 from nearfar.interactions import Interactions
 from nearfar.jit import kernel

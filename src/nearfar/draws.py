@@ -6,7 +6,7 @@ of the engine, so that it shows what a step of the training would have met.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +39,7 @@ from nearfar.sampling import AliasTable, Popularity, Shared, TwoStage
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Lookup = Callable[[Int64], Float32]
 
 
 def check_points(points: Float32, train: Interactions, options: Options) -> None:
@@ -104,8 +105,35 @@ def sampling(
     """
     check_count("n_steps", n_steps)
     check_points(points, train, options)
-    steps = _Steps(points, Problem(train, options, seed))
-    parts = [steps.draw(t) for t in range(n_steps)]
+    problem = Problem(train, options, seed)
+    row = sampled(points.__getitem__, problem, held_out, range(n_steps))
+    return pl.DataFrame([row], schema=_SAMPLING)
+
+
+def sampled(
+    points_of: Lookup,
+    problem: Problem,
+    held_out: Sequence[Interactions],
+    steps: range,
+    most_pairs: int | None = None,
+) -> dict[str, Any]:
+    """Draw the negatives of some steps of a run; see `sampling`, whose row it gives.
+
+    Parameters
+    ----------
+    points_of : callable
+        Gives the points of rows (users, then items) as of now; only those of the pairs and of what
+        is drawn for them are asked for.
+    problem : Problem
+    held_out : sequence of Interactions
+    steps : range
+        Their numbers.
+    most_pairs : int, optional
+        Look at so many pairs of each step; at all if None.
+    """
+    options, n_users, n_items = problem.options, problem.n_users, problem.n_items
+    drawing = _Steps(points_of, problem)
+    parts = [drawing.draw(t, most_pairs) for t in steps]
     user, positive = (np.concatenate([entries[:, w] for entries, _ in parts]) for w in (0, 1))
     negatives = np.concatenate([entries[:, 2:] for entries, _ in parts])
     filled = negatives >= 0
@@ -114,11 +142,11 @@ def sampling(
     false = np.zeros(len(rows), np.bool_)
     for other in held_out:
         false |= other.contains(*drawn)
-    inside = _inside(points, train.n_users, user, positive, negatives, options)
-    share = np.array([_shares(options.triplet, x, train.n_items) for x in inside])
+    inside = _inside(points_of, n_users, user, positive, negatives, options)
+    share = np.array([_shares(options.triplet, x, n_items) for x in inside])
     is_shared = isinstance(options.sampler, Shared)
     row = {
-        "steps": n_steps,
+        "steps": len(steps),
         "pairs": len(user),
         "draws": len(rows),
         "missed": 0.0 if is_shared else 1.0 - float(filled.mean()),
@@ -130,7 +158,7 @@ def sampling(
         effective = _effective_number(share)
     else:
         effective = np.concatenate([numbers for _, numbers in parts])
-    return pl.DataFrame([row | _spread(effective[np.isfinite(effective)])], schema=_SAMPLING)
+    return row | _spread(effective[np.isfinite(effective)])
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -151,13 +179,19 @@ def _spread(numbers: Float64) -> dict[str, float | None]:
 
 
 def _inside(
-    points: Float32, n_users: int, user: Int64, positive: Int64, negatives: Int64, options: Options
+    points_of: Lookup,
+    n_users: int,
+    user: Int64,
+    positive: Int64,
+    negatives: Int64,
+    options: Options,
 ) -> Float64:
     """How far each negative is inside the margin, minus infinity for an empty place."""
-    own = score(points[user], points[n_users + positive])
+    anchor = points_of(user)
+    own = score(anchor, points_of(n_users + positive))
     inside = np.full(negatives.shape, -np.inf)
     for k, column in enumerate(negatives.T):
-        found = score(points[user], points[n_users + column])
+        found = score(anchor, points_of(n_users + np.maximum(column, 0)))
         inside[:, k] = np.where(column >= 0, options.triplet.margin - 2.0 * (own - found), -np.inf)
     return inside
 
@@ -174,7 +208,7 @@ def _shares(triplet: Triplet, inside: Float64, n_items: int) -> Float64:
 class _Steps:
     """What the engine would draw with the points as they are, step by step."""
 
-    def __init__(self, points: Float32, problem: Problem) -> None:
+    def __init__(self, points_of: Lookup, problem: Problem) -> None:
         self.problem, self.draws = problem, make_draws(problem)
         data, options, n = problem.interactions, problem.options, problem.n_candidates
         self.positives = Positives(data.indptr, data.items, problem.positive_users)
@@ -182,26 +216,25 @@ class _Steps:
         self.plan = Plan(*(array[0] for array in room))
         self.places, self.following = np.empty(table_size(n), np.int64), np.empty(n, np.int32)
         self.scratch = np.empty((3, n), np.float32)
-        self.effective = np.empty(0) if n else _effective_first(problem)
-        vectors = points
+        self.vectors_of = points_of
         if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
-            vectors = initial_points(problem.seed, problem.n_rows, options.dim)
-        self.unit = normalise(np.asarray(vectors[problem.n_users :], np.float32))
+            initial = initial_points(problem.seed, problem.n_rows, options.dim)
+            self.vectors_of = initial.__getitem__
 
-    def draw(self, step: int) -> tuple[Int64, Float64]:
+    def draw(self, step: int, most_pairs: int | None) -> tuple[Int64, Float64]:
         """Give (user, item, negatives) rows, -1 for an empty place, and effective numbers."""
         problem, plan = self.problem, self.plan
         _plan(
             step, self.positives, problem.proposal, problem.support, self.draws, plan,
             self.places, self.following,
         )  # fmt: skip
-        entries = plan.entries[: plan.size[N_PAIRS]]
+        entries = plan.entries[: plan.size[N_PAIRS]][:most_pairs]
         if isinstance(problem.options.sampler, Shared):
             return self._shared(entries), np.empty(0)
         if problem.n_candidates:
             effective = self._second_stage(step, entries)
         else:
-            effective = self.effective[entries[:, 0]]
+            effective = _effective_first(problem, entries[:, 0])
         items = entries[:, 1:]
         items = np.where(items >= 0, items - problem.n_users, -1)
         return np.column_stack([entries[:, 0], items]), effective
@@ -220,11 +253,11 @@ class _Steps:
         released = getattr(problem.options.sampler, "released_weight", False)
         gap = released_overflow_gap(problem.options.dim) if released else -1.0
         key = stream(problem.seed, Purpose.CHOICE, step)
-        candidates = self.unit[self.plan.candidates[:n_candidates]]
+        candidates = self._unit(self.plan.candidates[:n_candidates])
         effective = []
         for first in range(0, len(entries), PAIRS_A_BLOCK):
             positive = entries[first : first + PAIRS_A_BLOCK, 1] - problem.n_users
-            s = np.ascontiguousarray(self.unit[positive] @ candidates.T, np.float32)
+            s = np.ascontiguousarray(self._unit(positive) @ candidates.T, np.float32)
             overflown = 1.0 - np.minimum(s.astype(np.float64) ** 2, 1.0) + 1e-8 < gap
             _choose(
                 s, first, problem.options.dim, gap, key, self.positives, self.plan, self.places,
@@ -235,6 +268,11 @@ class _Steps:
             weight[overflown.any(axis=1)] = allowed[overflown.any(axis=1)]
             effective.append(self._effective(weight))
         return np.concatenate(effective)
+
+    def _unit(self, items: npt.NDArray[np.integer[Any]]) -> Float32:
+        """Give the vectors of items that stage 2 looks at, at length 1."""
+        rows = self.problem.n_users + items.astype(np.int64)
+        return normalise(np.asarray(self.vectors_of(rows), np.float32))
 
     def _effective(self, weight: npt.NDArray[Any]) -> Float64:
         """1 / sum Pr^2 of each row, where an item that is several candidates counts once."""
@@ -249,18 +287,19 @@ def _effective_number(weight: npt.NDArray[Any]) -> Float64:
     return np.where(total > 0, total * total / np.where(total > 0, squares, 1.0), np.nan)
 
 
-def _effective_first(problem: Problem) -> Float64:
-    """1 / sum Pr^2 of a draw by eq. 4 for each user, whose own items are left out."""
+def _effective_first(problem: Problem, users: Int64) -> Float64:
+    """1 / sum Pr^2 of a draw by eq. 4 for each of the users, whose own items are left out."""
     data, weight = problem.interactions, problem.proposal.weight
     sampler = problem.options.sampler
     if isinstance(sampler, Popularity) and sampler.distinct:
-        return np.full(data.n_users, np.nan)
-    own, left = weight[data.items], []
-    for all_of_them, of_the_user in ((weight, own), (weight**2, own**2)):
-        taken = np.bincount(data.pair_users(), weights=of_the_user, minlength=data.n_users)
-        left.append(all_of_them.sum() - taken)
-    some = left[0] > 1e-9 * weight.sum()  # the rest is rounding: the user has all of them
-    return np.where(some, left[0] ** 2 / np.where(some, left[1], 1.0), np.nan)
+        return np.full(len(users), np.nan)
+    some, place = np.unique(users, return_inverse=True)
+    own = [weight[data.positives(int(user))] for user in some]
+    left = weight.sum() - np.array([w.sum() for w in own])
+    squares = (weight**2).sum() - np.array([(w**2).sum() for w in own])
+    any_left = left > 1e-9 * weight.sum()  # the rest is rounding: the user has all of them
+    effective = np.where(any_left, left**2 / np.where(any_left, squares, 1.0), np.nan)
+    return effective[place]
 
 
 @kernel

@@ -1,0 +1,142 @@
+"""A watch on training: whether it goes well, and if not, why.
+
+Whether, is told by the validation part: a model that ranks it no better than popularity does, or
+much worse than it did itself some epochs before, has gone bad. Why, is told by three figures:
+
+- ``effective``: among how many items a negative is chosen, or how many share the gradient;
+- ``false_push``: how many times as often as by chance the gradient pushes away an item that was
+  held out, one that the user likes;
+- ``dimension``: in how many directions the items lie, 1 / mean (v_j.v_k)^2 over pairs of items: 1
+  if all lie on a line, d if they lie like independent random points.
+
+Good runs on the data sets of ``docs/study.md`` push held-out items up to some five times as often as
+by chance, because what a user likes is near, and have items in a quarter of the directions or less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+
+from nearfar.counter import Purpose, stream, uniform
+from nearfar.draws import Lookup, sampled
+from nearfar.engine import Problem
+from nearfar.geometry import normalise
+from nearfar.interactions import Interactions
+from nearfar.sampling import Shared, TwoStage
+from nearfar.threads import one_blas_thread
+
+FALLEN: Final = 0.7
+"""A run whose NDCG is below this share of its best has gone bad."""
+FALSE: Final = 6.0
+"""Negatives that are false so many times as often as by chance are too hard."""
+_PAIRS: Final = 512
+_ITEMS: Final = 1024
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the watch sees at one moment."""
+
+    effective: float
+    """NaN where it is not known; see `nearfar.draws.sampling`."""
+    false_push: float
+    """NaN without a validation part."""
+    dimension: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Give what is known, for the history."""
+        return {name: value for name, value in asdict(self).items() if not np.isnan(value)}
+
+
+def look(points_of: Lookup, problem: Problem, held_out: Interactions | None, epoch: int) -> Sight:
+    """Look at a run after an epoch, at some hundred pairs and a thousand items.
+
+    Parameters
+    ----------
+    points_of : callable
+        Gives the points of rows as of now.
+    problem : Problem
+    held_out : Interactions, optional
+        The validation part.
+    epoch : int
+        Its next one is what is drawn from.
+    """
+    first = epoch * problem.steps_per_epoch
+    steps = range(first, first + max(1, _PAIRS // problem.options.batch))
+    others = () if held_out is None else (held_out,)
+    with one_blas_thread():
+        row = sampled(points_of, problem, others, steps, _PAIRS)
+        dimension = _dimension(points_of, problem, epoch)
+    chance = float("nan") if held_out is None else _chance(problem.interactions, held_out)
+    effective = row["effective_mean"]
+    return Sight(
+        float("nan") if effective is None else effective,
+        row["false_push"] / chance if chance > 0 else float("nan"),
+        dimension,
+    )
+
+
+def _dimension(points_of: Lookup, problem: Problem, epoch: int) -> float:
+    """1 / mean s^2 over the pairs of different ones among some random items."""
+    key = stream(problem.seed, Purpose.WATCH, epoch)
+    lots = uniform(key, np.arange(min(_ITEMS, 4 * problem.n_items)))
+    items = np.unique((lots * problem.n_items).astype(np.int64))
+    if len(items) < 2:
+        return float("nan")
+    v = normalise(points_of(problem.n_users + items)).astype(np.float64)
+    s = v @ v.T
+    n = len(items)
+    squares = float(np.sum(s * s) - np.sum(np.diag(s) ** 2)) / (n * (n - 1))
+    return 1.0 / max(squares, 1e-12)
+
+
+def _chance(train: Interactions, held_out: Interactions) -> float:
+    """Share of held-out items of the user among the items the user does not have, over pairs."""
+    n, hidden = np.diff(train.indptr), np.diff(held_out.indptr)
+    others = np.maximum(train.n_items - n, 1)
+    return float(np.sum(n * hidden / others) / np.sum(n))
+
+
+def remedy(sight: Sight, problem: Problem) -> str:
+    """Say what is the matter with a run that has gone bad, and what to do.
+
+    Parameters
+    ----------
+    sight : Sight
+        How it is now.
+    problem : Problem
+    """
+    sampler, dim = problem.options.sampler, problem.options.dim
+    false = (
+        f"items that users like are pushed away {sight.false_push:.1f} times as often as by chance"
+    )
+    if isinstance(sampler, TwoStage) and sight.effective < 0.1 * problem.n_candidates:
+        return (
+            f"The second stage chooses among {sight.effective:.0f} of {problem.n_candidates:,}"
+            f" candidates, and {false}: it finds what is like the positive item. Use Shared(), or"
+            f" TwoStage(vectors='initial')."
+        )
+    if sight.dimension < 2.0:
+        return (
+            f"The items lie in {sight.dimension:.1f} of {dim} directions. Use a lower"
+            f" Triplet(temperature=...), or SpreadOut()."
+        )
+    if sight.false_push > FALSE:
+        milder = "a higher Triplet(temperature=...)" if isinstance(sampler, Shared) else "Shared()"
+        return (
+            f"The negatives are too hard: {false}. Use fewer negatives, less popular ones (a"
+            f" smaller beta), or {milder}."
+        )
+    if sight.dimension > dim / 2:
+        return (
+            f"The items lie like random points, in {sight.dimension:.0f} of {dim} directions: not"
+            f" much has been learned. Use more epochs or a higher learning rate (it is"
+            f" {problem.options.optimiser.learning_rate!r})."
+        )
+    return (
+        f"The points are spread (in {sight.dimension:.0f} of {dim} directions) and the negatives not"
+        f" too hard. Try another learning rate (it is {problem.options.optimiser.learning_rate!r})."
+    )

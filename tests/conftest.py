@@ -26,6 +26,12 @@ def random_data(n_users=30, n_items=60, share=0.15, seed=0, crowded=False):
     )
 
 
+hopeless = pytest.mark.filterwarnings(
+    "ignore:NDCG on the validation part", "ignore:training goes badly"
+)
+"""For what is trained on `random_data`, where popularity is all there is to learn."""
+
+
 def checkerboard(n=20):
     """User u likes item i when both are even or both are odd, but for i = u: that one is right."""
     return Interactions.from_pairs(

@@ -8,12 +8,12 @@ from scipy import stats
 
 from conftest import random_data
 from nearfar import Interactions, evaluate
+from nearfar.draws import sampling
 from nearfar.engine import Problem
 from nearfar.engine.reference import ReferenceEngine
 from nearfar.errors import DataError, OptionError
 from nearfar.experiment.cells import Outcome, folder_of, load, save
 from nearfar.experiment.diagnostics import cosines, diagnose, exposure
-from nearfar.draws import sampling
 from nearfar.geometry import density, released_overflow_gap
 from nearfar.objective import Triplet
 from nearfar.options import Options

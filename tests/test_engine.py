@@ -58,7 +58,7 @@ LEARNING = {
         "dim": 6,
     },
     "adagrad, soft, spread-out": {
-        "triplet": Triplet(temperature=0.1),
+        "triplet": Triplet(0.0, temperature=0.1),
         "spread_out": SpreadOut(1.0),
         "optimiser": Adagrad(0.1),
         "dim": 5,

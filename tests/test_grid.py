@@ -15,7 +15,7 @@ import pytest
 import nearfar as nf
 from conftest import random_data
 from nearfar import split, store
-from nearfar.errors import OptionError, StoreError
+from nearfar.errors import NearfarWarning, OptionError, StoreError
 from nearfar.experiment import cells, table2
 from nearfar.experiment.cells import Outcome, Setting
 from nearfar.experiment.grid import RATES, Grid
@@ -128,7 +128,9 @@ def test_a_cell_is_what_cml_and_evaluate_give(data, computed):
     outcome = next(o for o in cells.load_all(computed) if o.cell["fold"] == 1)
     options = Options.from_dict(outcome.cell["setting"]["options"])
     train, test = split.k_fold(data, 3, seed=0)[1]
-    model = nf.CML(options).fit(train, epochs=4, validation=0.2, patience=2, k=5, threads=1)
+    with pytest.warns(NearfarWarning, match="recommending what is popular") as said:
+        model = nf.CML(options).fit(train, epochs=4, validation=0.2, patience=2, k=5, threads=1)
+    assert outcome.warnings == tuple(str(one.message) for one in said)
     expected = nf.evaluate(model, train, test, k=5)
     assert outcome.metrics["best"] == pytest.approx(expected.metrics, nan_ok=True)
     assert outcome.per_user["best"].equals(expected.per_user)

@@ -625,6 +625,30 @@ def test_rows_with_fewer_folds_are_named(tmp_path):
         assert note in files[end]
 
 
+def test_warnings_of_training_are_listed(tmp_path):
+    outcomes = table_2(folds=2)
+    warned = outcomes[:2] + [replace(o, warnings=(f"bad: {HARD}", "again")) for o in outcomes[2:4]]
+    warned += [replace(outcomes[4], warnings=("worse",)), *outcomes[5:]]
+    save_all(warned, tmp_path)
+    report.write_report(tmp_path)
+    text = (tmp_path / "amazon.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("- uniform")]
+    names = [one.cell["setting"]["name"] for one in outcomes]
+    assert rows == [
+        f"- {names[2]} (in 2 of the folds): bad: {writers.escape_markdown(HARD)}",
+        f"- {names[4]} (in 1 of the folds): worse",
+    ]
+    found = Page((tmp_path / "index.html").read_text())
+    assert f"{names[2]} (in 2 of the folds): bad: {HARD}" in found.text
+    assert "Warnings" in found.text
+    assert "again" not in found.text + text
+
+
+def test_without_warnings_there_is_no_such_section(written):
+    for name in ("amazon.md", "index.html"):
+        assert "Warnings" not in (written[0] / name).read_text(encoding="utf-8")
+
+
 def test_data_sets_and_what_cannot_be_compared_are_kept_apart(tmp_path):
     setting = table2.rows()[0]
     save_all(

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from conftest import checkerboard, random_data
+from conftest import checkerboard, hopeless, random_data
 from nearfar import CML, Interactions, evaluate, split
 from nearfar.engine.cpu import CPUEngine
 from nearfar.errors import (
@@ -55,6 +55,7 @@ def test_loss_is_the_mean_over_the_epochs_pairs():
     assert 0.5 < model.history["loss"][0] < 4
 
 
+@hopeless
 def test_the_best_epoch_is_kept():
     train, held_out = split.ratio(DATA, 0.25, seed=1)
     points, scores = {}, {}
@@ -91,6 +92,7 @@ def test_averaging_is_the_mean_of_the_points_after_each_epoch(geometry):
     assert plain.history["loss"].to_list() == model.history["loss"].to_list()
 
 
+@hopeless
 def test_averaged_points_are_what_is_validated_and_kept():
     train, held_out = split.ratio(DATA, 0.25, seed=1)
     model = CML(**SMALL, optimiser=Adam(0.2), averaging=Averaging(1.0)).fit(
@@ -108,6 +110,7 @@ def test_a_metric_of_which_less_is_better():
     assert model.best_epoch == int(history["epoch"][int(history["validation_mmr"].arg_min())])
 
 
+@hopeless
 def test_patience_stops():
     model = CML(**SMALL, optimiser=Adam(0.2)).fit(
         DATA, epochs=100, validation=0.25, patience=3, k=10

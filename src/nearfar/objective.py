@@ -49,8 +49,8 @@ class Triplet:
         w_ij T log( 1 + sum_k exp(x_k / T) ),
 
     whose gradient is that of the hinge, shared among the negatives by their softmax: what one draw
-    of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge. With margin 0
-    it is T times the cross-entropy of the positive item among the negatives, with logits
+    of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge. With
+    margin 0 it is T times the cross-entropy of the positive item among the negatives, with logits
     2 score / T.
     """
 

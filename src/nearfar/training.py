@@ -305,6 +305,7 @@ class Run:
                 epoch,
                 f"training goes badly: NDCG on the validation part was {state.top_ndcg:.4f} and is"
                 f" {ndcg:.4f} after epoch {epoch}.",
+                stacklevel=7,  # whoever called `CML.fit`
             )
 
     def _compare_with_popularity(self) -> None:
@@ -324,11 +325,13 @@ class Run:
                 len(state.history),
                 f"NDCG on the validation part came to {state.top_ndcg:.4f}, no more than"
                 f" recommending what is popular has ({least:.4f}).",
+                stacklevel=5,
             )
 
-    def _warn(self, epoch: int, what: str) -> None:
+    def _warn(self, epoch: int, what: str, stacklevel: int) -> None:
+        """Warn, and say what can be done."""
         why = watch.remedy(self._look(epoch), self.problem)
-        warnings.warn(f"{what} {why}", NearfarWarning, stacklevel=6)
+        warnings.warn(f"{what} {why}", NearfarWarning, stacklevel=stacklevel)
 
     def _record(self, epoch: int) -> dict[str, float]:
         sums, steps = self.progress.sums, self.problem.steps_per_epoch

@@ -94,6 +94,8 @@ class Outcome:
     """For "best" and "last", `Evaluation.per_user`."""
     diagnostics: dict[str, pl.DataFrame] = field(default_factory=dict)
     """Tables of `nearfar.experiment.diagnostics`, of the best epoch."""
+    warnings: tuple[str, ...] = ()
+    """What `nearfar.watch` and others said about the training."""
 
 
 def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
@@ -114,6 +116,7 @@ def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
         "machine_seconds": outcome.machine_seconds,
         "metrics": outcome.metrics,
         "diagnostics": sorted(outcome.diagnostics),
+        "warnings": list(outcome.warnings),
     }
     folder = folder_of(results, key)
     try:
@@ -150,6 +153,7 @@ def load(folder: str | PathLike[str]) -> Outcome:
             meta["metrics"],
             {which: frames[f"users_{which}"] for which in meta["metrics"]},
             {name: frames[name] for name in meta["diagnostics"]},
+            tuple(meta.get("warnings", ())),
         )
     except KeyError as error:
         raise StoreError(

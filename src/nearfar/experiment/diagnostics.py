@@ -21,9 +21,9 @@ import polars as pl
 from nearfar import metrics
 from nearfar.checks import check_count
 from nearfar.counter import Purpose, stream, uniform
+from nearfar.draws import check_points, sampling
 from nearfar.engine.plan import Int32, Int64
 from nearfar.errors import DataError
-from nearfar.draws import check_points, sampling
 from nearfar.geometry import density, normalise
 from nearfar.interactions import Interactions
 from nearfar.jit import kernel

@@ -22,6 +22,7 @@ from nearfar.experiment.parts import (
     flat_options,
     in_common,
     incomplete,
+    warned,
 )
 from nearfar.experiment.rates import rate_of
 from nearfar.experiment.tables import SHOWN, Shown, Which, name_of, summary
@@ -91,6 +92,9 @@ def _section(part: Part, compared: pl.DataFrame, made: Mapping[str, str]) -> str
         blocks += [f"<h3>{heading}</h3>", _results(part, which)]
     if note := incomplete(part):
         blocks.append(f"<p>{escape(note)}</p>")
+    if said := warned(part):
+        items = "".join(f"<li>{escape(text)}</li>" for text in said)
+        blocks += ["<h3>Warnings</h3>", f"<ul>{items}</ul>"]
     blocks += ["<h3>Which differences are more than chance</h3>", _differences(compared)]
     blocks += ["<h3>Plots</h3>", _plots(part)]
     blocks += ["<h3>What the samplers draw</h3>", _draws(part)]

@@ -177,6 +177,19 @@ def incomplete(part: Part) -> str:
     return f"Not all folds are there, so these rows are means over fewer: {rows}."
 
 
+def warned(part: Part) -> list[str]:
+    """Say of which rows training gave a warning, each with the first one that it gave."""
+    said: dict[str, list[str]] = {}
+    for outcome in sorted(part.outcomes, key=lambda one: int(one.cell["fold"])):
+        said.setdefault(str(outcome.cell["setting"]["name"]), []).extend(outcome.warnings[:1])
+    order = summary(part.outcomes)["setting"]
+    return [
+        f"{name} (in {len(said[name])} of the folds): {said[name][0]}"
+        for name in order
+        if said[name]
+    ]
+
+
 def caption_of(part: Part, which: Which) -> str:
     """Say what the table of an epoch shows, and what its emphasis means."""
     plan = part.outcomes[0].cell["schedule"]

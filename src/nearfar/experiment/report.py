@@ -28,6 +28,7 @@ from nearfar.experiment.parts import (
     how_it_was_made,
     incomplete,
     parts_of,
+    warned,
 )
 from nearfar.experiment.significance import all_pairs
 from nearfar.experiment.tables import name_of, summary, tidy
@@ -150,6 +151,9 @@ def _markdown(part: Part, made: Mapping[str, str]) -> str:
         lines.append(markdown(part.rows(which)))
     if note := incomplete(part):
         lines.append(escape_markdown(note) + "\n")
+    if said := warned(part):
+        lines.append("## Warnings\n")
+        lines.append("\n".join(f"- {escape_markdown(text)}" for text in said) + "\n")
     lines.append("## How it was made\n")
     lines += ["\n".join(f"- {name}: {escape_markdown(text)}" for name, text in made.items())]
     return "\n".join(lines) + "\n"

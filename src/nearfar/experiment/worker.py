@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ import polars as pl
 
 from nearfar import split
 from nearfar.engine import Problem
+from nearfar.errors import NearfarWarning
 from nearfar.evaluation import evaluate
 from nearfar.experiment.cells import Cell, Outcome, save
 from nearfar.experiment.diagnostics import diagnose
@@ -69,7 +71,9 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     problem = Problem(learned, options, cell.seed, horizon=steps)
     run = Run(problem, schedule, validation=held_out, threads=threads, progress=False)
     try:
-        run.train()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", NearfarWarning)
+            run.train()
         last = run.points()
         trained = run.outcome()
     finally:
@@ -86,7 +90,7 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     return Outcome(
         cell.to_dict(), trained.best_epoch, trained.history.height,
         float(trained.history["seconds"][-1]), time.process_time() - begun, trained.history,
-        metrics, per_user, tables,
+        metrics, per_user, tables, tuple(str(one.message) for one in said),
     )  # fmt: skip
 
 

@@ -484,6 +484,14 @@ def interrupted_after(epoch, monkeypatch):
     monkeypatch.setattr(nf.CML, "fit", interrupted)
 
 
+def test_a_warning_is_a_line_on_stderr(run, data, tmp_path):
+    slow = ("--learning-rate", 1e-9, "--epochs", 10, "--validation", 0.2, "--dim", 4)
+    code, _, err = run("fit", data, "-o", tmp_path / "model", *slow)
+    assert code == 0
+    (line,) = err.splitlines()
+    assert line.startswith("nearfar: warning: NDCG on the validation part came to 0.")
+
+
 def test_an_interrupted_fit_saves_what_it_has(run, data, tmp_path, monkeypatch):
     interrupted_after(3, monkeypatch)
     code, out, err = run("fit", data, "-o", tmp_path / "m", *SMALL, "--epochs", "9", "--json")

@@ -142,6 +142,13 @@ class CML:
             The loss is no longer a number. The best points so far, if any, are kept.
         KeyboardInterrupt
             As it came; the model keeps the best points so far (or the current ones) and works.
+
+        Warns
+        -----
+        NearfarWarning
+            Most places for a negative stayed empty; or, with a validation part, NDCG has fallen to
+            less than 0.7 of its best, or never came above that of recommending what is popular. It
+            says what is the matter and what to do.
         """
         if not isinstance(train, Interactions):
             raise DataError(
@@ -209,8 +216,10 @@ class CML:
 
         ``loss`` is the mean triplet loss of a pair, ``spread_out`` and ``decorrelate`` the mean of
         a step, ``violated`` the share of pairs with a negative inside the margin, ``missed`` the
-        places for a negative that stayed empty, ``seconds`` the time spent on steps so far; and
-        the metrics of the validation part, where it was evaluated.
+        places for a negative that stayed empty, ``seconds`` the time spent on steps so far. After
+        epochs 1, 2, 4, 8 and so on there is also what the watch sees (`nearfar.watch`):
+        ``effective``, ``false_push`` and ``dimension``. And there are the metrics of the
+        validation part, where it was evaluated.
         """
         return self._known()[0].history
 

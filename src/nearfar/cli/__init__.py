@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ import typer
 import nearfar
 from nearfar.cli import data, datasets, experiments, playing, show, training, using
 from nearfar.cli.binding import FlagError
-from nearfar.errors import NearfarError
+from nearfar.errors import NearfarError, NearfarWarning
 
 app = typer.Typer(
     name="nearfar",
@@ -42,12 +43,15 @@ _EXAMPLES: dict[Callable[..., None], str] = {
 
 
 def _reporting(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a command raises into a line on stderr and an exit code."""
+    """Turn what a command raises into a line on stderr and an exit code; a warning, into a line."""
 
     @functools.wraps(command)
     def reported(**values: Any) -> None:
         try:
-            command(**values)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", NearfarWarning)
+                warnings.showwarning = _warn
+                command(**values)
         except FlagError as error:
             show.note(f"nearfar: {error}")
             raise typer.Exit(2) from error
@@ -61,6 +65,10 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from error
 
     return reported
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    show.note(f"nearfar: warning: {message}")
 
 
 for _command, _example in _EXAMPLES.items():

@@ -15,6 +15,7 @@ import pytest
 import typer
 
 import nearfar as nf
+from conftest import random_data
 from nearfar import presets
 from nearfar.cli import app, binding, inputs, training
 from nearfar.cli.flags import attribute_docs, flags_of, kebab
@@ -484,7 +485,9 @@ def interrupted_after(epoch, monkeypatch):
     monkeypatch.setattr(nf.CML, "fit", interrupted)
 
 
-def test_a_warning_is_a_line_on_stderr(run, data, tmp_path):
+def test_a_warning_is_a_line_on_stderr(run, tmp_path):
+    data = tmp_path / "data"
+    random_data(60, 90, 0.2).save(data)
     slow = ("--learning-rate", 1e-9, "--epochs", 10, "--validation", 0.2, "--dim", 4)
     code, _, err = run("fit", data, "-o", tmp_path / "model", *slow)
     assert code == 0

@@ -1,0 +1,275 @@
+"""Rules for the second stage, side by side: which candidates should push, and how hard.
+
+A batch of 256 pairs shares 512 different candidates, drawn uniformly. A rule gives each pair (i, j)
+a share of the gradient of eq. 1 for each candidate k: what a draw of one negative would give on
+average. Everything else is the same for all: points on the sphere, d = 128, Adagrad, one fold, the
+best epoch by NDCG@50 on the validation part. Each rule has one number of its own; it and the
+learning rate are tuned on the validation part, with the same number of runs for each rule.
+
+    python benchmarks/rules.py ml-100k lastfm/ -o benchmarks/results/rules.csv
+
+takes folders that `nearfar prepare` wrote, or ml-100k. Runs that are in the file already are not
+computed again; `--show` prints the best of each rule and computes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy.sparse import csr_matrix
+
+import nearfar as nf
+from nearfar.geometry import normalise
+from nearfar.neighbours import Points
+
+Float32 = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+
+DIM, BATCH, CANDIDATES = 128, 256, 512
+RATES = (0.03, 0.1, 0.3)
+EPOCHS, EVERY, PATIENCE, K = 200, 4, 4, 50
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a rule may look at. Entries of candidates that the user has are not `allowed`."""
+
+    s: Float32
+    """(B, C) u_i.v_k."""
+    near: Float32
+    """(B, 1) u_i.v_j."""
+    z: Float32
+    """(B, C) v_j.v_k."""
+    allowed: Array
+    epoch: int
+
+    def inside(self, margin: float) -> Float32:
+        """x_k = margin - 2 (s_ij - s_ik): how far inside the margin."""
+        x: Float32 = margin - 2.0 * (self.near - self.s)
+        return x
+
+
+def shares(log_weight: Array, allowed: Array) -> Array:
+    """Normalise weights over the allowed candidates; rows without any are 0."""
+    masked = np.where(allowed, log_weight, -np.inf)
+    top = masked.max(axis=1, keepdims=True)
+    weight = np.exp(masked - np.where(np.isfinite(top), top, 0.0))
+    return weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-30)
+
+
+def hinge(batch: Batch, chosen: Array, margin: float = 1.0) -> Array:
+    """Keep the shares of those inside the margin: the others push nothing."""
+    return np.where(batch.inside(margin) > 0, chosen, 0.0)
+
+
+def away(s: Array, dim: float = DIM) -> Array:
+    """Give log 1 / p(s) for s >= 0; a negative product counts as 0."""
+    return -0.5 * (dim - 3.0) * np.log1p(-(np.minimum(np.maximum(s, 0.0), 0.9999) ** 2))
+
+
+def nearest(batch: Batch, margin: float) -> Array:
+    """Take eq. 1 itself with all candidates as negatives: the nearest to the user."""
+    masked = np.where(batch.allowed, batch.s, -np.inf)
+    one = np.zeros_like(batch.s)
+    np.put_along_axis(one, masked.argmax(axis=1)[:, None], 1.0, axis=1)
+    return hinge(batch, one * batch.allowed, margin)
+
+
+def like_the_positive(batch: Batch, tau: float) -> Array:
+    """Choose as the paper's stage 2 does: 1 / p(v_j.v_k)^tau for v_j.v_k >= 0."""
+    return hinge(batch, shares(tau * away(batch.z), batch.allowed & (batch.z >= 0)))
+
+
+def like_the_positive_without_cut(batch: Batch, tau: float) -> Array:
+    """Choose by 1 / p(v_j.v_k)^tau; a product below 0 weighs as much as 0."""
+    return hinge(batch, shares(tau * away(batch.z), batch.allowed))
+
+
+def near_the_user(batch: Batch, tau: float) -> Array:
+    """Choose by 1 / p(u_i.v_k)^tau; a product below 0 weighs as much as 0."""
+    return hinge(batch, shares(tau * away(batch.s), batch.allowed))
+
+
+def effective_dimension(batch: Batch, tau: float) -> Array:
+    """Choose by 1 / p(u_i.v_k)^tau, p in the dimension 1 / mean s^2 that the points really have."""
+    dim = 1.0 / max(float(np.mean(batch.s**2)), 1e-4)
+    return hinge(batch, shares(tau * away(batch.s, max(dim, 4.0)), batch.allowed))
+
+
+def measured_density(batch: Batch, tau: float) -> Array:
+    """Choose by 1 / p(u_i.v_k)^tau with the density of u.v in the batch itself, in 50 bins."""
+    count, edges = np.histogram(batch.s[batch.allowed], bins=50)
+    density = np.maximum(count, 1.0)[np.clip(np.searchsorted(edges, batch.s) - 1, 0, 49)]
+    return hinge(batch, shares(-tau * np.log(density), batch.allowed))
+
+
+def by_violation(batch: Batch, power: float) -> Array:
+    """Choose by x_k^power, the violated margin itself."""
+    x = batch.inside(1.0)
+    return hinge(batch, shares(power * np.log(np.maximum(x, 1e-9)), batch.allowed & (x > 0)))
+
+
+def semi_hard(batch: Batch, margin: float) -> Array:
+    """Take the nearest of those that are farther than the positive item, but inside the margin."""
+    allowed = batch.allowed & (batch.s < batch.near)
+    masked = np.where(allowed, batch.s, -np.inf)
+    one = np.zeros_like(batch.s)
+    np.put_along_axis(one, masked.argmax(axis=1)[:, None], 1.0, axis=1)
+    return hinge(batch, one * allowed, margin)
+
+
+def soft_hinge(batch: Batch, temperature: float) -> Array:
+    """Draw by exp(x_k / T), then the hinge."""
+    return hinge(batch, shares(2.0 / temperature * batch.s, batch.allowed))
+
+
+def soft_maximum(batch: Batch, temperature: float) -> Array:
+    """Share as the gradient of T log(1 + sum exp(x_k / T)), margin 0: what `Triplet` does."""
+    x = np.where(batch.allowed, batch.inside(0.0), -np.inf)
+    top = np.maximum(x.max(axis=1, keepdims=True), 0.0)
+    part = np.exp((x - top) / temperature)
+    return part / (part.sum(axis=1, keepdims=True) + np.exp(-top / temperature))
+
+
+def growing_hardness(batch: Batch, temperature: float) -> Array:
+    """Take the soft maximum with a temperature that falls from 1 over the first 40 epochs."""
+    done = min(batch.epoch / 40.0, 1.0)
+    return soft_maximum(batch, temperature**done)
+
+
+def spared_relatives(batch: Batch, cap: float) -> Array:
+    """Take the soft maximum, T = 0.25, without candidates with v_j.v_k above a cap."""
+    spared = Batch(batch.s, batch.near, batch.z, batch.allowed & (batch.z < cap), batch.epoch)
+    return soft_maximum(spared, 0.25)
+
+
+Rule = Callable[[Batch, float], Array]
+RULES: dict[Rule, tuple[float, ...]] = {
+    nearest: (0.5, 1.0, 1.5),
+    like_the_positive: (0.03, 0.1, 1.0),
+    like_the_positive_without_cut: (0.03, 0.1, 1.0),
+    near_the_user: (0.1, 0.2, 0.4),
+    effective_dimension: (0.5, 1.0, 2.0),
+    measured_density: (0.5, 1.0, 2.0),
+    by_violation: (1.0, 4.0, 16.0),
+    semi_hard: (0.5, 1.0, 1.5),
+    soft_hinge: (0.15, 0.3, 0.6),
+    soft_maximum: (0.15, 0.25, 0.4),
+    growing_hardness: (0.15, 0.25, 0.4),
+    spared_relatives: (0.3, 0.5, 0.7),
+}
+"""Each with the values that its number is chosen from."""
+
+
+class Points128:
+    """All points, on the sphere, moved by Adagrad along the sphere."""
+
+    def __init__(self, n: int, rate: float, rng: np.random.Generator) -> None:
+        self.x = normalise(rng.normal(size=(n, DIM))).astype(np.float32)
+        self.sums = np.full((n, DIM), 0.1, np.float32)
+        self.rate = np.float32(rate)
+
+    def move(self, rows: Array, gradients: Float32) -> None:
+        """Add up the gradients of equal rows, then step."""
+        some, place = np.unique(rows, return_inverse=True)
+        add = csr_matrix((np.ones(len(rows), np.float32), (place, np.arange(len(rows)))))
+        g, x = add @ gradients, self.x[some]
+        g -= np.sum(g * x, axis=1, keepdims=True) * x
+        self.sums[some] += g * g
+        self.x[some] = normalise(x - self.rate * g / np.sqrt(self.sums[some]))
+
+
+def train(rule: Rule, strength: float, rate: float, learn: Any, held_out: Any) -> dict[str, Any]:
+    """Train with a rule; give the figures of the best epoch."""
+    rng, begun = np.random.default_rng(0), time.perf_counter()
+    n_users, n_items = learn.n_users, learn.n_items
+    has = csr_matrix(
+        (np.ones(learn.n_pairs, np.bool_), learn.items, learn.indptr), (n_users, n_items)
+    ).toarray()
+    table = Points128(n_users + n_items, rate, rng)
+    users, items = learn.pair_users(), learn.items
+    best: dict[str, Any] = {"ndcg": -1.0}
+    for epoch in range(1, EPOCHS + 1):
+        order = rng.permutation(learn.n_pairs)
+        for first in range(0, len(order), BATCH):
+            pairs = order[first : first + BATCH]
+            step(rule, strength, table, users[pairs], items[pairs], has, rng, epoch)
+        if epoch % EVERY == 0:
+            scorer = Points(table.x[:n_users], table.x[n_users:])
+            found = nf.evaluate(scorer, learn, held_out, k=K, threads=1).metrics
+            if found["ndcg"] > best["ndcg"]:
+                best = {name: found[name] for name in ("map", "ndcg", "mmr")} | {"epoch": epoch}
+            elif epoch - best["epoch"] >= EVERY * PATIENCE:
+                break
+    return best | {"seconds": time.perf_counter() - begun}
+
+
+def step(
+    rule: Rule,
+    strength: float,
+    table: Points128,
+    users: Array,
+    items: Array,
+    has: Array,
+    rng: np.random.Generator,
+    epoch: int,
+) -> None:
+    """Move the points of one batch and its candidates."""
+    n_users, n_items = has.shape
+    candidates = rng.choice(n_items, min(CANDIDATES, n_items // 2), replace=False)
+    u, v = table.x[users], table.x[n_users + items]
+    c = table.x[n_users + candidates]
+    batch = Batch(u @ c.T, np.sum(u * v, axis=1, keepdims=True), v @ c.T,
+                  ~has[users][:, candidates], epoch)  # fmt: skip
+    w = rule(batch, strength).astype(np.float32)
+    whole = w.sum(axis=1, keepdims=True)
+    rows = np.concatenate([users, n_users + items, n_users + candidates])
+    gradients = 2.0 * np.concatenate([w @ c - whole * v, -whole * u, w.T @ u])
+    table.move(rows, gradients)
+
+
+def show(file: Path) -> None:
+    """Print the best of each rule, by NDCG on the validation part."""
+    found = pl.read_csv(file).sort("ndcg", descending=True).group_by("data", "rule").head(1)
+    with pl.Config(tbl_rows=-1, tbl_cols=-1):
+        print(found.sort("data", "ndcg", descending=[False, True]))
+
+
+def main() -> None:
+    """Compute what is missing, a line of the file after each run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="*", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--show", action="store_true")
+    args = parser.parse_args()
+    for path in [] if args.show else args.data:
+        data = nf.datasets.load(str(path)) if str(path) == "ml-100k" else nf.Interactions.load(path)
+        train_part, _ = nf.split.k_fold(data, 4, seed=0)[0]
+        learn, held_out = nf.split.ratio(train_part, test=0.1, seed=0)
+        for rule, strengths in RULES.items():
+            for strength, rate in itertools.product(strengths, RATES):
+                what = {"data": path.name, "rule": rule.__name__, "number": strength, "rate": rate}
+                lines = pl.read_csv(args.out) if args.out.exists() else pl.DataFrame()
+                if len(lines) and len(lines.filter(**what)):
+                    continue
+                found = what | train(rule, strength, rate, learn, held_out)
+                print(found, flush=True)
+                line = pl.DataFrame([found])
+                pl.concat([lines, line] if len(lines) else [line]).write_csv(args.out)
+    show(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,13 +30,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import nearfar as nf
-from common import DIM, Spread, made_up, ratios, rounds, show, write
+from common import DIM, HINGE, Spread, made_up, ratios, rounds, show, write
 from nearfar.engine import Problem
 from nearfar.engine.cpu import CPUEngine
 
@@ -97,7 +98,7 @@ def noting_others(work: Callable[[], object], noted: list[float]) -> None:
 
 def make_engine(batch: int) -> CPUEngine:
     sampler = nf.Popularity(1.0)
-    options = nf.Options(dim=DIM, sampler=sampler, batch=batch, negatives=NEGATIVES)
+    options = replace(HINGE, dim=DIM, sampler=sampler, batch=batch, negatives=NEGATIVES)
     return CPUEngine(Problem(made_up(), options), threads=THREADS)
 
 
@@ -193,7 +194,7 @@ def threads_used() -> list[dict[str, object]]:
     """Fit and evaluate with one and with two threads, and watch."""
     learned, test = nf.split.ratio(made_up(n_pairs=N_WATCHED), test=0.1, seed=0)
     held_out = test.subset(test.pair_users() < 3000)
-    model = nf.CML(dim=DIM, sampler=nf.TwoStage(2000), batch=4096)
+    model = nf.CML(HINGE, dim=DIM, sampler=nf.TwoStage(2000), batch=4096)
     lines = []
     for threads in (1, 2):
         calls: dict[str, Callable[[], object]] = {

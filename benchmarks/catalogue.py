@@ -25,6 +25,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ import numpy.typing as npt
 import nearfar as nf
 from common import (
     DIM,
+    HINGE,
     MIB,
     N_PAIRS,
     N_USERS,
@@ -75,7 +77,7 @@ def engines_of(n_items: int, threads: int) -> dict[str, CPUEngine]:
     """Make an engine for each sampler, all on the same tables, so that they fit into memory."""
     data, engines, state = made_up(N_USERS, n_items, N_PAIRS), {}, None
     for sampler in SAMPLERS:
-        options = nf.Options(dim=DIM, sampler=sampler, batch=BATCH, negatives=NEGATIVES)
+        options = replace(HINGE, dim=DIM, sampler=sampler, batch=BATCH, negatives=NEGATIVES)
         engine = CPUEngine(Problem(data, options), state, threads=threads)
         engines[type(sampler).__name__], state = engine, engine.state
     return engines
@@ -226,7 +228,7 @@ def set_up_seconds(users: Int32, items: Int32, shape: tuple[int, int]) -> dict[s
     times.append(time.perf_counter())
     alias_table(weight)
     times.append(time.perf_counter())
-    Problem(data, nf.Options(sampler=nf.Popularity(1.0)))
+    Problem(data, replace(HINGE, sampler=nf.Popularity(1.0)))
     times.append(time.perf_counter())
     if data.n_pairs > len(users) or data.item_counts.sum() != data.n_pairs:
         raise SystemExit("The interactions are not those that were given.")

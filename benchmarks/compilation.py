@@ -28,6 +28,7 @@ from common import in_own_process, made_up, show, write
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "2-stage": {"sampler": nf.TwoStage(100)},
+    "uniform, hinge": {"sampler": nf.Uniform(), "triplet": nf.Triplet()},
 }
 
 

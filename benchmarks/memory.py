@@ -21,12 +21,24 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import nearfar as nf
-from common import DIM, MIB, N_USERS, forget_peak, in_own_process, made_up, memory_mib, show, write
+from common import (
+    DIM,
+    HINGE,
+    MIB,
+    N_USERS,
+    forget_peak,
+    in_own_process,
+    made_up,
+    memory_mib,
+    show,
+    write,
+)
 
 N_PAIRS = 1_405_671
 CASES = (
@@ -45,7 +57,7 @@ def measure(n_items: int, run: str, threads: int) -> dict[str, Any]:
     """Train once in this process; give its memory in MiB."""
     forget_peak()
     imported = memory_mib()
-    options = nf.Options(dim=DIM, batch=BATCH, negatives=NEGATIVES, sampler=nf.Popularity(1.0))
+    options = replace(HINGE, dim=DIM, batch=BATCH, negatives=NEGATIVES, sampler=nf.Popularity(1.0))
     load_kernels(options, threads)
     forget_peak()
     loaded = memory_mib()

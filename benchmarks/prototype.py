@@ -18,6 +18,7 @@ from pathlib import Path
 import polars as pl
 
 import nearfar as nf
+from common import HINGE
 
 HERE = Path(__file__).parent
 DATA = HERE / "../../shared/data/gowalla-lightgcn.parquet"
@@ -56,7 +57,10 @@ def main() -> None:
     lines = []
     for (sampler, negatives), theirs in PROTOTYPE.items():
         model = nf.CML(
-            sampler=SAMPLERS[sampler], negatives=negatives, optimiser=nf.Adam(learning_rate=2e-4)
+            HINGE,
+            sampler=SAMPLERS[sampler],
+            negatives=negatives,
+            optimiser=nf.Adam(learning_rate=2e-4),
         )
         model.fit(
             train, epochs=args.epochs, validation=test, every=3, seed=args.seed,

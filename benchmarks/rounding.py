@@ -13,11 +13,13 @@ takes some minutes: the reference is plain loops.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import nearfar as nf
+from common import HINGE
 from nearfar.engine import Problem
 from nearfar.engine.cpu import CPUEngine
 from nearfar.engine.reference import ReferenceEngine
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--steps", type=int, default=25)
     args = parser.parse_args()
-    options = nf.Options(sampler=nf.TwoStage(2000), optimiser=nf.Adam(learning_rate=2e-4))
+    options = replace(HINGE, sampler=nf.TwoStage(2000), optimiser=nf.Adam(learning_rate=2e-4))
     data = gowalla(args.data)
     for seed, trained in enumerate((0, 3000)):
         differ, drawn = disagreements(Problem(data, options, seed), trained, args.steps)

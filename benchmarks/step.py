@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import nearfar as nf
-from common import DIM, Spread, made_up, ratios, rounds, show, touch_rows, write
+from common import DIM, HINGE, Spread, made_up, ratios, rounds, show, touch_rows, write
 from nearfar.engine import Problem
 from nearfar.engine.cpu import CPUEngine
 from nearfar.threads import one_blas_thread
@@ -46,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     data, lines = made_up(), []
     for sampler, batch, negatives in CASES:
-        options = nf.Options(dim=DIM, sampler=sampler, batch=batch, negatives=negatives)
+        options = replace(HINGE, dim=DIM, sampler=sampler, batch=batch, negatives=negatives)
         problem = Problem(data, options, horizon=100_000)
         engines = {threads: CPUEngine(problem, threads=threads) for threads in (1, 2)}
         check(options, engines)

@@ -1,11 +1,17 @@
 """Data and helpers that several test modules use."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from nearfar import Interactions, datasets
 from nearfar.errors import SourceError
+from nearfar.objective import Triplet
+from nearfar.optimiser import Adam
+from nearfar.options import Options
+from nearfar.sampling import Uniform
 
 # a kernel may be compiled or read from the disk inside an example
 settings.register_profile("nearfar", deadline=None)
@@ -24,6 +30,15 @@ def random_data(n_users=30, n_items=60, share=0.15, seed=0, crowded=False):
     return Interactions.from_pairs(
         [(int(u), int(i)) for u, i in zip(*np.nonzero(liked), strict=True)]
     )
+
+
+PLAIN = Options(sampler=Uniform(), negatives=5, triplet=Triplet(), optimiser=Adam(), averaging=None)
+"""Eq. 1 with uniform negatives and Adam: what most tests start from."""
+
+
+def plain(**changes):
+    """`PLAIN` with changes."""
+    return replace(PLAIN, **changes)
 
 
 hopeless = pytest.mark.filterwarnings(

@@ -115,6 +115,8 @@ def test_every_flag_changes_its_field(options, flag):
     flags = [f for o, f in ALL_FLAGS if o is options]
     for owner in flag.owners or (None,):
         given = {"min_value": 1.0} if flag.field in {"strictly", "repeats"} else {}
+        if flag.part == "spread_out":  # shared negatives have none
+            given["sampler"] = "uniform"
         if owner is not None and flag.name != kebab(flag.part):
             switch = next((f for f in flags if f.name == kebab(flag.part)), None)
             if switch is not None:
@@ -232,13 +234,20 @@ def test_flags_of_strategies_reach_the_options(options_of):
     assert options_of("--optimiser", "sgd", "--learning-rate", "0.5") == Options(
         optimiser=nf.SGD(0.5)
     )
-    assert options_of("--spread-out", "0.5", "--decorrelate", "0.2", "--decorrelate-squared") == (
-        Options(spread_out=nf.SpreadOut(0.5), decorrelate=nf.Decorrelate(0.2, squared=True))
+    assert options_of("--sampler", "uniform", "--spread-out", "0.5") == Options(
+        sampler=nf.Uniform(), negatives=5, spread_out=nf.SpreadOut(0.5)
     )
-    assert options_of("--margin", "0.5", "--rank-weight") == Options(triplet=nf.Triplet(0.5, True))
+    assert options_of("--decorrelate", "0.2", "--decorrelate-squared") == Options(
+        decorrelate=nf.Decorrelate(0.2, squared=True)
+    )
+    triplet = Options().triplet
+    assert options_of("--margin", "0.5", "--rank-weight") == Options(
+        triplet=nf.Triplet(0.5, True, triplet.temperature)
+    )
+    assert options_of("--averaging", "0") == Options(averaging=None)
     shared = ("--sampler", "shared", "--beta", "0.3", "--negatives", "32", "--temperature", "0.2")
     assert options_of(*shared) == Options(
-        sampler=Shared(0.3), negatives=32, triplet=nf.Triplet(temperature=0.2)
+        sampler=Shared(0.3), negatives=32, triplet=nf.Triplet(0.0, temperature=0.2)
     )
 
 
@@ -265,7 +274,7 @@ def test_what_presets_take_are_names_of_flags():
     [
         (
             ["--candidates", "9"],
-            "`--candidates` belongs to --sampler two-stage; the sampler is uniform.",
+            "`--candidates` belongs to --sampler two-stage; the sampler is shared.",
         ),
         (
             ["--sampler", "two-stage", "--redraws", "9"],
@@ -333,7 +342,7 @@ def test_fit_with_shared_negatives_and_a_temperature(as_json, ok, run, data, tmp
     found = as_json("fit", data, "-o", tmp_path / "m", "--epochs", "20", *words)
     options = Options(
         dim=8, batch=32, optimiser=nf.Adam(0.02), sampler=Shared(), negatives=32,
-        triplet=nf.Triplet(temperature=0.3),
+        triplet=nf.Triplet(0.0, temperature=0.3),
     )  # fmt: skip
     assert Options.from_dict(found["options"]) == options == nf.CML.load(tmp_path / "m").options
     losses = [row["loss"] for row in found["history"]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from conftest import random_data
+from conftest import plain, random_data
 from nearfar import Interactions, evaluate
 from nearfar.draws import sampling
 from nearfar.engine import Problem
@@ -16,7 +16,6 @@ from nearfar.experiment.cells import Outcome, folder_of, load, save
 from nearfar.experiment.diagnostics import cosines, diagnose, exposure
 from nearfar.geometry import density, released_overflow_gap
 from nearfar.objective import Triplet
-from nearfar.options import Options
 from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 from nearfar.split import ratio
 from nearfar.training import scorer_of
@@ -278,7 +277,7 @@ def by_loops(points, train, held_out, options, seed, n_steps):
 )
 def test_sampling_agrees_with_loops_over_the_reference_engine(name, dim, geometry, loss):
     train, held_out = ratio(random_data(share=0.2), 0.3)
-    options = Options(
+    options = plain(
         dim=dim,
         geometry=geometry,
         sampler=SAMPLERS[name],
@@ -307,7 +306,7 @@ def test_sampling_in_the_papers_dimension():
     """More than one block of pairs, and a weight so steep that hardly a choice is left."""
     data = random_data(n_users=60, n_items=100)
     train, held_out = ratio(data, 0.3)
-    options = Options(sampler=TwoStage(60), negatives=2, batch=200)
+    options = plain(sampler=TwoStage(60), negatives=2, batch=200)
     points = points_of(train, 128, near=12.0)
     found = sampling(points, train, [held_out], options, n_steps=1).row(0, named=True)
     expected = by_loops(points, train, [held_out], options, seed=0, n_steps=1)
@@ -322,7 +321,7 @@ def test_released_weight_flattens_the_choice_where_it_overflows():
     """A positive item is its own candidate: s = 1, so the script chose uniformly."""
     data = random_data(n_users=20, n_items=30)
     sampler = TwoStage(30, beta=0.0, released_weight=True)
-    options = Options(dim=128, sampler=sampler, negatives=1, batch=50)
+    options = plain(dim=128, sampler=sampler, negatives=1, batch=50)
     row = sampling(points_of(data, 128), data, [], options, n_steps=1).row(0, named=True)
     left = [data.n_items - len(data.positives(u)) for u, _ in reference_pairs(data, options)]
     assert row["effective_mean"] == pytest.approx(np.mean(left))
@@ -334,7 +333,7 @@ def reference_pairs(data, options):
 
 def test_uniform_is_effectively_all_items_the_user_does_not_have():
     data = random_data()
-    options = Options(dim=4, negatives=2, batch=data.n_pairs)
+    options = plain(dim=4, negatives=2, batch=data.n_pairs)
     row = sampling(points_of(data, 4), data, [], options, n_steps=1).row(0, named=True)
     left = data.n_items - data.user_counts
     mean = np.sum(left * data.user_counts) / data.n_pairs
@@ -346,7 +345,7 @@ def test_a_user_who_has_everything_has_only_empty_places():
     data = Interactions.from_pairs([(0, 0), (0, 1), (0, 2)])
     for sampler in (Uniform(redraws=3), Popularity(), TwoStage(3), Shared()):
         for triplet in (Triplet(), Triplet(temperature=0.5)):
-            options = Options(dim=3, sampler=sampler, negatives=2, batch=2, triplet=triplet)
+            options = plain(dim=3, sampler=sampler, negatives=2, batch=2, triplet=triplet)
             row = sampling(points_of(data, 3), data, [data], options, n_steps=2).row(0, named=True)
             missed = 0.0 if isinstance(sampler, Shared) else 1.0  # of places that there are not
             assert (row["draws"], row["missed"], row["violated"]) == (0, missed, 0.0)
@@ -368,7 +367,7 @@ def test_what_pushes_false_negatives_by_hand():
             (0.0, float(item == 1), 1.0),
             (0.8, soft[item - 1], 1 / np.sum(soft**2)),
         ):
-            options = Options(
+            options = plain(
                 dim=2, sampler=Shared(), negatives=4, batch=1,
                 triplet=Triplet(temperature=temperature),
             )  # fmt: skip
@@ -382,7 +381,7 @@ def test_what_pushes_false_negatives_by_hand():
 def test_held_out_items_are_counted_once_however_many_parts_have_them():
     data = random_data(share=0.3)
     train, rest = ratio(data, 0.5)
-    options = Options(dim=4, negatives=3, batch=32)
+    options = plain(dim=4, negatives=3, batch=32)
     points = points_of(train, 4)
 
     def share(*parts):
@@ -394,7 +393,7 @@ def test_held_out_items_are_counted_once_however_many_parts_have_them():
 
 def test_sampling_refuses_what_does_not_fit():
     data = random_data()
-    options = Options(dim=4)
+    options = plain(dim=4)
     with pytest.raises(DataError, match=r"shape \(90, 4\); got \(90, 5\)"):
         sampling(points_of(data, 5), data, [], options)
     with pytest.raises(OptionError, match="`n_steps`"):
@@ -409,7 +408,7 @@ def test_diagnose_puts_them_together(tmp_path):
     train, test = ratio(data, 0.25)
     test = test.subset(test.pair_users() >= 12)  # the others are not evaluated
     learned, validation = ratio(train, 0.2)
-    options = Options(dim=6, sampler=TwoStage(30), negatives=2, batch=16)
+    options = plain(dim=6, sampler=TwoStage(30), negatives=2, batch=16)
     points = points_of(data, 6)
     tables = diagnose(points, train, test, options, k=5, seed=2, learned=learned)
     assert set(tables) == {"exposure", "cosines", "sampling"}
@@ -444,7 +443,7 @@ def brute_force_lists(points, train, test, k):
 
 def test_diagnose_takes_all_of_train_for_learned():
     train, test = ratio(random_data(share=0.2), 0.3)
-    options = Options(dim=4, negatives=2, batch=64)
+    options = plain(dim=4, negatives=2, batch=64)
     points = points_of(train, 4)
     one = diagnose(points, train, test, options)
     other = diagnose(points, train, test, options, learned=train)

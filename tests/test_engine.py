@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from conftest import random_data
+from conftest import plain, random_data
 from nearfar import Interactions
 from nearfar.engine import Problem, State, make_engine
 from nearfar.engine.cpu import CPUEngine
@@ -13,7 +13,6 @@ from nearfar.engine.reference import ReferenceEngine
 from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam
-from nearfar.options import Options
 from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
 SAMPLERS = {
@@ -93,7 +92,7 @@ def agree(options, steps=40, threads=2, data=DATA, tolerance=2e-4):
 @pytest.mark.parametrize(("sampler", "learning"), PAIRED)
 def test_cpu_engine_agrees_with_the_reference(geometry, learning, sampler):
     agree(
-        Options(
+        plain(
             geometry=geometry,
             sampler=SAMPLERS[sampler],
             negatives=NEGATIVES.get(sampler, 3),
@@ -108,7 +107,7 @@ def test_cpu_engine_agrees_with_the_reference(geometry, learning, sampler):
 )
 def test_engines_agree_for_any_shape(dim, negatives, batch):
     agree(
-        Options(dim=dim, negatives=negatives, batch=batch, optimiser=Adam(0.01)),
+        plain(dim=dim, negatives=negatives, batch=batch, optimiser=Adam(0.01)),
         steps=10 if batch > 100 else 25,
     )
 
@@ -127,7 +126,7 @@ def test_engines_agree_for_any_shape(dim, negatives, batch):
 @pytest.mark.parametrize("beta", [0.0, -0.5])
 def test_engines_agree_for_any_shape_of_shared_negatives(dim, negatives, batch, beta, temperature):
     agree(
-        Options(
+        plain(
             dim=dim,
             sampler=Shared(beta),
             negatives=negatives,
@@ -144,7 +143,7 @@ def test_engines_agree_where_users_have_all_or_none_of_the_shared_negatives():
     data = Interactions.from_pairs([(0, i) for i in range(30)] + [(1, 3), (2, 3), (2, 5), (3, 29)])
     for temperature, negatives in itertools.product((0.0, 0.3), (2, 30)):
         triplet = Triplet(rank_weight=True, temperature=temperature)
-        options = Options(
+        options = plain(
             dim=5, sampler=Shared(), negatives=negatives, batch=9, triplet=triplet,
             optimiser=Adam(0.01),
         )  # fmt: skip
@@ -156,7 +155,7 @@ def test_engines_agree_where_users_have_all_or_none_of_the_shared_negatives():
 def test_a_batch_without_any_negative_changes_nothing(sampler, temperature):
     data = Interactions.from_pairs([(u, i) for u in range(20) for i in range(10)])
     triplet = Triplet(rank_weight=True, temperature=temperature)
-    options = Options(dim=5, sampler=sampler, negatives=4, batch=150, triplet=triplet)
+    options = plain(dim=5, sampler=sampler, negatives=4, batch=150, triplet=triplet)
     problem = Problem(data, options)
     before = problem.initial_state()
     engine = CPUEngine(problem, before.copy(), threads=2)
@@ -171,7 +170,7 @@ def test_a_batch_without_any_negative_changes_nothing(sampler, temperature):
 
 def test_the_integers_of_a_step_are_the_same():
     for name, sampler in SAMPLERS.items():
-        options = Options(
+        options = plain(
             dim=8, sampler=sampler, negatives=NEGATIVES.get(name, 3), batch=16,
             optimiser=SGD(1e-30),
         )  # fmt: skip
@@ -198,7 +197,7 @@ def test_the_integers_of_a_step_are_the_same():
 
 
 def test_an_epoch_visits_every_pair_once():
-    options = Options(dim=4, batch=32, negatives=1)
+    options = plain(dim=4, batch=32, negatives=1)
     problem = Problem(DATA, options)
     engine = ReferenceEngine(problem)
     for epoch in range(2):
@@ -211,7 +210,7 @@ def test_an_epoch_visits_every_pair_once():
 
 SOFT = Triplet(temperature=0.3)
 VARIED = [
-    Options(dim=32, negatives=3, batch=50, **changes)
+    plain(dim=32, negatives=3, batch=50, **changes)
     for changes in (
         {},
         {"triplet": SOFT},
@@ -221,7 +220,7 @@ VARIED = [
     )
 ] + [
     # several blocks of pairs, and neither items nor pairs a multiple of anything
-    Options(dim=33, sampler=Shared(0.5), negatives=47, batch=300, **changes)
+    plain(dim=33, sampler=Shared(0.5), negatives=47, batch=300, **changes)
     for changes in (
         {},
         {"triplet": SOFT},
@@ -263,7 +262,7 @@ def test_tables_are_bit_identical_for_any_number_of_threads_and_any_chunks(optio
 def test_the_bits_do_not_depend_on_where_arrays_lie_in_memory(changes, runs):
     """Short rows beside each other on the heap: the compiler has a slow path for those."""
     rng, kept, results = np.random.default_rng(0), [], set()
-    problem = Problem(DATA, Options(**changes), seed=1, horizon=60)
+    problem = Problem(DATA, plain(**changes), seed=1, horizon=60)
     for _ in range(runs):
         kept += [np.empty(rng.integers(1, 4000), np.uint8) for _ in range(40)]
         kept = [kept[i] for i in rng.permutation(len(kept))[: len(kept) // 2]]
@@ -275,7 +274,7 @@ def test_the_bits_do_not_depend_on_where_arrays_lie_in_memory(changes, runs):
 
 
 def test_seeds_differ():
-    options = Options(dim=8, batch=16)
+    options = plain(dim=8, batch=16)
     results = set()
     for seed in range(3):
         engine = CPUEngine(Problem(DATA, options, seed))
@@ -290,7 +289,7 @@ def test_seeds_differ():
     [{"negatives": 2}, {"negatives": 20, "sampler": Shared(0.5), "triplet": SOFT}],
 )
 def test_a_state_can_be_taken_over_by_the_other_engine(changes):
-    options = Options(dim=6, batch=16, optimiser=Adam(0.01), **changes)
+    options = plain(dim=6, batch=16, optimiser=Adam(0.01), **changes)
     problem = Problem(DATA, options, horizon=60)
     whole = ReferenceEngine(problem)
     whole.run(60)
@@ -306,7 +305,7 @@ def test_a_state_can_be_taken_over_by_the_other_engine(changes):
 
 def test_unknown_device_is_refused():
     with pytest.raises(OptionError, match="`device` must be one of cpu, reference; got 'tpu'"):
-        make_engine(Problem(DATA, Options()), None, device="tpu", threads=1)
+        make_engine(Problem(DATA, plain()), None, device="tpu", threads=1)
 
 
 @pytest.mark.parametrize("triplet", [Triplet(), SOFT])
@@ -314,7 +313,7 @@ def test_unknown_device_is_refused():
 def test_a_poisoned_row_reaches_the_loss(changes, triplet):
     """A NaN must not be passed over by a comparison: the guard has to see it."""
     for row in (0, DATA.n_users):
-        problem = Problem(DATA, Options(dim=4, batch=DATA.n_pairs, triplet=triplet, **changes))
+        problem = Problem(DATA, plain(dim=4, batch=DATA.n_pairs, triplet=triplet, **changes))
         state: State = problem.initial_state()
         state.rows[row, 0] = np.nan
         engine = CPUEngine(problem, state)
@@ -326,7 +325,7 @@ def test_a_poisoned_row_reaches_the_loss(changes, triplet):
 def test_gradient_pulls_the_positive_near_and_pushes_the_negative_away(changes):
     """The sign, on its own: after some steps liked items are nearer than the others."""
     for device in ("cpu", "reference"):
-        options = Options(dim=16, batch=16, optimiser=Adam(0.02), **changes)
+        options = plain(dim=16, batch=16, optimiser=Adam(0.02), **changes)
         problem = Problem(DATA, options, horizon=200)
         engine = make_engine(problem, None, device=device, threads=1)
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import nearfar as nf
-from conftest import random_data
+from conftest import plain, random_data
 from nearfar import split, store
 from nearfar.errors import NearfarWarning, OptionError, StoreError
 from nearfar.experiment import cells, table2
@@ -25,7 +25,7 @@ from nearfar.experiment.worker import compute
 from nearfar.options import Options
 from nearfar.schedule import Schedule
 
-SMALL = Options(dim=6, batch=32, negatives=2)
+SMALL = plain(dim=6, batch=32, negatives=2)
 SETTINGS = (
     Setting("uniform", SMALL),
     Setting("popularity", replace(SMALL, sampler=nf.Popularity())),

@@ -5,13 +5,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from conftest import random_data
+from conftest import PLAIN, plain, random_data
 from nearfar.engine import Problem, make_engine
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
 from nearfar.model import CML
 from nearfar.optimiser import SGD
-from nearfar.options import Options
 
 N_USERS, N_ITEMS, DIM = 2000, 30_000, 128
 POINTS = (N_USERS + N_ITEMS) * DIM * 4
@@ -36,7 +35,7 @@ def test_the_peak_of_training(validation, saved, tables, tmp_path):
 
     def fit(dim):
         folder = tmp_path / str(dim) if saved else None
-        model = CML(dim=dim, batch=64)
+        model = CML(PLAIN, dim=dim, batch=64)
         return model.fit(data, epochs=2, validation=validation, checkpoint=folder, progress=False)
 
     fit(8)  # compiles
@@ -49,10 +48,10 @@ def test_the_peak_of_training(validation, saved, tables, tmp_path):
 
 
 @pytest.mark.parametrize("geometry", ["sphere", "ball", "free"])
-@pytest.mark.parametrize("optimiser", [Options().optimiser, SGD(0.05)])
+@pytest.mark.parametrize("optimiser", [plain().optimiser, SGD(0.05)])
 @pytest.mark.parametrize("device", ["cpu", "reference"])
 def test_points_of_some_rows_and_of_all_are_those_at_the_end(geometry, optimiser, device):
-    options = Options(dim=6, batch=20, negatives=2, geometry=geometry, optimiser=optimiser)
+    options = plain(dim=6, batch=20, negatives=2, geometry=geometry, optimiser=optimiser)
     engine = make_engine(Problem(random_data(), options), None, device=device, threads=2)
     engine.run(15)  # in the middle of an epoch: not all rows are up to date
     every, rows = engine.points(), np.array([3, 0, 3, 40])
@@ -68,7 +67,7 @@ def test_points_of_some_rows_and_of_all_are_those_at_the_end(geometry, optimiser
 
 
 def test_points_of_tables_that_belong_to_somebody_else():
-    problem = Problem(random_data(), Options(dim=6, batch=20))
+    problem = Problem(random_data(), plain(dim=6, batch=20))
     state = problem.initial_state()
     state.rows = np.concatenate([state.rows, state.rows])[: problem.n_rows]
     engine = make_engine(problem, state, device="cpu", threads=1)

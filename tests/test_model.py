@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 
 import nearfar as nf
-from conftest import checkerboard, random_data
+from conftest import PLAIN, checkerboard, random_data
 from nearfar import CML, Interactions, evaluate
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
-from nearfar.optimiser import SGD, Adagrad, Adam
-from nearfar.sampling import Popularity, TwoStage, Uniform
+from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
+from nearfar.options import Options
+from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
 VARIANTS = {
     "sphere, uniform": {},
@@ -20,6 +21,13 @@ VARIANTS = {
     "sphere, two-stage": {"sampler": TwoStage(40, vectors="initial")},
     "ball, adagrad": {"geometry": "ball", "optimiser": Adagrad(0.2)},
     "free, sgd": {"geometry": "free", "optimiser": SGD(0.02)},
+    "like the default": {
+        "sampler": Shared(),
+        "negatives": 12,
+        "triplet": Options().triplet,
+        "averaging": Averaging(),
+        "optimiser": Adam(0.1),
+    },
 }
 
 
@@ -27,7 +35,7 @@ VARIANTS = {
 def fitted(request):
     device, name = request.param
     options = {"dim": 3, "batch": 8, "negatives": 3, "optimiser": Adam(0.03), **VARIANTS[name]}
-    return CML(**options).fit(checkerboard(), epochs=20, device=device, threads=1)
+    return CML(PLAIN, **options).fit(checkerboard(), epochs=20, device=device, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +197,17 @@ def test_saving_twice_replaces(model, tmp_path):
 
 def test_signature_and_repr_show_the_options():
     assert list(inspect.signature(CML).parameters)[:3] == ["dim", "geometry", "sampler"]
-    assert repr(CML(dim=64, sampler=Uniform())) == "CML(dim=64)"
+    assert (
+        repr(CML(dim=64, sampler=Uniform()))
+        == "CML(dim=64, sampler=Uniform(redraws=100), negatives=5)"
+    )
+
+
+def test_the_usual_number_of_negatives_is_the_samplers():
+    assert CML().options.negatives == CML(sampler=Shared(0.5)).options.negatives == 512
+    assert CML(sampler=Uniform()).options.negatives == 5
+    assert CML(negatives=7).options.negatives == CML(Options(negatives=7), dim=4).options.negatives
+    assert CML(Options(sampler=Popularity()), dim=4).options.negatives == 5
 
 
 # --------------------------------------------------------------------------- quality, in small

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from conftest import random_data
+from conftest import PLAIN, random_data
 from nearfar import CML, presets
 from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
@@ -64,7 +64,7 @@ BASES = {
 
 def trained(**options):
     base = {"dim": 128, "negatives": 2, "batch": 16, "optimiser": Adam(0.02), **options}
-    model = CML(**base).fit(DATA, epochs=3, threads=1)
+    model = CML(PLAIN, **base).fit(DATA, epochs=3, threads=1)
     return model.user_vectors[:, :8]
 
 
@@ -110,9 +110,12 @@ def test_options_survive_json(options):
         ({"dim": 1}, "`dim` must be between 2 and 4096; got 1"),
         ({"dim": 4097}, "dim"),
         ({"dim": 12.0}, "`dim` must be a whole number; got 12.0"),
-        ({"negatives": 0}, "`negatives` must be between 1 and"),
+        ({"negatives": -1}, "`negatives` must be between 0 and"),
         ({"batch": True}, "batch"),
-        ({"batch": 1_000_000, "negatives": 500}, "sizes the buffers .* 1,000,000 x 502"),
+        (
+            {"sampler": Uniform(), "batch": 1_000_000, "negatives": 500},
+            "sizes the buffers .* 1,000,000 x 502",
+        ),
         ({"geometry": "cube"}, "`geometry` must be one of sphere, ball, free; got 'cube'"),
         ({"sampler": "uniform"}, r"`sampler` must be Uniform\(...\) or Popularity"),
         ({"sampler": Uniform}, "add parentheses"),
@@ -129,10 +132,10 @@ def test_bad_options_are_refused(changes, message):
         CML(**changes)
 
 
-def test_options_saved_before_there_was_a_temperature_are_read():
-    plain = Options().to_dict()
-    del plain["triplet"]["temperature"]
-    assert Options.from_dict(plain) == Options()
+def test_options_saved_before_there_was_a_temperature_or_a_mean_are_read():
+    plain = PLAIN.to_dict()
+    del plain["triplet"]["temperature"], plain["averaging"]
+    assert Options.from_dict(plain) == PLAIN
 
 
 def test_unknown_saved_options_are_refused():

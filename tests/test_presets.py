@@ -31,6 +31,7 @@ def test_paper_2019(name, sampler, negatives, strength):
         spread_out=SpreadOut(strength),
         decorrelate=None,
         optimiser=Adam(1e-4),
+        averaging=None,
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from conftest import random_data
+from conftest import plain, random_data
 from nearfar import counter
 from nearfar.engine import Problem
 from nearfar.engine.cpu import CPUEngine
@@ -22,7 +22,6 @@ from nearfar.geometry import normalise, stage_two_weight
 from nearfar.interactions import Interactions
 from nearfar.objective import Triplet
 from nearfar.optimiser import SGD
-from nearfar.options import Options
 from nearfar.sampling import (
     Popularity,
     Shared,
@@ -39,7 +38,7 @@ STILL = SGD(1e-30)
 
 def drawn(data, sampler, steps, dim=8, negatives=4, batch=64, seed=0):
     """(user, positive, negatives) rows of the entries of `steps` steps, items as item rows."""
-    options = Options(dim=dim, sampler=sampler, negatives=negatives, batch=batch, optimiser=STILL)
+    options = plain(dim=dim, sampler=sampler, negatives=negatives, batch=batch, optimiser=STILL)
     engine = CPUEngine(Problem(data, options, seed))
     entries = []
     for _ in range(steps):
@@ -125,9 +124,7 @@ def test_stage_two_follows_the_density(dim):
 
 def test_stage_one_with_replacement_follows_eq_4():
     data = random_data(6, 30, 0.3, seed=5)
-    options = Options(
-        dim=4, sampler=TwoStage(50, beta=0.7, distinct=False), batch=8, optimiser=STILL
-    )
+    options = plain(dim=4, sampler=TwoStage(50, beta=0.7, distinct=False), batch=8, optimiser=STILL)
     engine, candidates = CPUEngine(Problem(data, options)), []
     for _ in range(300):
         engine.run(1)
@@ -178,7 +175,7 @@ def test_draws_without_replacement_are_successive_sampling(weight):
 
 def shared(data, sampler, negatives, steps, seed=0):
     """The shared negatives of at least `steps` steps, in the order in which they were drawn."""
-    options = Options(dim=2, sampler=sampler, negatives=negatives, batch=1, optimiser=STILL)
+    options = plain(dim=2, sampler=sampler, negatives=negatives, batch=1, optimiser=STILL)
     engine, found = CPUEngine(Problem(data, options, seed)), []
     for _ in range(0, steps, len(engine._plans.candidates)):
         engine.run(len(engine._plans.candidates))
@@ -235,7 +232,7 @@ def test_shared_negatives_are_different_from_each_other(beta, negatives, seed):
 def test_a_user_pushes_no_item_they_have(temperature, negatives, batch, seed):
     """Item rows that a step moves: the positives, and shared negatives that a user has not."""
     data = random_data(4, 30, 0.3, seed, crowded=True)
-    options = Options(
+    options = plain(
         dim=3, geometry="free", sampler=Shared(), negatives=negatives, batch=batch,
         triplet=Triplet(100.0, temperature=temperature), optimiser=SGD(0.01),
     )  # fmt: skip
@@ -324,7 +321,7 @@ def test_places_that_cannot_be_filled_are_empty_and_counted():
     pairs = [(0, i) for i in range(6)] + [(1, i) for i in range(6) if i != 3]
     data = Interactions.from_pairs(pairs)
     for sampler in (Uniform(), Popularity(1.0), TwoStage(100)):
-        options = Options(dim=2, sampler=sampler, negatives=3, batch=11, optimiser=STILL)
+        options = plain(dim=2, sampler=sampler, negatives=3, batch=11, optimiser=STILL)
         engine = CPUEngine(Problem(data, options))
         log = engine.run(1)
         entries = engine._plans.entries[0]
@@ -349,7 +346,7 @@ def test_distinct_popularity_draws_a_batch_without_repetition():
 
 
 def test_distinct_popularity_refuses_a_batch_larger_than_the_catalogue():
-    options = Options(sampler=Popularity(distinct=True), batch=100, negatives=5, dim=4)
+    options = plain(sampler=Popularity(distinct=True), batch=100, negatives=5, dim=4)
     with pytest.raises(OptionError, match=r"batch x negatives = 500 different items"):
         Problem(random_data(), options)
 
@@ -386,4 +383,4 @@ def test_bad_options_are_refused(make, message):
 
 def test_nothing_to_train_on_is_refused(board):
     with pytest.raises(EmptyDataError, match="no interactions"):
-        Problem(board.subset(np.zeros(len(board), bool)), Options())
+        Problem(board.subset(np.zeros(len(board), bool)), plain())

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from conftest import checkerboard, hopeless, random_data
+from conftest import PLAIN, checkerboard, hopeless, random_data
 from nearfar import CML, Interactions, evaluate, split
 from nearfar.engine.cpu import CPUEngine
 from nearfar.errors import (
@@ -38,7 +38,7 @@ def tables(model):
 
 
 def test_history_has_a_row_an_epoch():
-    model = CML(**SMALL).fit(DATA, epochs=4, validation=0.2, every=2, k=5)
+    model = CML(PLAIN, **SMALL).fit(DATA, epochs=4, validation=0.2, every=2, k=5)
     history = model.history
     assert history["epoch"].to_list() == [1, 2, 3, 4]
     assert history["loss"].is_finite().all()
@@ -49,7 +49,7 @@ def test_history_has_a_row_an_epoch():
 
 
 def test_loss_is_the_mean_over_the_epochs_pairs():
-    model = CML(**SMALL, optimiser=SGD(1e-30)).fit(DATA, epochs=2)
+    model = CML(PLAIN, **SMALL, optimiser=SGD(1e-30)).fit(DATA, epochs=2)
     # nothing moves, so the loss only varies with the draws; by hand: the mean hinge of a pair
     assert model.history["loss"][0] == pytest.approx(model.history["loss"][1], rel=0.1)
     assert 0.5 < model.history["loss"][0] < 4
@@ -64,7 +64,7 @@ def test_the_best_epoch_is_kept():
         points[event.epoch] = event.points()
         scores[event.epoch] = event.record["validation_ndcg"]
 
-    model = CML(**SMALL, optimiser=Adam(0.2)).fit(
+    model = CML(PLAIN, **SMALL, optimiser=Adam(0.2)).fit(
         train, epochs=20, validation=held_out, callbacks=[remember], k=10
     )
     best = max(scores, key=lambda epoch: (scores[epoch], -epoch))
@@ -78,9 +78,11 @@ def test_the_best_epoch_is_kept():
 @pytest.mark.parametrize("geometry", ["sphere", "free"])
 def test_averaging_is_the_mean_of_the_points_after_each_epoch(geometry):
     options, points = {**SMALL, "geometry": geometry}, []
-    plain = CML(**options).fit(DATA, epochs=5, callbacks=[lambda e: points.append(e.points())])
+    plain = CML(PLAIN, **options).fit(
+        DATA, epochs=5, callbacks=[lambda e: points.append(e.points())]
+    )
     told = []
-    model = CML(**options, averaging=Averaging(1.5)).fit(
+    model = CML(PLAIN, **options, averaging=Averaging(1.5)).fit(
         DATA, epochs=5, callbacks=[lambda e: told.append(e.points())]
     )
     mean = np.zeros_like(points[0], np.float64)
@@ -95,7 +97,7 @@ def test_averaging_is_the_mean_of_the_points_after_each_epoch(geometry):
 @hopeless
 def test_averaged_points_are_what_is_validated_and_kept():
     train, held_out = split.ratio(DATA, 0.25, seed=1)
-    model = CML(**SMALL, optimiser=Adam(0.2), averaging=Averaging(1.0)).fit(
+    model = CML(PLAIN, **SMALL, optimiser=Adam(0.2), averaging=Averaging(1.0)).fit(
         train, epochs=12, validation=held_out, k=10
     )
     found = evaluate(model.scorer(), train, held_out, k=10)["ndcg"]
@@ -105,14 +107,14 @@ def test_averaged_points_are_what_is_validated_and_kept():
 
 
 def test_a_metric_of_which_less_is_better():
-    model = CML(**SMALL).fit(DATA, epochs=6, validation=0.25, metric="mmr", k=10)
+    model = CML(PLAIN, **SMALL).fit(DATA, epochs=6, validation=0.25, metric="mmr", k=10)
     history = model.history
     assert model.best_epoch == int(history["epoch"][int(history["validation_mmr"].arg_min())])
 
 
 @hopeless
 def test_patience_stops():
-    model = CML(**SMALL, optimiser=Adam(0.2)).fit(
+    model = CML(PLAIN, **SMALL, optimiser=Adam(0.2)).fit(
         DATA, epochs=100, validation=0.25, patience=3, k=10
     )
     assert len(model.history) == model.best_epoch + 3 < 100
@@ -125,7 +127,7 @@ def test_a_callback_can_stop_and_sees_every_epoch():
         seen.append((event.epoch, event.record["epoch"]))
         return event.epoch == 3
 
-    model = CML(**SMALL).fit(DATA, epochs=10, callbacks=[stop, lambda event: None])
+    model = CML(PLAIN, **SMALL).fit(DATA, epochs=10, callbacks=[stop, lambda event: None])
     assert seen == [(1, 1), (2, 2), (3, 3)]
     assert len(model.history) == 3
 
@@ -139,7 +141,7 @@ def test_validation_share_is_left_out_of_training(monkeypatch):
         original(self, problem, state, threads=threads)
 
     monkeypatch.setattr(CPUEngine, "__init__", spy)
-    model = CML(**SMALL).fit(DATA, epochs=1, validation=0.25)
+    model = CML(PLAIN, **SMALL).fit(DATA, epochs=1, validation=0.25)
     assert seen["n"] == pytest.approx(0.75 * DATA.n_pairs, rel=0.1)
     assert model.interactions is DATA
 
@@ -147,18 +149,18 @@ def test_validation_share_is_left_out_of_training(monkeypatch):
 def test_a_warning_when_most_places_for_negatives_stay_empty():
     everything = Interactions.from_pairs([(u, i) for u in range(4) for i in range(4)])
     with pytest.warns(NearfarWarning, match=r"80 of 80 places .* stayed empty .* another sampler"):
-        model = CML(dim=4).fit(everything, epochs=2)
+        model = CML(PLAIN, dim=4).fit(everything, epochs=2)
     assert model.history["missed"].to_list() == [80, 80]
     assert model.history["loss"].to_list() == [0.0, 0.0]
 
 
 def test_validation_on_other_axes_is_refused():
     with pytest.raises(DataError, match="same users and items"):
-        CML(**SMALL).fit(DATA, epochs=1, validation=random_data(5, 5))
+        CML(PLAIN, **SMALL).fit(DATA, epochs=1, validation=random_data(5, 5))
 
 
 def test_a_diverging_run_stops_with_epoch_and_step():
-    model = CML(**SMALL, geometry="free", optimiser=SGD(1e6))
+    model = CML(PLAIN, **SMALL, geometry="free", optimiser=SGD(1e6))
     with pytest.raises(DivergedError, match=r"the loss is .* in epoch 1, step \d+ of \d+; lower"):
         model.fit(DATA, epochs=5)
 
@@ -173,7 +175,7 @@ def test_divergence_keeps_the_best_epoch(monkeypatch):
         return log
 
     monkeypatch.setattr(CPUEngine, "run", poisoned)
-    model = CML(**SMALL)
+    model = CML(PLAIN, **SMALL)
     with pytest.raises(DivergedError, match="epoch 4"):
         model.fit(DATA, epochs=9, validation=0.2)
     assert 1 <= model.best_epoch <= 3
@@ -194,12 +196,12 @@ def test_divergence_keeps_the_best_epoch(monkeypatch):
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(OptionError, match=message):
-        CML(**SMALL).fit(DATA, **{"epochs": 1, **arguments})
+        CML(PLAIN, **SMALL).fit(DATA, **{"epochs": 1, **arguments})
 
 
 def test_what_is_not_interactions_is_refused():
     with pytest.raises(DataError, match=r"`train` must be nearfar\.Interactions; got DataFrame"):
-        CML(**SMALL).fit(pl.DataFrame({"user": [1], "item": [2]}))
+        CML(PLAIN, **SMALL).fit(pl.DataFrame({"user": [1], "item": [2]}))
 
 
 # ------------------------------------------------------------------------------- checkpoints
@@ -217,10 +219,10 @@ def test_what_is_not_interactions_is_refused():
 )
 def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path, changes):
     options = {**SMALL, **changes}
-    whole = CML(**options).fit(DATA, epochs=8, validation=0.2, seed=5)
-    first = CML(**options)
+    whole = CML(PLAIN, **options).fit(DATA, epochs=8, validation=0.2, seed=5)
+    first = CML(PLAIN, **options)
     first.fit(DATA, epochs=3, validation=0.2, seed=5, checkpoint=tmp_path / "run")
-    second = CML(**options)
+    second = CML(PLAIN, **options)
     second.fit(DATA, epochs=8, validation=0.2, seed=5, checkpoint=tmp_path / "run")
     assert tables(second) == tables(whole)
     assert_frame_equal(
@@ -229,7 +231,7 @@ def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path, changes):
 
 
 def test_an_interrupt_in_mid_epoch_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    whole = CML(**SMALL).fit(DATA, epochs=5, validation=0.2)
+    whole = CML(PLAIN, **SMALL).fit(DATA, epochs=5, validation=0.2)
     original = CPUEngine.run
 
     def interrupted(self, count):
@@ -239,7 +241,7 @@ def test_an_interrupt_in_mid_epoch_goes_on_to_the_same_bits(tmp_path, monkeypatc
         return log
 
     monkeypatch.setattr(CPUEngine, "run", interrupted)
-    model = CML(**SMALL)
+    model = CML(PLAIN, **SMALL)
     with pytest.raises(KeyboardInterrupt):
         model.fit(DATA, epochs=5, validation=0.2, checkpoint=tmp_path)
     assert model.best_epoch in (1, 2)
@@ -259,7 +261,7 @@ def test_a_real_interrupt_is_raised_after_the_chunk_and_leaves_a_whole_model(mon
         return original(self, count)
 
     monkeypatch.setattr(CPUEngine, "run", signalled)
-    model = CML(**SMALL)
+    model = CML(PLAIN, **SMALL)
     with pytest.raises(KeyboardInterrupt):
         model.fit(DATA, epochs=50)
     assert len(model.history) in (1, 2)  # a chunk may reach to the end of the second epoch
@@ -277,10 +279,10 @@ def test_a_real_interrupt_is_raised_after_the_chunk_and_leaves_a_whole_model(mon
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
     base = {"epochs": 1, "validation": 0.2, "checkpoint": tmp_path, "k": 5}
-    CML(**SMALL).fit(DATA, **base)
+    CML(PLAIN, **SMALL).fit(DATA, **base)
     options = {**SMALL, **change.pop("options", {})}
     with pytest.raises(StoreError, match=f"is of another run.*{message}"):
-        CML(**options).fit(DATA, **{**base, **change})
+        CML(PLAIN, **options).fit(DATA, **{**base, **change})
 
 
 RUN = """
@@ -324,10 +326,10 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
 
 def test_the_checkpoint_is_read_by_a_process_that_starts_later(tmp_path):
     """Progress is kept: a finished run is not trained again."""
-    model = CML(**SMALL)
+    model = CML(PLAIN, **SMALL)
     model.fit(checkerboard(), epochs=3, checkpoint=tmp_path)
     calls = []
-    again = CML(**SMALL)
+    again = CML(PLAIN, **SMALL)
     again.fit(checkerboard(), epochs=3, checkpoint=tmp_path, callbacks=[calls.append])
     assert calls == []
     assert tables(again) == tables(model)

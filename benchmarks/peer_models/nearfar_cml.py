@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nearfar as nf
+from common import HINGE
 from nearfar.engine import Problem, make_engine
 from peer_models import Factors, Setting
 
@@ -15,7 +18,8 @@ def options_of(setting: Setting) -> nf.Options:
     """Turn a flat setting into options; d is 128 and the points lie on the sphere."""
     sampler = SAMPLERS[setting.get("sampler", "uniform")]
     optimiser = OPTIMISERS[setting.get("optimiser", "adam")]
-    return nf.Options(
+    return replace(
+        HINGE,
         dim=128,
         sampler=sampler(**{name: setting[name] for name in _OF_SAMPLER if name in setting}),
         negatives=setting.get("negatives", 1),

@@ -65,12 +65,11 @@ class CML:
     __signature__ = inspect.signature(Options)
 
     def __init__(self, options: Options | None = None, /, **changes: Any) -> None:
-        base = Options() if options is None else options
         unknown = sorted(set(changes) - set(OPTION_NAMES))
         if unknown:
             known = ", ".join(OPTION_NAMES)
             raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
-        self.options: Options = replace(base, **changes)
+        self.options = Options(**changes) if options is None else replace(options, **changes)
         self._fitted: tuple[Trained, Interactions] | None = None
 
     def __repr__(self) -> str:

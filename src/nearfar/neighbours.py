@@ -74,8 +74,10 @@ class Points:
     ``D^2 = |q|^2 - 2 (q.t - |t|^2 / 2)``, so the offset is ``-|t|^2 / 2``.
 
     A score has the same bits however many rows are scored with it: BLAS computes the ragged end
-    of a matrix and small products by other instructions, so rows are padded to avoid both. (Seen
-    to hold exactly with OpenBLAS; another BLAS may still differ in the last bit.)
+    of a matrix and small products by other instructions, so rows are padded to avoid both. That
+    holds exactly with the AVX-512 kernels of OpenBLAS. Its Haswell kernel adds in another order in
+    every second group of six rows, so there, and perhaps with another BLAS, scores may differ in
+    the last bits.
 
     Parameters
     ----------

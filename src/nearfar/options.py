@@ -29,6 +29,10 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
 """The closed set each part is chosen from."""
 
 
+SHARED_NEGATIVES, OWN_NEGATIVES = 512, 5
+"""What `Options.negatives` is if nothing is said, with `Shared` and with other samplers."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What a `CML` model is and how it learns."""
@@ -37,27 +41,28 @@ class Options:
     """d, the dimension of the space; 2 to 4096."""
     geometry: Geometry = "sphere"
     """Where the points lie: "sphere", "ball" or "free"; see `nearfar.geometry`."""
-    sampler: Sampler = Uniform()  # noqa: RUF009  # frozen, and shown in signatures
+    sampler: Sampler = Shared()  # noqa: RUF009  # frozen, and shown in signatures
     """What draws the negatives; see `nearfar.sampling`."""
-    negatives: int = 5
-    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch."""
+    negatives: int = 0
+    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch; 0 stands for the
+    sampler's usual number, 512 with `Shared` and 5 with others."""
     batch: int = 256
     """Pairs in a step."""
-    triplet: Triplet = Triplet()  # noqa: RUF009
+    triplet: Triplet = Triplet(0.0, temperature=0.25)  # noqa: RUF009
     """The loss of a pair and its negatives."""
     spread_out: SpreadOut | None = None
     """Spread-out regularisation, or None."""
     decorrelate: Decorrelate | None = None
     """CML's covariance loss, or None."""
-    optimiser: Optimiser = Adam()  # noqa: RUF009
+    optimiser: Optimiser = Adam(3e-3)  # noqa: RUF009
     """What turns gradients into steps."""
-    averaging: Averaging | None = None
+    averaging: Averaging | None = Averaging()  # noqa: RUF009
     """A mean over epochs instead of the last points, or None."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("dim", 2, 4096),
-            ("negatives", 1, 100_000),
+            ("negatives", 0, 100_000),
             ("batch", 1, 1_000_000),
         ):
             value = getattr(self, name)
@@ -66,10 +71,14 @@ class Options:
             if not low <= value <= high:
                 raise OptionError(f"`{name}` must be between {low} and {high}; got {value!r}.")
             object.__setattr__(self, name, int(value))
-        if self.batch * (2 + self.negatives) > 2**27:
+        if self.negatives == 0:
+            usual = SHARED_NEGATIVES if isinstance(self.sampler, Shared) else OWN_NEGATIVES
+            object.__setattr__(self, "negatives", usual)
+        own = 0 if isinstance(self.sampler, Shared) else self.negatives
+        if self.batch * (2 + own) > 2**27:
             raise OptionError(
                 f"`batch` x (`negatives` + 2) sizes the buffers of a step and must be at most 2^27;"
-                f" got {self.batch:,} x {self.negatives + 2:,}. Use a smaller batch."
+                f" got {self.batch:,} x {own + 2:,}. Use a smaller batch."
             )
         if self.geometry not in GEOMETRIES:
             raise OptionError(
@@ -114,7 +123,7 @@ class Options:
         OptionError
             For an option or a kind this version does not know, or a value out of its range.
         """
-        values = dict(plain)
+        values = {"averaging": None, **plain}  # saved before there was a mean, it was without one
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise OptionError(f"unknown option(s) {', '.join(unknown)}.")

@@ -68,6 +68,7 @@ def paper_2019(
         triplet=Triplet(margin=1.0),
         spread_out=SpreadOut(strength),
         optimiser=Adam(learning_rate=1e-4),
+        averaging=None,
     )
 
 
@@ -107,6 +108,7 @@ def released_2019(
         batch=batch,
         triplet=Triplet(margin=1.0),
         optimiser=Adam(learning_rate=1e-4),
+        averaging=None,
     )
 
 
@@ -133,6 +135,7 @@ def cml_2017(
         triplet=Triplet(margin=margin, rank_weight=True),
         decorrelate=Decorrelate(weight=0.1),
         optimiser=Adagrad(learning_rate=0.1, initial=0.1),
+        averaging=None,
     )
 
 

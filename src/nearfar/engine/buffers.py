@@ -31,7 +31,7 @@ all candidates anew, so larger blocks are faster; smaller ones occupy more threa
 
 
 class Second(NamedTuple):
-    """Room for the second stage of 2-stage sampling; of length 0 without it, but for the map."""
+    """Room for the second stage of 2-stage sampling."""
 
     frozen: Float32
     """(M, d) the initial points of the items, where stage 2 looks at those."""
@@ -141,29 +141,32 @@ def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -
     )
 
 
-def make_wide(problem: Problem) -> Wide:
-    """Make room for shared negatives."""
-    shared = isinstance(problem.options.sampler, Shared)
-    batch = problem.options.batch if shared else 0
-    rows, n = (most_rows(problem), problem.n_candidates) if shared else (0, 0)
-    blocks, dim = -(-batch // PAIRS_A_BLOCK), problem.options.dim
+def make_wide(problem: Problem) -> Wide | None:
+    """Make room for shared negatives, if there are any."""
+    if not isinstance(problem.options.sampler, Shared):
+        return None
+    batch, dim = problem.options.batch, problem.options.dim
+    rows, n, blocks = most_rows(problem), problem.n_candidates, -(-batch // PAIRS_A_BLOCK)
     return Wide(
         points=np.empty((rows, dim), np.float32),
         users=np.empty((batch, dim), np.float32),
         pulls=np.empty((batch, dim), np.float32),
         towards=np.empty((blocks, n, dim), np.float32),
         flows=np.empty((blocks, n), np.float32),
+        places=np.empty(table_size(n), np.int64),
+        following=np.empty(n, np.int32),
     )
 
 
-def make_second(problem: Problem) -> Second:
-    """Make room for the second stage, and the initial item points where it looks at those."""
+def make_second(problem: Problem) -> Second | None:
+    """Make room for the second stage, if there is one, and the initial item points it may need."""
     options, n = problem.options, problem.n_candidates
+    if not isinstance(options.sampler, TwoStage):
+        return None
     frozen = np.empty((0, options.dim), np.float32)
-    if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
+    if options.sampler.vectors == "initial":
         frozen = initial_points(problem.seed, problem.n_rows, options.dim)[problem.n_users :].copy()
-    batch = options.batch if isinstance(options.sampler, TwoStage) else 0
-    units = batch + n if batch else 0
+    batch, units = options.batch, options.batch + n
     return Second(
         frozen=frozen,
         units=np.empty((units, options.dim), np.float32),

@@ -71,14 +71,15 @@ class CPUEngine:
         self._overflow_gap = released_overflow_gap(options.dim) if released else -1.0
         n_ahead = min(max(1, _PLANNED // most_rows(problem)), 64)
         n_ahead = -(-n_ahead // threads) * threads
-        share = options.batch // (_PIECES_A_THREAD * threads)
-        self._share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
         self._plans = make_plans(n_ahead, problem)
         self._room = make_room(
             most_rows(problem), options.batch, problem.n_own, options.dim,
             extra=options.decorrelate is not None,
         )  # fmt: skip
         self._wide = make_wide(problem)
+        share = options.batch // (_PIECES_A_THREAD * threads)
+        share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
+        self._share = share if self._wide is None else None
         self._second = make_second(problem)
 
     def run(self, count: int) -> StepLog:

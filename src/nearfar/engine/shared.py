@@ -20,7 +20,7 @@ from nearfar.jit import Int, inner
 
 
 class Wide(NamedTuple):
-    """Room for a step of shared negatives; all of length 0 if the sampler is another."""
+    """Room for a step of shared negatives."""
 
     points: Float32
     """(U, d) the points of the step's rows."""
@@ -32,6 +32,9 @@ class Wide(NamedTuple):
     """(blocks, C, d) of each block the sum of share_k u, for each shared negative."""
     flows: Float32
     """(blocks, C) and the sum of share_k."""
+    places: Int64
+    following: Int32
+    """The map from an item to its place among the shared negatives."""
 
 
 @inner
@@ -49,8 +52,6 @@ def contrast(
     end: Int,
     n: Int,
     positives: Positives,
-    places: Int64,
-    following: Int32,
     plan: Plan,
     recipe: Recipe,
     room: Room,
@@ -72,7 +73,7 @@ def contrast(
         for c in range(n):
             s[r, c] -= off[u] + off[c]
         excluded = exclude_positives(
-            s, r, plan.entries[g, 0], positives, places, following, np.float32(-np.inf)
+            s, r, plan.entries[g, 0], positives, wide.places, wide.following, np.float32(-np.inf)
         )
         if recipe.temperature > 0.0:
             compute.weigh_softly(g, n, n - excluded, near, recipe, room, s, r, power)

@@ -17,8 +17,6 @@ from nearfar.engine.plan import (
     N_PAIRS,
     N_SHARED,
     N_UNIQUE,
-    SHARED,
-    TWO_STAGE,
     Draws,
     Int32,
     Int64,
@@ -155,15 +153,17 @@ def run_steps(
     decay: Decay,
     plans: Plan,
     room: Room,
-    second: Second,
-    wide: Wide,
-    share: Int,
+    second: Second | None,
+    wide: Wide | None,
+    share: Int | None,
     log: Float64,
 ) -> None:
     """Do steps first..first+count-1 together with the other threads of the team.
 
     `plans` holds as many plans as its first axis is long; that many steps are planned at a time.
-    `share` is how many pairs of a step a thread takes at a time.
+    `second` is there with 2-stage sampling only. With shared negatives there is `wide`, otherwise
+    `share`, how many pairs of a step a thread takes at a time. What needs the ones that are None
+    is not compiled.
     """
     width = plans.slots.shape[2]
     total = np.empty((width * PAIRS_AT_ONCE, rows.shape[2]), np.float32)
@@ -184,21 +184,21 @@ def run_steps(
         for p in range(n_planned):
             t = begin + p
             plan = one_plan(plans, p)
-            if draws.kind == SHARED:
+            if wide is not None:
                 phase = shared_step(
-                    team, phase, t, rows, last, positives, plan, recipe, decay, room, second, wide,
+                    team, phase, t, rows, last, positives, plan, recipe, decay, room, wide,
                     products, power, total, moved, log[t - first],
                 )  # fmt: skip
-                continue
-            if draws.kind == TWO_STAGE:
+            if second is not None:
                 phase = second_stage(
                     team, phase, t, rows, last, positives, draws, overflow_gap, plan, recipe,
                     decay, second, products, scratch,
                 )  # fmt: skip
-            phase = do_step(
-                team, phase, t, rows, last, plan, recipe, decay, room, total, moved, power, share,
-                log[t - first],
-            )  # fmt: skip
+            if share is not None:
+                phase = do_step(
+                    team, phase, t, rows, last, plan, recipe, decay, room, total, moved, power,
+                    share, log[t - first],
+                )  # fmt: skip
 
 
 @inner
@@ -299,7 +299,6 @@ def shared_step(
     recipe: Recipe,
     decay: Decay,
     room: Room,
-    second: Second,
     wide: Wide,
     products: Float32,
     power: Float32,
@@ -316,7 +315,7 @@ def shared_step(
         if piece < 0:
             break
         if piece == 0:
-            hash_candidates(plan.candidates, n, second.places, second.following)
+            hash_candidates(plan.candidates, n, wide.places, wide.following)
         else:
             begin = (piece - 1) * _ROWS_A_PIECE
             end = min(begin + _ROWS_A_PIECE, n_rows)
@@ -334,8 +333,8 @@ def shared_step(
             break
         begin = block * PAIRS_A_BLOCK
         shared.contrast(
-            block, begin, min(begin + PAIRS_A_BLOCK, n_pairs), n, positives, second.places,
-            second.following, plan, recipe, room, wide, products, power,
+            block, begin, min(begin + PAIRS_A_BLOCK, n_pairs), n, positives, plan, recipe, room,
+            wide, products, power,
         )  # fmt: skip
         done(team, phase, n_blocks)
     phase = wait(team, phase)

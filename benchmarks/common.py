@@ -204,3 +204,15 @@ def write(name: str, lines: Sequence[Mapping[str, object]]) -> None:
     """Write lines to results/`name`.csv."""
     RESULTS.mkdir(exist_ok=True)
     pl.DataFrame(lines, infer_schema_length=None).write_csv(RESULTS / f"{name}.csv")
+
+
+def has_line(file: Path, what: Mapping[str, Any]) -> bool:
+    """Whether a CSV file has a line with these values: such a run need not be computed again."""
+    return file.exists() and len(pl.read_csv(file).filter(**what)) > 0
+
+
+def add_line(file: Path, line: Mapping[str, Any]) -> None:
+    """Print a line, and put it at the end of a CSV file."""
+    print(line, flush=True)
+    new = pl.DataFrame([line])
+    pl.concat([pl.read_csv(file), new] if file.exists() else [new]).write_csv(file)

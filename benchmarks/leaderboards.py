@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_matrix
 
 import nearfar as nf
+from common import add_line, has_line
 from nearfar.neighbours import Points
 
 Float32 = npt.NDArray[np.float32]
@@ -67,7 +68,7 @@ def fixed_split(path: Path) -> tuple[nf.Interactions, nf.Interactions]:
 
 
 def matrix(train: nf.Interactions) -> csr_matrix:
-    """Give the users x items matrix of ones; a copy, for libraries that write to it."""
+    """Give the users x items matrix of ones; a copy in int32, as implicit wants it."""
     ones = np.ones(train.n_pairs, np.float32)
     parts = ones, train.items.astype(np.int32), train.indptr.astype(np.int32)
     return csr_matrix(parts, shape=(train.n_users, train.n_items))
@@ -193,10 +194,10 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
 """Each with the settings that it chooses among."""
 
 
-def run(name: str, setting: Setting, part: Part, epochs: int | None = None) -> dict[str, Any]:
+def run(name: str, setting: Setting, part: Part) -> dict[str, Any]:
     """Train and evaluate; give a line of the file."""
     fit, begun = METHODS[name][0], time.perf_counter()
-    model, best = fit(replace(part, epochs=epochs), setting)
+    model, best = fit(part, setting)
     trained = time.perf_counter() - begun
     found = nf.evaluate(model, part.train, part.held_out, k=K, threads=2).metrics
     return {
@@ -208,19 +209,10 @@ def run(name: str, setting: Setting, part: Part, epochs: int | None = None) -> d
     }
 
 
-def missing(file: Path, phase: str, name: str, setting: Setting) -> bool:
-    """Whether the file lacks a run."""
-    if not file.exists():
-        return True
-    lines = pl.read_csv(file).filter(phase=phase, method=name, setting=json.dumps(setting))
-    return len(lines) == 0
-
-
-def append(file: Path, phase: str, line: dict[str, Any]) -> None:
-    """Put a line at the end of the file."""
-    print(phase, line, flush=True)
-    new = pl.DataFrame([{"phase": phase, **line}])
-    pl.concat([pl.read_csv(file), new] if file.exists() else [new]).write_csv(file)
+def compute(file: Path, phase: str, name: str, setting: Setting, part: Part) -> None:
+    """Run what the file lacks."""
+    if not has_line(file, {"phase": phase, "method": name, "setting": json.dumps(setting)}):
+        add_line(file, {"phase": phase, **run(name, setting, part)})
 
 
 def main() -> None:
@@ -235,17 +227,14 @@ def main() -> None:
     learned, held_out = nf.split.ratio(train, test=SHARE, seed=SEED)
     for name in args.only:
         for setting in METHODS[name][1]:
-            if missing(args.out, "validation", name, setting):
-                append(args.out, "validation", run(name, setting, Part(learned, held_out)))
+            compute(args.out, "validation", name, setting, Part(learned, held_out))
     if not args.test:
         return
     tried = pl.read_csv(args.out).filter(phase="validation").sort("ndcg", descending=True)
     for name in args.only:
         best = tried.filter(method=name).row(0, named=True)
-        setting = json.loads(best["setting"])
-        if missing(args.out, "test", name, setting):
-            line = run(name, setting, Part(train, test), best["epochs"])
-            append(args.out, "test", line)
+        setting, part = json.loads(best["setting"]), Part(train, test, best["epochs"])
+        compute(args.out, "test", name, setting, part)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import polars as pl
 from scipy.sparse import csr_matrix
 
 import nearfar as nf
+from common import add_line, has_line
 from nearfar.geometry import normalise
 from nearfar.neighbours import Points
 
@@ -79,12 +80,17 @@ def away(s: Array, dim: float = DIM) -> Array:
     return -0.5 * (dim - 3.0) * np.log1p(-(np.minimum(np.maximum(s, 0.0), 0.9999) ** 2))
 
 
-def nearest(batch: Batch, margin: float) -> Array:
-    """Take eq. 1 itself with all candidates as negatives: the nearest to the user."""
-    masked = np.where(batch.allowed, batch.s, -np.inf)
+def nearest_of(batch: Batch, allowed: Array, margin: float) -> Array:
+    """Take the allowed candidate that is nearest to the user."""
+    masked = np.where(allowed, batch.s, -np.inf)
     one = np.zeros_like(batch.s)
     np.put_along_axis(one, masked.argmax(axis=1)[:, None], 1.0, axis=1)
-    return hinge(batch, one * batch.allowed, margin)
+    return hinge(batch, one * allowed, margin)
+
+
+def nearest(batch: Batch, margin: float) -> Array:
+    """Take eq. 1 itself with all candidates as negatives: the nearest to the user."""
+    return nearest_of(batch, batch.allowed, margin)
 
 
 def like_the_positive(batch: Batch, tau: float) -> Array:
@@ -123,11 +129,7 @@ def by_violation(batch: Batch, power: float) -> Array:
 
 def semi_hard(batch: Batch, margin: float) -> Array:
     """Take the nearest of those that are farther than the positive item, but inside the margin."""
-    allowed = batch.allowed & (batch.s < batch.near)
-    masked = np.where(allowed, batch.s, -np.inf)
-    one = np.zeros_like(batch.s)
-    np.put_along_axis(one, masked.argmax(axis=1)[:, None], 1.0, axis=1)
-    return hinge(batch, one * allowed, margin)
+    return nearest_of(batch, batch.allowed & (batch.s < batch.near), margin)
 
 
 def soft_hinge(batch: Batch, temperature: float) -> Array:
@@ -195,9 +197,7 @@ def train(rule: Rule, strength: float, rate: float, learn: Any, held_out: Any) -
     """Train with a rule; give the figures of the best epoch."""
     rng, begun = np.random.default_rng(0), time.perf_counter()
     n_users, n_items = learn.n_users, learn.n_items
-    has = csr_matrix(
-        (np.ones(learn.n_pairs, np.bool_), learn.items, learn.indptr), (n_users, n_items)
-    ).toarray()
+    has = learn.to_csr().toarray() > 0
     table = Points128(n_users + n_items, rate, rng)
     users, items = learn.pair_users(), learn.items
     best: dict[str, Any] = {"ndcg": -1.0}
@@ -261,13 +261,9 @@ def main() -> None:
         for rule, strengths in RULES.items():
             for strength, rate in itertools.product(strengths, RATES):
                 what = {"data": path.name, "rule": rule.__name__, "number": strength, "rate": rate}
-                lines = pl.read_csv(args.out) if args.out.exists() else pl.DataFrame()
-                if len(lines) and len(lines.filter(**what)):
+                if has_line(args.out, what):
                     continue
-                found = what | train(rule, strength, rate, learn, held_out)
-                print(found, flush=True)
-                line = pl.DataFrame([found])
-                pl.concat([lines, line] if len(lines) else [line]).write_csv(args.out)
+                add_line(args.out, what | train(rule, strength, rate, learn, held_out))
     show(args.out)
 
 

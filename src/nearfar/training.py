@@ -74,10 +74,13 @@ class Progress:
     seconds: float = 0.0
     averaged: int = 0
     """Epochs that are in the mean of the points, if there is one."""
-    top_ndcg: float = 0.0
-    """The best NDCG on the validation part so far."""
     warned: bool = False
     """Whether the watch has said that the run goes badly."""
+
+    @property
+    def top_ndcg(self) -> float:
+        """The best NDCG on the validation part so far, 0 if there is none."""
+        return max((record.get("validation_ndcg", 0.0) for record in self.history), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -297,13 +300,12 @@ class Run:
         return watch.look(self.points, self.problem, self.validation, epoch)
 
     def _warn_of_a_fall(self, epoch: int, ndcg: float) -> None:
-        state = self.progress
-        state.top_ndcg = max(state.top_ndcg, ndcg)
-        if ndcg < watch.FALLEN * state.top_ndcg and not state.warned:
+        state, top = self.progress, self.progress.top_ndcg
+        if ndcg < watch.FALLEN * top and not state.warned:
             state.warned = True
             self._warn(
                 epoch,
-                f"training goes badly: NDCG on the validation part was {state.top_ndcg:.4f} and is"
+                f"training goes badly: NDCG on the validation part was {top:.4f} and is"
                 f" {ndcg:.4f} after epoch {epoch}.",
                 stacklevel=7,  # whoever called `CML.fit`
             )

@@ -32,7 +32,7 @@ def test_a_committed_report_has_the_figures_of_its_csv(report):
     assert len(found) == 2
     for which, (head, _, *rows) in zip(("best", "last"), found, strict=True):
         assert head == HEAD
-        assert len(rows) == figures["setting"].n_unique() >= (7 if "presets" in report.stem else 15)
+        assert len(rows) == figures["setting"].n_unique() >= (4 if "presets" in report.stem else 15)
         own = figures.filter(pl.col("which") == which)
         expected = set()
         for (_, method, batch, n), part in own.group_by("setting", "method", "batch", "negatives"):

@@ -184,6 +184,9 @@ def in_own_process(
 
 def show(title: str, lines: Sequence[Mapping[str, object]]) -> None:
     """Print lines, which have the same columns, as a table; ranges go behind their medians."""
+    if not lines:
+        print(f"{title}: none")
+        return
     table = Table(title=title, title_justify="left")
     names = [name for name in lines[0] if not name.endswith(("_min", "_max"))]
     for name in names:
@@ -204,6 +207,11 @@ def write(name: str, lines: Sequence[Mapping[str, object]]) -> None:
     """Write lines to results/`name`.csv."""
     RESULTS.mkdir(exist_ok=True)
     pl.DataFrame(lines, infer_schema_length=None).write_csv(RESULTS / f"{name}.csv")
+
+
+def load(path: Path) -> nf.Interactions:
+    """Load a folder that `nearfar prepare` wrote, or ml-100k."""
+    return nf.datasets.load(path.name) if path.name == "ml-100k" else nf.Interactions.load(path)
 
 
 def has_line(file: Path, what: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 import nearfar as nf
-from common import add_line, has_line, show
+from common import add_line, has_line, load, show
 from nearfar.errors import NearfarWarning
 
 DIMENSIONS = (16, 64, 128, 256)
@@ -105,10 +105,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1500)
     args = parser.parse_args()
     for path in args.data:
-        whole = (
-            nf.datasets.load(path.name) if path.name == "ml-100k" else nf.Interactions.load(path)
-        )
-        learn, held_out = nf.split.ratio(first_users(whole, args.users), test=0.1, seed=0)
+        learn, held_out = nf.split.ratio(first_users(load(path), args.users), test=0.1, seed=0)
         popular = nf.baselines.Popularity(learn)
         least = nf.evaluate(popular, learn, held_out, k=K).metrics["ndcg"]
         for dim in DIMENSIONS:

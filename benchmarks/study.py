@@ -25,9 +25,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import polars as pl
 
 import nearfar as nf
+from common import load
 from nearfar.experiment.cells import Outcome, Setting, load_all
 from nearfar.experiment.grid import Grid
-from nearfar.experiment.rates import with_chosen_rates
+from nearfar.experiment.rates import validated, with_chosen_rates
 from nearfar.experiment.report import write_report
 from nearfar.experiment.table2 import rows
 from nearfar.experiment.tables import name_of, summary
@@ -78,12 +79,6 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def validated(outcome: Outcome) -> float:
-    """Give the best NDCG on the validation part."""
-    seen = outcome.history["validation_ndcg"].drop_nulls().to_numpy()
-    return float(seen.max())
-
-
 def chosen(outcomes: list[Outcome]) -> pl.DataFrame:
     """Choose the setting of each family, on the validation part of the first fold."""
     kept, _ = with_chosen_rates(outcomes)
@@ -92,10 +87,10 @@ def chosen(outcomes: list[Outcome]) -> pl.DataFrame:
     for name, family in FAMILIES.items():
         names = [setting.name for setting in family.settings if setting.name in first]
         if names:
-            best = max(names, key=lambda name: validated(first[name]))
+            values = {name: validated(first[name]) or 0.0 for name in names}
+            best = max(names, key=values.__getitem__)
             runs = sum(name_of(o) in names and o.cell["fold"] == 0 for o in outcomes)
-            value = validated(first[best])
-            lines.append({"family": name, "runs": runs, "setting": best, "validated": value})
+            lines.append({"family": name, "runs": runs, "setting": best, "validated": values[best]})
     figures = summary(kept).select(
         "setting", "learning_rate", "folds", "best_epoch", "seconds",
         "map", "map_std", "ndcg", "ndcg_std", "mmr", "mmr_std",
@@ -123,9 +118,8 @@ def main() -> None:
     schedule = Schedule(epochs=args.epochs, every=args.every, patience=args.patience)
 
     def run(path: Path, folds: int, rates: tuple[float, ...], *settings: Setting) -> None:
-        data: Any = nf.datasets.load(path.name) if path.name == "ml-100k" else path
         grid = Grid(settings, rates, tested_folds=folds, schedule=schedule)
-        if failed := grid.run({path.name: data}, args.out, workers=args.workers):
+        if failed := grid.run({path.name: load(path)}, args.out, workers=args.workers):
             raise SystemExit(f"Runs failed: {failed}")
 
     for path in args.data:

@@ -24,10 +24,9 @@ from nearfar.experiment.parts import (
     incomplete,
     warned,
 )
-from nearfar.experiment.rates import rate_of
+from nearfar.experiment.rates import rate_of, validated
 from nearfar.experiment.tables import SHOWN, Shown, Which, name_of, summary
 from nearfar.experiment.writers import headings
-from nearfar.schedule import LOWER_IS_BETTER
 
 LEVEL: Final = 0.05
 """Corrected p-values below it count as more than chance."""
@@ -286,9 +285,7 @@ def _rates(part: Part) -> str:
     found: dict[tuple[str, float], float | None] = {}
     for outcome in [*part.outcomes, *part.others]:
         if outcome.cell["fold"] == 0:
-            column = outcome.history[f"validation_{metric}"].drop_nulls().drop_nans()
-            best: Any = column.min() if metric in LOWER_IS_BETTER else column.max()
-            found[name_of(outcome), rate_of(outcome)] = best
+            found[name_of(outcome), rate_of(outcome)] = validated(outcome)
     rates = sorted({rate for _, rate in found})
     values = {key: "—" if best is None else f"{best:.5f}" for key, best in found.items()}
     order = [*summary(part.outcomes)["setting"], *sorted({name for name, _ in found})]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from nearfar.experiment.cells import Outcome
-from nearfar.schedule import Schedule
+from nearfar.schedule import LOWER_IS_BETTER, Schedule
 
 
 def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> float | None:
@@ -40,12 +41,18 @@ def chosen_rate(tried: Mapping[float, Outcome | None]) -> float | None:
     for rate in sorted(tried):
         if (outcome := tried[rate]) is None:
             continue
-        schedule = Schedule(**outcome.cell["schedule"])
-        column = outcome.history[f"validation_{schedule.metric}"].drop_nulls().drop_nans()
-        for value in column:
-            if best is None or schedule.improves(value, best[0]):
-                best = value, rate
+        value, schedule = validated(outcome), Schedule(**outcome.cell["schedule"])
+        if value is not None and (best is None or schedule.improves(value, best[0])):
+            best = value, rate
     return None if best is None else best[1]
+
+
+def validated(outcome: Outcome) -> float | None:
+    """Give the best figure on the validation part, of the metric that decides; None if none."""
+    metric = outcome.cell["schedule"]["metric"]
+    column = outcome.history[f"validation_{metric}"].drop_nulls().drop_nans()
+    best: Any = column.min() if metric in LOWER_IS_BETTER else column.max()
+    return None if best is None else float(best)
 
 
 def rate_of(outcome: Outcome) -> float:

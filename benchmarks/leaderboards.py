@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -91,16 +91,13 @@ def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
     """Train `CML`, and choose the epoch on the validation part."""
     options = nf.Options(
         dim=DIM,
-        sampler=nf.Shared(setting["beta"]),
         negatives=setting["negatives"],
-        batch=setting["batch"],
-        triplet=nf.Triplet(0.0, temperature=setting["temperature"]),
-        optimiser=nf.Adam(setting["learning_rate"]),
+        triplet=replace(nf.Options().triplet, temperature=setting["temperature"]),
     )
     if part.epochs is not None:
         return nf.CML(options).fit(part.train, epochs=part.epochs, seed=SEED), part.epochs
     model = nf.CML(options).fit(
-        part.train, epochs=300, validation=part.held_out, every=10, patience=2, k=K, seed=SEED
+        part.train, epochs=100, validation=part.held_out, every=5, patience=3, k=K, seed=SEED
     )
     return model, model.best_epoch
 
@@ -183,14 +180,8 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
         fit_bpr,
         grid(learning_rate=(0.03, 0.1), regularization=(0.001, 0.01), iterations=(100, 300)),
     ),
-    "nearfar": (
-        fit_nearfar,
-        grid(
-            temperature=(0.15, 0.2, 0.3), beta=(0.0,), negatives=(512, 2048), batch=(512,),
-            learning_rate=(3e-3,),
-        ),
-    ),
-}  # fmt: skip
+    "nearfar": (fit_nearfar, grid(negatives=(512, 2048), temperature=(0.15, 0.2, 0.25))),
+}
 """Each with the settings that it chooses among."""
 
 

@@ -4,7 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Literal
@@ -245,9 +245,9 @@ def test_flags_of_strategies_reach_the_options(options_of):
         triplet=nf.Triplet(0.5, True, triplet.temperature)
     )
     assert options_of("--averaging", "0") == Options(averaging=None)
-    shared = ("--sampler", "shared", "--beta", "0.3", "--negatives", "32", "--temperature", "0.2")
+    shared = ("--sampler", "shared", "--beta", "0.3", "--negatives", "32", "--temperature", "0.3")
     assert options_of(*shared) == Options(
-        sampler=Shared(0.3), negatives=32, triplet=nf.Triplet(0.0, temperature=0.2)
+        sampler=Shared(0.3), negatives=32, triplet=replace(triplet, temperature=0.3)
     )
 
 
@@ -342,7 +342,7 @@ def test_fit_with_shared_negatives_and_a_temperature(as_json, ok, run, data, tmp
     found = as_json("fit", data, "-o", tmp_path / "m", "--epochs", "20", *words)
     options = Options(
         dim=8, batch=32, optimiser=nf.Adam(0.02), sampler=Shared(), negatives=32,
-        triplet=nf.Triplet(0.0, temperature=0.3),
+        triplet=replace(Options().triplet, temperature=0.3),
     )  # fmt: skip
     assert Options.from_dict(found["options"]) == options == nf.CML.load(tmp_path / "m").options
     losses = [row["loss"] for row in found["history"]]

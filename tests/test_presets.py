@@ -3,12 +3,12 @@
 import pytest
 
 from conftest import random_data
-from nearfar import CML, presets
+from nearfar import CML, baselines, evaluate, presets, split
 from nearfar.errors import OptionError
 from nearfar.objective import Decorrelate, SpreadOut, Triplet
 from nearfar.optimiser import Adagrad, Adam
 from nearfar.options import Options
-from nearfar.sampling import Popularity, TwoStage, Uniform
+from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
 
 @pytest.mark.parametrize(("negatives", "strength"), [(1, 0.01), (2, 0.01), (5, 0.001)])
@@ -76,3 +76,19 @@ def test_presets_train(preset, name):
 def test_cml_2017_trains_inside_the_ball():
     model = CML(presets.cml_2017(batch=64)).fit(random_data(20, 60), epochs=3)
     assert (model.item_vectors**2).sum(axis=1).max() <= 1 + 1e-5
+
+
+def test_long_tail_changes_the_exponent_alone():
+    assert presets.long_tail(0.55) == Options(sampler=Shared(0.55))
+    assert presets.long_tail().sampler.beta > Options().sampler.beta
+
+
+def test_long_tail_recommends_less_popular_items_and_still_what_users_like(ml_100k):
+    train, test = split.ratio(ml_100k, 0.25, seed=0)
+    usual, tail = (
+        evaluate(CML(options, dim=32).fit(train, epochs=6), train, test, k=50).metrics
+        for options in (Options(), presets.long_tail(0.35))
+    )
+    assert tail["mmr"] < 0.8 * usual["mmr"]
+    popular = baselines.Popularity(train)
+    assert tail["ndcg"] > evaluate(popular, train, test, k=50).metrics["ndcg"]

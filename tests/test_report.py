@@ -668,6 +668,29 @@ def test_data_sets_and_what_cannot_be_compared_are_kept_apart(tmp_path):
         assert title in page.text
 
 
+def shortened(one, epochs):
+    """The same outcome, of a run that was to have fewer epochs."""
+    cell = one.cell | {"schedule": one.cell["schedule"] | {"epochs": epochs}}
+    return replace(one, cell=cell)
+
+
+def test_a_run_with_fewer_epochs_is_compared_and_the_page_says_so(tmp_path):
+    first, second, *_ = table2.rows()
+    save_all([shortened(outcome(first), 7), outcome(second)], tmp_path)
+    *_, path = report.write_report(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert "at most 7 or 30 epochs, evaluated every 2" in text
+    assert pl.read_csv(tmp_path / "amazon.csv")["setting"].n_unique() == 2
+
+
+def test_of_a_run_with_fewer_and_with_more_epochs_the_longer_is_taken(tmp_path):
+    first, *_ = table2.rows()
+    short, long = shortened(outcome(first, level=0.9), 7), outcome(first, level=0.1)
+    assert tables.longest([long, short]) == tables.longest([short, long]) == [long]
+    other_fold = shortened(outcome(first, fold=1), 7)
+    assert set(tables.longest([short, other_fold, long])) == {long, other_fold}
+
+
 def test_the_papers_figures_can_be_shown_beside(tmp_path):
     save_all(table_2("movies", folds=1), tmp_path)
     report.write_report(tmp_path, paper={"movies": "amazon"})

@@ -1,6 +1,9 @@
 """Blocks of work on threads: results, errors and interrupts."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -40,6 +43,24 @@ def test_blas_has_one_thread_during_the_work_and_its_own_number_after(threads):
     assert during
     assert set(during) == {1}
     assert blas_threads() == before
+
+
+def test_a_blas_that_compiled_code_loads_later_is_held_too():
+    program = """
+from nearfar.threads import one_blas_thread
+with one_blas_thread():
+    import numba, numpy as np
+    from threadpoolctl import threadpool_info
+    x = np.ones((2, 2), np.float32)
+    numba.njit(lambda x: np.dot(x, x))(x)
+    blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    print(*blas)
+"""
+    environment = {name: value for name, value in os.environ.items() if "_NUM_THREADS" not in name}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert set(found.stdout.split()) == {"1"}
 
 
 def test_nested_limits_are_given_back_by_the_last():

@@ -51,7 +51,7 @@ class Triplet:
     whose gradient is that of the hinge, shared among the negatives by their softmax: what one draw
     of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge. With
     margin 0 it is T times the cross-entropy of the positive item among the negatives, with logits
-    2 score / T.
+    2 score / T; a margin takes the positive item's own weight in it down by exp(-margin / T).
     """
 
     margin: float = 1.0

@@ -48,13 +48,13 @@ class Options:
     sampler's usual number, 512 with `Shared` and 5 with others."""
     batch: int = 256
     """Pairs in a step."""
-    triplet: Triplet = Triplet(0.0, temperature=0.25)  # noqa: RUF009
+    triplet: Triplet = Triplet(0.2, temperature=0.2)  # noqa: RUF009
     """The loss of a pair and its negatives."""
     spread_out: SpreadOut | None = None
     """Spread-out regularisation, or None."""
     decorrelate: Decorrelate | None = None
     """CML's covariance loss, or None."""
-    optimiser: Optimiser = Adam(3e-3)  # noqa: RUF009
+    optimiser: Optimiser = Adam(5e-3)  # noqa: RUF009
     """What turns gradients into steps."""
     averaging: Averaging | None = Averaging()  # noqa: RUF009
     """A mean over epochs instead of the last points, or None."""

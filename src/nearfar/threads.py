@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from queue import SimpleQueue
 from typing import Any
 
@@ -120,6 +121,11 @@ _limit = _Limit()
 
 @cache
 def _controller() -> ThreadpoolController:
+    """Find the BLAS libraries: NumPy's, and SciPy's, which compiled code calls for `np.dot`.
+
+    SciPy's is loaded here, for one that is loaded later would not be found, and not be held.
+    """
+    import_module("scipy.linalg.cython_blas")
     return ThreadpoolController()
 
 

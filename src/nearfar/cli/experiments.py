@@ -11,14 +11,15 @@ import typer
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError, build, with_flags
 from nearfar.cli.flags import flags_of
-from nearfar.cli.training import Json, Preset
+from nearfar.cli.training import Json
 from nearfar.experiment import table2 as paper
 from nearfar.experiment.grid import RATES, SCHEDULE, Grid
 from nearfar.schedule import Schedule
 
 _SCHEDULE_FLAGS: Final = flags_of(Schedule, base=SCHEDULE)
 _Sampler = Enum("_Sampler", {name: name for name in paper.SAMPLERS}, type=str)  # type: ignore[misc]
-_PAPER: Final = Preset("paper_2019")
+_Method = Enum("_Method", {name: name for name in paper.METHODS}, type=str)  # type: ignore[misc]
+_PAPER: Final = _Method("paper_2019")
 
 
 @with_flags(_SCHEDULE_FLAGS, into="schedule")
@@ -40,7 +41,7 @@ def table2(
     ],
     *,
     preset: Annotated[
-        Preset,
+        _Method,
         typer.Option(
             help="The rows as the paper says, as its script has them, or the one of CML; results "
             "of several commands come together in one report."

@@ -44,7 +44,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Preset = Enum("Preset", {name: name for name in PRESETS}, type=str)  # type: ignore[misc]
 PresetOption = Annotated[
     Preset | None,
-    typer.Option(help="Start from a published method; the flags given go over it."),
+    typer.Option(
+        help="Start from a published method, or from `long_tail`, which has less popularity bias;"
+        " the flags given go over it."
+    ),
 ]
 Given = dict[str, Any]
 

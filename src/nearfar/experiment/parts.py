@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -16,13 +16,14 @@ from nearfar.experiment.cells import Outcome
 from nearfar.experiment.paper import PaperData
 from nearfar.experiment.rates import with_chosen_rates
 from nearfar.experiment.tables import (
-    ONE_WAY,
     Row,
     Which,
     comparable,
     layout,
+    longest,
     options_of,
     summary,
+    way_of,
 )
 
 COMPARED: Final = ("map", "ndcg")
@@ -73,9 +74,8 @@ def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> lis
         `paper` names a data set without a part.
     """
     groups: dict[str, list[Outcome]] = {}
-    for outcome in sorted(outcomes, key=lambda one: str(one.cell["data"])):
-        way = json.dumps([outcome.cell[name] for name in ONE_WAY], sort_keys=True)
-        groups.setdefault(way, []).append(outcome)
+    for outcome in sorted(longest(outcomes), key=lambda one: str(one.cell["data"])):
+        groups.setdefault(json.dumps(way_of(outcome), sort_keys=True), []).append(outcome)
     kept = list(groups.values())
     known = {str(group[0].cell["data"]) for group in kept}
     if unknown := sorted(set(paper) - known):
@@ -95,18 +95,13 @@ def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> lis
 
 def _titles(groups: Sequence[Sequence[Outcome]]) -> list[str]:
     """Name each group by its data set and, if others have the same, by what differs from them."""
-    ways = [_way(group[0]) for group in groups]
+    ways = [way_of(group[0]) | {"data": str(group[0].cell["data"])} for group in groups]
     titles = []
     for way in ways:
         same = [other for other in ways if other["data"] == way["data"]]
         told = [f"{name} {way[name]}" for name in way if len({str(one[name]) for one in same}) > 1]
         titles.append(way["data"] + (f" ({', '.join(told)})" if told else ""))
     return titles
-
-
-def _way(outcome: Outcome) -> dict[str, Any]:
-    way = {name: outcome.cell[name] for name in ONE_WAY if name != "schedule"}
-    return way | {"data": str(way["data"])} | dict(outcome.cell["schedule"])
 
 
 def _file_name(title: str, taken: set[str]) -> str:
@@ -126,6 +121,8 @@ def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
         f"after {plan['patience']} evaluations without a new best"
     )  # fmt: skip
     everything = [*part.outcomes, *part.others]
+    caps = sorted({int(outcome.cell["schedule"]["epochs"]) for outcome in everything})
+    most = " or ".join(map(str, caps))
     hours = sum(outcome.machine_seconds for outcome in everything) / 3600
     made = {
         "data": str(cell["data"]),
@@ -133,7 +130,7 @@ def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
         "folds": f"{cell['folds']}, of which {len({o.cell['fold'] for o in part.outcomes})} used",
         "seed": str(cell["seed"]),
         "validation part": f"{cell['validation']:g} of each user's training interactions",
-        "schedule": f"at most {plan['epochs']} epochs, evaluated every {plan['every']}; the best "
+        "schedule": f"at most {most} epochs, evaluated every {plan['every']}; the best "
         f"by {plan['metric']}@{plan['k']} on the validation part; stopped {end}",
         "runs": f"{len(part.outcomes)}, and {len(part.others)} with learning rates that were not "
         "chosen",

@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from nearfar.errors import OptionError
 from nearfar.experiment.cells import Setting
-from nearfar.presets import PRESETS, SamplerName, cml_2017, paper_2019, released_2019
+from nearfar.presets import SamplerName, cml_2017, paper_2019, released_2019
 
 SAMPLERS: Final[tuple[SamplerName, ...]] = ("uniform", "popularity", "two-stage")
 NEGATIVES: Final = (1, 2, 5)
 BATCHES: Final = (256, 1024, 4096)
 """Of uniform sampling; the other two have batches of 256."""
+METHODS: Final = ("paper_2019", "released_2019", "cml_2017")
+"""The presets that have rows."""
 
 
 def rows(
@@ -54,8 +56,8 @@ def rows(
     >>> rows()[0].name, rows()[-1].name
     ('uniform, 1 negative, batch 256', 'two-stage, 5 negatives, batch 256')
     """
-    if preset not in PRESETS:
-        raise OptionError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}.")
+    if preset not in METHODS:
+        raise OptionError(f"`preset` must be one of {', '.join(METHODS)}; got {preset!r}.")
     if preset == "cml_2017":
         options = cml_2017()
         name = _name("CML 2017", options.negatives, options.batch)

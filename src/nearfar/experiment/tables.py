@@ -30,10 +30,27 @@ SAMPLERS: Final = {
     "Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage", "Shared": "shared",
 }  # fmt: skip
 """The groups of rows, in order."""
-ONE_WAY: Final = ("data", "fingerprint", "folds", "seed", "schedule", "validation")
-"""What outcomes must have in common to be compared."""
 ABSENT: Final = "—"
 """Stands for a figure that is not there."""
+
+
+def way_of(outcome: Outcome) -> dict[str, Any]:
+    """Give what outcomes must have in common to be compared: the data, the cut and the schedule.
+
+    The largest number of epochs is not among it: a run that it stopped too early is at a
+    disadvantage, and can be seen to have ended there.
+    """
+    names = ("data", "fingerprint", "folds", "seed", "validation")
+    schedule = {name: one for name, one in outcome.cell["schedule"].items() if name != "epochs"}
+    return {name: outcome.cell[name] for name in names} | schedule
+
+
+def longest(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Keep, of runs that differ in the largest number of epochs alone, the one that had most."""
+    kept: dict[str, Outcome] = {}
+    for outcome in sorted(outcomes, key=lambda one: int(one.cell["schedule"]["epochs"])):
+        kept[_text([way_of(outcome), outcome.cell["setting"], outcome.cell["fold"]])] = outcome
+    return list(kept.values())
 
 
 def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -53,8 +70,8 @@ def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
     kept = list(outcomes)
     if not kept:
         raise EmptyDataError("There is no outcome, so there is nothing to report yet.")
-    for name in ONE_WAY:
-        values = {_text(outcome.cell[name]) for outcome in kept}
+    for name in way_of(kept[0]):
+        values = {_text(way_of(outcome)[name]) for outcome in kept}
         if len(values) > 1:
             one, other = sorted(values)[:2]
             raise DataError(

@@ -189,6 +189,25 @@ def test_a_field_that_two_parts_have_is_named_after_its_part():
     assert binding.build(Both(), flags, {"right_size": 5}, parts) == Both(right=Right(5))
 
 
+def test_the_default_that_is_shown_is_that_of_the_part_a_command_starts_from():
+    @dataclass(frozen=True)
+    class One:
+        size: float = 1.0
+
+    @dataclass(frozen=True)
+    class Other:
+        size: float = 2.0
+
+    @dataclass(frozen=True)
+    class Whole:
+        part: One | Other = One(9.0)
+
+    _, size = flags_of(Whole, {"part": (One, Other)})
+    assert size.default == "9.0 for one, 2.0 for other"
+    margin = next(flag for _, flag in ALL_FLAGS if flag.name == "margin")
+    assert margin.default == str(Options().triplet.margin)
+
+
 def test_every_flag_has_a_help_text():
     assert [flag.name for _, flag in ALL_FLAGS if not flag.help] == []
     assert attribute_docs(TwoStage)["beta"] == "Exponent of the popularity in stage 1."

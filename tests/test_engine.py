@@ -112,6 +112,25 @@ def test_engines_agree_for_any_shape(dim, negatives, batch):
     )
 
 
+def test_a_temperature_that_is_left_to_the_data_counts_the_items_that_they_have():
+    thin = DATA.subset(DATA.items >= 20)  # the axis still has the others
+    assert thin.n_items == DATA.n_items
+    temperature = round((50 / (DATA.n_items - 20)) ** 0.25, 6)
+    points = {}
+    for given in (None, temperature, 1.2 * temperature):
+        options = plain(
+            sampler=Shared(), negatives=11, batch=16, dim=8, optimiser=Adam(0.01),
+            triplet=Triplet(0.2, temperature=given),
+        )  # fmt: skip
+        agree(options, data=thin)
+        cpu = CPUEngine(Problem(thin, options, horizon=20), threads=1)
+        cpu.run(20)
+        points[given] = cpu.points()
+        cpu.close()
+    assert np.array_equal(points[None], points[temperature])
+    assert not np.array_equal(points[None], points[1.2 * temperature])
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("dim", "negatives", "batch"),

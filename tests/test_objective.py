@@ -148,6 +148,23 @@ def test_the_hinge_gives_all_to_the_first_of_the_nearest(x):
     assert x.max() <= 0 or np.flatnonzero(share).tolist() == [int(np.argmax(x))]
 
 
+@pytest.mark.parametrize(("n_items", "temperature"), [(50, 1.0), (800, 0.5), (500_000, 0.1)])
+def test_a_temperature_that_is_left_to_the_data_falls_with_the_items(n_items, temperature):
+    left = Triplet(0.0, rank_weight=True, temperature=None)
+    assert left.at(n_items) == Triplet(0.0, rank_weight=True, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_temperature_that_is_given_stays(temperature):
+    given = Triplet(0.3, temperature=temperature)
+    assert given.at(1000) == given
+
+
+def test_a_temperature_that_is_not_known_yet_gives_no_loss():
+    with pytest.raises(OptionError, match=r"`temperature` is left to the data \(None\)"):
+        Triplet(temperature=None).soft_maximum(np.ones(2))
+
+
 @pytest.mark.parametrize("temperature", [0.1, 0.4, 3.0])
 def test_the_soft_gradient_is_what_one_weighted_draw_gives_on_average(temperature):
     """A negative drawn with Pr(k) ~ exp(x_k / T), in a loss that is linear in its x_k."""
@@ -249,10 +266,10 @@ def test_gradient_through_normalisation():
         (lambda: Triplet(margin=-1.0, temperature=0.5), "`margin` must be a positive number"),
         (
             lambda: Triplet(temperature=-1.0),
-            r"`temperature` must be 0 \(.*\) or at least 1e-6; got -1.0",
+            r"`temperature` must be 0 \(.*\), at least 1e-6, or None \(.*\); got -1.0",
         ),
         (lambda: Triplet(temperature=float("nan")), "`temperature` .* got nan"),
-        (lambda: Triplet(temperature=1e-40), "`temperature` .* at least 1e-6; got 1e-40"),
+        (lambda: Triplet(temperature=1e-40), "`temperature` .* at least 1e-6, .*; got 1e-40"),
         (lambda: Triplet(temperature=float("inf")), "`temperature` .* got inf"),
         (lambda: SpreadOut(0.0), "spread_out=None"),
         (lambda: Decorrelate(-1.0), "decorrelate=None"),

@@ -142,8 +142,8 @@ def sampled(
     false = np.zeros(len(rows), np.bool_)
     for other in held_out:
         false |= other.contains(*drawn)
-    inside = _inside(points_of, n_users, user, positive, negatives, options)
-    share = np.array([_shares(options.triplet, x, n_items) for x in inside])
+    inside = _inside(points_of, n_users, user, positive, negatives, problem.triplet)
+    share = np.array([_shares(problem.triplet, x, n_items) for x in inside])
     is_shared = isinstance(options.sampler, Shared)
     row = {
         "steps": len(steps),
@@ -184,7 +184,7 @@ def _inside(
     user: Int64,
     positive: Int64,
     negatives: Int64,
-    options: Options,
+    triplet: Triplet,
 ) -> Float64:
     """How far each negative is inside the margin, minus infinity for an empty place."""
     anchor = points_of(user)
@@ -192,7 +192,7 @@ def _inside(
     inside = np.full(negatives.shape, -np.inf)
     for k, column in enumerate(negatives.T):
         found = score(anchor, points_of(n_users + np.maximum(column, 0)))
-        inside[:, k] = np.where(column >= 0, options.triplet.margin - 2.0 * (own - found), -np.inf)
+        inside[:, k] = np.where(column >= 0, triplet.margin - 2.0 * (own - found), -np.inf)
     return inside
 
 

@@ -8,7 +8,7 @@ respect to the *points* (unit vectors on the sphere); the way from a point to th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,18 +61,45 @@ class Triplet:
 
     Impostors are the negatives inside the margin, n the pair's negatives, M the number of items.
     The weight is taken as a constant in the gradient. A pair without impostors has weight 0."""
-    temperature: float = 0.0
-    """T, in units of squared distance: how evenly the negatives share the gradient."""
+    temperature: float | None = 0.0
+    """T, in units of squared distance: how evenly the negatives share the gradient. None is what
+    the number of items asks for, (50 / items)^(1/4)."""
 
     def __post_init__(self) -> None:
-        if not (self.margin == 0 and self.temperature > 0):
+        if not (self.margin == 0 and self.temperature != 0):
             soft = " (0 goes with a temperature.)" if self.margin == 0 else ""
             check_positive("`margin`", self.margin, soft)
-        if not (self.temperature == 0 or 1e-6 <= self.temperature < np.inf):
+        if self.temperature is None or self.temperature == 0:
+            return
+        if not 1e-6 <= self.temperature < np.inf:
             raise OptionError(
-                f"`temperature` must be 0 (the nearest negative alone) or at least 1e-6; got "
-                f"{self.temperature!r}."
+                "`temperature` must be 0 (the nearest negative alone), at least 1e-6, or None "
+                f"(by the number of items); got {self.temperature!r}."
             )
+
+    def at(self, n_items: int) -> Triplet:
+        """Give the loss for a number of items: T = (50 / n_items)^(1/4) if it is left to the data.
+
+        The more items there are, the more finely the near must be told from the far. The exponent
+        and the 50 are measured, see docs/negatives.md.
+
+        Parameters
+        ----------
+        n_items : int
+            Items with training interactions.
+
+        Returns
+        -------
+        Triplet
+
+        Examples
+        --------
+        >>> Triplet(0.2, temperature=None).at(31_250)
+        Triplet(margin=0.2, rank_weight=False, temperature=0.2)
+        """
+        if self.temperature is not None:
+            return self
+        return replace(self, temperature=round((50.0 / n_items) ** 0.25, 6))
 
     def term(self, user: Floats, positive: Floats, negatives: Floats, n_items: int) -> TripletTerm:
         """Loss and gradient of one pair.
@@ -128,6 +155,8 @@ class Triplet:
         share : array of shape (n,)
             Not negative, with a sum of at most 1.
         """
+        if self.temperature is None:
+            raise OptionError("`temperature` is left to the data (None): `at(n_items)` first.")
         top = max(float(inside.max()), 0.0)
         if self.temperature == 0:
             share = np.zeros_like(inside)

@@ -48,7 +48,7 @@ class Options:
     sampler's usual number, 512 with `Shared` and 5 with others."""
     batch: int = 256
     """Pairs in a step."""
-    triplet: Triplet = Triplet(0.2, temperature=0.2)  # noqa: RUF009
+    triplet: Triplet = Triplet(0.2, temperature=None)  # noqa: RUF009
     """The loss of a pair and its negatives."""
     spread_out: SpreadOut | None = None
     """Spread-out regularisation, or None."""

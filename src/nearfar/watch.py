@@ -119,13 +119,15 @@ def remedy(sight: Sight, problem: Problem) -> str:
             f" candidates, and {false}: it finds what is like the positive item. Use Shared(), or"
             f" TwoStage(vectors='initial')."
         )
+    is_shared = isinstance(sampler, Shared)
+    temperature = f"Triplet(temperature=...) (it is {problem.triplet.temperature:g})"
     if sight.dimension < 2.0:
         return (
             f"The items lie in {sight.dimension:.1f} of {dim} directions. Use a lower"
-            f" Triplet(temperature=...), or SpreadOut()."
+            f" {temperature}{'' if is_shared else ', or SpreadOut()'}."
         )
     if sight.false_push > FALSE:
-        milder = "a higher Triplet(temperature=...)" if isinstance(sampler, Shared) else "Shared()"
+        milder = f"a higher {temperature}" if is_shared else "Shared()"
         return (
             f"The negatives are too hard: {false}. Use fewer negatives, less popular ones (a"
             f" smaller beta), or {milder}."

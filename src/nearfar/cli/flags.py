@@ -125,7 +125,7 @@ def _part_flags(
     owners = tuple(kind for kind in kinds if kind is not type(None))
     if len(owners) < len(kinds):
         return _optional_flags(cls, part, owners[0])
-    flags = [_merged(part, name, owners) for name in _field_names(owners)]
+    flags = [_merged(part, name, owners, default) for name in _field_names(owners)]
     if len(owners) == 1:
         return flags
     names = {kebab(kind.__name__): kebab(kind.__name__) for kind in owners}
@@ -153,15 +153,19 @@ def _field_names(owners: Iterable[type[Any]]) -> list[str]:
     return list(dict.fromkeys(field.name for owner in owners for field in fields(owner)))
 
 
-def _merged(part: str, name: str, classes: tuple[type[Any], ...]) -> Flag:
-    """Make the one flag for a field that several classes of a part may have."""
+def _merged(part: str, name: str, classes: tuple[type[Any], ...], default: Any) -> Flag:
+    """Make the one flag for a field that several classes of a part may have.
+
+    Of the class that `default` is of, its value is the one that is shown.
+    """
     having = tuple(owner for owner in classes if name in _field_names([owner]))
-    each = [
-        _plain_flag(owner, field, part=part)
-        for owner in having
-        for field in fields(owner)
-        if field.name == name
-    ]
+    each = []
+    for owner in having:
+        field = next(field for field in fields(owner) if field.name == name)
+        flag = _plain_flag(owner, field, part=part)
+        if type(default) is owner:
+            flag = replace(flag, default=_shown(getattr(default, name)))
+        each.append(flag)
     prefix = ""
     if len(having) < len(classes):
         prefix = f"({kebab(part)} {listed(having)}) "

@@ -60,9 +60,9 @@ def make_recipe(problem: Problem) -> Recipe:
     geometries = {"sphere": SPHERE, "ball": BALL, "free": FREE}
     return Recipe(
         geometry=geometries[options.geometry],
-        margin=float(options.triplet.margin),
-        temperature=float(options.triplet.temperature),
-        rank_weight=options.triplet.rank_weight,
+        margin=float(problem.triplet.margin),
+        temperature=float(problem.triplet.temperature or 0.0),
+        rank_weight=problem.triplet.rank_weight,
         n_items=problem.n_items,
         spread_out=float(options.spread_out.weight) if options.spread_out else 0.0,
         decorrelate=float(options.decorrelate.weight) if options.decorrelate else 0.0,

@@ -13,6 +13,7 @@ from nearfar.counter import Purpose, normal_at, stream
 from nearfar.errors import EmptyDataError, OptionError
 from nearfar.interactions import Interactions
 from nearfar.jit import kernel
+from nearfar.objective import Triplet
 from nearfar.optimiser import Adagrad, Adam
 from nearfar.options import Options
 from nearfar.sampling import (
@@ -76,6 +77,11 @@ class Problem:
                     f" items a step, but only {len(self.support):,} can be drawn; use a smaller"
                     f" `batch`, fewer `negatives`, or distinct=False."
                 )
+
+    @cached_property
+    def triplet(self) -> Triplet:
+        """The loss, with the temperature that the data ask for if the options leave it to them."""
+        return self.options.triplet.at(int(np.count_nonzero(self.interactions.item_counts)))
 
     @property
     def n_users(self) -> int:

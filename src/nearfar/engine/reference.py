@@ -179,7 +179,7 @@ class ReferenceEngine:
             i, j = user, problem.n_users + item
             ks = [problem.n_users + k for k in drawn if k >= 0]
             touched.update([i, j, *ks])
-            term = options.triplet.term(points[i], points[j], points[ks], problem.n_items)
+            term = problem.triplet.term(points[i], points[j], points[ks], problem.n_items)
             log["triplet"] += term.loss
             log["violated"] += term.violated
             gradient[i] += term.user

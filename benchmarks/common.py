@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,6 +213,18 @@ def write(name: str, lines: Sequence[Mapping[str, object]]) -> None:
 def load(path: Path) -> nf.Interactions:
     """Load a folder that `nearfar prepare` wrote, or ml-100k."""
     return nf.datasets.load(path.name) if path.name == "ml-100k" else nf.Interactions.load(path)
+
+
+def first_fold(path: Path) -> tuple[nf.Interactions, nf.Interactions]:
+    """Load data, and give what is learned from on the first fold, and its validation part."""
+    train, _ = nf.split.k_fold(load(path), 4, seed=0)[0]
+    learn, held_out = nf.split.ratio(train, test=0.1, seed=0)
+    return learn, held_out
+
+
+def loss_at(temperature: float) -> nf.Triplet:
+    """Give the loss of the defaults at a temperature."""
+    return replace(nf.Options().triplet, temperature=temperature)
 
 
 def has_line(file: Path, what: Mapping[str, Any]) -> bool:

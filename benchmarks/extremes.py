@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 import nearfar as nf
-from common import add_line, has_line, load, show
+from common import add_line, has_line, load, loss_at, show
 from nearfar.errors import NearfarWarning
 
 DIMENSIONS = (16, 64, 128, 256)
@@ -34,17 +34,12 @@ EPOCHS, EVERY, PATIENCE, K = 24, 3, 4, 50
 SEEN = ("effective", "false_push", "dimension")
 
 
-def soft(temperature: float) -> nf.Triplet:
-    """Give the default loss at a temperature."""
-    return nf.Triplet(0.0, temperature=temperature)
-
-
 SETTINGS: dict[str, nf.Options] = {
     "defaults": nf.Options(),
     "beta 1": nf.Options(sampler=nf.Shared(1.0)),
-    "T 0.03": nf.Options(triplet=soft(0.03)),
-    "T 0.1, beta 1": nf.Options(triplet=soft(0.1), sampler=nf.Shared(1.0)),
-    "T 4": nf.Options(triplet=soft(4.0)),
+    "T 0.03": nf.Options(triplet=loss_at(0.03)),
+    "T 0.1, beta 1": nf.Options(triplet=loss_at(0.1), sampler=nf.Shared(1.0)),
+    "T 4": nf.Options(triplet=loss_at(4.0)),
     "8 negatives": nf.Options(negatives=8),
     "4096 negatives": nf.Options(negatives=4096),
     "batch 16": nf.Options(batch=16),

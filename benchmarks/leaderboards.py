@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_matrix
 
 import nearfar as nf
-from common import add_line, has_line
+from common import add_line, has_line, loss_at
 from nearfar.neighbours import Points
 
 Float32 = npt.NDArray[np.float32]
@@ -92,7 +92,7 @@ def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
     options = nf.Options(
         dim=DIM,
         negatives=setting["negatives"],
-        triplet=replace(nf.Options().triplet, temperature=setting["temperature"]),
+        triplet=loss_at(setting["temperature"]),
     )
     if part.epochs is not None:
         return nf.CML(options).fit(part.train, epochs=part.epochs, seed=SEED), part.epochs

@@ -31,7 +31,7 @@ import polars as pl
 from scipy.sparse import csr_matrix
 
 import nearfar as nf
-from common import add_line, has_line, load
+from common import add_line, first_fold, has_line
 from nearfar.geometry import normalise
 from nearfar.neighbours import Points
 
@@ -255,8 +255,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     for path in [] if args.show else args.data:
-        train_part, _ = nf.split.k_fold(load(path), 4, seed=0)[0]
-        learn, held_out = nf.split.ratio(train_part, test=0.1, seed=0)
+        learn, held_out = first_fold(path)
         for rule, strengths in RULES.items():
             for strength, rate in itertools.product(strengths, RATES):
                 what = {"data": path.name, "rule": rule.__name__, "number": strength, "rate": rate}

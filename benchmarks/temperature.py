@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -21,7 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import polars as pl
 
 import nearfar as nf
-from common import add_line, has_line, load, show
+from common import add_line, first_fold, has_line, loss_at, show
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 EPOCHS, EVERY, PATIENCE, K = 80, 4, 3, 50
@@ -29,8 +28,7 @@ EPOCHS, EVERY, PATIENCE, K = 80, 4, 3, 50
 
 def run(learn: nf.Interactions, held_out: nf.Interactions, temperature: float) -> dict[str, float]:
     """Train, and give the figures of the best epoch."""
-    loss = replace(nf.Options().triplet, temperature=temperature)
-    model = nf.CML(triplet=loss).fit(
+    model = nf.CML(triplet=loss_at(temperature)).fit(
         learn, epochs=EPOCHS, validation=held_out, every=EVERY, patience=PATIENCE, k=K, seed=0,
         progress=False,
     )  # fmt: skip
@@ -53,10 +51,9 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     for path in args.data:
-        train, _ = nf.split.k_fold(load(path), 4, seed=0)[0]
-        learn, held_out = nf.split.ratio(train, test=0.1, seed=0)
+        learn, held_out = first_fold(path)
         items = int((learn.item_counts > 0).sum())
-        usual = nf.Options().triplet.at(items).temperature or 0.0
+        usual = nf.Options().triplet.at(items).known_temperature
         for factor in FACTORS:
             what = {"data": path.name, "items": items, "factor": factor}
             if not has_line(args.out, what):

@@ -101,6 +101,13 @@ class Triplet:
             return self
         return replace(self, temperature=round((50.0 / n_items) ** 0.25, 6))
 
+    @property
+    def known_temperature(self) -> float:
+        """T; an `OptionError` if it is still left to the data."""
+        if self.temperature is None:
+            raise OptionError("`temperature` is left to the data (None): `at(n_items)` first.")
+        return self.temperature
+
     def term(self, user: Floats, positive: Floats, negatives: Floats, n_items: int) -> TripletTerm:
         """Loss and gradient of one pair.
 
@@ -155,16 +162,14 @@ class Triplet:
         share : array of shape (n,)
             Not negative, with a sum of at most 1.
         """
-        if self.temperature is None:
-            raise OptionError("`temperature` is left to the data (None): `at(n_items)` first.")
-        top = max(float(inside.max()), 0.0)
-        if self.temperature == 0:
+        top, temperature = max(float(inside.max()), 0.0), self.known_temperature
+        if temperature == 0:
             share = np.zeros_like(inside)
             share[np.argmax(inside)] = top > 0
             return top, share
-        part = np.exp((inside - top) / self.temperature)
-        whole = part.sum() + np.exp(-top / self.temperature)
-        return top + self.temperature * float(np.log(whole)), part / whole
+        part = np.exp((inside - top) / temperature)
+        whole = part.sum() + np.exp(-top / temperature)
+        return top + temperature * float(np.log(whole)), part / whole
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def remedy(sight: Sight, problem: Problem) -> str:
             f" TwoStage(vectors='initial')."
         )
     is_shared = isinstance(sampler, Shared)
-    temperature = f"Triplet(temperature=...) (it is {problem.triplet.temperature:g})"
+    temperature = f"Triplet(temperature=...) (it is {problem.triplet.known_temperature:g})"
     if sight.dimension < 2.0:
         return (
             f"The items lie in {sight.dimension:.1f} of {dim} directions. Use a lower"

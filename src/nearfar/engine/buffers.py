@@ -61,7 +61,7 @@ def make_recipe(problem: Problem) -> Recipe:
     return Recipe(
         geometry=geometries[options.geometry],
         margin=float(problem.triplet.margin),
-        temperature=float(problem.triplet.temperature or 0.0),
+        temperature=float(problem.triplet.known_temperature),
         rank_weight=problem.triplet.rank_weight,
         n_items=problem.n_items,
         spread_out=float(options.spread_out.weight) if options.spread_out else 0.0,

@@ -70,8 +70,9 @@ def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
     kept = list(outcomes)
     if not kept:
         raise EmptyDataError("There is no outcome, so there is nothing to report yet.")
-    for name in way_of(kept[0]):
-        values = {_text(way_of(outcome)[name]) for outcome in kept}
+    ways = [way_of(outcome) for outcome in kept]
+    for name in ways[0]:
+        values = {_text(way[name]) for way in ways}
         if len(values) > 1:
             one, other = sorted(values)[:2]
             raise DataError(

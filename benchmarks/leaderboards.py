@@ -4,11 +4,13 @@ d = 64; all items are ranked, training items left out. Every method chooses amon
 NDCG@20 on a validation part, a tenth of each user's training items; with `--test` the best setting
 of each is trained on all training items, and evaluated once on the test part.
 
-    python benchmarks/leaderboards.py gowalla-lightgcn.parquet -o results/gowalla.csv
-    python benchmarks/leaderboards.py gowalla-lightgcn.parquet -o results/gowalla.csv --test
+    python benchmarks/leaderboards.py gowalla-lightgcn.parquet -o results/leaderboard_gowalla.csv
+    python benchmarks/leaderboards.py gowalla-lightgcn.parquet -o results/leaderboard_gowalla.csv \
+        --test
 
-The file has the columns user, item and split, which is train or test. A line is written after each
-run, and what is there is not computed again. `--only nearfar EASE` runs some of the methods.
+The file has the columns user, item and split, which is train or test. After each run a line is
+written to results/leaderboard_gowalla_runs.csv, and what is there is not computed again; with
+`--test` the output gets a line a method. `--only nearfar EASE` runs some of the methods.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Part:
 
     train: nf.Interactions
     held_out: nf.Interactions
+    threads: int
     epochs: int | None = None
 
 
@@ -87,6 +90,25 @@ class ByItems:
         out[:] = part.toarray() if hasattr(part, "toarray") else part
 
 
+class ByUsers:
+    """Scores by EASE's matrix between users, up to the scores of the items that a user has."""
+
+    def __init__(self, pairs: csr_matrix, between: Float32, weight: float) -> None:
+        self.of_items, self.between = pairs.T.tocsr(), between
+        self.n_users, self.n_items = pairs.shape
+        self.scale = np.empty((self.n_items, 1), np.float32)
+        for first in range(0, self.n_items, 1024):
+            block = slice(first, first + 1024)
+            own = self.of_items[block]
+            squares = own.multiply(own @ between).sum(axis=1)
+            self.scale[block] = weight / (np.asarray(squares) - 1.0)
+
+    def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
+        """Write one tile; see `nearfar.neighbours.Scorer`."""
+        block = slice(first_item, first_item + out.shape[1])
+        out[:] = (self.scale[block] * (self.of_items[block] @ self.between[:, rows])).T
+
+
 def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
     """Train `CML`, and choose the epoch on the validation part."""
     options = nf.Options(
@@ -95,9 +117,17 @@ def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
         triplet=loss_at(setting["temperature"]),
     )
     if part.epochs is not None:
-        return nf.CML(options).fit(part.train, epochs=part.epochs, seed=SEED), part.epochs
+        model = nf.CML(options).fit(part.train, epochs=part.epochs, seed=SEED, threads=part.threads)
+        return model, part.epochs
     model = nf.CML(options).fit(
-        part.train, epochs=100, validation=part.held_out, every=5, patience=3, k=K, seed=SEED
+        part.train,
+        epochs=100,
+        validation=part.held_out,
+        every=5,
+        patience=3,
+        k=K,
+        seed=SEED,
+        threads=part.threads,
     )
     return model, model.best_epoch
 
@@ -110,26 +140,35 @@ def fit_popularity(part: Part, setting: Setting) -> tuple[Any, int]:
 def fit_ease(part: Part, setting: Setting) -> tuple[Any, int]:
     """Solve for a matrix between items: B = I - P / diag P, P = (X'X + lambda I)^-1.
 
-    H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019. The inverse is taken
-    in place: with 41,000 items it has 6.7 GB.
+    H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019. Where there are fewer
+    users than items, by the smaller K = (XX' + lambda I)^-1: X P = K X, lambda P = I - X'K X.
     """
-    pairs = matrix(part.train)
-    gram = np.asarray((pairs.T @ pairs).toarray(), np.float32, order="F")
-    gram[np.diag_indices_from(gram)] += setting["weight"]
-    factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)
+    pairs, weight = matrix(part.train), setting["weight"]
+    if part.train.n_users < part.train.n_items:
+        return ByUsers(pairs, inverse_of(pairs @ pairs.T, weight), weight), 0
+    between = inverse_of(pairs.T @ pairs, weight)
+    between *= -1.0 / np.diag(between)
+    np.fill_diagonal(between, 0.0)
+    return ByItems(pairs, between), 0
+
+
+def inverse_of(gram: csr_matrix, weight: float) -> Float32:
+    """Give (gram + weight I)^-1, taken in place: for 41,000 rows it has 6.7 GB."""
+    whole = np.asarray(gram.toarray(), np.float32, order="F")
+    whole[np.diag_indices_from(whole)] += weight
+    factor, failed = lapack.spotrf(whole, lower=1, overwrite_a=1, clean=0)
     inverse, bad = lapack.spotri(factor, lower=1, overwrite_c=1)
-    if failed or bad:
-        raise SystemExit(f"EASE with {setting} has no inverse: {failed}, {bad}.")
     n = len(inverse)
     for first in range(0, n, 2048):  # lapack gives the lower half
         block, after = slice(first, first + 2048), slice(first + 2048, n)
         inverse[block, after] = inverse[after, block].T
         square = np.tril(inverse[block, block])
         inverse[block, block] = square + np.tril(square, -1).T
-    scale = -1.0 / np.diag(inverse)
-    inverse *= scale[None, :]
-    np.fill_diagonal(inverse, 0.0)
-    return ByItems(pairs, inverse), 0
+    x = np.random.default_rng(SEED).standard_normal(n).astype(np.float32)
+    again = gram @ (inverse @ x) + weight * (inverse @ x)
+    if failed or bad or not np.allclose(again, x, atol=0.01):
+        raise SystemExit(f"EASE with {weight} has no inverse: {failed}, {bad}, {again - x}.")
+    return inverse
 
 
 def fit_knn(part: Part, setting: Setting) -> tuple[Any, int]:
@@ -137,7 +176,7 @@ def fit_knn(part: Part, setting: Setting) -> tuple[Any, int]:
     from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender
 
     kinds = {"cosine": CosineRecommender, "tf-idf": TFIDFRecommender, "bm25": BM25Recommender}
-    model = kinds[setting["weights"]](K=setting["neighbours"])
+    model = kinds[setting["weights"]](K=setting["neighbours"], num_threads=part.threads)
     pairs = matrix(part.train)
     model.fit(pairs, show_progress=False)
     return ByItems(pairs, model.similarity.tocsc()), 0
@@ -148,7 +187,12 @@ def fit_als(part: Part, setting: Setting) -> tuple[Any, int]:
     from implicit.cpu.als import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(
-        factors=DIM, iterations=15, random_state=SEED, use_gpu=False, **setting
+        factors=DIM,
+        iterations=15,
+        random_state=SEED,
+        use_gpu=False,
+        num_threads=part.threads,
+        **setting,
     )
     model.fit(matrix(part.train), show_progress=False)
     return Points(model.user_factors, model.item_factors), 0
@@ -158,7 +202,9 @@ def fit_bpr(part: Part, setting: Setting) -> tuple[Any, int]:
     """Factorise with the Bayesian personalised ranking of `implicit`."""
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-    model = BayesianPersonalizedRanking(factors=DIM, random_state=SEED, **setting)
+    model = BayesianPersonalizedRanking(
+        factors=DIM, random_state=SEED, num_threads=part.threads, **setting
+    )
     model.fit(matrix(part.train), show_progress=False)
     return Points(model.user_factors, model.item_factors), 0
 
@@ -190,7 +236,7 @@ def run(name: str, setting: Setting, part: Part) -> dict[str, Any]:
     fit, begun = METHODS[name][0], time.perf_counter()
     model, best = fit(part, setting)
     trained = time.perf_counter() - begun
-    found = nf.evaluate(model, part.train, part.held_out, k=K, threads=2).metrics
+    found = nf.evaluate(model, part.train, part.held_out, k=K, threads=part.threads).metrics
     return {
         "method": name,
         "setting": json.dumps(setting),
@@ -206,6 +252,35 @@ def compute(file: Path, phase: str, name: str, setting: Setting, part: Part) -> 
         add_line(file, {"phase": phase, **run(name, setting, part)})
 
 
+def summary(runs: pl.DataFrame) -> pl.DataFrame:
+    """Give a line a method: what was chosen, from how many runs, and its figures, some in %."""
+    chosen = runs.filter(phase="test")
+    of_validation = runs.filter(phase="validation").rename({"ndcg": "validation_ndcg"})
+    tried = of_validation.group_by("method").agg(runs=pl.len())
+    percent = ("recall", "ndcg", "validation_ndcg", "coverage")
+    return (
+        chosen.join(
+            of_validation.select("method", "setting", "validation_ndcg"), ["method", "setting"]
+        )
+        .join(tried, "method")
+        .sort("ndcg")
+        .select(
+            "method",
+            pl.col("setting").map_elements(in_words, pl.String),
+            "runs",
+            pl.col("epochs").replace(0, None),
+            *((100.0 * pl.col(name)).round(2) for name in percent),
+            pl.col("mmr").round(1),
+            pl.col("seconds").round(0).cast(int),
+        )
+    )
+
+
+def in_words(setting: str) -> str:
+    """Write a setting without brackets."""
+    return ", ".join(f"{name} {value}" for name, value in json.loads(setting).items())
+
+
 def main() -> None:
     """Compute what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -213,19 +288,22 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--test", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     train, test = fixed_split(args.data)
     learned, held_out = nf.split.ratio(train, test=SHARE, seed=SEED)
+    file = args.out.with_name(f"{args.out.stem}_runs.csv")
     for name in args.only:
         for setting in METHODS[name][1]:
-            compute(args.out, "validation", name, setting, Part(learned, held_out))
+            compute(file, "validation", name, setting, Part(learned, held_out, args.threads))
     if not args.test:
         return
-    tried = pl.read_csv(args.out).filter(phase="validation").sort("ndcg", descending=True)
+    tried = pl.read_csv(file).filter(phase="validation").sort("ndcg", descending=True)
     for name in args.only:
         best = tried.filter(method=name).row(0, named=True)
-        setting, part = json.loads(best["setting"]), Part(train, test, best["epochs"])
-        compute(args.out, "test", name, setting, part)
+        setting, part = json.loads(best["setting"]), Part(train, test, args.threads, best["epochs"])
+        compute(file, "test", name, setting, part)
+    summary(pl.read_csv(file)).write_csv(args.out)
 
 
 if __name__ == "__main__":

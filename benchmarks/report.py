@@ -1,4 +1,4 @@
-"""Put the tables in results/ into README.md, so that no figure there is typed by hand.
+"""Put the tables in results/ into the pages, so that no figure there is typed by hand.
 
 Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands results/NAME.csv, with the columns below
 and ranges behind their medians.
@@ -15,6 +15,13 @@ from typing import Any
 import polars as pl
 
 HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "results" / "leaderboards.md")
+LEADERBOARD = {
+    "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
+    "coverage": "items shown %", "setting": "chosen", "runs": "of runs", "epochs": "epochs",
+    "validation_ndcg": "NDCG@20 % on validation", "seconds": "seconds",
+}  # fmt: skip
 COLUMNS: dict[str, dict[str, str]] = {
     "step": {
         "sampler": "sampler", "batch": "batch", "negatives": "negatives", "threads": "threads",
@@ -76,6 +83,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "peer": "library", "setting": "setting", "best_ndcg": "best NDCG@50",
         "best_epoch": "in pass", "seconds": "seconds trained", "ended": "ended",
     },
+    "leaderboard_gowalla": LEADERBOARD,
+    "leaderboard_amazon_cds": LEADERBOARD,
 }  # fmt: skip
 
 
@@ -107,17 +116,21 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value).replace("|", "/")
 
 
-def main() -> None:
+def with_tables(text: str) -> str:
     """Replace every marked table whose results are there."""
-    readme = HERE / "README.md"
 
     def replaced(match: re.Match[str]) -> str:
         if not (HERE / "results" / f"{match[1]}.csv").is_file():
             return match[0]
         return f"<!-- table {match[1]} -->\n{table_of(match[1])}\n<!-- end -->"
 
-    text = readme.read_text()
-    readme.write_text(re.sub(r"<!-- table (\w+) -->.*?<!-- end -->", replaced, text, flags=re.S))
+    return re.sub(r"<!-- table (\w+) -->.*?<!-- end -->", replaced, text, flags=re.S)
+
+
+def main() -> None:
+    """Bring the pages up to date."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ FAMILIES: dict[str, Family] = {
     "long-tail": Family(
         tuple(
             Setting(f"long tail, beta {beta}", nf.presets.long_tail(beta))
-            for beta in (0.35, 0.45, 0.55)
+            for beta in (0.35, 0.45, 0.55, 0.65)
         ),
         half_the_bias=True,
     ),

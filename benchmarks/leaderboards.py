@@ -113,8 +113,10 @@ def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
     """Train `CML`, and choose the epoch on the validation part."""
     options = nf.Options(
         dim=DIM,
+        batch=setting["batch"],
         negatives=setting["negatives"],
         triplet=loss_at(setting["temperature"]),
+        optimiser=nf.Adam(setting["learning_rate"]),
     )
     if part.epochs is not None:
         model = nf.CML(options).fit(part.train, epochs=part.epochs, seed=SEED, threads=part.threads)
@@ -220,13 +222,20 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
         fit_knn,
         grid(weights=("cosine", "tf-idf", "bm25"), neighbours=(50, 200, 800)),
     ),
-    "EASE": (fit_ease, grid(weight=(100.0, 300.0, 1000.0))),
+    "EASE": (fit_ease, grid(weight=(30.0, 100.0, 300.0))),
     "implicit ALS": (fit_als, grid(regularization=(0.01, 1.0, 30.0), alpha=(1.0, 5.0, 20.0))),
     "implicit BPR": (
         fit_bpr,
         grid(learning_rate=(0.03, 0.1), regularization=(0.001, 0.01), iterations=(100, 300)),
     ),
-    "nearfar": (fit_nearfar, grid(negatives=(512, 2048), temperature=(0.15, 0.2, 0.25))),
+    "nearfar": (
+        fit_nearfar,
+        [
+            {"negatives": n, "batch": n // 2, "learning_rate": rate, "temperature": temperature}
+            for n, rate in ((512, 0.005), (2048, 0.01))
+            for temperature in (0.15, 0.2, 0.25)
+        ],
+    ),
 }
 """Each with the settings that it chooses among."""
 
@@ -268,8 +277,8 @@ def summary(runs: pl.DataFrame) -> pl.DataFrame:
             "method",
             pl.col("setting").map_elements(in_words, pl.String),
             "runs",
-            pl.col("epochs").replace(0, None),
-            *((100.0 * pl.col(name)).round(2) for name in percent),
+            pl.when(pl.col("epochs") > 0).then(pl.col("epochs")).alias("epochs"),
+            *((pl.col(name) * 100.0).round(2) for name in percent),
             pl.col("mmr").round(1),
             pl.col("seconds").round(0).cast(int),
         )

@@ -192,7 +192,6 @@ def fit_als(part: Part, setting: Setting) -> tuple[Any, int]:
         factors=DIM,
         iterations=15,
         random_state=SEED,
-        use_gpu=False,
         num_threads=part.threads,
         **setting,
     )
@@ -223,7 +222,7 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
         grid(weights=("cosine", "tf-idf", "bm25"), neighbours=(50, 200, 800)),
     ),
     "EASE": (fit_ease, grid(weight=(30.0, 100.0, 300.0))),
-    "implicit ALS": (fit_als, grid(regularization=(0.01, 1.0, 30.0), alpha=(1.0, 5.0, 20.0))),
+    "implicit ALS": (fit_als, grid(regularization=(0.01, 1.0, 30.0), alpha=(1.0, 5.0, 20.0, 80.0))),
     "implicit BPR": (
         fit_bpr,
         grid(learning_rate=(0.03, 0.1), regularization=(0.001, 0.01), iterations=(100, 300)),

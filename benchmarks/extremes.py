@@ -30,7 +30,7 @@ from common import add_line, has_line, load, loss_at, show
 from nearfar.errors import NearfarWarning
 
 DIMENSIONS = (16, 64, 128, 256)
-EPOCHS, EVERY, PATIENCE, K = 24, 3, 4, 50
+EPOCHS, EVERY, PATIENCE, K = 72, 3, 4, 50
 SEEN = ("effective", "false_push", "dimension")
 
 

@@ -83,6 +83,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "peer": "library", "setting": "setting", "best_ndcg": "best NDCG@50",
         "best_epoch": "in pass", "seconds": "seconds trained", "ended": "ended",
     },
+    "temperature": {
+        "data": "data", "items": "items", "factor": "T / rule's T", "temperature": "T",
+        "validation_ndcg": "NDCG@50 on validation", "validation_mmr": "MMR", "epoch": "epoch",
+    },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,
 }  # fmt: skip

@@ -118,20 +118,11 @@ def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
         triplet=loss_at(setting["temperature"]),
         optimiser=nf.Adam(setting["learning_rate"]),
     )
-    if part.epochs is not None:
-        model = nf.CML(options).fit(part.train, epochs=part.epochs, seed=SEED, threads=part.threads)
-        return model, part.epochs
+    search = {} if part.epochs else {"validation": part.held_out, "every": 5, "patience": 3, "k": K}
     model = nf.CML(options).fit(
-        part.train,
-        epochs=100,
-        validation=part.held_out,
-        every=5,
-        patience=3,
-        k=K,
-        seed=SEED,
-        threads=part.threads,
+        part.train, epochs=part.epochs or 100, seed=SEED, threads=part.threads, **search
     )
-    return model, model.best_epoch
+    return model, part.epochs or model.best_epoch
 
 
 def fit_popularity(part: Part, setting: Setting) -> tuple[Any, int]:
@@ -160,6 +151,8 @@ def inverse_of(gram: csr_matrix, weight: float) -> Float32:
     whole[np.diag_indices_from(whole)] += weight
     factor, failed = lapack.spotrf(whole, lower=1, overwrite_a=1, clean=0)
     inverse, bad = lapack.spotri(factor, lower=1, overwrite_c=1)
+    if failed or bad:
+        raise SystemExit(f"EASE with {weight} has no inverse: {failed}, {bad}.")
     n = len(inverse)
     for first in range(0, n, 2048):  # lapack gives the lower half
         block, after = slice(first, first + 2048), slice(first + 2048, n)
@@ -167,9 +160,10 @@ def inverse_of(gram: csr_matrix, weight: float) -> Float32:
         square = np.tril(inverse[block, block])
         inverse[block, block] = square + np.tril(square, -1).T
     x = np.random.default_rng(SEED).standard_normal(n).astype(np.float32)
-    again = gram @ (inverse @ x) + weight * (inverse @ x)
-    if failed or bad or not np.allclose(again, x, atol=0.01):
-        raise SystemExit(f"EASE with {weight} has no inverse: {failed}, {bad}, {again - x}.")
+    y = inverse @ x
+    again = gram @ y + weight * y
+    if not np.allclose(again, x, atol=0.01):
+        raise SystemExit(f"The inverse of EASE with {weight} is off by {abs(again - x).max()}.")
     return inverse
 
 

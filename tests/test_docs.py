@@ -1,5 +1,6 @@
 """The figures in docs/ are those of the results beside them."""
 
+import runpy
 from pathlib import Path
 
 import polars as pl
@@ -54,6 +55,14 @@ def test_a_page_shows_rows_of_the_reports(page):
         if head == HEAD:
             assert rows
             assert {tuple(row) for row in rows} <= known
+
+
+def test_marked_tables_are_those_of_the_benchmarks_results():
+    report = runpy.run_path(str(DOCS.parent / "benchmarks" / "report.py"))
+    for page in report["PAGES"]:
+        text = page.read_text()
+        assert "<!-- table" in text
+        assert report["with_tables"](text) == text
 
 
 def test_there_is_something_to_check():

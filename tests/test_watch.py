@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,29 @@ def test_the_remedy_is_for_what_is_the_matter(sampler, sight, says):
     with_many = Problem(random_data(20, 60, seed=2), options)
     text = remedy(sight, with_many)
     assert re.search(says, text), text
+
+
+@pytest.mark.parametrize(
+    ("share", "sampler", "warns"),
+    [
+        (0.39, Shared(0.5), True),
+        (0.0, Shared(), True),  # the hard maximum
+        (0.41, Shared(), False),
+        (None, Shared(), False),
+        (0.1, Uniform(), False),
+    ],
+)
+def test_a_temperature_far_too_low_is_told_before_the_first_step(share, sampler, warns):
+    usual = (50 / np.count_nonzero(TRAIN.item_counts)) ** 0.25
+    given = None if share is None else share * usual
+    options = replace(UNIFORM, sampler=sampler, triplet=Triplet(temperature=given))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = CML(options).fit(TRAIN, epochs=1)
+    assert model.history.height == 1
+    assert [str(w.message).split("(")[0] for w in said] == ["Triplet"] * warns
+    assert all(w.filename == __file__ for w in said)
+    assert all(f"usually {usual:.2g}" in str(w.message) for w in said)
 
 
 def test_a_good_run_is_left_alone():

@@ -157,6 +157,8 @@ class Run:
         KeyboardInterrupt
             As it came. `outcome` gives what there is.
         """
+        if not self.progress.history and (said := watch.foreseen(self.problem)) is not None:
+            warnings.warn(said, NearfarWarning, stacklevel=3)
         try:
             with Reporter(self.show, self.schedule.epochs, self.problem.steps_per_epoch) as report:
                 report.note("compiling, if this is the first run on this machine")

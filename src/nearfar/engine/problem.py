@@ -81,7 +81,12 @@ class Problem:
     @cached_property
     def triplet(self) -> Triplet:
         """The loss, with the temperature that the data ask for if the options leave it to them."""
-        return self.options.triplet.at(int(np.count_nonzero(self.interactions.item_counts)))
+        return self.options.triplet.at(self.n_trained_items)
+
+    @cached_property
+    def n_trained_items(self) -> int:
+        """Items with training interactions."""
+        return int(np.count_nonzero(self.interactions.item_counts))
 
     @property
     def n_users(self) -> int:

@@ -31,10 +31,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy.linalg import lapack
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags_array
+from scipy.sparse.linalg import svds
 
 import nearfar as nf
-from common import add_line, has_line, loss_at
+from common import add_line, has_line
 from nearfar.neighbours import Points
 
 Float32 = npt.NDArray[np.float32]
@@ -109,13 +110,40 @@ class ByUsers:
         out[:] = (self.scale[block] * (self.of_items[block] @ self.between[:, rows])).T
 
 
+class ByFilter:
+    """Scores by GF-CF: a linear filter, and `weight` times an ideal low-pass one, of a user's row.
+
+    With N = U^-1/2 X I^-1/2, U and I the diagonal matrices of the counts, and V its 256 first right
+    singular vectors: X (N'N + weight I^-1/2 V V' I^1/2).
+    Shen et al., How Powerful is Graph Convolution for Recommendation?, CIKM 2021.
+    """
+
+    def __init__(self, pairs: csr_matrix, weight: float) -> None:
+        self.pairs, self.weight = pairs, weight
+        self.n_users, self.n_items = pairs.shape
+        of_users, of_items = (
+            np.maximum(np.asarray(pairs.sum(axis=axis)).ravel(), 1.0) for axis in (1, 0)
+        )
+        normal = diags_array(of_users**-0.5) @ pairs @ diags_array(of_items**-0.5)
+        self.linear = (normal.T @ normal).tocsc()
+        self.first = svds(normal, k=256, random_state=SEED)[2].T
+        self.left = pairs @ (self.first * of_items[:, None] ** -0.5)
+        self.first *= of_items[:, None] ** 0.5
+
+    def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
+        """Write one tile; see `nearfar.neighbours.Scorer`."""
+        block = slice(first_item, first_item + out.shape[1])
+        out[:] = (self.pairs[rows] @ self.linear[:, block]).toarray()
+        out += self.weight * (self.left[rows] @ self.first[block].T)
+
+
 def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
     """Train `CML`, and choose the epoch on the validation part."""
     options = nf.Options(
         dim=DIM,
         batch=setting["batch"],
         negatives=setting["negatives"],
-        triplet=loss_at(setting["temperature"]),
+        triplet=nf.Triplet(setting["margin"], temperature=setting["temperature"]),
         optimiser=nf.Adam(setting["learning_rate"]),
     )
     search = {} if part.epochs else {"validation": part.held_out, "every": 5, "patience": 3, "k": K}
@@ -143,6 +171,11 @@ def fit_ease(part: Part, setting: Setting) -> tuple[Any, int]:
     between *= -1.0 / np.diag(between)
     np.fill_diagonal(between, 0.0)
     return ByItems(pairs, between), 0
+
+
+def fit_gfcf(part: Part, setting: Setting) -> tuple[Any, int]:
+    """Filter the graph of users and items."""
+    return ByFilter(matrix(part.train), **setting), 0
 
 
 def inverse_of(gram: csr_matrix, weight: float) -> Float32:
@@ -215,6 +248,7 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
         fit_knn,
         grid(weights=("cosine", "tf-idf", "bm25"), neighbours=(50, 200, 800)),
     ),
+    "GF-CF": (fit_gfcf, grid(weight=(0.0, 0.1, 0.3))),
     "EASE": (fit_ease, grid(weight=(30.0, 100.0, 300.0))),
     "implicit ALS": (fit_als, grid(regularization=(0.01, 1.0, 30.0), alpha=(1.0, 5.0, 20.0, 80.0))),
     "implicit BPR": (
@@ -224,9 +258,19 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
     "nearfar": (
         fit_nearfar,
         [
-            {"negatives": n, "batch": n // 2, "learning_rate": rate, "temperature": temperature}
-            for n, rate in ((512, 0.005), (2048, 0.01))
-            for temperature in (0.15, 0.2, 0.25)
+            {
+                "negatives": n,
+                "batch": n // 2,
+                "learning_rate": rate,
+                "margin": margin,
+                "temperature": temperature,
+            }
+            for n, rate, margin, temperatures in (
+                (512, 0.005, 0.2, (0.15, 0.2, 0.25)),
+                (512, 0.005, 1.0, (0.2, 0.25, 0.3)),
+                (2048, 0.01, 1.0, (0.2, 0.25)),
+            )
+            for temperature in temperatures
         ],
     ),
 }

@@ -268,7 +268,7 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
             for n, rate, margin, temperatures in (
                 (512, 0.005, 0.2, (0.15, 0.2, 0.25)),
                 (512, 0.005, 1.0, (0.2, 0.25, 0.3)),
-                (2048, 0.01, 1.0, (0.2, 0.25)),
+                (2048, 0.01, 1.0, (0.2,)),
             )
             for temperature in temperatures
         ],

@@ -63,8 +63,8 @@ class Triplet:
     The weight is taken as a constant in the gradient. A pair without impostors has weight 0."""
     temperature: float | None = 0.0
     """T, in units of squared distance: how evenly the negatives share the gradient. None is what
-    the number of items asks for, (50 / items)^(1/4). With shared negatives, 0.4 times that or more:
-    with less, `fit` warns."""
+    the number of items asks for, (50 / items)^(1/4). With shared negatives, from 0.4 to 4 times
+    that: of others `fit` warns."""
 
     def __post_init__(self) -> None:
         if not (self.margin == 0 and self.temperature != 0):

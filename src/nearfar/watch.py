@@ -10,7 +10,7 @@ much worse than it did itself some epochs before, has gone bad. Why, is told by 
   if all lie on a line, d if they lie like independent random points.
 
 What can be told before the first step, is told there (`foreseen`): with shared negatives and a
-temperature far below what the number of items asks for, a run may come to half of what it could and
+temperature far from what the number of items asks for, a run may come to half of what it could and
 still look well by all of these figures.
 
 In good runs on MovieLens-100K held-out items are pushed away some four or five times as often as by
@@ -36,8 +36,8 @@ FALLEN: Final = 0.7
 """A run whose NDCG is below this share of its best has gone bad."""
 FALSE: Final = 6.0
 """Negatives that are false so many times as often as by chance are too hard."""
-COLDEST: Final = 0.4
-"""The lowest temperature for shared negatives, as a share of the one that the items ask for."""
+TEMPERATURES: Final = (0.4, 4.0)
+"""Those for shared negatives go from here to there, in units of what the items ask for."""
 _PAIRS: Final = 512
 _ITEMS: Final = 512
 
@@ -118,14 +118,21 @@ def foreseen(problem: Problem) -> str | None:
     str or None
     """
     given = problem.options.triplet.temperature
-    usual = replace(problem.triplet, temperature=None).at(problem.n_trained_items)
-    least = COLDEST * usual.known_temperature
-    if given is None or given >= least or not isinstance(problem.options.sampler, Shared):
+    if given is None or not isinstance(problem.options.sampler, Shared):
         return None
+    usual = replace(problem.triplet, temperature=None).at(problem.n_trained_items)
+    least, most = (share * usual.known_temperature for share in TEMPERATURES)
+    if least <= given <= most:
+        return None
+    effect = (
+        "leaves the gradient to few of the shared negatives"
+        if given < least
+        else "shares the gradient among near and far negatives nearly alike"
+    )
     return (
-        f"Triplet(temperature={given:g}) leaves the gradient to few of the shared negatives: with"
-        f" {problem.n_trained_items:,} items it is usually {usual.known_temperature:.2g}, and less"
-        f" than {least:.2g} can cost half of the accuracy. Use Triplet(temperature=None)."
+        f"Triplet(temperature={given:g}) {effect}. With {problem.n_trained_items:,} items it is"
+        f" usually {usual.known_temperature:.2g}, and outside of {least:.2g} to {most:.2g} half of"
+        f" the accuracy may be lost. Use Triplet(temperature=None)."
     )
 
 

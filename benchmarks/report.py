@@ -89,6 +89,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,
+    "leaderboard_amazon_cds": LEADERBOARD,
 }  # fmt: skip
 
 

@@ -89,7 +89,6 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,
-    "leaderboard_amazon_cds": LEADERBOARD,
 }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ BASES = {
     Uniform: {"sampler": Uniform()},
     Popularity: {"sampler": Popularity()},
     TwoStage: {"sampler": TwoStage(25)},
-    Shared: {"sampler": Shared()},
+    Shared: {"sampler": Shared(), "triplet": Triplet(temperature=None)},
     Triplet: {"triplet": Triplet()},
     SpreadOut: {"spread_out": SpreadOut(5.0)},
     Decorrelate: {"decorrelate": Decorrelate(50.0)},
@@ -85,8 +85,8 @@ def test_every_option_changes_the_result(name):
 )
 def test_every_option_of_a_part_changes_the_result(kind, name):
     (part, value), *_ = BASES[kind].items()
-    before = trained(**{part: value})
-    after = trained(**{part: replace(value, **{name: PARTS[kind][name]})})
+    before = trained(**BASES[kind])
+    after = trained(**BASES[kind] | {part: replace(value, **{name: PARTS[kind][name]})})
     assert not np.array_equal(before, after)
 
 

@@ -212,7 +212,7 @@ def test_what_is_not_interactions_is_refused():
     [
         {},
         {"sampler": TwoStage(30)},
-        {"sampler": Shared(0.5), "negatives": 30, "triplet": Triplet(temperature=0.3)},
+        {"sampler": Shared(0.5), "negatives": 30, "triplet": Triplet(temperature=0.5)},
         {"averaging": Averaging(2.0)},
         {"averaging": Averaging(), "geometry": "ball"},
     ],

@@ -35,7 +35,7 @@ def figures(file: Path) -> pl.DataFrame:
     return (
         pl.read_csv(file)
         .filter(pl.col("metric").is_in(["map", "ndcg", "mmr"]), which="best")
-        .pivot("metric", index=["data", "setting", "sampler", "folds"], values="mean")
+        .pivot("metric", index=["data", "setting", "method", "folds"], values="mean")
         .with_columns(pl.col("map", "ndcg") * 100.0)
     )
 
@@ -66,9 +66,9 @@ def draw(axes: Axes, name: str, grid: pl.DataFrame, front: pl.DataFrame) -> None
         beta = setting.removeprefix("long tail, beta ")
         text = "beta 0" if setting == "shared" else beta
         axes.annotate(text, (x, y), (4, -9), textcoords="offset points", fontsize=7)
-    for sampler, marker in MARKERS.items():
-        rows = grid.filter(sampler=sampler)
-        axes.plot(rows["mmr"], rows["map"], marker, mfc="white", mec="0.3", label=sampler)
+    for method, marker in MARKERS.items():
+        rows = grid.filter(method=method)
+        axes.plot(rows["mmr"], rows["map"], marker, mfc="white", mec="0.3", label=method)
     axes.set_title(name)
     axes.set_xlabel("MMR@50, less is better")
     axes.set_xlim(left=0)
@@ -80,9 +80,7 @@ def main() -> None:
     picture, panels = plt.subplots(1, len(DATA), figsize=(12, 4), layout="constrained")
     lines = []
     for name, axes in zip(DATA, panels, strict=True):
-        grid = figures(PAGES / name / f"{name}.csv").with_columns(
-            sampler=pl.col("setting").str.split(",").list.first().replace("two-stage", "2-stage")
-        )
+        grid = figures(PAGES / name / f"{name}.csv")
         front = front_of(figures(PAGES / f"{name}-study" / f"{name}-study.csv"))
         draw(axes, name, grid, front)
         lines.append(compared(grid, front))

@@ -126,15 +126,14 @@ class ByFilter:
         )
         normal = diags_array(of_users**-0.5) @ pairs @ diags_array(of_items**-0.5)
         self.linear = (normal.T @ normal).tocsc()
-        self.first = svds(normal, k=256, random_state=SEED)[2].T
-        self.left = pairs @ (self.first * of_items[:, None] ** -0.5)
-        self.first *= of_items[:, None] ** 0.5
+        vectors, root = svds(normal, k=256, random_state=SEED)[2].T, of_items[:, None] ** 0.5
+        self.left, self.right = pairs @ (vectors / root), vectors * root
 
     def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
         """Write one tile; see `nearfar.neighbours.Scorer`."""
         block = slice(first_item, first_item + out.shape[1])
         out[:] = (self.pairs[rows] @ self.linear[:, block]).toarray()
-        out += self.weight * (self.left[rows] @ self.first[block].T)
+        out += self.weight * (self.left[rows] @ self.right[block].T)
 
 
 def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:

@@ -145,9 +145,10 @@ class CML:
         Warns
         -----
         NearfarWarning
-            Most places for a negative stayed empty; or, with a validation part, NDCG has fallen to
-            less than 0.7 of its best, or never came above that of recommending what is popular. It
-            says what is the matter and what to do.
+            The temperature given for shared negatives is far from what the number of items asks
+            for; most places for a negative stayed empty; or, with a validation part, NDCG has
+            fallen to less than 0.7 of its best, or never came above that of recommending what is
+            popular. It says what is the matter and what to do.
         """
         if not isinstance(train, Interactions):
             raise DataError(

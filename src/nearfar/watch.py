@@ -19,7 +19,7 @@ chance, because what a user likes is near, and the items lie in 10 to 20 of 128 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
@@ -29,6 +29,7 @@ from nearfar.draws import Lookup, sampled
 from nearfar.engine import Problem
 from nearfar.geometry import normalise
 from nearfar.interactions import Interactions
+from nearfar.objective import Triplet
 from nearfar.sampling import Shared, TwoStage
 from nearfar.threads import one_blas_thread
 
@@ -120,8 +121,8 @@ def foreseen(problem: Problem) -> str | None:
     given = problem.options.triplet.temperature
     if given is None or not isinstance(problem.options.sampler, Shared):
         return None
-    usual = replace(problem.triplet, temperature=None).at(problem.n_trained_items)
-    least, most = (share * usual.known_temperature for share in TEMPERATURES)
+    usual = Triplet(temperature=None).at(problem.n_trained_items).known_temperature
+    least, most = (share * usual for share in TEMPERATURES)
     if least <= given <= most:
         return None
     effect = (
@@ -131,7 +132,7 @@ def foreseen(problem: Problem) -> str | None:
     )
     return (
         f"Triplet(temperature={given:g}) {effect}. With {problem.n_trained_items:,} items it is"
-        f" usually {usual.known_temperature:.2g}, and outside of {least:.2g} to {most:.2g} half of"
+        f" usually {usual:.2g}, and outside of {least:.2g} to {most:.2g} half of"
         f" the accuracy may be lost. Use Triplet(temperature=None)."
     )
 

@@ -3,7 +3,7 @@
 A family is a few settings and a ladder of learning rates: uniform sampling is tuned by its rate,
 the defaults by their temperature, with up to three runs each, and uniform sampling with up to five
 negatives by its batch as well. All is chosen by NDCG@50 on the validation part of the first fold;
-with less popularity bias, among those of eight beta whose MMR is there below half of that of the
+with less popularity bias, among those of some beta whose MMR is there below half of that of the
 best uniform sampling with up to five negatives. The chosen setting of each family is then trained
 on the other folds. Of the defaults with one thing changed only the hard maximum is tuned, by its
 rate.
@@ -60,6 +60,16 @@ def defaults(what: str = "", **changes: Any) -> Setting:
     return Setting(f"shared, {what}" if what else "shared", replace(nf.Options(), **changes))
 
 
+def long_tails(betas: tuple[float, ...], **changes: Any) -> Family:
+    """Take `presets.long_tail` with some beta, and other options changed."""
+    what = "".join(f", {value} {name}" for name, value in changes.items())
+    settings = (
+        Setting(f"long tail, beta {beta}{what}", replace(nf.presets.long_tail(beta), **changes))
+        for beta in betas
+    )
+    return Family(tuple(settings), half_the_bias=True)
+
+
 GRID = "uniform-5"
 """The best of the paper's grid: uniform sampling with up to five negatives at any batch."""
 UNIFORM_RATES = (3e-4, 1e-3, 3e-3)
@@ -73,13 +83,8 @@ FAMILIES: dict[str, Family] = {
             *(defaults(f"T {t}", triplet=loss_at(t)) for t in (0.15, 0.3)),
         )
     ),
-    "long-tail": Family(
-        tuple(
-            Setting(f"long tail, beta {beta}", nf.presets.long_tail(beta))
-            for beta in (0.35, 0.45, 0.55, 0.65, 0.8, 1.0, 1.5, 2.0)
-        ),
-        half_the_bias=True,
-    ),
+    "long-tail": long_tails((0.35, 0.45, 0.55, 0.65, 0.8, 1.0, 1.5, 2.0)),
+    "long-tail-64": long_tails((0.45, 0.55, 0.65, 0.7, 0.8), negatives=64),
     "without-margin": Family(
         (defaults("margin 0", triplet=replace(nf.Options().triplet, margin=0.0)),)
     ),
@@ -138,6 +143,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=400)
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--patience", type=int, default=5)
+    parser.add_argument("--all-settings", action="store_true", help="not only what was chosen")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
     schedule = Schedule(epochs=args.epochs, every=args.every, patience=args.patience)
@@ -156,7 +162,7 @@ def main() -> None:
                     if failed := grid.run(data, args.out, workers=args.workers):
                         raise SystemExit(f"Runs failed: {failed}")
             found = chosen(outcomes_of(args.out, path.name))
-            tested &= set(found["setting"])
+            tested &= tested if args.all_settings else set(found["setting"])
         found.write_csv(args.out / f"{path.name}-chosen.csv")
     write_report(args.out)
 

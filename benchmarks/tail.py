@@ -12,8 +12,9 @@ at its best epoch by NDCG@50. Nothing is tested.
 
     python benchmarks/tail.py lastfm/ ml-100k -o benchmarks/results/tail.csv
 
-takes folders that `nearfar prepare` wrote, or ml-100k. Runs that are in the file already are not
-computed again.
+takes folders that `nearfar prepare` wrote, or ml-100k. After each run a line is written to
+results/tail_runs.csv, and what is there is not computed again. The output puts beside each MAP that
+of the first way at the same MMR, between the two of its beta that are next to it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+import polars as pl
 
 import nearfar as nf
-from common import add_line, first_fold, has_line, loss_at
+from common import add_line, first_fold, has_line, loss_at, show
 from nearfar.neighbours import Points
 
 BETAS, GAMMAS = (0.35, 0.55, 0.65, 0.8, 1.0, 1.5), (0.0, 0.02, 0.04, 0.06, 0.08)
@@ -77,26 +79,49 @@ def figures(
     }
 
 
+def beside_beta(runs: pl.DataFrame) -> pl.DataFrame:
+    """Put MAP in %, that of the way beta at the same MMR, and their ratio; NaN where it has none.
+
+    The defaults are its beta 0.
+    """
+    whole = runs.with_columns(pl.col("map", "ndcg") * 100.0)
+    parts = []
+    for part in whole.partition_by("data", maintain_order=True):
+        is_default = (pl.col("way") == GAMMA) & (pl.col("strength") == 0)
+        line = part.filter((pl.col("way") == BETA) | is_default).sort("mmr")
+        at = np.interp(part["mmr"], line["mmr"], line["map"], left=np.nan, right=np.nan)
+        others = part.with_columns(at_beta=at).filter(pl.col("way") != BETA, ~is_default)
+        parts += [line.with_columns(way=pl.lit(BETA), at_beta=np.nan), others]
+    table = pl.concat(parts).with_columns(ratio=pl.col("map") / pl.col("at_beta"))
+    return table.with_columns(
+        pl.col("map", "ndcg", "at_beta", "ratio").round(2), pl.col("mmr").round(1)
+    )
+
+
 def main() -> None:
     """Compute what is missing, a line of the file after each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
+    file = args.out.with_name(f"{args.out.stem}_runs.csv")
     for path in args.data:
         learn, held_out = first_fold(path)
         for way in (BETA, FEWER, EFFECTIVE):
             for beta in BETAS:
                 what = {"data": path.name, "way": way, "strength": beta}
-                if not has_line(args.out, what):
+                if not has_line(file, what):
                     model = trained(options(way, beta, learn), learn, held_out)
-                    add_line(args.out, what | figures(model, model, learn, held_out))
+                    add_line(file, what | figures(model, model, learn, held_out))
         whats = [{"data": path.name, "way": GAMMA, "strength": gamma} for gamma in GAMMAS]
-        if missing := [what for what in whats if not has_line(args.out, what)]:
+        if missing := [what for what in whats if not has_line(file, what)]:
             model = trained(nf.Options(), learn, held_out)
             for what in missing:
                 scorer = corrected(model, what["strength"], learn)
-                add_line(args.out, what | figures(model, scorer, learn, held_out))
+                add_line(file, what | figures(model, scorer, learn, held_out))
+    table = beside_beta(pl.read_csv(file))
+    table.write_csv(args.out)
+    show("Beside the way beta at the same MMR", table.to_dicts())
 
 
 if __name__ == "__main__":

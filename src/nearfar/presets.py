@@ -144,7 +144,8 @@ def long_tail(beta: float = 0.45) -> Options:
 
     A negative is drawn with a probability proportional to (training interactions)^beta, so that
     popular items are pushed away more often, and what is recommended lies further down the tail.
-    See docs/negatives.md for what it costs.
+    See docs/negatives.md for what it costs. On Last.fm a beta above 0.45 goes better with fewer
+    negatives, which takes less time as well: ``CML(long_tail(0.6), negatives=64)``.
 
     Parameters
     ----------

@@ -32,7 +32,6 @@ from scipy.sparse import csr_matrix
 import nearfar as nf
 from common import add_line, first_fold, has_line
 from nearfar.geometry import normalise
-from nearfar.neighbours import Points
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
@@ -144,6 +143,11 @@ def soft_maximum(batch: Batch, temperature: float) -> Array:
     return part / (part.sum(axis=1, keepdims=True) + np.exp(-top / temperature))
 
 
+def soft_maximum_of_two_points(batch: Batch, temperature: float) -> Array:
+    """Take the soft maximum, a user having two points: s is the larger product of the two."""
+    return soft_maximum(batch, temperature)
+
+
 def growing_hardness(batch: Batch, temperature: float) -> Array:
     """Take the soft maximum with a temperature that falls from 1 over the first 40 epochs."""
     done = min(batch.epoch / 40.0, 1.0)
@@ -168,6 +172,7 @@ RULES: dict[Rule, tuple[float, ...]] = {
     semi_hard: (0.5, 1.0, 1.5),
     soft_hinge: (0.15, 0.3, 0.6),
     soft_maximum: (0.15, 0.25, 0.4),
+    soft_maximum_of_two_points: (0.15, 0.25, 0.4),
     growing_hardness: (0.15, 0.25, 0.4),
     spared_relatives: (0.3, 0.5, 0.7),
 }
@@ -192,22 +197,36 @@ class Points128:
         self.x[some] = normalise(x - self.rate * g / np.sqrt(self.sums[some]))
 
 
+class Nearest:
+    """Scores an item by the nearest of a user's points: max_a u_ia.v_j."""
+
+    def __init__(self, u: Float32, v: Float32) -> None:
+        self.u, self.v = u, v
+        self.n_users, self.n_items = len(u), len(v)
+
+    def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
+        """Write one tile; see `nearfar.neighbours.Scorer`."""
+        block = slice(first_item, first_item + out.shape[1])
+        out[:] = (self.u[rows] @ self.v[block].T).max(axis=1)
+
+
 def train(rule: Rule, strength: float, rate: float, learn: Any, held_out: Any) -> dict[str, Any]:
     """Train with a rule; give the figures of the best epoch."""
     rng, begun = np.random.default_rng(0), time.perf_counter()
-    n_users, n_items = learn.n_users, learn.n_items
+    each = 2 if rule is soft_maximum_of_two_points else 1
+    n_points = learn.n_users * each
     has = learn.to_csr().toarray() > 0
-    table = Points128(n_users + n_items, rate, rng)
+    table = Points128(n_points + learn.n_items, rate, rng)
     users, items = learn.pair_users(), learn.items
     best: dict[str, Any] = {"ndcg": -1.0}
     for epoch in range(1, EPOCHS + 1):
         order = rng.permutation(learn.n_pairs)
         for first in range(0, len(order), BATCH):
             pairs = order[first : first + BATCH]
-            step(rule, strength, table, users[pairs], items[pairs], has, rng, epoch)
+            step(rule, strength, table, each, users[pairs], items[pairs], has, rng, epoch)
         if epoch % EVERY == 0:
-            scorer = Points(table.x[:n_users], table.x[n_users:])
-            found = nf.evaluate(scorer, learn, held_out, k=K, threads=1).metrics
+            u, v = table.x[:n_points].reshape(learn.n_users, each, DIM), table.x[n_points:]
+            found = nf.evaluate(Nearest(u, v), learn, held_out, k=K, threads=1).metrics
             if found["ndcg"] > best["ndcg"]:
                 best = {name: found[name] for name in ("map", "ndcg", "mmr")} | {"epoch": epoch}
             elif epoch - best["epoch"] >= EVERY * PATIENCE:
@@ -219,24 +238,33 @@ def step(
     rule: Rule,
     strength: float,
     table: Points128,
+    each: int,
     users: Array,
     items: Array,
     has: Array,
     rng: np.random.Generator,
     epoch: int,
 ) -> None:
-    """Move the points of one batch and its candidates."""
+    """Move the points of one batch and its candidates; the nearest of a user's points counts."""
     n_users, n_items = has.shape
     candidates = rng.choice(n_items, min(CANDIDATES, n_items // 2), replace=False)
-    u, v = table.x[users], table.x[n_users + items]
-    c = table.x[n_users + candidates]
-    batch = Batch(u @ c.T, np.sum(u * v, axis=1, keepdims=True), v @ c.T,
+    own = users[:, None] * each + np.arange(each)
+    rows_v, rows_c = n_users * each + items, n_users * each + candidates
+    u, v, c = table.x[own.ravel()], table.x[rows_v], table.x[rows_c]
+    to_v = np.sum(u.reshape(-1, each, DIM) * v[:, None], axis=2)  # (B, each)
+    to_c = (u @ c.T).reshape(-1, each, len(c))
+    batch = Batch(to_c.max(axis=1), to_v.max(axis=1, keepdims=True), v @ c.T,
                   ~has[users][:, candidates], epoch)  # fmt: skip
     w = rule(batch, strength).astype(np.float32)
-    whole = w.sum(axis=1, keepdims=True)
-    rows = np.concatenate([users, n_users + items, n_users + candidates])
-    gradients = 2.0 * np.concatenate([w @ c - whole * v, -whole * u, w.T @ u])
-    table.move(rows, gradients)
+    push, pull = w[:, None], w.sum(axis=1)[:, None]
+    if each > 1:
+        push = np.where(to_c.argmax(axis=1)[:, None] == np.arange(each)[:, None], push, 0)
+        pull = np.where(to_v.argmax(axis=1)[:, None] == np.arange(each), pull, 0)
+    push, pull = push.reshape(-1, len(c)), pull.reshape(-1, 1)
+    of_u = push @ c - pull * np.repeat(v, each, axis=0)
+    of_v = -(pull * u).reshape(-1, each, DIM).sum(axis=1)
+    gradients = 2.0 * np.concatenate([of_u, of_v, push.T @ u])
+    table.move(np.concatenate([own.ravel(), rows_v, rows_c]), gradients)
 
 
 def tune(rule: Rule, file: Path, data: str, learn: Any, held_out: Any) -> None:

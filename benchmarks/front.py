@@ -25,6 +25,8 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
+import nearfar as nf
+
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "docs" / "results"
 DATA = ("gowalla", "lastfm", "amazon-cds")
@@ -66,10 +68,10 @@ def compared(grid: pl.DataFrame, lines: list[pl.DataFrame]) -> pl.DataFrame:
 def draw(axes: Axes, name: str, grid: pl.DataFrame, lines: list[pl.DataFrame]) -> None:
     """Draw a panel."""
     for line in lines:
-        most = line["negatives"][0] == 512
-        look = {"marker": "D", "label": "defaults and long tail"} if most else FEWER
+        usual = line["negatives"][0] == nf.Options().negatives
+        look = {"marker": "D", "label": "defaults and long tail"} if usual else FEWER
         axes.plot(line["mmr"], line["map"], color="black", **look)
-        for setting, x, y in line.select("setting", "mmr", "map").iter_rows() if most else ():
+        for setting, x, y in line.select("setting", "mmr", "map").iter_rows() if usual else ():
             beta = setting.removeprefix("long tail, beta ")
             text = "beta 0" if setting == "shared" else beta
             axes.annotate(text, (x, y), (4, -9), textcoords="offset points", fontsize=7)

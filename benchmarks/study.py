@@ -162,7 +162,8 @@ def main() -> None:
                     if failed := grid.run(data, args.out, workers=args.workers):
                         raise SystemExit(f"Runs failed: {failed}")
             found = chosen(outcomes_of(args.out, path.name))
-            tested &= tested if args.all_settings else set(found["setting"])
+            if not args.all_settings:
+                tested &= set(found["setting"])
         found.write_csv(args.out / f"{path.name}-chosen.csv")
     write_report(args.out)
 

@@ -15,6 +15,7 @@ ORDER = [
     "counter",
     "geometry",
     "threads",
+    "devices",
     "store",
     "id_values",
     "ids",

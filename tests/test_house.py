@@ -1,7 +1,11 @@
 """The order of the rooms: a module imports only those above it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import nearfar
 
@@ -109,3 +113,37 @@ def test_the_engines_rooms_are_in_order_too():
             parts = target.split(".")
             if parts[0] == "engine" and len(parts) > 1 and path.stem != "__init__":
                 assert INSIDE_ENGINE.index(parts[1]) < INSIDE_ENGINE.index(path.stem), path
+
+
+def test_public_names_come_when_they_are_asked_for():
+    lazy = {*nearfar._MODULES, *nearfar._OWNER}
+    assert sorted(lazy) == sorted(nearfar.__all__)
+    assert lazy <= set(dir(nearfar))
+    for name in nearfar.__all__:
+        assert getattr(nearfar, name) is not None
+    with pytest.raises(AttributeError, match="module 'nearfar' has no attribute 'Intractions'"):
+        _ = nearfar.Intractions
+
+
+def test_public_names_of_type_checkers_are_the_same():
+    (block,) = [node for node in ast.parse((ROOT / "__init__.py").read_text()).body
+                if isinstance(node, ast.If)]  # fmt: skip
+    for node in block.body:
+        owner = node.module.removeprefix("nearfar").removeprefix(".")
+        names = {alias.name for alias in node.names}
+        assert names == set(nearfar._OWNERS[owner] if owner else nearfar._MODULES), owner
+
+
+def run(code):
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_package_imports_none_of_it():
+    run("import sys, nearfar; assert not [m for m in sys.modules if m.startswith('nearfar.')]")
+
+
+@pytest.mark.parametrize("room", ["engine", "engine.cpu", "engine.reference", "metrics", "split", "neighbours",
+                                  "devices"])  # fmt: skip
+def test_what_computes_needs_neither_tables_nor_the_command_line(room):
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['polars', 'rich', 'typer']))"
+    run(f"{blocked}; import nearfar.{room}")

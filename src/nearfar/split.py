@@ -8,6 +8,7 @@ depends on the set of interactions and the seed, never on the order in which the
 from __future__ import annotations
 
 from numbers import Real
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,11 @@ import numpy.typing as npt
 from nearfar import counter
 from nearfar.counter import Purpose
 from nearfar.errors import DataError, OptionError
-from nearfar.interactions import Interactions, Times
 
-Split = tuple[Interactions, Interactions]
+if TYPE_CHECKING:
+    from nearfar.interactions import Interactions, Times
+
+Split: TypeAlias = "tuple[Interactions, Interactions]"
 """Training part, test part."""
 
 _SHUFFLE, _USERS = 0, 1  # the steps of the stream: one for pairs, one for users
@@ -50,6 +53,7 @@ def k_fold(data: Interactions, folds: int = 4, *, seed: int = 0) -> list[Split]:
 
     Examples
     --------
+    >>> from nearfar import Interactions
     >>> data = Interactions.from_pairs([("ann", item) for item in "abcdef"])
     >>> [len(test) for train, test in k_fold(data, 3)]
     [2, 2, 2]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.counter import Purpose, normal_at, stream
 from nearfar.errors import EmptyDataError, OptionError
-from nearfar.interactions import Interactions
 from nearfar.jit import kernel
 from nearfar.objective import Triplet
 from nearfar.optimiser import Adagrad, Adam
@@ -24,6 +23,9 @@ from nearfar.sampling import (
     alias_table,
     popularity_weight,
 )
+
+if TYPE_CHECKING:
+    from nearfar.interactions import Interactions
 
 StepLog = dict[str, npt.NDArray[np.float64]]
 """One number a step: ``triplet``, ``spread_out``, ``decorrelate`` (losses; the triplet loss is the

@@ -13,9 +13,31 @@ from nearfar.optimiser import Adam
 from nearfar.options import Options
 from nearfar.sampling import Uniform
 
+try:
+    import torch
+except ImportError:
+    torch = None
+
 # a kernel may be compiled or read from the disk inside an example
 settings.register_profile("nearfar", deadline=None)
 settings.load_profile("nearfar")
+
+
+TORCH_DEVICES = [
+    pytest.param(
+        "torch:cpu", marks=pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+    ),
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(
+                torch is None or not torch.cuda.is_available(), reason="there is no GPU here"
+            ),
+        ],
+    ),
+]
+"""What tests of the PyTorch parts run on."""
 
 
 def random_data(n_users=30, n_items=60, share=0.15, seed=0, crowded=False):

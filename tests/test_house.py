@@ -40,6 +40,8 @@ ORDER = [
     "draws",
     "watch",
     "neighbours",
+    "keys",
+    "ranking",
     "metrics",
     "figures",
     "evaluation",
@@ -142,8 +144,24 @@ def test_importing_the_package_imports_none_of_it():
     run("import sys, nearfar; assert not [m for m in sys.modules if m.startswith('nearfar.')]")
 
 
-@pytest.mark.parametrize("room", ["engine", "engine.cpu", "engine.reference", "metrics", "split", "neighbours",
-                                  "devices"])  # fmt: skip
+COMPUTES = [
+    "devices",
+    "engine",
+    "engine.cpu",
+    "engine.reference",
+    "metrics",
+    "neighbours",
+    "ranking",
+    "split",
+]
+
+
+@pytest.mark.parametrize("room", COMPUTES)
 def test_what_computes_needs_neither_tables_nor_the_command_line(room):
     blocked = "import sys; sys.modules.update(dict.fromkeys(['polars', 'rich', 'typer']))"
     run(f"{blocked}; import nearfar.{room}")
+
+
+def test_the_library_and_the_command_line_need_no_torch():
+    blocked = "import sys; sys.modules['torch'] = None"
+    run(f"{blocked}; import nearfar.cli; [getattr(nearfar, name) for name in nearfar.__all__]")

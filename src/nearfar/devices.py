@@ -122,6 +122,15 @@ def describe(device: str) -> str:
     return f"{device} ({gpu})"
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Count the memory that is left on a GPU; None for other devices, which do not say."""
+    if device.type != "cuda":
+        return None
+    cuda = load_torch().cuda
+    free, _ = cuda.mem_get_info(device)
+    return int(free + cuda.memory_reserved(device) - cuda.memory_allocated(device))
+
+
 def _best() -> str:
     try:
         return "cuda" if _n_gpus(load_torch()) else "cpu"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -99,12 +99,7 @@ class Points:
     """
 
     def __init__(self, queries: Float32, targets: Float32, offset: Float32 | None = None) -> None:
-        if queries.ndim != 2 or targets.ndim != 2 or queries.shape[1] != targets.shape[1]:
-            message = "`queries` and `targets` must be tables of one width; got shapes {} and {}."
-            raise DataError(message.format(queries.shape, targets.shape))
-        if offset is not None and offset.shape != (len(targets),):
-            message = "`offset` must have one entry for each of the {} targets; got shape {}."
-            raise DataError(message.format(len(targets), offset.shape))
+        check_shapes(queries.shape, targets.shape, None if offset is None else offset.shape)
         self.queries = np.ascontiguousarray(queries, np.float32)
         self.targets = np.ascontiguousarray(targets, np.float32)
         self.offset = None if offset is None else np.ascontiguousarray(offset, np.float32)
@@ -135,6 +130,18 @@ class Points:
             out += self.offset[first_item : first_item + n_columns]
 
 
+def check_shapes(
+    queries: tuple[int, ...], targets: tuple[int, ...], offset: tuple[int, ...] | None
+) -> None:
+    """Refuse shapes of tables of points that do not fit together."""
+    if len(queries) != 2 or len(targets) != 2 or queries[1] != targets[1]:
+        message = "`queries` and `targets` must be tables of one width; got shapes {} and {}."
+        raise DataError(message.format(queries, targets))
+    if offset is not None and offset != targets[:1]:
+        message = "`offset` must have one entry for each of the {} targets; got shape {}."
+        raise DataError(message.format(targets[0], offset))
+
+
 def _padded_rows(n_rows: int, cost: int) -> int:
     """Give the rows to multiply, at `cost` multiplications each: whole steps, no small product.
 
@@ -152,6 +159,23 @@ class TopK(NamedTuple):
     """int32, (n_rows, k)."""
     scores: Float32
     """float32, (n_rows, k)."""
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """A scorer that finds the best items itself: where the scores are, they need not leave."""
+
+    def best(
+        self,
+        rows: Int32,
+        k: int,
+        *,
+        exclude: Exclusion | None,
+        allow: Bool | None,
+        progress: Callable[[int], None],
+    ) -> TopK:
+        """Do what `top_k` does, which has checked all that it passes on."""
+        ...
 
 
 def top_k(
@@ -172,6 +196,7 @@ def top_k(
     Parameters
     ----------
     scorer : Scorer
+        One that is a `Finder` too is asked for its lists.
     rows : int array of shape (n_rows,)
         The users, in any order; one may occur twice.
     k : int
@@ -183,7 +208,7 @@ def top_k(
         Only these items may be listed.
     threads : int or None
         Python threads, each with its own tile and a BLAS of one thread; None for every core this
-        process may use. The result is the same for any number.
+        process may use. The result is the same for any number. A `Finder` has no use for it.
     progress : callable, optional
         Called in this thread with the number of rows just finished.
 
@@ -203,7 +228,16 @@ def top_k(
         raise OptionError(f"`k` must be at least 1; got {k}.")
     n_threads = checked_threads(threads)
     users = _checked_rows(rows, scorer.n_users)
-    search = _Search(scorer, users, k, _checked_exclusion(exclude, scorer), _mask(allow, scorer))
+    hidden, allowed = _checked_exclusion(exclude, scorer), _mask(allow, scorer)
+    if isinstance(scorer, Finder):
+        return scorer.best(
+            users,
+            k,
+            exclude=None if exclude is None else hidden,
+            allow=None if allow is None else allowed,
+            progress=progress or _ignore,
+        )
+    search = _Search(scorer, users, k, hidden, allowed)
     search.run(n_threads, progress or _ignore)
     return search.found
 
@@ -286,14 +320,15 @@ class _Search:
                     heap.hide(tile, first, users, *self.exclude)
                 bad = heap.scan(tile, first, self.allowed, scores, items)
                 if bad >= 0:
-                    raise _not_a_number(int(users[bad // width]), first + bad % width)
+                    raise not_a_number(int(users[bad // width]), first + bad % width)
         finally:
             self.tiles.put(buffer)
         heap.sort(scores, items)
         return len(users)
 
 
-def _not_a_number(user: int, item: int) -> DataError:
+def not_a_number(user: int, item: int) -> DataError:
+    """Make the error for a score that is NaN."""
     return DataError(
         f"The score of user row {user} for item row {item} is NaN; every score must be a number. "
         "A model whose tables hold NaN has diverged: train it again with a lower learning rate."

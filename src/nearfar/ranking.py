@@ -24,7 +24,7 @@ from nearfar.neighbours import Bool, Exclusion, Float32, Int32, TopK, check_shap
 
 Int64 = npt.NDArray[np.int64]
 
-TILE_BYTES = 2**28
+TILE_BYTES = 2**29
 """What a tile, with all that is computed from it, may take; less if the device has less."""
 BLOCK_USERS = 1024
 """Users of a tile where the catalogue is too long for one: fewer make a slow product."""

@@ -15,8 +15,8 @@ import pytest
 import typer
 
 import nearfar as nf
-from conftest import random_data
-from nearfar import presets
+from conftest import TORCH_DEVICES, random_data
+from nearfar import devices, presets
 from nearfar.cli import app, binding, inputs, training
 from nearfar.cli.flags import attribute_docs, flags_of, kebab
 from nearfar.options import STRATEGIES, Options
@@ -493,6 +493,69 @@ def test_crossvalidate_prints_a_line_a_fold_and_a_table(ok, data, tmp_path):
     assert "fold 2 of 2" in shown
     assert "std" in shown
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["fold-1", "fold-2"]
+
+
+# --------------------------------------------------------------------------------------- devices
+
+
+def figures(found):
+    """Every number in what a command gives, in order."""
+    if isinstance(found, dict | list):
+        parts = found.values() if isinstance(found, dict) else found
+        return [number for part in parts for number in figures(part)]
+    return [found] if isinstance(found, int | float) else []
+
+
+@pytest.mark.parametrize("device", TORCH_DEVICES)
+@pytest.mark.parametrize(
+    "words",
+    [["evaluate", "DATA", "--baselines"], ["recommend", "--user", 3], ["similar", "--item", 5]],
+)
+def test_a_device_gives_what_the_processor_gives(as_json, model, data, device, words):
+    command, *rest = [data if word == "DATA" else word for word in words]
+    found = as_json(command, model, *rest, "--k", "4", "--device", device)
+    expected = as_json(command, model, *rest, "--k", "4")
+    assert figures(found) == pytest.approx(figures(expected), abs=1e-5)
+
+
+def commands(model, data, out):
+    return (
+        ["fit", data, "-o", out, *SMALL, "--epochs", "1"],
+        ["crossvalidate", data, "--folds", "2", *SMALL, "--epochs", "1", "--json"],
+        ["evaluate", model, data],
+        ["recommend", model, "--user", "3"],
+        ["similar", model, "--item", "5"],
+    )
+
+
+def test_where_the_device_is_left_to_the_machine_it_is_named(
+    run, model, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(devices, "_best", lambda: "cpu")
+    for words in commands(model, data, tmp_path / "m"):
+        code, _, err = run(*words, "--device", "auto")
+        assert code == 0
+        assert err.startswith("nearfar: the device is cpu.\n")
+        assert "device" not in run(*words)[2]
+
+
+def test_an_unknown_device_is_one_line_before_anything_is_read(run, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    for words in commands(nowhere, nowhere, tmp_path / "m"):
+        code, _, err = run(*words, "--device", "tpu")
+        assert code == 1
+        assert err.startswith("nearfar: `device` must be one of cpu, reference, auto, cuda")
+        assert err.endswith("got 'tpu'.\n")
+
+
+def test_the_reference_trains_and_does_not_rank(run, model, data, tmp_path):
+    trains, validates, *ranks = commands(model, data, tmp_path / "m")
+    for words in (trains, validates):
+        assert run(*words, "--device", "reference")[0] == 0
+    for words in ranks:
+        code, _, err = run(*words, "--device", "reference")
+        assert code == 1
+        assert "which is for training only" in err
 
 
 # ------------------------------------------------------------------------------------ interrupts

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nearfar.devices import describe, load_torch, resolve, torch_device
+from nearfar.devices import describe, free_bytes, load_torch, resolve, resolve_ranking, torch_device
 from nearfar.errors import MissingExtraError, OptionError
 
 
@@ -96,6 +96,20 @@ def test_without_torch_the_extra_is_named(no_torch, name):
     wanted = rf'device=\'{name}\' needs PyTorch.*`pip install "nearfar\[torch\]"`'
     with pytest.raises(MissingExtraError, match=wanted):
         resolve(name)
+
+
+def test_ranking_is_not_for_the_reference():
+    assert resolve_ranking("cpu") == "cpu"
+    with pytest.raises(OptionError, match=r"'reference', which is for training only; rank with"):
+        resolve_ranking("reference")
+
+
+def test_only_a_gpu_says_what_memory_is_left(torch, monkeypatch):
+    assert free_bytes(torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)
+    assert free_bytes(torch.device("cuda")) == 140
 
 
 def test_what_asks_for_torch_is_named(no_torch):

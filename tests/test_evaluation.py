@@ -161,6 +161,33 @@ def test_numbers_below_one_are_an_error(train, test, option):
         evaluate(Popularity(train), train, test, **{option: 0})
 
 
+def test_a_recommender_that_knows_one_device_is_not_sent_to_another(train, test, monkeypatch):
+    class Scorer:
+        n_users, n_items = 4, 5
+        score_block = Random(4, 5).score_block
+
+    monkeypatch.setattr(evaluation, "resolve_ranking", lambda device: "cuda")
+    message = "`device` is 'cuda', but a {} cannot be sent there; leave `device` out"
+    for recommender, kind in ((Popularity(train), "Popularity"), (Scorer(), "Scorer")):
+        with pytest.raises(OptionError, match=message.format(kind)):
+            evaluate(recommender, train, test, k=2, device="cuda")
+        found = evaluate(recommender, train, test, k=2, device="auto")
+        assert found.n_users == 3
+
+
+def test_a_model_that_takes_a_device_gets_it(train, test, monkeypatch):
+    class Model:
+        def scorer(self, device="cpu"):
+            asked.append(device)
+            return Popularity(train)
+
+    asked = []
+    evaluate(Model(), train, test, k=2)
+    monkeypatch.setattr(evaluation, "resolve_ranking", lambda device: "cuda:1")
+    evaluate(Model(), train, test, k=2, device="auto")
+    assert asked == ["cpu", "cuda:1"]
+
+
 def test_something_that_cannot_score_is_an_error(train, test):
     with pytest.raises(OptionError, match=r"`recommender` must have scorer\(\).*; got a str\."):
         evaluate("popularity", train, test)

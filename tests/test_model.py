@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import nearfar as nf
-from conftest import PLAIN, checkerboard, random_data
+from conftest import PLAIN, TORCH_DEVICES, checkerboard, random_data
 from nearfar import CML, Interactions, evaluate
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
 from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
@@ -96,6 +96,65 @@ def test_save_and_load_give_the_same_model(fitted, tmp_path):
     assert loaded.history.equals(fitted.history)
     assert loaded.best_epoch == fitted.best_epoch
     assert loaded.interactions == fitted.interactions
+
+
+# ------------------------------------------------------------------------------ on other devices
+
+
+@pytest.fixture(scope="module", params=["sphere", "free"])
+def elsewhere(request):
+    """No two of its scores are nearly equal, so lists do not depend on the last bits."""
+    return CML(PLAIN, dim=8, geometry=request.param).fit(random_data(), epochs=1)
+
+
+def assert_alike(found, expected):
+    assert found.drop("score").equals(expected.drop("score"))
+    assert found.schema == expected.schema
+    assert found["score"].to_numpy() == pytest.approx(expected["score"].to_numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("device", TORCH_DEVICES)
+@pytest.mark.parametrize(
+    ("method", "asked", "options"),
+    [
+        ("recommend", None, {"k": 100}),
+        ("recommend", 3, {"k": 5, "exclude_seen": False}),
+        ("recommend", [5, 3], {"k": 9, "allow": range(30), "deny": [1, 2, 3]}),
+        ("similar_items", [2, 5, 2], {"k": 12}),
+        ("similar_users", 4, {"k": 100}),
+    ],
+)
+def test_lists_from_a_device_are_those_of_the_processor(elsewhere, device, method, asked, options):
+    make = getattr(elsewhere, method)
+    assert_alike(make(asked, **options, device=device), make(asked, **options))
+
+
+@pytest.mark.parametrize("device", TORCH_DEVICES)
+def test_evaluate_on_a_device_gives_the_figures_of_the_processor(elsewhere, device):
+    train, test = nf.split.ratio(random_data(), seed=3)
+    found = evaluate(elsewhere, train, test, k=7, device=device)
+    assert found.per_user.equals(evaluate(elsewhere, train, test, k=7).per_user)
+
+
+def test_auto_ranks_somewhere(elsewhere):
+    assert_alike(elsewhere.recommend(k=9, device="auto"), elsewhere.recommend(k=9))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, device: model.scorer(device),
+        lambda model, device: model.recommend(3, device=device),
+        lambda model, device: model.similar_items(3, device=device),
+        lambda model, device: model.similar_users(3, device=device),
+        lambda model, device: evaluate(model, random_data(), random_data(), device=device),
+    ],
+)
+def test_devices_that_cannot_rank_are_refused(elsewhere, ask):
+    with pytest.raises(OptionError, match=r"'reference', which is for training only; rank with"):
+        ask(elsewhere, "reference")
+    with pytest.raises(OptionError, match=r"`device` must be one of cpu, .*; got 'tpu'\."):
+        ask(elsewhere, "tpu")
 
 
 # ------------------------------------------------------------------------- requests at the edge

@@ -95,6 +95,16 @@ def resolve(device: str) -> str:
     return device
 
 
+def resolve_ranking(device: str) -> str:
+    """Give the one name of a device for ranking: as `resolve`, but "reference" is refused."""
+    name = resolve(device)
+    if name == "reference":
+        raise OptionError(
+            "`device` is 'reference', which is for training only; rank with device='cpu'."
+        )
+    return name
+
+
 def torch_device(device: str) -> torch.device | None:
     """Give PyTorch's device of a resolved name; None for "cpu" and "reference".
 

@@ -6,6 +6,7 @@ first k: accuracy against the test items, popularity against the training counts
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nearfar import metrics
+from nearfar.devices import resolve_ranking
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.figures import PER_USER, Evaluation
 from nearfar.heap import first_at_least
@@ -55,6 +57,7 @@ def evaluate(
     threads: int | None = None,
     progress: bool = False,
     exclude: Interactions | None = None,
+    device: str = "cpu",
 ) -> Evaluation:
     """Rank every item for every user who has test items, and measure the first k.
 
@@ -75,6 +78,10 @@ def evaluate(
     exclude : Interactions, optional
         Pairs to leave out of the lists *instead* of those of `train`: training and validation
         pairs together, for example.
+    device : str
+        Where to rank: "cpu", "cuda", "cuda:1", ..., "auto" or "torch:" and a device of PyTorch, as
+        in `nearfar.CML.fit`. A recommender whose ``scorer()`` takes no `device` ranks where
+        it does: for it, only "cpu" and "auto" are accepted.
 
     Returns
     -------
@@ -83,7 +90,10 @@ def evaluate(
     Raises
     ------
     OptionError
-        `k` or `threads` is less than 1, or `recommender` cannot score.
+        `k` or `threads` is less than 1, `recommender` cannot score, or not on `device`, or there
+        is no such device.
+    MissingExtraError
+        `device` needs PyTorch.
     DataError
         The axes differ, or a test pair is among those left out, or a score is NaN.
     EmptyDataError
@@ -92,7 +102,7 @@ def evaluate(
     if k < 1:
         raise OptionError(f"`k` must be at least 1; got {k}.")
     n_threads = checked_threads(threads)
-    scorer = _scorer(recommender)
+    scorer = _scorer(recommender, device)
     left_out = train if exclude is None else exclude
     _check_data(recommender, scorer, train, test, left_out)
     users = np.flatnonzero(test.user_counts)
@@ -114,10 +124,19 @@ def evaluate(
     )
 
 
-def _scorer(recommender: Any) -> Scorer:
-    scorer = recommender.scorer() if hasattr(recommender, "scorer") else recommender
+def _scorer(recommender: Any, device: str) -> Scorer:
+    name, kind = resolve_ranking(device), type(recommender).__name__
+    make = getattr(recommender, "scorer", None)
+    if name != "cpu" and make is not None and "device" in inspect.signature(make).parameters:
+        scorer = make(device=name)
+    elif name == "cpu" or device == "auto":
+        scorer = recommender if make is None else make()
+    else:
+        raise OptionError(
+            f"`device` is {device!r}, but a {kind} cannot be sent there; leave `device` out, or"
+            f" give 'auto'."
+        )
     if not hasattr(scorer, "score_block"):
-        kind = type(recommender).__name__
         raise OptionError(f"`recommender` must have scorer() or be a Scorer; got a {kind}.")
     return scorer  # type: ignore[no-any-return]
 

@@ -10,13 +10,14 @@ import inspect
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from nearfar import split, store
+from nearfar.devices import resolve_ranking
 from nearfar.engine import Problem
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError
 from nearfar.ids import Ids
@@ -25,6 +26,9 @@ from nearfar.neighbours import Points, TopK, top_k
 from nearfar.options import Options
 from nearfar.schedule import Schedule
 from nearfar.training import Callback, Run, Trained, scorer_of
+
+if TYPE_CHECKING:
+    from nearfar.ranking import DevicePoints
 
 KIND = "model"
 OPTION_NAMES = tuple(inspect.signature(Options).parameters)
@@ -228,9 +232,25 @@ class CML:
         """The epoch whose points the model holds."""
         return self._known()[0].best_epoch
 
-    def scorer(self) -> Points:
-        """Score every item for a user, larger is closer; what `nearfar.evaluate` asks for."""
-        return scorer_of(self.user_vectors, self.item_vectors, self.options.geometry)
+    def scorer(self, device: str = "cpu") -> Points | DevicePoints:
+        """Score every item for a user, larger is closer; what `nearfar.evaluate` asks for.
+
+        Parameters
+        ----------
+        device : str
+            As in `recommend`. On a GPU the points are copied there; for many calls of
+            `nearfar.neighbours.top_k` make one scorer.
+        """
+        return self._points(self.user_vectors, self.item_vectors, device)
+
+    def _points(self, queries: Float32, targets: Float32, device: str) -> Points | DevicePoints:
+        name = resolve_ranking(device)
+        points = scorer_of(queries, targets, self.options.geometry)
+        if name == "cpu":
+            return points
+        from nearfar.ranking import DevicePoints
+
+        return DevicePoints(points.queries, points.targets, points.offset, device=name)
 
     # ---------------------------------------------------------------------------- what it gives
 
@@ -243,6 +263,7 @@ class CML:
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> pl.DataFrame:
         """Give each user the nearest items.
 
@@ -259,6 +280,10 @@ class CML:
             Recommend only these; never recommend these.
         threads : int, optional
             Every available core if None.
+        device : str
+            Where to rank: "cpu"; "cuda", "cuda:1", ...; "auto", a GPU where there is one; or
+            "torch:" and any device of PyTorch. All but "cpu" need the extra ``nearfar[torch]``.
+            Scores of another device may differ in the last bits, and near ties in their order.
 
         Returns
         -------
@@ -271,17 +296,20 @@ class CML:
         UnknownIdError
             A user or item that was not in the training interactions.
         OptionError
-            `k` is less than 1.
+            `k` is less than 1, or `device` is not there.
+        MissingExtraError
+            `device` needs PyTorch.
         """
         data = self.interactions
         one, rows = _rows(data.user_ids, users)
         exclude = (data.indptr, data.items) if exclude_seen else None
-        found = top_k(
-            self.scorer(), rows, k, exclude=exclude, allow=self._mask(allow, deny), threads=threads
-        )
+        mask, scorer = self._mask(allow, deny), self.scorer(device)
+        found = top_k(scorer, rows, k, exclude=exclude, allow=mask, threads=threads)
         return self._frame(found, one, rows, self.user_vectors, data.user_ids, data.item_ids)
 
-    def similar_items(self, items: Any, k: int = 10, *, threads: int | None = None) -> pl.DataFrame:
+    def similar_items(
+        self, items: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
+    ) -> pl.DataFrame:
         """Give each item the items nearest to it, itself left out.
 
         Parameters
@@ -289,25 +317,31 @@ class CML:
         items : id, or list, array or Series of ids
         k : int
         threads : int, optional
+        device : str
+            As in `recommend`.
 
         Returns
         -------
         DataFrame
             As `recommend`, with the asked item as ``query_id`` where many are asked for.
         """
-        return self._similar(items, k, self.item_vectors, self.interactions.item_ids, threads)
+        ids = self.interactions.item_ids
+        return self._similar(items, k, self.item_vectors, ids, threads, device)
 
-    def similar_users(self, users: Any, k: int = 10, *, threads: int | None = None) -> pl.DataFrame:
+    def similar_users(
+        self, users: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
+    ) -> pl.DataFrame:
         """Give each user the users nearest to them; see `similar_items`."""
-        return self._similar(users, k, self.user_vectors, self.interactions.user_ids, threads)
+        ids = self.interactions.user_ids
+        return self._similar(users, k, self.user_vectors, ids, threads, device)
 
     def _similar(
-        self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None
+        self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None, device: str
     ) -> pl.DataFrame:
         one, rows = _rows(ids, asked)
         n = len(points)
         itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
-        scorer = scorer_of(points, points, self.options.geometry)
+        scorer = self._points(points, points, device)
         found = top_k(scorer, rows, k, exclude=itself, threads=threads)
         name = "user_id" if ids is self.interactions.user_ids else "item_id"
         return self._frame(found, one, rows, points, ids, ids, query="query_id", name=name)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nearfar.cli import show
 from nearfar.cli.binding import build
 from nearfar.cli.flags import flags_of
+from nearfar.devices import describe, resolve, resolve_ranking
 from nearfar.errors import DataError
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
@@ -42,6 +44,24 @@ OPTION_FLAGS = flags_of(Options, STRATEGIES)
 SCHEDULE_FLAGS = flags_of(Schedule)
 RUN_FLAGS = flags_of(Circumstances)
 RULE_FLAGS = flags_of(Rules)
+
+
+def circumstances_of(given: Mapping[str, Any]) -> Circumstances:
+    """Make the circumstances of a run from the flags that are given."""
+    how: Circumstances = build(Circumstances(), RUN_FLAGS, given)
+    return replace(how, device=_said(how.device, resolve(how.device)))
+
+
+def ranking_device(asked: str) -> str:
+    """Give the device of `asked` that lists are made on."""
+    return _said(asked, resolve_ranking(asked))
+
+
+def _said(asked: str, name: str) -> str:
+    """Say which device it is, where that was left to the machine."""
+    if asked == "auto":
+        show.note(f"nearfar: the device is {describe(name)}.")
+    return name
 
 
 def options_of(preset: str | None, given: Mapping[str, Any]) -> Options:

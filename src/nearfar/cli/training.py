@@ -20,6 +20,7 @@ from nearfar.cli.inputs import (
     RUN_FLAGS,
     SCHEDULE_FLAGS,
     Circumstances,
+    circumstances_of,
     load_data,
     options_of,
 )
@@ -81,7 +82,7 @@ def fit(
 ) -> None:
     """Train a model on interactions and save it."""
     model = CML(options_of(None if preset is None else preset.value, options))
-    plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), build(Circumstances(), RUN_FLAGS, run)
+    plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), circumstances_of(run)
     everything = load_data(data)
     train = everything
     if holdout is not None:
@@ -165,7 +166,7 @@ def crossvalidate(
 ) -> None:
     """Train on all folds but one, test on that one, and so on for every fold."""
     chosen = options_of(None if preset is None else preset.value, options)
-    plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), build(Circumstances(), RUN_FLAGS, run)
+    plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), circumstances_of(run)
     found: list[Evaluation] = []
     cuts = split.k_fold(load_data(data), folds, seed=how.seed)
     if not all(test.n_pairs for _, test in cuts):
@@ -201,8 +202,15 @@ def _fold(
     if how.checkpoint is not None:
         going["checkpoint"] = how.checkpoint / f"fold-{number}"
     model = CML(options).fit(train, **asdict(plan), **going)
-    showing = shows(how.progress)
-    return evaluate(model, train, test, k=plan.k, threads=how.threads, progress=showing)
+    return evaluate(
+        model,
+        train,
+        test,
+        k=plan.k,
+        threads=how.threads,
+        progress=shows(how.progress),
+        device="cpu" if how.device == "reference" else how.device,
+    )
 
 
 def _mean_and_std(values: list[float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import typer
 from nearfar.baselines import Popularity, Random
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
-from nearfar.cli.inputs import load_data, typed_ids
+from nearfar.cli.inputs import load_data, ranking_device, typed_ids
 from nearfar.cli.training import Data, Json
 from nearfar.errors import EmptyDataError
 from nearfar.evaluation import evaluate as measure
@@ -21,6 +21,10 @@ from nearfar.progress import shows
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `nearfar fit` wrote.")]
 Threads = Annotated[int | None, typer.Option(help="Every available core if not given.")]
+Device = Annotated[
+    str,
+    typer.Option(help="Where to rank: cpu; cuda, cuda:1 and so on; auto, a GPU if there is one."),
+]
 Length = Annotated[int, typer.Option("--k", min=1, help="Length of a list.")]
 _WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
 
@@ -34,6 +38,7 @@ def evaluate(
         bool, typer.Option("--baselines", help="Evaluate popularity and random beside it.")
     ] = False,
     threads: Threads = None,
+    device: Device = "cpu",
     json: Json = False,
     per_user: Annotated[
         Path | None,
@@ -43,6 +48,7 @@ def evaluate(
     """Test a model on the interactions of DATA that it was not trained on."""
     if per_user is not None and per_user.suffix not in _WRITERS:
         raise FlagError(f"`--per-user` must end in .parquet or .csv; got {str(per_user)!r}.")
+    device = ranking_device(device)
     fitted = CML.load(model)
     train = fitted.interactions
     test, unknown = _rest(load_data(data), train)
@@ -51,7 +57,15 @@ def evaluate(
         recommenders["popularity"] = Popularity(train)
         recommenders["random"] = Random(train.n_users, train.n_items)
     found = {
-        name: measure(one, train, test, k=k, threads=threads, progress=shows(None))
+        name: measure(
+            one,
+            train,
+            test,
+            k=k,
+            threads=threads,
+            progress=shows(None),
+            device=device if one is fitted else "cpu",
+        )
         for name, one in recommenders.items()
     }
     if per_user is not None:
@@ -107,9 +121,11 @@ def recommend(
     allow: Annotated[list[str] | None, _ids("Recommend only these items.")] = None,
     deny: Annotated[list[str] | None, _ids("Never recommend these items.")] = None,
     threads: Threads = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Recommend items to users."""
+    device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
     users = list(dict.fromkeys(ids.user_ids.typed(user)))
@@ -120,6 +136,7 @@ def recommend(
         allow=typed_ids(ids.item_ids, allow) if allow else None,
         deny=typed_ids(ids.item_ids, deny) if deny else None,
         threads=threads,
+        device=device,
     )
     lists = show.lists_of(found, users, "user_id", "item_id", ids.titles)
     if json:
@@ -135,18 +152,21 @@ def similar(
     user: Annotated[list[str] | None, typer.Option(help="Users near this one.")] = None,
     k: Length = 10,
     threads: Threads = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Show the items nearest to an item, or the users nearest to a user."""
     if bool(item) == bool(user):
         raise FlagError("Give either `--item` or `--user`, one or more times.")
+    device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
     name, axis, words = ("item_id", ids.item_ids, item) if item else ("user_id", ids.user_ids, user)
     asked = list(dict.fromkeys(axis.typed(words or [])))
     find = fitted.similar_items if item else fitted.similar_users
     titles = ids.titles if item else None
-    lists = show.lists_of(find(asked, k, threads=threads), asked, "query_id", name, titles)
+    found = find(asked, k, threads=threads, device=device)
+    lists = show.lists_of(found, asked, "query_id", name, titles)
     if json:
         show.emit({"k": k, "neighbours": lists})
     else:

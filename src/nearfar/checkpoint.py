@@ -26,7 +26,6 @@ class Saved(NamedTuple):
 
     state: State
     best_points: npt.NDArray[np.float32] | None
-    mean: npt.NDArray[np.float32] | None
     progress: dict[str, Any]
 
 
@@ -84,23 +83,22 @@ class Checkpoint:
                 f" folder, or remove that one to start over."
             )
         tables = folder.arrays["tables"]
-        state = State(tables["rows"], tables["last"], folder.meta["step"])
-        best, mean = tables.get("best_points"), tables.get("mean")
-        return Saved(state, best, mean, folder.meta["progress"])
+        mean = tables.get("mean")
+        state = State(tables["rows"], tables["last"], folder.meta["step"], mean)
+        return Saved(state, tables.get("best_points"), folder.meta["progress"])
 
     def save(
         self,
         state: State,
         best_points: npt.NDArray[np.float32] | None,
-        mean: npt.NDArray[np.float32] | None,
         progress: Mapping[str, Any],
     ) -> None:
         """Write the run as it is now, atomically."""
         tables: dict[str, npt.NDArray[Any]] = {"rows": state.rows, "last": state.last}
         if best_points is not None:
             tables["best_points"] = best_points
-        if mean is not None:
-            tables["mean"] = mean
+        if state.mean is not None:
+            tables["mean"] = state.mean
         meta = {"identity": self.identity, "step": state.step, "progress": dict(progress)}
         store.save_folder(self.path, kind=KIND, meta=meta, arrays={"tables": tables})
         self._saved_at = time.monotonic()

@@ -26,11 +26,11 @@ Float64 = npt.NDArray[np.float64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2^64 divided by the golden ratio: consecutive counters become far apart."""
-_MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
-_ATTEMPT = np.uint64(0xD1342543DE82EF95)
-_UNIT = 2.0**-53
-_ROUNDS = 8
+MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
+MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
+ATTEMPT = np.uint64(0xD1342543DE82EF95)
+UNIT = 2.0**-53
+ROUNDS = 8
 
 
 class Purpose(IntEnum):
@@ -58,8 +58,8 @@ class Purpose(IntEnum):
 
 def _mix(z: Any) -> Any:
     """Mix uint64: a number inside kernels, an array outside."""
-    z = (z ^ (z >> np.uint64(30))) * _MULTIPLY_1
-    z = (z ^ (z >> np.uint64(27))) * _MULTIPLY_2
+    z = (z ^ (z >> np.uint64(30))) * MULTIPLY_1
+    z = (z ^ (z >> np.uint64(27))) * MULTIPLY_2
     return z ^ (z >> np.uint64(31))
 
 
@@ -107,13 +107,13 @@ def stream_base(seed: int, purpose: Purpose) -> np.uint64:
 def bits_at(key: np.uint64, position: Int, attempt: Int) -> Any:
     """64 random bits for (position, attempt) of the stream `key`."""
     z = _mix_at(key + GOLDEN * (np.uint64(position) + np.uint64(1)))
-    return _mix_at(z + _ATTEMPT * (np.uint64(attempt) + np.uint64(1)))
+    return _mix_at(z + ATTEMPT * (np.uint64(attempt) + np.uint64(1)))
 
 
 @kernel
 def uniform_at(key: np.uint64, position: Int, attempt: Int) -> Real:
     """Give a float64 in [0, 1), a multiple of 2^-53."""
-    return np.float64(bits_at(key, position, attempt) >> np.uint64(11)) * _UNIT
+    return np.float64(bits_at(key, position, attempt) >> np.uint64(11)) * UNIT
 
 
 def bits(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0) -> UInt64:
@@ -133,13 +133,13 @@ def bits(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0) ->
     at = np.atleast_1d(np.asarray(position)).astype(np.uint64)
     tried = np.atleast_1d(np.asarray(attempt)).astype(np.uint64)
     z = _mix(key + GOLDEN * (at + np.uint64(1)))
-    drawn: UInt64 = _mix(z + _ATTEMPT * (tried + np.uint64(1)))
+    drawn: UInt64 = _mix(z + ATTEMPT * (tried + np.uint64(1)))
     return drawn
 
 
 def uniform(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0) -> Float64:
     """Draw a float64 in [0, 1) for each (position, attempt); the top 53 of its bits."""
-    return (bits(key, position, attempt) >> np.uint64(11)).astype(np.float64) * _UNIT
+    return (bits(key, position, attempt) >> np.uint64(11)).astype(np.float64) * UNIT
 
 
 @kernel
@@ -186,7 +186,7 @@ def permuted_at(key: np.uint64, index: Int, n: Int) -> Int:
     x = np.uint64(index)
     while True:
         left, right = x >> low, x & low_mask
-        for r in range(_ROUNDS):
+        for r in range(ROUNDS):
             if r % 2 == 0:
                 left ^= bits_at(key, right, r) & high_mask
             else:
@@ -221,7 +221,7 @@ def permuted(key: np.uint64, begin: Int, n: Int, out: npt.NDArray[np.int64]) -> 
         for i in range(size):
             x = np.uint64(out[place[i]])
             left[i], right[i] = x >> low, x & low_mask
-        for r in range(0, _ROUNDS, 2):
+        for r in range(0, ROUNDS, 2):
             _feistel_round(key, r, right, left, high_mask, size)
             _feistel_round(key, r + 1, left, right, low_mask, size)
         outside = 0

@@ -20,20 +20,20 @@ import polars as pl
 from nearfar import watch
 from nearfar.baselines import Popularity
 from nearfar.checkpoint import Checkpoint
-from nearfar.engine import Engine, Problem, StepLog, make_engine
+from nearfar.devices import resolve
+from nearfar.engine import Engine, OnDevice, Problem, StepLog, make_engine
 from nearfar.errors import DataError, DivergedError, NearfarWarning
 from nearfar.evaluation import evaluate
-from nearfar.geometry import normalise
 from nearfar.interactions import Interactions
-from nearfar.neighbours import Points
+from nearfar.neighbours import Points, Scorer
 from nearfar.progress import Reporter
+from nearfar.ranking import DevicePoints
 from nearfar.schedule import METRICS, Schedule
 from nearfar.threads import checked_threads, interrupt_deferred
 
 Float32 = npt.NDArray[np.float32]
 
 _CHUNK_SECONDS = 0.2
-_ROWS_AT_ONCE = 4096
 _EPOCHS_TO_LEARN = 10
 _COLUMNS = (
     "epoch", "loss", "spread_out", "decorrelate", "violated", "missed", "seconds",
@@ -108,7 +108,7 @@ class Run:
     checkpoint_seconds : float
         Time between two checkpoints.
     callbacks : sequence of callables
-    device, threads
+    device, fast, threads
         See `nearfar.engine.make_engine`.
     progress : bool or None
         Show a progress bar; None where the error stream is a terminal.
@@ -124,6 +124,7 @@ class Run:
         checkpoint_seconds: float = 60.0,
         callbacks: Sequence[Callback] = (),
         device: str = "cpu",
+        fast: bool = False,
         threads: int | None = None,
         progress: bool | None = None,
     ) -> None:
@@ -134,7 +135,6 @@ class Run:
         self.threads = checked_threads(threads)
         self.progress = Progress()
         self.best_points: Float32 | None = None
-        self.mean: Float32 | None = None
         self.checkpoint = (
             None
             if checkpoint is None
@@ -142,10 +142,13 @@ class Run:
         )
         state = None
         if self.checkpoint is not None and (saved := self.checkpoint.load()) is not None:
-            state, self.best_points, self.mean = saved.state, saved.best_points, saved.mean
+            state, self.best_points = saved.state, saved.best_points
             self.progress = Progress(**saved.progress)
         workers = self.threads if threads else problem.useful_threads(self.threads)
-        self.engine: Engine = make_engine(problem, state, device=device, threads=workers)
+        self.device = resolve(device)
+        self.engine: Engine = make_engine(
+            problem, state, device=self.device, threads=workers, fast=fast
+        )
 
     def train(self) -> None:
         """Train to the end, or from where the checkpoint left off to the end.
@@ -177,37 +180,16 @@ class Run:
         points = self.best_points
         if points is None:
             epoch = len(self.progress.history)
-            points = self.engine.finish() if self.mean is None else self.points(out=self.mean)
+            points = self.engine.finish()
         return Trained(points, self.history(), epoch)
-
-    def points(
-        self, rows: npt.NDArray[np.int64] | None = None, out: Float32 | None = None
-    ) -> Float32:
-        """Give the model's points as of now, like `Engine.points`: the mean, if there is one."""
-        if self.mean is None:
-            return self.engine.points(rows, out)
-        n = self.problem.n_rows if rows is None else len(rows)
-        found = np.empty((n, self.mean.shape[1]), np.float32) if out is None else out
-        for first in range(0, n, _ROWS_AT_ONCE):
-            part = slice(first, first + _ROWS_AT_ONCE)
-            some = self.mean[part] if rows is None else self.mean[rows[part]]
-            on_sphere = self.problem.options.geometry == "sphere"
-            found[part] = normalise(some) if on_sphere else some
-        return found
 
     def _average(self, epoch: int) -> None:
         """Take the points after `epoch` into the mean, once."""
         averaging = self.problem.options.averaging
         if averaging is None or self.progress.averaged == epoch:
             return
-        n, weight = self.problem.n_rows, np.float32(averaging.weight(epoch))
         with interrupt_deferred():
-            if self.mean is None:
-                self.mean = np.zeros((n, self.problem.options.dim), np.float32)
-            for first in range(0, n, _ROWS_AT_ONCE):
-                part = np.arange(first, min(first + _ROWS_AT_ONCE, n))
-                mean = self.mean[first : first + len(part)]
-                mean += weight * (self.engine.points(part) - mean)
+            self.engine.average(averaging.weight(epoch))
             self.progress.averaged = epoch
 
     def history(self) -> pl.DataFrame:
@@ -231,8 +213,8 @@ class Run:
         """Run up to step `end` in chunks of about a fraction of a second."""
         count, begun = 1, time.perf_counter()
         sums = self.progress.sums
-        while self.engine.state.step < end:
-            count = min(count, end - self.engine.state.step)
+        while self.engine.step < end:
+            count = min(count, end - self.engine.step)
             with interrupt_deferred():
                 log = self.engine.run(count)
                 now = time.perf_counter()
@@ -240,7 +222,7 @@ class Run:
                 for name, values in log.items():
                     sums[name] = _add_in_order(sums.get(name, 0.0), values)
             self._check_finite(log)
-            report.steps(self.engine.state.step, self._mean_loss())
+            report.steps(self.engine.step, self._mean_loss())
             if self.checkpoint is not None and self.checkpoint.is_due():
                 self._save()
             count = max(1, min(int(count * _CHUNK_SECONDS / max(now - begun, 1e-6)), 4 * count))
@@ -250,7 +232,7 @@ class Run:
         total = log["triplet"] + log["spread_out"] + log["decorrelate"]
         bad = np.flatnonzero(~np.isfinite(total))
         if len(bad):
-            step = self.engine.state.step - len(total) + int(bad[0])
+            step = self.engine.step - len(total) + int(bad[0])
             epoch, place = divmod(step, self.problem.steps_per_epoch)
             raise DivergedError(
                 f"the loss is {total[bad[0]]} in epoch {epoch + 1}, step {place + 1} of"
@@ -283,7 +265,7 @@ class Run:
             if self.validation is not None and looks:
                 self._compare(epoch, record[f"validation_{self.schedule.metric}"])
         report.epoch(record)
-        event = Epoch(epoch, dict(record), self.points)
+        event = Epoch(epoch, dict(record), self.engine.points)
         for callback in self.callbacks:
             state.stopped |= callback(event) is True
 
@@ -299,7 +281,7 @@ class Run:
             )
 
     def _look(self, epoch: int) -> watch.Sight:
-        return watch.look(self.points, self.problem, self.validation, epoch)
+        return watch.look(self.engine.points, self.problem, self.validation, epoch)
 
     def _warn_of_a_fall(self, epoch: int, ndcg: float) -> None:
         state, top = self.progress, self.progress.top_ndcg
@@ -350,26 +332,34 @@ class Run:
         }
 
     def _validate(self, validation: Interactions) -> dict[str, float]:
-        scorer = _Live(self)
+        scorer = self._scorer()
         train, k, threads = self.problem.interactions, self.schedule.k, self.threads
         result = evaluate(scorer, train, validation, k=k, threads=threads)
         return {f"validation_{name}": value for name, value in result.metrics.items()}
+
+    def _scorer(self) -> Scorer:
+        """Score by the points as of now, where they are."""
+        if not isinstance(self.engine, OnDevice):
+            return _Live(self)
+        n, points = self.problem.n_users, self.engine.points_on_device()
+        users, items = points[:n], points[n:]
+        on_sphere = self.problem.options.geometry == "sphere"
+        offset = None if on_sphere else -0.5 * (items * items).sum(1)
+        return DevicePoints(users, items, offset, device=self.engine.device)
 
     def _compare(self, epoch: int, value: float) -> None:
         """Keep the points if `value` is the best so far; count evaluations that were not."""
         state = self.progress
         if self.schedule.improves(value, state.best):
             state.best, state.best_epoch, state.stale = value, epoch, 0
-            self.best_points = self.points(out=self.best_points)
+            self.best_points = self.engine.points(out=self.best_points)
         else:
             state.stale += 1
             state.stopped = state.stale == self.schedule.patience
 
     def _save(self) -> None:
         if self.checkpoint is not None:
-            self.checkpoint.save(
-                self.engine.state, self.best_points, self.mean, vars(self.progress)
-            )
+            self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
 
 
 class _Live:
@@ -383,8 +373,8 @@ class _Live:
         """Score one tile; see `nearfar.neighbours.Scorer`."""
         n_rows, n_items = out.shape
         first = self.n_users + first_item
-        queries = self.run.points(rows.astype(np.int64))
-        targets = self.run.points(np.arange(first, first + n_items))
+        queries = self.run.engine.points(rows.astype(np.int64))
+        targets = self.run.engine.points(np.arange(first, first + n_items))
         scorer = scorer_of(queries, targets, self.run.problem.options.geometry)
         scorer.score_block(np.arange(n_rows, dtype=np.int32), 0, out)
 

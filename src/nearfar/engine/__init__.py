@@ -2,21 +2,22 @@
 
 `problem` says what every engine is given: the data, the options, the seed and the tables they
 start from. `reference` is the specification: plain loops in float64. `cpu` computes the same with
-compiled kernels on any number of threads, and is tested against `reference`.
+compiled kernels on any number of threads, `gpu` on any torch device; both are tested against
+`reference`.
 """
 
 from __future__ import annotations
 
-from nearfar.engine.problem import Engine, Problem, State, StepLog
+from nearfar.devices import resolve, torch_device
+from nearfar.engine.problem import Engine, OnDevice, Problem, State, StepLog
 from nearfar.errors import OptionError
 
-__all__ = ["DEVICES", "Engine", "Problem", "State", "StepLog", "make_engine"]
-
-DEVICES = ("cpu", "reference")
-"""What `device=` may be."""
+__all__ = ["Engine", "OnDevice", "Problem", "State", "StepLog", "make_engine"]
 
 
-def make_engine(problem: Problem, state: State | None, *, device: str, threads: int) -> Engine:
+def make_engine(
+    problem: Problem, state: State | None, *, device: str, threads: int, fast: bool = False
+) -> Engine:
     """Make the engine that `device` names.
 
     Parameters
@@ -25,16 +26,34 @@ def make_engine(problem: Problem, state: State | None, *, device: str, threads: 
     state : State or None
         The tables to go on from; None starts from ``problem.initial_state()``.
     device : str
-        "cpu", or "reference" for the plain loops in float64 (slow; for checking).
+        As `nearfar.devices` lists them.
     threads : int
         Threads of the CPU engine.
+    fast : bool
+        Round the factors of matrix products to TF32; only on a GPU.
+
+    Raises
+    ------
+    OptionError
+        `device` is unknown or not there, its memory does not suffice, or `fast` is asked of it
+        without being for it.
+    MissingExtraError
+        `device` needs PyTorch.
     """
-    if device == "cpu":
+    name = resolve(device)
+    if fast and not name.startswith("cuda"):
+        raise OptionError(
+            f"`fast` rounds matrix products on the tensor cores of a GPU, and `device` is {name!r};"
+            f" leave it out."
+        )
+    if name == "cpu":
         from nearfar.engine.cpu import CPUEngine
 
         return CPUEngine(problem, state, threads=threads)
-    if device == "reference":
+    if name == "reference":
         from nearfar.engine.reference import ReferenceEngine
 
         return ReferenceEngine(problem, state)
-    raise OptionError(f"`device` must be one of {', '.join(DEVICES)}; got {device!r}.")
+    from nearfar.engine.gpu.engine import GPUEngine
+
+    return GPUEngine(problem, state, device=torch_device(name) or name, fast=fast)

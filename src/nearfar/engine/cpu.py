@@ -82,6 +82,11 @@ class CPUEngine:
         self._share = share if self._wide is None else None
         self._second = make_second(problem)
 
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.state.step
+
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; see `Engine.run`."""
         first, team = self.state.step, make_team()
@@ -109,12 +114,27 @@ class CPUEngine:
             )
         )  # fmt: skip
 
+    def average(self, weight: float) -> None:
+        """Take the points of now into the mean; see `Engine.average`."""
+        with interrupt_deferred():
+            self.state.average(weight, self._now)
+
     def points(
         self,
         rows: npt.NDArray[np.int64] | None = None,
         out: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Give points as of now; see `Engine.points`. Without `rows`, all threads work."""
+        """Give points as of now; see `Engine.points`."""
+        if self.state.mean is None:
+            return self._now(rows, out)
+        return self.state.mean_points(rows, out, self.problem.options.geometry == "sphere")
+
+    def _now(
+        self,
+        rows: npt.NDArray[np.int64] | None = None,
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Give the points of the tables. Without `rows`, all threads work."""
         state = self.state
         listed = np.arange(self.problem.n_rows) if rows is None else rows
         if out is None:
@@ -134,7 +154,10 @@ class CPUEngine:
         return out
 
     def finish(self) -> npt.NDArray[np.float32]:
-        """Give all points, see `Engine.finish`, in the memory of the tables: no second copy."""
+        """Give all points, see `Engine.finish`, in memory that is there: no second copy."""
+        if self.state.mean is not None:
+            self.close()
+            return self.points(out=self.state.mean)
         self.settle()
         rows, n, dim = self.state.rows, self.problem.n_rows, self.problem.options.dim
         flat = rows.reshape(-1)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.counter import Purpose, normal_at, stream
 from nearfar.errors import EmptyDataError, OptionError
+from nearfar.geometry import normalise
 from nearfar.jit import kernel
 from nearfar.objective import Triplet
 from nearfar.optimiser import Adagrad, Adam
@@ -32,6 +34,9 @@ StepLog = dict[str, npt.NDArray[np.float64]]
 sum over the batch), ``pairs``, ``violated`` (pairs with a negative inside the margin), ``missed``
 (places for a negative that stayed empty)."""
 
+Floats = npt.NDArray[np.floating[Any]]
+_ROWS_AT_ONCE = 4096
+
 LOG_FIELDS = ("triplet", "spread_out", "decorrelate", "pairs", "violated", "missed")
 
 
@@ -48,10 +53,40 @@ class State:
     """(N + M,) the step a row was last brought up to date for; 0 if no step has touched it."""
     step: int = 0
     """Steps done."""
+    mean: npt.NDArray[np.float32] | None = None
+    """(N + M, d) the mean of the points over epochs, not normalised, if there is one."""
 
     def copy(self) -> State:
         """Make a copy that shares nothing."""
-        return State(self.rows.copy(), self.last.copy(), self.step)
+        mean = None if self.mean is None else self.mean.copy()
+        return State(self.rows.copy(), self.last.copy(), self.step, mean)
+
+    def average(self, weight: float, now: Callable[[npt.NDArray[np.int64]], Floats]) -> None:
+        """Take the points of now into the mean: mean + weight (x - mean).
+
+        `now` gives the points of rows as the steps have left them.
+        """
+        n, _, dim = self.rows.shape
+        if self.mean is None:
+            self.mean = np.zeros((n, dim), np.float32)
+        for first in range(0, n, _ROWS_AT_ONCE):
+            part = np.arange(first, min(first + _ROWS_AT_ONCE, n))
+            mean = self.mean[first : first + len(part)]
+            mean += np.float32(weight) * (now(part) - mean)
+
+    def mean_points(
+        self, rows: npt.NDArray[np.int64] | None, out: Floats | None, on_sphere: bool
+    ) -> Floats:
+        """Give the mean's points of `rows`, or all; `out` may be the mean itself."""
+        if self.mean is None:
+            raise ValueError("there is no mean")
+        n = len(self.mean) if rows is None else len(rows)
+        found = np.empty((n, self.mean.shape[1]), np.float32) if out is None else out
+        for first in range(0, n, _ROWS_AT_ONCE):
+            part = slice(first, first + _ROWS_AT_ONCE)
+            some = self.mean[part] if rows is None else self.mean[rows[part]]
+            found[part] = normalise(some) if on_sphere else some
+        return found
 
 
 @dataclass(frozen=True)
@@ -189,7 +224,16 @@ class Engine(Protocol):
     """A way to compute training steps."""
 
     problem: Problem
-    state: State
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """The tables as they are now: the engine's own, or a copy."""
+        ...
 
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; one entry a step in each array of the log."""
@@ -199,14 +243,19 @@ class Engine(Protocol):
         """Bring every row up to date, as dense Adam would have it after ``state.step`` steps."""
         ...
 
+    def average(self, weight: float) -> None:
+        """Take the points of the tables into the mean: mean + weight (x - mean), from 0."""
+        ...
+
     def points(
         self,
         rows: npt.NDArray[np.int64] | None = None,
         out: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Give the points of `rows`, or all (N + M, d), as of now; changes nothing.
+        """Give the model's points of `rows`, or all (N + M, d), as of now; changes nothing.
 
-        They have length 1 on the sphere. `out` is filled and given back, if there is one.
+        They are those of the mean, if there is one, else of the tables, and have length 1 on the
+        sphere. `out` is filled and given back, if there is one.
         """
         ...
 
@@ -216,4 +265,16 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of threads."""
+        ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """An engine that keeps its points on a torch device."""
+
+    device: Any
+    """The torch device."""
+
+    def points_on_device(self) -> Any:
+        """Give the model's points (N + M, d), float32, on the device: a copy."""
         ...

@@ -39,8 +39,18 @@ class ReferenceEngine:
         self.state.step += count
         return {name: np.array([entry[name] for entry in log]) for name in LOG_FIELDS}
 
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.state.step
+
     def settle(self) -> None:
         """Nothing to do: every row is always up to date."""
+
+    def average(self, weight: float) -> None:
+        """Take the points of now into the mean; see `Engine.average`."""
+        points = self._points().astype(np.float32)
+        self.state.average(weight, points.__getitem__)
 
     def points(
         self,
@@ -48,6 +58,9 @@ class ReferenceEngine:
         out: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Give points as of now; see `Engine.points`."""
+        if self.state.mean is not None:
+            on_sphere = self.problem.options.geometry == "sphere"
+            return self.state.mean_points(rows, out, on_sphere).astype(np.float32)
         now = self._points().astype(np.float32)
         now = now if rows is None else now[rows]
         if out is None:

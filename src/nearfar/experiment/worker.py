@@ -74,7 +74,7 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", NearfarWarning)
             run.train()
-        last = run.points()
+        last = run.engine.points()
         trained = run.outcome()
     finally:
         run.close()

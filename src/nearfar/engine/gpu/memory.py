@@ -1,0 +1,60 @@
+"""What a run takes of the device's memory, known before anything is put there."""
+
+from __future__ import annotations
+
+import torch
+
+from nearfar.engine.gpu.plan import Draws, bytes_a_step
+from nearfar.engine.problem import Problem
+from nearfar.errors import OptionError
+
+_MOST_STEPS, _MOST_STEPS_ON_HOST = 256, 32
+_PLANS = 2**29
+"""Bytes that plans may take."""
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is left on a GPU; None for other devices, which do not say."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + cached)
+
+
+def table_bytes(problem: Problem) -> int:
+    """Count what the tables of a run take: parameter, moments, last steps, and the mean, if any."""
+    options = problem.options
+    tables = options.optimiser.n_slots + (options.averaging is not None)
+    return problem.n_rows * (4 * options.dim * tables + 8)
+
+
+def step_bytes(problem: Problem, draws: Draws) -> int:
+    """Count what the numbers of one step take."""
+    d, b, c = problem.options.dim, draws.batch, draws.candidates
+    return 4 * d * (3 * draws.places + 4 * b + 2 * c) + 16 * b * c
+
+
+def check_room(problem: Problem, draws: Draws, device: torch.device) -> None:
+    """Refuse a run whose tables do not fit, with the figures."""
+    free = free_bytes(device)
+    pairs = problem.interactions.n_pairs
+    needed = table_bytes(problem) + step_bytes(problem, draws) + bytes_a_step(draws) + 8 * pairs
+    if free is not None and needed > free:
+        options = problem.options
+        raise OptionError(
+            f"{problem.n_rows:,} rows with `dim`={options.dim} and"
+            f" {type(options.optimiser).__name__} need {needed / 2**30:.2f} GiB, and {device} has"
+            f" {free / 2**30:.2f} GiB free; use device='cpu', a smaller `dim`, or SGD, which keeps"
+            f" no moments."
+        )
+
+
+def steps_at_once(problem: Problem, draws: Draws, device: torch.device) -> int:
+    """Say how many steps are planned together: as many as keep the device busy, and fit."""
+    if device.type == "cpu":
+        return _MOST_STEPS_ON_HOST
+    room, free = _PLANS, free_bytes(device)
+    if free is not None:
+        room = min(room, free // 4)
+    return int(max(1, min(_MOST_STEPS, room // bytes_a_step(draws))))

@@ -1,0 +1,53 @@
+"""Room for the numbers of a step, allocated once, and for what the steps of a plan write down."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nearfar.engine.gpu.eager import Flow, Log
+from nearfar.engine.gpu.plan import Draws, Plan
+from nearfar.engine.gpu.points import Points
+from nearfar.engine.gpu.recipe import Rules
+
+
+class Room:
+    """Room for the numbers of a step, and for what S steps write down."""
+
+    def __init__(self, n_steps: int, draws: Draws, rules: Rules, device: torch.device) -> None:
+        def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        b, n, c, d, e = draws.batch, draws.negatives, draws.candidates, rules.dim, draws.places
+        spreads, wide = rules.spread_out > 0, torch.float64
+        self.pace = room(n_steps, 4)
+        self.points = Points(room(e, d), room(e), room(e))
+        self.units = Points(*(room(*(b + c, d)[:k]) for k in (2, 1, 1)))
+        self.products = room(b, c)
+        self.first = room(n_steps, b * n if draws.distinct else 0, dtype=torch.int64)
+        self.flow = Flow(
+            weight=torch.ones(e, device=device),
+            side=room(4 * b if spreads else 2 * b + c * draws.shared, d),
+            share=room(c),
+            slope=room(b * spreads, n),
+            moments=room(b, 3, dtype=wide),
+            totals=room(3, dtype=wide),
+            extra=room(e * (rules.decorrelate > 0), d),
+        )
+        self.loss = room(n_steps, b, dtype=wide)
+        self.violated = room(n_steps, b, dtype=torch.bool)
+        self.spread_loss = room(n_steps, dtype=wide)
+        self.covariance_loss = room(n_steps, dtype=wide)
+
+    def log(self, p: int) -> Log:
+        """Where step p writes down its pairs."""
+        return Log(self.loss[p], self.violated[p])
+
+    def write_log(self, made: Plan, n: int, out: Tensor) -> None:
+        """Write the entries of LOG_FIELDS of the first n steps, in their order, to `out`."""
+        out[:, 0] = self.loss[:n].sum(1)
+        out[:, 1] = self.spread_loss[:n]
+        out[:, 2] = self.covariance_loss[:n]
+        out[:, 3] = (made.entries[:n, :, 0] >= 0).sum(1)
+        out[:, 4] = self.violated[:n].sum(1)
+        out[:, 5] = made.missed[:n].sum(1)

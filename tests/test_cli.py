@@ -558,6 +558,12 @@ def test_the_reference_trains_and_does_not_rank(run, model, data, tmp_path):
         assert "which is for training only" in err
 
 
+def test_fast_is_for_a_gpu(run, data, tmp_path):
+    code, _, err = run("fit", data, "-o", tmp_path / "m", *SMALL, "--fast")
+    assert code == 1
+    assert err.startswith("nearfar: `fast` ")
+
+
 # ------------------------------------------------------------------------------------ interrupts
 
 

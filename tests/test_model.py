@@ -31,7 +31,21 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=[(d, v) for d in ("cpu", "reference") for v in VARIANTS])
+ON_TORCH = ["sphere, uniform", "like the default"]
+"""Variants for devices of PyTorch, where steps as small as these are slow."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *((device, name) for device in ("cpu", "reference") for name in VARIANTS),
+        *(
+            pytest.param((*device.values, name), marks=device.marks)
+            for device in TORCH_DEVICES
+            for name in ON_TORCH
+        ),
+    ],
+)
 def fitted(request):
     device, name = request.param
     options = {"dim": 3, "batch": 8, "negatives": 3, "optimiser": Adam(0.03), **VARIANTS[name]}
@@ -155,6 +169,13 @@ def test_devices_that_cannot_rank_are_refused(elsewhere, ask):
         ask(elsewhere, "reference")
     with pytest.raises(OptionError, match=r"`device` must be one of cpu, .*; got 'tpu'\."):
         ask(elsewhere, "tpu")
+
+
+def test_fit_hands_on_where_and_how_it_runs(board):
+    with pytest.raises(OptionError, match=r"`device` must be one of cpu, .*; got 'tpu'\."):
+        CML(PLAIN).fit(board, device="tpu")
+    with pytest.raises(OptionError, match=r"`fast` .* `device` is 'cpu'"):
+        CML(PLAIN).fit(board, fast=True)
 
 
 # ------------------------------------------------------------------------- requests at the edge

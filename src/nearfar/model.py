@@ -104,6 +104,7 @@ class CML:
         seed: int = 0,
         threads: int | None = None,
         device: str = "cpu",
+        fast: bool = False,
         progress: bool | None = None,
     ) -> Self:
         """Learn the points from interactions.
@@ -130,7 +131,13 @@ class CML:
             Threads to use. None takes the available cores, as far as a step has work for them. The
             result does not depend on it.
         device : str
-            "cpu", or "reference": plain loops in float64, slow, for checking.
+            "cpu"; "cuda", "cuda:1", ...; "auto", a GPU where there is one; "reference": plain
+            loops in float64, slow, for checking; or "torch:" and any device of PyTorch. All but
+            "cpu" and "reference" need the extra ``nearfar[torch]``.
+        fast : bool
+            On a GPU: matrix products on tensor cores in TF32 (10 bits of mantissa instead of 23).
+            Faster with `Shared` and `TwoStage`; results differ in the third digit of a product.
+            Refused on the processor.
         progress : bool, optional
             Show a progress bar; where the error stream is a terminal if None.
 
@@ -141,6 +148,10 @@ class CML:
 
         Raises
         ------
+        OptionError
+            An option is out of its range, or `device` is not there.
+        MissingExtraError
+            `device` needs PyTorch.
         DivergedError
             The loss is no longer a number. The best points so far, if any, are kept.
         KeyboardInterrupt
@@ -173,6 +184,7 @@ class CML:
             checkpoint_seconds=checkpoint_seconds,
             callbacks=callbacks,
             device=device,
+            fast=fast,
             threads=threads,
             progress=progress,
         )
@@ -281,9 +293,8 @@ class CML:
         threads : int, optional
             Every available core if None.
         device : str
-            Where to rank: "cpu"; "cuda", "cuda:1", ...; "auto", a GPU where there is one; or
-            "torch:" and any device of PyTorch. All but "cpu" need the extra ``nearfar[torch]``.
-            Scores of another device may differ in the last bits, and near ties in their order.
+            Where to rank, as in `fit`; but not "reference". Scores of another device may differ in
+            the last bits, and near ties in their order.
 
         Returns
         -------

@@ -35,7 +35,10 @@ class Circumstances:
     threads: int | None = None
     """Threads to use; every available core if not given. The result does not depend on it."""
     device: str = "cpu"
-    """"cpu", or "reference": plain loops in float64, slow."""
+    """"cpu"; "cuda", "cuda:1" and so on; "auto", a GPU where there is one; "reference": plain loops
+    in float64, slow; or "torch:" and any device of PyTorch."""
+    fast: bool = False
+    """On a GPU: matrix products on tensor cores in TF32 (10 bits of mantissa instead of 23)."""
     progress: bool | None = None
     """Show a progress bar; where the error stream is a terminal if not given."""
 

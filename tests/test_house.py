@@ -70,6 +70,23 @@ INSIDE_ENGINE = [
     "steps",
     "reference",
     "cpu",
+    "gpu",
+]
+
+INSIDE_GPU = [
+    "words",
+    "plan",
+    "memory",
+    "recipe",
+    "points",
+    "eager",
+    "room",
+    "drawing",
+    "kernels",
+    "moving",
+    "launch",
+    "parts",
+    "engine",
 ]
 
 
@@ -110,11 +127,15 @@ def test_a_module_imports_only_those_above_it():
 
 
 def test_the_engines_rooms_are_in_order_too():
-    for path in (ROOT / "engine").glob("*.py"):
-        for target in imports(path):
-            parts = target.split(".")
-            if parts[0] == "engine" and len(parts) > 1 and path.stem != "__init__":
-                assert INSIDE_ENGINE.index(parts[1]) < INSIDE_ENGINE.index(path.stem), path
+    for folder, order in (("engine", INSIDE_ENGINE), ("engine/gpu", INSIDE_GPU)):
+        inside = folder.split("/")
+        names = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+        assert names == set(order) - {"gpu"}
+        for path in (ROOT / folder).glob("*.py"):
+            for target in imports(path):
+                *above, name = target.split(".")[: len(inside) + 1]
+                if above == inside and name in order and path.stem != "__init__":
+                    assert order.index(name) < order.index(path.stem), path
 
 
 def test_public_names_come_when_they_are_asked_for():

@@ -27,7 +27,6 @@ from nearfar.evaluation import evaluate
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Points, Scorer
 from nearfar.progress import Reporter
-from nearfar.ranking import DevicePoints
 from nearfar.schedule import METRICS, Schedule
 from nearfar.threads import checked_threads, interrupt_deferred
 
@@ -341,6 +340,8 @@ class Run:
         """Score by the points as of now, where they are."""
         if not isinstance(self.engine, OnDevice):
             return _Live(self)
+        from nearfar.ranking import DevicePoints  # it imports PyTorch
+
         n, points = self.problem.n_users, self.engine.points_on_device()
         users, items = points[:n], points[n:]
         on_sphere = self.problem.options.geometry == "sphere"

@@ -78,7 +78,7 @@ class GPUEngine:
         self._data = plan.make_data(problem, self.device)
         self._parts = parts_for(self.device, self._draws) if parts is None else parts
         self._frozen = self._frozen_items()
-        self._n_steps = steps_at_once(problem, self._draws, self.device)
+        self._n_steps = steps_at_once(self._draws, self.device)
         self._plan = plan.make_plan(self._n_steps, self._draws, self.device)
         self._room = Room(self._n_steps, self._draws, self._rules, self.device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}

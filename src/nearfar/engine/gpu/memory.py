@@ -50,11 +50,9 @@ def check_room(problem: Problem, draws: Draws, device: torch.device) -> None:
         )
 
 
-def steps_at_once(problem: Problem, draws: Draws, device: torch.device) -> int:
+def steps_at_once(draws: Draws, device: torch.device) -> int:
     """Say how many steps are planned together: as many as keep the device busy, and fit."""
-    if device.type == "cpu":
-        return _MOST_STEPS_ON_HOST
-    room, free = _PLANS, free_bytes(device)
-    if free is not None:
-        room = min(room, free // 4)
-    return int(max(1, min(_MOST_STEPS, room // bytes_a_step(draws))))
+    most = _MOST_STEPS_ON_HOST if device.type == "cpu" else _MOST_STEPS
+    free = free_bytes(device)
+    room = _PLANS if free is None else min(_PLANS, free // 4)
+    return int(max(1, min(most, room // bytes_a_step(draws))))

@@ -62,6 +62,11 @@ def parts_for(device: torch.device, draws: Draws) -> Parts:
     widest = max(draws.negatives, draws.candidates)
     if device.type != "cuda" or find_spec("triton") is None or widest > _WIDEST:
         return EAGER
+    return kernel_parts()
+
+
+def kernel_parts() -> Parts:
+    """Give the parts in Triton, which is imported for it."""
     from nearfar.engine.gpu import launch
 
     return Parts(

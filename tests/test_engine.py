@@ -1,11 +1,11 @@
-"""The CPU engine against the reference: the same integers, numbers within rounding."""
+"""The engines against the reference: the same integers, numbers within rounding."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from conftest import plain, random_data
+from conftest import TORCH_DEVICES, plain, random_data
 from nearfar import Interactions
 from nearfar.engine import Problem, State, make_engine
 from nearfar.engine.cpu import CPUEngine
@@ -69,50 +69,60 @@ PAIRED = [
     if not (sampler.startswith("shared") and "spread_out" in LEARNING[learning])  # refused
 ]
 DATA = random_data(crowded=True)
+each_engine = pytest.mark.parametrize("device", ["cpu", *TORCH_DEVICES])
 
 
-def agree(options, steps=40, threads=2, data=DATA, tolerance=2e-4):
-    """Both engines side by side; the log and the points agree."""
+def agree(device, options, steps=40, threads=2, data=DATA, tolerance=2e-4):
+    """An engine and the reference side by side; the log and the points agree."""
     problem = Problem(data, options, seed=3, horizon=steps)
-    reference, cpu = ReferenceEngine(problem), CPUEngine(problem, threads=threads)
-    expected, found = reference.run(steps), cpu.run(steps)
-    cpu.settle()
+    reference = ReferenceEngine(problem)
+    engine = make_engine(problem, None, device=device, threads=threads)
+    expected, found = reference.run(steps), engine.run(steps)
+    before = engine.points()
+    engine.settle()
     for name in ("pairs", "violated", "missed"):
         assert np.array_equal(expected[name], found[name]), name
     for name in ("triplet", "spread_out", "decorrelate"):
         scale = 1 + np.abs(expected[name]).max()
         assert np.abs(expected[name] - found[name]).max() < tolerance * scale, name
-    assert np.abs(reference.points() - cpu.points()).max() < tolerance
-    start = problem.initial_state().rows[:, 0]
-    assert np.abs(cpu.state.rows[:, 0] - start).max() > 0.02, "nothing was learned"
-    cpu.close()
+    assert np.abs(reference.points() - engine.points()).max() < tolerance
+    assert np.abs(before - engine.points()).max() < 1e-6
+    state, start = engine.state, problem.initial_state()
+    assert np.abs(state.rows - reference.state.rows).max() < 100 * tolerance
+    assert np.abs(state.rows[:, 0] - start.rows[:, 0]).max() > 0.02, "nothing was learned"
+    engine.close()
 
 
 @pytest.mark.parametrize("geometry", ["sphere", "ball", "free"])
 @pytest.mark.parametrize(("sampler", "learning"), PAIRED)
-def test_cpu_engine_agrees_with_the_reference(geometry, learning, sampler):
+@each_engine
+def test_engines_agree_with_the_reference(device, geometry, learning, sampler):
     agree(
+        device,
         plain(
             geometry=geometry,
             sampler=SAMPLERS[sampler],
             negatives=NEGATIVES.get(sampler, 3),
             batch=16,
             **LEARNING[learning],
-        )
+        ),
     )
 
 
 @pytest.mark.parametrize(
     ("dim", "negatives", "batch"), [(2, 1, 1), (3, 2, 7), (128, 1, 64), (67, 5, 500), (130, 9, 33)]
 )
-def test_engines_agree_for_any_shape(dim, negatives, batch):
+@each_engine
+def test_engines_agree_for_any_shape(device, dim, negatives, batch):
     agree(
+        device,
         plain(dim=dim, negatives=negatives, batch=batch, optimiser=Adam(0.01)),
         steps=10 if batch > 100 else 25,
     )
 
 
-def test_a_temperature_that_is_left_to_the_data_counts_the_items_that_they_have():
+@each_engine
+def test_a_temperature_that_is_left_to_the_data_counts_the_items_that_they_have(device):
     thin = DATA.subset(DATA.items >= 20)  # the axis still has the others
     assert thin.n_items == DATA.n_items
     temperature = round((50 / (DATA.n_items - 20)) ** 0.25, 6)
@@ -122,11 +132,11 @@ def test_a_temperature_that_is_left_to_the_data_counts_the_items_that_they_have(
             sampler=Shared(), negatives=11, batch=16, dim=8, optimiser=Adam(0.01),
             triplet=Triplet(0.2, temperature=given),
         )  # fmt: skip
-        agree(options, data=thin)
-        cpu = CPUEngine(Problem(thin, options, horizon=20), threads=1)
-        cpu.run(20)
-        points[given] = cpu.points()
-        cpu.close()
+        agree(device, options, data=thin)
+        engine = make_engine(Problem(thin, options, horizon=20), None, device=device, threads=1)
+        engine.run(20)
+        points[given] = engine.points()
+        engine.close()
     assert np.array_equal(points[None], points[temperature])
     assert not np.array_equal(points[None], points[1.2 * temperature])
 
@@ -143,8 +153,12 @@ def test_a_temperature_that_is_left_to_the_data_counts_the_items_that_they_have(
     ],
 )
 @pytest.mark.parametrize("beta", [0.0, -0.5])
-def test_engines_agree_for_any_shape_of_shared_negatives(dim, negatives, batch, beta, temperature):
+@each_engine
+def test_engines_agree_for_any_shape_of_shared_negatives(
+    device, dim, negatives, batch, beta, temperature
+):
     agree(
+        device,
         plain(
             dim=dim,
             sampler=Shared(beta),
@@ -157,7 +171,8 @@ def test_engines_agree_for_any_shape_of_shared_negatives(dim, negatives, batch, 
     )
 
 
-def test_engines_agree_where_users_have_all_or_none_of_the_shared_negatives():
+@each_engine
+def test_engines_agree_where_users_have_all_or_none_of_the_shared_negatives(device):
     # user 0 has all items, user 1 one of them: of two shared negatives mostly none
     data = Interactions.from_pairs([(0, i) for i in range(30)] + [(1, 3), (2, 3), (2, 5), (3, 29)])
     for temperature, negatives in itertools.product((0.0, 0.3), (2, 30)):
@@ -166,53 +181,62 @@ def test_engines_agree_where_users_have_all_or_none_of_the_shared_negatives():
             dim=5, sampler=Shared(), negatives=negatives, batch=9, triplet=triplet,
             optimiser=Adam(0.01),
         )  # fmt: skip
-        agree(options, data=data)
+        agree(device, options, data=data)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3])
 @pytest.mark.parametrize("sampler", [Shared(), Uniform(redraws=2)])
-def test_a_batch_without_any_negative_changes_nothing(sampler, temperature):
+@each_engine
+def test_a_batch_without_any_negative_changes_nothing(device, sampler, temperature):
     data = Interactions.from_pairs([(u, i) for u in range(20) for i in range(10)])
     triplet = Triplet(rank_weight=True, temperature=temperature)
     options = plain(dim=5, sampler=sampler, negatives=4, batch=150, triplet=triplet)
     problem = Problem(data, options)
     before = problem.initial_state()
-    engine = CPUEngine(problem, before.copy(), threads=2)
+    engine = make_engine(problem, before.copy(), device=device, threads=2)
     log = engine.run(4)
     engine.close()
     for name in ("triplet", "violated"):
         assert not log[name].any(), name
     assert log["missed"].any() == isinstance(sampler, Uniform)  # shared ones are never missed
-    assert engine.state.rows.tobytes() == before.rows.tobytes()
-    assert not engine.state.last.any()
+    after = engine.state
+    assert after.rows.tobytes() == before.rows.tobytes()
+    assert not after.last.any()
 
 
-def test_the_integers_of_a_step_are_the_same():
-    for name, sampler in SAMPLERS.items():
-        options = plain(
-            dim=8, sampler=sampler, negatives=NEGATIVES.get(name, 3), batch=16,
-            optimiser=SGD(1e-30),
-        )  # fmt: skip
-        problem = Problem(DATA, options, seed=9)
-        reference, cpu = ReferenceEngine(problem), CPUEngine(problem)
-        for step in range(30):
-            pairs = reference.pairs(step)
-            negatives = reference.negatives(step, pairs)
-            cpu.run(1)
-            plan = cpu._plans
-            size = plan.size[0, 0]
-            entries = plan.entries[0, :size].copy()
-            entries[:, 1:] -= np.where(entries[:, 1:] >= 0, problem.n_users, 0)
-            if isinstance(sampler, Shared):
-                shared = reference.candidates(step)
-                assert plan.candidates[0].tolist() == shared, (name, step)
-                left = [[k for k in shared if not DATA.contains(u, k)] for u, _ in pairs]
-                assert negatives == left, (name, step)
-                negatives = [[]] * size
-            expected = [[u, i, *ks] for (u, i), ks in zip(pairs, negatives, strict=True)]
-            assert entries.tolist() == expected, (name, step)
-            reference.state.step += 1
-        cpu.close()
+def planned(engine, problem):
+    """Entries and candidates of the last step, whichever engine has planned it."""
+    plan = engine._plans if isinstance(engine, CPUEngine) else engine._plan
+    entries, candidates = (np.array(part[0].tolist()) for part in (plan.entries, plan.candidates))
+    entries[:, 1:] -= np.where(entries[:, 1:] >= 0, problem.n_users, 0)
+    return entries, candidates.tolist()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@each_engine
+def test_the_integers_of_a_step_are_the_same(device, name):
+    sampler = SAMPLERS[name]
+    options = plain(
+        dim=8, sampler=sampler, negatives=NEGATIVES.get(name, 3), batch=16, optimiser=SGD(1e-30)
+    )
+    problem = Problem(DATA, options, seed=9)
+    reference = ReferenceEngine(problem)
+    engine = make_engine(problem, None, device=device, threads=1)
+    for step in range(30):
+        pairs = reference.pairs(step)
+        negatives = reference.negatives(step, pairs)
+        engine.run(1)
+        entries, candidates = planned(engine, problem)
+        if isinstance(sampler, Shared):
+            shared = reference.candidates(step)
+            assert candidates == shared, step
+            left = [[k for k in shared if not DATA.contains(u, k)] for u, _ in pairs]
+            assert negatives == left, step
+            negatives = [[]] * len(pairs)
+        expected = [[u, i, *ks] for (u, i), ks in zip(pairs, negatives, strict=True)]
+        assert entries[: len(pairs)].tolist() == expected, step
+        reference.state.step += 1
+    engine.close()
 
 
 def test_an_epoch_visits_every_pair_once():
@@ -307,54 +331,64 @@ def test_seeds_differ():
     "changes",
     [{"negatives": 2}, {"negatives": 20, "sampler": Shared(0.5), "triplet": SOFT}],
 )
-def test_a_state_can_be_taken_over_by_the_other_engine(changes):
+@each_engine
+def test_a_state_can_be_taken_over_by_another_engine(device, changes):
     options = plain(dim=6, batch=16, optimiser=Adam(0.01), **changes)
     problem = Problem(DATA, options, horizon=60)
     whole = ReferenceEngine(problem)
     whole.run(60)
-    first = CPUEngine(problem)
-    first.run(30)
-    first.settle()
-    state = first.state.copy()
-    first.close()
-    second = make_engine(problem, state, device="reference", threads=1)
-    second.run(30)
-    assert np.abs(second.points() - whole.points()).max() < 1e-4
+    for way in ((device, "reference"), ("cpu", device), (device, "cpu")):
+        state = problem.initial_state()
+        for name in way:
+            engine = make_engine(problem, state, device=name, threads=1)
+            engine.run(30)
+            engine.settle()
+            state, points = engine.state.copy(), engine.points()
+            engine.close()
+        assert state.step == 60
+        assert np.abs(points - whole.points()).max() < 1e-4
 
 
 def test_unknown_device_is_refused():
-    with pytest.raises(OptionError, match="`device` must be one of cpu, reference; got 'tpu'"):
+    with pytest.raises(OptionError, match=r"`device` must be one of cpu, reference, .*; got 'tpu'"):
         make_engine(Problem(DATA, plain()), None, device="tpu", threads=1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference", TORCH_DEVICES[0]])
+def test_fast_is_for_a_gpu(device):
+    with pytest.raises(OptionError, match=r"`fast` rounds .* of a GPU, and `device` is .*leave it"):
+        make_engine(Problem(DATA, plain()), None, device=device, threads=1, fast=True)
 
 
 @pytest.mark.parametrize("triplet", [Triplet(), SOFT])
 @pytest.mark.parametrize("changes", [{}, {"sampler": Shared(), "negatives": DATA.n_items}])
-def test_a_poisoned_row_reaches_the_loss(changes, triplet):
+@each_engine
+def test_a_poisoned_row_reaches_the_loss(device, changes, triplet):
     """A NaN must not be passed over by a comparison: the guard has to see it."""
     for row in (0, DATA.n_users):
         problem = Problem(DATA, plain(dim=4, batch=DATA.n_pairs, triplet=triplet, **changes))
         state: State = problem.initial_state()
         state.rows[row, 0] = np.nan
-        engine = CPUEngine(problem, state)
+        engine = make_engine(problem, state, device=device, threads=1)
         assert np.isnan(engine.run(1)["triplet"][0])
         engine.close()
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampler": Shared(), "negatives": 20}, {"triplet": SOFT}])
-def test_gradient_pulls_the_positive_near_and_pushes_the_negative_away(changes):
+@pytest.mark.parametrize("device", ["cpu", "reference", *TORCH_DEVICES])
+def test_gradient_pulls_the_positive_near_and_pushes_the_negative_away(device, changes):
     """The sign, on its own: after some steps liked items are nearer than the others."""
-    for device in ("cpu", "reference"):
-        options = plain(dim=16, batch=16, optimiser=Adam(0.02), **changes)
-        problem = Problem(DATA, options, horizon=200)
-        engine = make_engine(problem, None, device=device, threads=1)
+    options = plain(dim=16, batch=16, optimiser=Adam(0.02), **changes)
+    problem = Problem(DATA, options, horizon=200)
+    engine = make_engine(problem, None, device=device, threads=1)
 
-        def gap(engine=engine):
-            points = engine.points()
-            score = points[: DATA.n_users] @ points[DATA.n_users :].T
-            liked = DATA.to_csr().toarray() > 0
-            return score[liked].mean() - score[~liked].mean()
+    def gap():
+        points = engine.points()
+        score = points[: DATA.n_users] @ points[DATA.n_users :].T
+        liked = DATA.to_csr().toarray() > 0
+        return score[liked].mean() - score[~liked].mean()
 
-        before = gap()
-        engine.run(100)
-        assert gap() > before + 0.2
-        engine.close()
+    before = gap()
+    engine.run(100)
+    assert gap() > before + 0.2
+    engine.close()

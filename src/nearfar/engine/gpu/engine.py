@@ -82,6 +82,9 @@ class GPUEngine:
         self._plan = plan.make_plan(self._n_steps, self._draws, self.device)
         self._room = Room(self._n_steps, self._draws, self._rules, self.device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._branched = False
+        if self._parts.captured:
+            self._side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     # ---------------------------------------------------------------------------- contract
 
@@ -271,6 +274,22 @@ class GPUEngine:
         self._draw(first, n)
 
     @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Let what is launched here run beside what follows, up to `_join`: a branch of the graph."""
+        if not self._parts.captured:
+            yield
+            return
+        self._branched = True
+        self._side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._side):
+            yield
+
+    def _join(self) -> None:
+        if self._branched:
+            self._branched = False
+            torch.cuda.current_stream(self.device).wait_stream(self._side)
+
+    @contextmanager
     def _precision(self) -> Iterator[None]:
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = self.fast
@@ -290,7 +309,8 @@ class GPUEngine:
         if draws.two_stage:
             self._second_stage(p)
             listed = entries.view(-1)
-            parts.order_rows(listed, row, entry)
+            with self._aside():
+                parts.order_rows(listed, row, entry)
         parts.gather(listed, step, self._tables, rules, self._decay, False, gathered)
         if draws.shared:
             self._contrast_shared(p)
@@ -300,6 +320,7 @@ class GPUEngine:
             parts.spread_slopes(rules, flow)
             parts.spread(entries, gathered, flow)
             room.spread_loss[p] = flow.totals[2]
+        self._join()
         if rules.decorrelate > 0:
             room.covariance_loss[p] = eager.decorrelate(row, entry, gathered, rules, flow.extra)
         parts.update(
@@ -315,8 +336,9 @@ class GPUEngine:
         multiply = self._parts.multiply
         multiply(users, shared.T, s, False, self.fast)
         self._parts.weigh(s, made.mine[p], room.points, rules, draws, flow, room.log(p))
+        with self._aside():
+            multiply(s.T, users, flow.side[2 * batch :], False, self.fast)
         multiply(s, shared, flow.side[:batch], True, self.fast)
-        multiply(s.T, users, flow.side[2 * batch :], False, self.fast)
         if not rules.sphere:
             torch.sum(s, 0, out=flow.share)
 

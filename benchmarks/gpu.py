@@ -13,10 +13,10 @@ pair is violated: that is the most work.
 
 `floor_us` is what the step's launches would take if they were empty (of 1,024 programs each), plus
 its rows at the pace of a copy (each read once, parameter and both moments, and written once if the
-step moves it), plus its matrix products at the pace of a large one. Launches are counted in the code (a sort by torch, in
-2-stage sampling with more than 8,192 entries, as one); what is planned for many steps together has
-no share in the floor. `least_floor_us` is the same with two launches: whatever the program, pairs
-are compared before rows are moved.
+step moves it), plus its matrix products at the pace of a large one. Launches are counted in the
+code (a sort by torch, in 2-stage sampling with more than 8,192 entries, as one); what is planned
+for many steps together has no share in the floor. `least_floor_us` is the same with two launches:
+whatever the program, pairs are compared before rows are moved.
 
 **Quality.** The defaults on a fold of real data, on either engine: seconds, NDCG@50 and MAP@50 on
 the validation part.

@@ -16,7 +16,9 @@ import polars as pl
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "results" / "leaderboards.md")
+PAGES = (
+    HERE / "README.md", DOCS / "gpu.md", DOCS / "negatives.md", DOCS / "results" / "leaderboards.md",
+)  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
     "coverage": "items shown %", "setting": "chosen", "runs": "of runs", "epochs": "epochs",
@@ -86,6 +88,23 @@ COLUMNS: dict[str, dict[str, str]] = {
     "temperature": {
         "data": "data", "items": "items", "factor": "T / rule's T", "temperature": "T",
         "validation_ndcg": "NDCG@50 on validation", "validation_mmr": "MMR", "epoch": "epoch",
+    },
+    "gpu_machine": {
+        "device": "GPU", "cores": "cores of the processor", "torch": "torch", "triton": "Triton",
+        "cuda": "CUDA", "driver": "driver", "copy_gb_s": "copy, GB/s",
+        "empty_kernel_us": "empty launch, us", "float32_tflops": "float32, TFLOP/s",
+        "tf32_tflops": "TF32, TFLOP/s",
+    },
+    "gpu_step": {
+        "table": "table", "sampler": "sampler", "batch": "batch", "negatives": "negatives",
+        "engine": "engine", "threads": "threads", "steps_per_s": "steps a second",
+        "us_per_step": "step, us", "times_gpu": "x GPU", "launches": "launches",
+        "bytes": "bytes", "floor_us": "floor, us", "over_floor": "step / floor",
+    },
+    "gpu_quality": {
+        "engine": "engine", "threads": "threads", "epoch": "epochs", "train_s": "training, s",
+        "epoch_s": "an epoch, s", "evaluate_s": "evaluations, s", "ndcg": "NDCG@50",
+        "map": "MAP@50",
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,

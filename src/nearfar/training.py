@@ -20,7 +20,7 @@ import polars as pl
 from nearfar import watch
 from nearfar.baselines import Popularity
 from nearfar.checkpoint import Checkpoint
-from nearfar.devices import resolve
+from nearfar.devices import describe, resolve
 from nearfar.engine import Engine, OnDevice, Problem, StepLog, make_engine
 from nearfar.errors import DataError, DivergedError, NearfarWarning
 from nearfar.evaluation import evaluate
@@ -163,7 +163,8 @@ class Run:
             warnings.warn(said, NearfarWarning, stacklevel=3)
         try:
             with Reporter(self.show, self.schedule.epochs, self.problem.steps_per_epoch) as report:
-                report.note("compiling, if this is the first run on this machine")
+                where = "" if self.device == "cpu" else f"on {describe(self.device)}: "
+                report.note(f"{where}compiling, if this is the first run on this machine")
                 self.engine.run(0)
                 for _ in self._epochs(report):
                     pass

@@ -275,7 +275,7 @@ class GPUEngine:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """Let what is launched here run beside what follows, up to `_join`: a branch of the graph."""
+        """Let what is launched here run beside what follows, up to `_join`: a branch in a graph."""
         if not self._parts.captured:
             yield
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from nearfar.devices import free_bytes
 from nearfar.engine.gpu.plan import Draws, bytes_a_step
 from nearfar.engine.problem import Problem
 from nearfar.errors import OptionError
@@ -11,15 +12,6 @@ from nearfar.errors import OptionError
 _MOST_STEPS, _MOST_STEPS_ON_HOST = 256, 32
 _PLANS = 2**29
 """Bytes that plans may take."""
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is left on a GPU; None for other devices, which do not say."""
-    if device.type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(free + cached)
 
 
 def table_bytes(problem: Problem) -> int:

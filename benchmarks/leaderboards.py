@@ -36,6 +36,7 @@ from scipy.sparse.linalg import svds
 
 import nearfar as nf
 from common import add_line, has_line
+from nearfar.devices import torch_device
 from nearfar.neighbours import Points
 
 Float32 = npt.NDArray[np.float32]
@@ -45,12 +46,16 @@ K, DIM, SHARE, SEED = 20, 64, 0.1, 0
 
 @dataclass(frozen=True)
 class Part:
-    """What is trained on and what is tested on; `epochs` if validation has chosen it already."""
+    """What is trained on and what is tested on; `epochs` if validation has chosen it already.
+
+    nearfar is trained on `device`, and EASE's matrix inverted there.
+    """
 
     train: nf.Interactions
     held_out: nf.Interactions
     threads: int
     epochs: int | None = None
+    device: str = "cpu"
 
 
 Fit = Callable[[Part, Setting], tuple[Any, int]]
@@ -147,7 +152,12 @@ def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
     )
     search = {} if part.epochs else {"validation": part.held_out, "every": 5, "patience": 3, "k": K}
     model = nf.CML(options).fit(
-        part.train, epochs=part.epochs or 100, seed=SEED, threads=part.threads, **search
+        part.train,
+        epochs=part.epochs or 100,
+        seed=SEED,
+        threads=part.threads,
+        device=part.device,
+        **search,
     )
     return model, part.epochs or model.best_epoch
 
@@ -165,8 +175,8 @@ def fit_ease(part: Part, setting: Setting) -> tuple[Any, int]:
     """
     pairs, weight = matrix(part.train), setting["weight"]
     if part.train.n_users < part.train.n_items:
-        return ByUsers(pairs, inverse_of(pairs @ pairs.T, weight), weight), 0
-    between = inverse_of(pairs.T @ pairs, weight)
+        return ByUsers(pairs, inverse_of(pairs @ pairs.T, weight, part.device), weight), 0
+    between = inverse_of(pairs.T @ pairs, weight, part.device)
     between *= -1.0 / np.diag(between)
     np.fill_diagonal(between, 0.0)
     return ByItems(pairs, between), 0
@@ -177,26 +187,44 @@ def fit_gfcf(part: Part, setting: Setting) -> tuple[Any, int]:
     return ByFilter(matrix(part.train), **setting), 0
 
 
-def inverse_of(gram: csr_matrix, weight: float) -> Float32:
-    """Give (gram + weight I)^-1, taken in place: for 41,000 rows it has 6.7 GB."""
+def inverse_of(gram: csr_matrix, weight: float, device: str) -> Float32:
+    """Give (gram + weight I)^-1: for 41,000 rows it has 6.7 GB."""
     whole = np.asarray(gram.toarray(), np.float32, order="F")
     whole[np.diag_indices_from(whole)] += weight
-    factor, failed = lapack.spotrf(whole, lower=1, overwrite_a=1, clean=0)
-    inverse, bad = lapack.spotri(factor, lower=1, overwrite_c=1)
-    if failed or bad:
-        raise SystemExit(f"EASE with {weight} has no inverse: {failed}, {bad}.")
+    inverse = _inverted(whole) if device == "cpu" else _inverted_on(device, whole)
     n = len(inverse)
-    for first in range(0, n, 2048):  # lapack gives the lower half
-        block, after = slice(first, first + 2048), slice(first + 2048, n)
-        inverse[block, after] = inverse[after, block].T
-        square = np.tril(inverse[block, block])
-        inverse[block, block] = square + np.tril(square, -1).T
     x = np.random.default_rng(SEED).standard_normal(n).astype(np.float32)
     y = inverse @ x
     again = gram @ y + weight * y
     if not np.allclose(again, x, atol=0.01):
         raise SystemExit(f"The inverse of EASE with {weight} is off by {abs(again - x).max()}.")
     return inverse
+
+
+def _inverted(whole: Float32) -> Float32:
+    """Invert a positive definite matrix in its place."""
+    factor, failed = lapack.spotrf(whole, lower=1, overwrite_a=1, clean=0)
+    inverse, bad = lapack.spotri(factor, lower=1, overwrite_c=1)
+    if failed or bad:
+        raise SystemExit(f"The matrix of EASE has no inverse: {failed}, {bad}.")
+    n = len(inverse)
+    for first in range(0, n, 2048):  # lapack gives the lower half
+        block, after = slice(first, first + 2048), slice(first + 2048, n)
+        inverse[block, after] = inverse[after, block].T
+        square = np.tril(inverse[block, block])
+        inverse[block, block] = square + np.tril(square, -1).T
+    return inverse
+
+
+def _inverted_on(device: str, whole: Float32) -> Float32:
+    """Invert a positive definite matrix, column by column as LAPACK has it, on a torch device."""
+    import torch
+
+    there = torch.from_numpy(whole.T).to(torch_device(device))  # symmetric: no copy is turned
+    factor = torch.linalg.cholesky(there)
+    del there
+    found: Float32 = torch.cholesky_inverse(factor).cpu().numpy()
+    return found
 
 
 def fit_knn(part: Part, setting: Setting) -> tuple[Any, int]:
@@ -267,7 +295,9 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
             for n, rate, margin, temperatures in (
                 (512, 0.005, 0.2, (0.15, 0.2, 0.25)),
                 (512, 0.005, 1.0, (0.2, 0.25, 0.3)),
-                (2048, 0.01, 1.0, (0.2,)),
+                (2048, 0.01, 0.2, (0.2,)),
+                (2048, 0.01, 1.0, (0.15, 0.2, 0.25)),
+                (4096, 0.015, 1.0, (0.2,)),
             )
             for temperature in temperatures
         ],
@@ -281,13 +311,17 @@ def run(name: str, setting: Setting, part: Part) -> dict[str, Any]:
     fit, begun = METHODS[name][0], time.perf_counter()
     model, best = fit(part, setting)
     trained = time.perf_counter() - begun
-    found = nf.evaluate(model, part.train, part.held_out, k=K, threads=part.threads).metrics
+    where = part.device if isinstance(model, nf.CML) else "cpu"
+    found = nf.evaluate(
+        model, part.train, part.held_out, k=K, threads=part.threads, device=where
+    ).metrics
     return {
         "method": name,
         "setting": json.dumps(setting),
         "epochs": best,
         "seconds": round(trained, 1),
         **{figure: found[figure] for figure in ("recall", "ndcg", "mmr", "coverage")},
+        "device": part.device if name in ("nearfar", "EASE") else "cpu",
     }
 
 
@@ -317,6 +351,7 @@ def summary(runs: pl.DataFrame) -> pl.DataFrame:
             *((pl.col(name) * 100.0).round(2) for name in percent),
             pl.col("mmr").round(1),
             pl.col("seconds").round(0).cast(int),
+            "device",
         )
     )
 
@@ -334,20 +369,22 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--test", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="of nearfar and of EASE's inverse")
     args = parser.parse_args()
     train, test = fixed_split(args.data)
     learned, held_out = nf.split.ratio(train, test=SHARE, seed=SEED)
     file = args.out.with_name(f"{args.out.stem}_runs.csv")
     for name in args.only:
         for setting in METHODS[name][1]:
-            compute(file, "validation", name, setting, Part(learned, held_out, args.threads))
+            part = Part(learned, held_out, args.threads, device=args.device)
+            compute(file, "validation", name, setting, part)
     if not args.test:
         return
     tried = pl.read_csv(file).filter(phase="validation").sort("ndcg", descending=True)
     for name in args.only:
         best = tried.filter(method=name).row(0, named=True)
-        setting, part = json.loads(best["setting"]), Part(train, test, args.threads, best["epochs"])
-        compute(file, "test", name, setting, part)
+        part = Part(train, test, args.threads, best["epochs"], args.device)
+        compute(file, "test", name, json.loads(best["setting"]), part)
     summary(pl.read_csv(file)).write_csv(args.out)
 
 

@@ -16,13 +16,12 @@ import polars as pl
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-PAGES = (
-    HERE / "README.md", DOCS / "gpu.md", DOCS / "negatives.md", DOCS / "results" / "leaderboards.md",
-)  # fmt: skip
+PAGES = (HERE / "README.md", *(DOCS / name for name in ("gpu.md", "negatives.md")),
+         DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
     "coverage": "items shown %", "setting": "chosen", "runs": "of runs", "epochs": "epochs",
-    "validation_ndcg": "NDCG@20 % on validation", "seconds": "seconds",
+    "validation_ndcg": "NDCG@20 % on validation", "seconds": "seconds", "device": "on",
 }  # fmt: skip
 COLUMNS: dict[str, dict[str, str]] = {
     "step": {
@@ -88,6 +87,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     "temperature": {
         "data": "data", "items": "items", "factor": "T / rule's T", "temperature": "T",
         "validation_ndcg": "NDCG@50 on validation", "validation_mmr": "MMR", "epoch": "epoch",
+    },
+    "rules_best": {
+        "data": "data", "rule": "rule", "number": "its number", "rate": "learning rate",
+        "map": "MAP@50 %", "ndcg": "NDCG@50 %", "mmr": "MMR", "epoch": "epoch",
     },
     "gpu_machine": {
         "device": "GPU", "cores": "cores of the processor", "torch": "torch", "triton": "Triton",

@@ -9,7 +9,8 @@ at the middle learning rate, then the two other rates with the best of them, by 
     python benchmarks/rules.py ml-100k lastfm/ -o benchmarks/results/rules.csv
 
 takes folders that `nearfar prepare` wrote, or ml-100k. Runs that are in the file already are not
-computed again; `--show` prints the best of each rule and computes nothing.
+computed again. The best of each rule are printed and put into rules_best.csv; with `--show` nothing
+else is done.
 """
 
 from __future__ import annotations
@@ -284,10 +285,27 @@ def tune(rule: Rule, file: Path, data: str, learn: Any, held_out: Any) -> None:
 
 
 def show(file: Path) -> None:
-    """Print the best of each rule, by NDCG on the validation part."""
-    found = pl.read_csv(file).sort("ndcg", descending=True).group_by("data", "rule").head(1)
+    """Write the best of each rule, by NDCG on the validation part, to a file of their own."""
+    found = (
+        pl.read_csv(file)
+        .sort("ndcg", descending=True)
+        .group_by("data", "rule")
+        .head(1)
+        .sort("data", "ndcg", descending=[False, True])
+        .select(
+            "data",
+            pl.col("rule").str.replace_all("_", " "),
+            "number",
+            "rate",
+            *((pl.col(name) * 100.0).round(2) for name in ("map", "ndcg")),
+            pl.col("mmr").round(1),
+            "epoch",
+            pl.col("seconds").round(0).cast(int),
+        )
+    )
+    found.write_csv(file.with_name(f"{file.stem}_best.csv"))
     with pl.Config(tbl_rows=-1, tbl_cols=-1):
-        print(found.sort("data", "ndcg", descending=[False, True]))
+        print(found)
 
 
 def main() -> None:

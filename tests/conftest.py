@@ -17,6 +17,8 @@ try:
     import torch
 except ImportError:
     torch = None
+else:
+    torch.set_num_threads(1)  # work as little as that of the tests is only held up by more
 
 # a kernel may be compiled or read from the disk inside an example
 settings.register_profile("nearfar", deadline=None)

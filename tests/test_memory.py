@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from conftest import PLAIN, plain, random_data
+from conftest import PLAIN, TORCH_DEVICES, plain, random_data
 from nearfar.engine import Problem, make_engine
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
@@ -49,7 +49,7 @@ def test_the_peak_of_training(validation, saved, tables, tmp_path):
 
 @pytest.mark.parametrize("geometry", ["sphere", "ball", "free"])
 @pytest.mark.parametrize("optimiser", [plain().optimiser, SGD(0.05)])
-@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("device", ["cpu", "reference", *TORCH_DEVICES])
 def test_points_of_some_rows_and_of_all_are_those_at_the_end(geometry, optimiser, device):
     options = plain(dim=6, batch=20, negatives=2, geometry=geometry, optimiser=optimiser)
     engine = make_engine(Problem(random_data(), options), None, device=device, threads=2)

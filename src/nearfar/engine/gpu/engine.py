@@ -13,7 +13,7 @@ instead of 23, on tensor cores: the only difference, and there only with matrix 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -100,11 +100,13 @@ class GPUEngine:
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; see `Engine.run`."""
         log = torch.zeros((count, len(LOG_FIELDS)), dtype=torch.float64, device=self.device)
-        for begin in range(0, count, self._n_steps):
-            n = min(self._n_steps, count - begin)
-            self._draw(self.step + begin, n)
-            self._compute(n)
-            self._room.write_log(self._plan, n, log[begin : begin + n])
+        on_gpu = self.device.type == "cuda"  # kernels are launched on the GPU that is current
+        with torch.cuda.device(self.device) if on_gpu else nullcontext():
+            for begin in range(0, count, self._n_steps):
+                n = min(self._n_steps, count - begin)
+                self._draw(self.step + begin, n)
+                self._compute(n)
+                self._room.write_log(self._plan, n, log[begin : begin + n])
         self.step += count
         values = log.cpu().numpy()
         return {name: values[:, i] for i, name in enumerate(LOG_FIELDS)}
@@ -247,8 +249,9 @@ class GPUEngine:
         """Do the n planned steps: a captured run of at least as many, or one by one."""
         shorter = max(1, self._n_steps // _SHORTER)
         if not self._parts.captured:
-            for p in range(n):
-                self._step(p)
+            with self._precision():
+                for p in range(n):
+                    self._step(p)
             return
         length = shorter if n <= shorter else self._n_steps
         if length not in self._graphs:

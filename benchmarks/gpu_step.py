@@ -61,17 +61,6 @@ class Tables:
         own = [(s, batch, n) for batch in self.batches for n in (1, 5) for s in samplers]
         return [*own, (Shared(), self.batches[0], self.shared)]
 
-    def large_rows(self) -> list[Row]:
-        """List those with a large catalogue."""
-        few, many = self.batches
-        return [
-            (Uniform(), few, 1),
-            (Uniform(), few, 5),
-            (Uniform(), many, 5),
-            (Popularity(), few, 5),
-            (TwoStage(self.candidates), few, 5),
-        ]
-
 
 # -------------------------------------------------------------------------------- contestants
 
@@ -232,17 +221,26 @@ def usual_table(tables: Tables, machine: Machine, late: Callable[[], bool]) -> I
     for row in tables.rows():
         if late():
             return
-        problem = Problem(data, options_of(row, tables.dim), seed=1)
-        state = problem.initial_state() if state is None else state
-        threads = problem.useful_threads(available_threads())
-        cpu = CPUEngine(problem, state.copy(), threads=threads)
-        contestants = [
-            *gpu_contestants(problem, state, machine),
-            *rivals(data, row, tables.dim, machine.device),
-            Contestant("CPU", cpu.run, 8, threads=threads, engine=cpu),
-        ]
-        yield timed(contestants, f"{data.n_items:,} items", row, machine, tables)
-        let_go(contestants)
+        if state is None:
+            state = Problem(data, options_of(row, tables.dim), seed=1).initial_state()
+        yield contest(data, state, row, machine, tables)
+
+
+def contest(
+    data: Interactions, state: State, row: Row, machine: Machine, tables: Tables
+) -> list[Line]:
+    """Let all contestants of a row start from the same tables; a line for each."""
+    problem = Problem(data, options_of(row, tables.dim), seed=1)
+    threads = problem.useful_threads(available_threads())
+    cpu = CPUEngine(problem, state.copy(), threads=threads)
+    contestants = [
+        *gpu_contestants(problem, state, machine),
+        *rivals(data, row, tables.dim, machine.device),
+        Contestant("CPU", cpu.run, 8, threads=threads, engine=cpu),
+    ]
+    lines = timed(contestants, f"{data.n_items:,} items", row, machine, tables)
+    let_go(contestants)
+    return lines
 
 
 def large_table(
@@ -255,7 +253,7 @@ def large_table(
     if late():
         return
     n_rows = tables.large[0] + tables.large[1]
-    on_host = 2.2 * 4 * 3 * n_rows * tables.dim  # the engine's copy goes by way of another one
+    on_host = 2.2 * 4 * 3 * n_rows * tables.dim  # the CPU engine has a copy
     if (free := host_bytes()) is not None and free < on_host:
         say(
             f"{tables.large[1]:,} items: left out: {on_host / GIB:.1f} GiB needed on the host,"
@@ -263,29 +261,23 @@ def large_table(
         )
         return
     data, state = made_up(*tables.large), gaussian(n_rows, tables.dim)
-    for row in tables.large_rows():
+    for row in tables.rows():
         if late():
             return
         what = f"{data.n_items:,} items, {row[0]}, batch {row[1]}, {row[2]} negatives"
-        against = row[1:] == (tables.batches[0], 5)
-        needed = 1.1 * gpu_bytes(n_rows, row, tables.dim, against)
+        needed = 1.1 * gpu_bytes(n_rows, row, tables.dim)
         free = free_bytes(machine.device)
         if free is not None and free < needed:
             say(f"{what}: left out: {needed / GIB:.1f} GiB needed, {free / GIB:.1f} GiB free")
             continue
-        problem = Problem(data, options_of(row, tables.dim), seed=1)
-        contestants = list(gpu_contestants(problem, state, machine))
-        if against:
-            contestants += rivals(data, row, tables.dim, machine.device)
-        yield timed(contestants, f"{data.n_items:,} items", row, machine, tables)
-        let_go(contestants)
+        yield contest(data, state, row, machine, tables)
 
 
-def gpu_bytes(n_rows: int, row: Row, dim: int, against: bool) -> float:
+def gpu_bytes(n_rows: int, row: Row, dim: int) -> float:
     """Count what the tables of a row's contestants take together."""
-    n_engines = 2 if isinstance(row[0], TwoStage) else 1
+    n_engines = 2 if isinstance(row[0], TwoStage | Shared) else 1
     needed = n_engines * n_rows * (12 * dim + 8)
-    if against and isinstance(row[0], Uniform):
+    if isinstance(row[0], Uniform):
         needed += sum(TorchCML.bytes_needed(n_rows, dim, sparse) for sparse in (False, True))
     return needed
 

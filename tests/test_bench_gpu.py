@@ -81,7 +81,8 @@ def check_steps(lines):
     rows = {(line["sampler"], line["batch"], line["negatives"]) for line in lines}
     assert len(rows) == 13
     engines = [line["engine"] for line in lines]
-    assert (engines.count("CPU"), engines.count("torch, SparseAdam")) == (13, 4)
+    assert len({line["table"] for line in lines}) == 2
+    assert (engines.count("CPU"), engines.count("torch, SparseAdam")) == (26, 8)
     for line in lines:
         low, middle, high = (float(line[f"us_per_step{x}"]) for x in ("_min", "", "_max"))
         assert 0 < low <= middle <= high

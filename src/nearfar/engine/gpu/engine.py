@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,10 +71,9 @@ class GPUEngine:
         start = problem.initial_state() if state is None else state
         self.step = start.step
         self._tables = Tables(
-            torch.tensor(start.rows, dtype=torch.float32).to(self.device),
-            torch.tensor(start.last, dtype=torch.int64).to(self.device),
+            self._put(start.rows, torch.float32), self._put(start.last, torch.int64)
         )
-        self._mean = None if start.mean is None else torch.tensor(start.mean).to(self.device)
+        self._mean = None if start.mean is None else self._put(start.mean, torch.float32)
         self._decay = recipe.make_decay(problem, self.device)
         self._data = plan.make_data(problem, self.device)
         self._parts = parts_for(self.device, self._draws) if parts is None else parts
@@ -165,12 +165,17 @@ class GPUEngine:
 
     # ------------------------------------------------------------------------------ parts
 
+    def _put(self, array: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
+        """Copy an array to the device, without another copy on the way."""
+        writable = np.require(array, requirements=("C", "W"))  # PyTorch warns of others
+        return torch.from_numpy(writable).to(self.device, dtype, copy=True)
+
     def _frozen_items(self) -> Tensor | None:
         problem, sampler = self.problem, self.problem.options.sampler
         if not isinstance(sampler, TwoStage) or sampler.vectors == "live":
             return None
         every = initial_points(problem.seed, problem.n_rows, self._rules.dim)
-        return torch.tensor(every[problem.n_users :]).to(self.device)
+        return self._put(every[problem.n_users :], torch.float32)
 
     def _now(self, rows: Tensor) -> Tensor:
         """Points of rows as the steps have left them."""

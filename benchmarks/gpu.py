@@ -95,8 +95,8 @@ class Sizes:
 
 SMALL = Sizes(
     Tables(
-        data=(2_000, 5_000, 30_000), large=(2_000, 20_000, 30_000), dim=16, batches=(32, 128), candidates=200,
-        shared=48, rounds=2, seconds=0.001,
+        data=(2_000, 5_000, 30_000), large=(2_000, 20_000, 30_000), dim=16, batches=(32, 128),
+        candidates=200, shared=48, rounds=2, seconds=0.001,
     ),
     copied=2**20,
     multiplied=256,

@@ -116,8 +116,7 @@ class CPUEngine:
 
     def average(self, weight: float) -> None:
         """Take the points of now into the mean; see `Engine.average`."""
-        with interrupt_deferred():
-            self.state.average(weight, self._now)
+        self.state.average(weight, self._now)
 
     def points(
         self,

@@ -5,9 +5,9 @@ step. On a GPU the latter is a CUDA graph of S steps that is captured once and r
 fewer steps leaves the others empty: a step without pairs changes nothing.
 
 Same seed, same bits: what flows into a row is summed in the order of the batch by one program, and
-matrix products are cuBLAS's, in float32. With `fast` they are rounded to TF32, ten bits of mantissa
-instead of 23, on tensor cores: the only difference, and there only with matrix products (`Shared`,
-`TwoStage`, `Decorrelate`).
+so is every entry of a matrix product. With `fast` the factors of products are rounded to TF32, ten
+bits of mantissa instead of 23: the only difference, and only with `Shared`, `TwoStage` and
+`Decorrelate`, which have products.
 """
 
 from __future__ import annotations
@@ -91,11 +91,9 @@ class GPUEngine:
     @property
     def state(self) -> State:
         """A copy of the tables on the host; see `Engine.state`."""
-        mean = None if self._mean is None else self._mean.cpu().numpy()
-        rows, last = (table.cpu().numpy() for table in self._tables)
-        shared = self.device.type == "cpu"
-        found = State(rows, last, self.step, mean)
-        return found.copy() if shared else found
+        rows, last = (table.to("cpu", copy=True).numpy() for table in self._tables)
+        mean = None if self._mean is None else self._mean.to("cpu", copy=True).numpy()
+        return State(rows, last, self.step, mean)
 
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; see `Engine.run`."""

@@ -1,5 +1,6 @@
 """Compiled code is never older than the sources it was made from."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -52,6 +53,40 @@ def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
     changed = drawn()
     assert changed[0] != first[0]
     assert changed[1] == "0"
+
+
+def kernels_of(tree):
+    decorators = {"kernel", "inlined", "inner", "reduction"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            if decorators & {getattr(found, "id", None) for found in node.decorator_list}:
+                yield node
+
+
+def names_used(function):
+    """Give the names in the body of a function; its annotations are nothing to the compiler."""
+    body = ast.Module(function.body, [])
+    return {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
+
+
+def is_hashed(path):
+    return "nearfar.jit" in path.read_text() or "numba" in path.read_text()
+
+
+def test_what_a_kernel_uses_is_in_a_module_whose_source_is_hashed():
+    root, checked = Path(nearfar.__file__).parent, 0
+    for path in root.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        used = set().union(*map(names_used, kernels_of(tree)))
+        assert not used or is_hashed(path), path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nearfar"):
+                for name in {name.asname or name.name for name in node.names} & used:
+                    owner = root / ("/".join(node.module.split(".")[1:]) + ".py")
+                    assert owner.is_file(), f"{path.name}: {name} of {node.module}"
+                    assert is_hashed(owner), f"{path.name}: {name} of {node.module}"
+                    checked += 1
+    assert checked > 50
 
 
 def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):

@@ -29,7 +29,8 @@ Geometry = Literal["sphere", "ball", "free"]
 GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 
 GAP_FLOOR = 2.0**-22
-"""The smallest 1 - s^2 that a float32 product of unit vectors can tell from 0, about."""
+"""The smallest 1 - s^2 that a float32 product of unit vectors can tell from 0, about; it is
+compiled into kernels, see `nearfar.jit`."""
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -58,9 +58,9 @@ def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
 def kernels_of(tree):
     decorators = {"kernel", "inlined", "inner", "reduction"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            if decorators & {getattr(found, "id", None) for found in node.decorator_list}:
-                yield node
+        marks = {getattr(mark, "id", None) for mark in getattr(node, "decorator_list", ())}
+        if marks & decorators:
+            yield node
 
 
 def names_used(function):
@@ -82,8 +82,8 @@ def test_what_a_kernel_uses_is_in_a_module_whose_source_is_hashed():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nearfar"):
                 for name in {name.asname or name.name for name in node.names} & used:
-                    owner = root / ("/".join(node.module.split(".")[1:]) + ".py")
-                    assert owner.is_file(), f"{path.name}: {name} of {node.module}"
+                    folder = root.joinpath(*node.module.split(".")[1:])
+                    owner = folder / f"{name}.py" if folder.is_dir() else folder.with_suffix(".py")
                     assert is_hashed(owner), f"{path.name}: {name} of {node.module}"
                     checked += 1
     assert checked > 50

@@ -27,7 +27,8 @@ from nearfar.sampling import Popularity, Shared, TwoStage
 
 PAIRS_A_BLOCK = 128
 """Pairs whose products with all candidates are computed in one matrix product. Every product packs
-all candidates anew, so larger blocks are faster; smaller ones occupy more threads."""
+all candidates anew, so larger blocks are faster; smaller ones occupy more threads. It is compiled
+into the steps, see `nearfar.jit`."""
 
 
 class Second(NamedTuple):

@@ -49,6 +49,8 @@ ORDER = [
     "schedule",
     "checkpoint",
     "training",
+    "folding",
+    "growing",
     "model",
     "presets",
     "experiment",

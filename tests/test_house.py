@@ -55,6 +55,7 @@ ORDER = [
     "presets",
     "experiment",
     "demo",
+    "serve",
     "cli",
 ]
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import nearfar
-from nearfar.cli import data, datasets, experiments, playing, show, training, using
+from nearfar.cli import data, datasets, experiments, indexing, playing, show, training, using
 from nearfar.cli.binding import FlagError
 from nearfar.errors import NearfarError, NearfarWarning
 
@@ -38,6 +38,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     experiments.table2: "nearfar table2 data/ -o results/",
     using.recommend: "nearfar recommend model/ --user 196 --k 10",
     using.similar: "nearfar similar model/ --item 50",
+    indexing.index: "nearfar index model/ -o index/ --recall 0.95 --k 10",
 }
 """Every command, in the order of the help, with an example."""
 

@@ -1,7 +1,8 @@
-"""``nearfar index``, and ``--index`` of the commands that look for items."""
+"""``nearfar index``, ``batch`` and ``export``, and ``--index`` where items are looked for."""
 
 import json
 
+import polars as pl
 import pytest
 
 import nearfar as nf
@@ -75,3 +76,55 @@ def test_what_does_not_go_is_a_line(run, model, tmp_path):
     code, _, err = run("recommend", model, "--user", 3, "--index", tmp_path / "i")
     assert code == 1
     assert "does not exist; give a folder that nearfar has saved" in err
+
+
+# --------------------------------------------------------------------------- batch and export
+
+
+def test_batch_gives_the_library_s_lists(run, model, tmp_path):
+    fitted, out = nf.CML.load(model), tmp_path / "lists"
+    (tmp_path / "users.txt").write_text("5\n3\n\n5\n9\n")
+    words = ("batch", model, "-o", out, "--k", 4, "--users", tmp_path / "users.txt", "--deny", 7)
+    code, said, err = run(*words, "--include-seen", "--json")
+    assert code == 0, err
+    assert json.loads(said) == {"folder": str(out), "n_users": 3, "n_parts": 1, "n_made": 1}
+    expected = fitted.recommend([5, 3, 9], 4, deny=[7], exclude_seen=False)
+    assert pl.read_parquet(out / "part-*.parquet").equals(expected)
+    code, said, _ = run(*words, "--include-seen")
+    assert code == 0
+    assert said == f"Lists of 3 users written to {out}, 1 parts; 1 of them were there already.\n"
+    code, _, err = run(*words)
+    assert code == 1
+    assert "of other settings (other exclude_seen)" in err
+
+
+def test_batch_with_an_index_allowed_items_and_a_bar(run, model, tmp_path):
+    run("index", model, "-o", tmp_path / "i", "--recall", "0.6")
+    fitted, out = nf.CML.load(model), tmp_path / "lists"
+    words = ("batch", model, "-o", out, "--index", tmp_path / "i", "--threads", 1, "--progress")
+    code, said, err = run(*words, *(word for i in range(40) for word in ("--allow", i)))
+    assert code == 0, err
+    assert "recommending" in err
+    assert said == f"Lists of 30 users written to {out}, 1 parts.\n"
+    index = nf.ItemIndex.load(tmp_path / "i", fitted)
+    expected = fitted.recommend(allow=range(40), index=index)
+    assert pl.read_parquet(out / "part-*.parquet").equals(expected)
+    code, _, err = run("batch", model, "-o", tmp_path / "x", "--users", tmp_path / "no")
+    assert (code, err) == (2, f"nearfar: `--users` must be a file of ids, one a line; got"
+                              f" '{tmp_path / 'no'}'.\n")  # fmt: skip
+
+
+def test_export_writes_and_says_what(run, model, tmp_path):
+    fitted = nf.CML.load(model)
+    code, said, err = run("export", model, "-o", tmp_path / "items.parquet")
+    assert code == 0, err
+    assert said == f"60 items in 8 dimensions written to {tmp_path / 'items.parquet'}.\n"
+    read = pl.read_parquet(tmp_path / "items.parquet")
+    assert (read["vector"].to_numpy() == fitted.item_vectors).all()
+    words = ("-o", tmp_path / "u.npy", "--format", "numpy", "--what", "users", "--json")
+    _, said, _ = run("export", model, *words)
+    files = [str(tmp_path / "u.ids.parquet"), str(tmp_path / "u.npy")]
+    assert json.loads(said) == {"files": files, "n": 30, "dim": 8}
+    code, _, err = run("export", model, *words)
+    assert code == 1
+    assert "exists; remove it first or give another path" in err

@@ -53,6 +53,8 @@ ORDER = [
     "training",
     "model",
     "approximate",
+    "export",
+    "batch",
     "presets",
     "experiment",
     "demo",

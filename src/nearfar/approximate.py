@@ -231,6 +231,14 @@ class ItemIndex:
                 f" {len(item_vectors):,}; make it anew with ItemIndex.build(model)."
             )
 
+    def digest(self) -> str:
+        """Hash what the index finds depends on: which items are in a list, and how many it takes.
+
+        SHA-256, in hexadecimal.
+        """
+        named = f"{self.figures.n_probed} {digest_of(self._points.targets)} "
+        return sha256(named.encode() + self._lists.list_of().tobytes()).hexdigest()
+
     # ------------------------------------------------------------------------------ on disk
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -15,7 +15,17 @@ from typing import Annotated, Any
 import typer
 
 import nearfar
-from nearfar.cli import data, datasets, experiments, indexing, playing, show, training, using
+from nearfar.cli import (
+    data,
+    datasets,
+    experiments,
+    exporting,
+    indexing,
+    playing,
+    show,
+    training,
+    using,
+)
 from nearfar.cli.binding import FlagError
 from nearfar.errors import NearfarError, NearfarWarning
 
@@ -39,6 +49,8 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     using.recommend: "nearfar recommend model/ --user 196 --k 10",
     using.similar: "nearfar similar model/ --item 50",
     indexing.index: "nearfar index model/ -o index/ --recall 0.95 --k 10",
+    exporting.batch: "nearfar batch model/ -o lists/ --k 10",
+    exporting.export: "nearfar export model/ -o items.parquet",
 }
 """Every command, in the order of the help, with an example."""
 

@@ -114,16 +114,21 @@ def _ids(what: str) -> Any:
     )
 
 
+IncludeSeen = Annotated[
+    bool, typer.Option("--include-seen", help="Also what the user has already.")
+]
+Allow = Annotated[list[str] | None, _ids("Recommend only these items.")]
+Deny = Annotated[list[str] | None, _ids("Never recommend these items.")]
+
+
 def recommend(
     model: Model,
     *,
     user: Users,
     k: Length = 10,
-    include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="Also what the user has already.")
-    ] = False,
-    allow: Annotated[list[str] | None, _ids("Recommend only these items.")] = None,
-    deny: Annotated[list[str] | None, _ids("Never recommend these items.")] = None,
+    include_seen: IncludeSeen = False,
+    allow: Allow = None,
+    deny: Deny = None,
     index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",

@@ -31,7 +31,7 @@ from nearfar.folding import EPOCHS, Folding
 from nearfar.growing import grown_state
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
-from nearfar.neighbours import Points, TopK, top_k
+from nearfar.neighbours import Index, Points, Scorer, TopK, top_k
 from nearfar.options import Options
 from nearfar.schedule import Schedule
 from nearfar.training import Callback, Run, Trained, scorer_of
@@ -333,6 +333,17 @@ class CML:
 
         return DevicePoints(points.queries, points.targets, points.offset, device=name)
 
+    def _items_near(
+        self, queries: Float32, device: str, index: Index | None, threads: int | None
+    ) -> Scorer:
+        """Score the items for queries: all of them, or those that an index finds."""
+        if index is None:
+            return self._points(queries, self.item_vectors, device)
+        if resolve_ranking(device) != "cpu":
+            raise OptionError(f"`index` searches on the processor; got device={device!r}.")
+        index.check(self.item_vectors)
+        return index.scorer(queries, threads=threads)
+
     # -------------------------------------------------------------------------- newcomers
 
     def fold_in(self, liked: Iterable[Any], *, epochs: int = EPOCHS, seed: int = 0) -> Float32:
@@ -394,6 +405,7 @@ class CML:
         deny: Iterable[Any] | None = None,
         threads: int | None = None,
         device: str = "cpu",
+        index: Index | None = None,
     ) -> pl.DataFrame:
         """Give each user the nearest items.
 
@@ -415,6 +427,8 @@ class CML:
         device : str
             Where to rank, as in `fit`; but not "reference". Scores of another device may differ in
             the last bits, and near ties in their order.
+        index : nearfar.ItemIndex, optional
+            Look for the items with this index of the model, which misses some; exactly if None.
 
         Returns
         -------
@@ -427,7 +441,8 @@ class CML:
         UnknownIdError
             A user or item that was not in the training interactions.
         OptionError
-            `k` is less than 1, `device` is not there, or both `users` and `liked` are given.
+            `k` is less than 1, `device` is not there, both `users` and `liked` are given, or
+            `index` is of another model or goes with a `device` other than the processor.
         EmptyDataError
             `liked` names no item.
         MissingExtraError
@@ -443,13 +458,19 @@ class CML:
             own = _distinct(data.item_ids, liked, "liked")
             queries = self._newcomers().user(own, seed=0)[None]
             one, rows, seen = True, np.zeros(1, np.int32), (np.array([0, len(own)]), own)
-        scorer = self._points(queries, self.item_vectors, device)
+        scorer = self._items_near(queries, device, index, threads)
         exclude, mask = seen if exclude_seen else None, self._mask(allow, deny)
         found = top_k(scorer, rows, k, exclude=exclude, allow=mask, threads=threads)
         return self._frame(found, one, rows, queries, data.user_ids, data.item_ids)
 
     def similar_items(
-        self, items: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
+        self,
+        items: Any,
+        k: int = 10,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        index: Index | None = None,
     ) -> pl.DataFrame:
         """Give each item the items nearest to it, itself left out.
 
@@ -459,6 +480,7 @@ class CML:
         k : int
         threads : int, optional
         device : str
+        index : nearfar.ItemIndex, optional
             As in `recommend`.
 
         Returns
@@ -466,23 +488,24 @@ class CML:
         DataFrame
             As `recommend`, with the asked item as ``query_id`` where many are asked for.
         """
-        ids = self.interactions.item_ids
-        return self._similar(items, k, self.item_vectors, ids, threads, device)
+        points, ids = self.item_vectors, self.interactions.item_ids
+        scorer = self._items_near(points, device, index, threads)
+        return self._similar(items, k, points, ids, threads, scorer)
 
     def similar_users(
         self, users: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
     ) -> pl.DataFrame:
         """Give each user the users nearest to them; see `similar_items`."""
-        ids = self.interactions.user_ids
-        return self._similar(users, k, self.user_vectors, ids, threads, device)
+        points, ids = self.user_vectors, self.interactions.user_ids
+        scorer = self._points(points, points, device)
+        return self._similar(users, k, points, ids, threads, scorer)
 
     def _similar(
-        self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None, device: str
+        self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None, scorer: Scorer
     ) -> pl.DataFrame:
         one, rows = _rows(ids, asked)
         n = len(points)
         itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
-        scorer = self._points(points, points, device)
         found = top_k(scorer, rows, k, exclude=itself, threads=threads)
         name = "user_id" if ids is self.interactions.user_ids else "item_id"
         return self._frame(found, one, rows, points, ids, ids, query="query_id", name=name)

@@ -53,6 +53,7 @@ ORDER = [
     "presets",
     "experiment",
     "demo",
+    "serve",
     "cli",
 ]
 

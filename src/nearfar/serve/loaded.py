@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from os import PathLike
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ class Loaded:
         MissingExtraError
             The index needs faiss.
         """
-        model = _mapped(path)
+        model = CML.load(path, mmap=True)
         data, geometry = model.interactions, model.options.geometry
         searched = None if index is None else _index(index, model)
         users, items = model.user_vectors, model.item_vectors
@@ -82,40 +82,10 @@ class Loaded:
             known: Float32 = self.model.user_vectors[self.users.row(user)]
             return known
         rows = np.unique(self.items.rows(items or []))
-        return _folded_in(self.model, rows)
-
-
-def _mapped(path: Path) -> CML:
-    return CML.load(path)
+        return self.model.fold_in(self.model.interactions.item_ids.take(rows).to_list())
 
 
 def _index(path: Path, model: CML) -> Index:
     approximate = import_module("nearfar.approximate")
     index: Index = approximate.ItemIndex.load(path, model)
     return index
-
-
-def _folded_in(model: CML, rows: npt.NDArray[np.int32]) -> Float32:
-    mean: Float32 = model.item_vectors[rows].mean(axis=0)
-    if model.options.geometry == "sphere":
-        mean /= np.linalg.norm(mean)
-    return mean
-
-
-def projection(model: CML) -> Any:
-    """Give the model's map."""
-    return _Pca(model.item_vectors)
-
-
-class _Pca:
-    method = "pca"
-
-    def __init__(self, vectors: Float32) -> None:
-        self._mean = vectors.mean(axis=0)
-        _, _, axes = np.linalg.svd(vectors[:2000] - self._mean, full_matrices=False)
-        self._axes = axes[:2].T
-        self.points = (vectors - self._mean) @ self._axes
-
-    def place(self, vector: Float32) -> tuple[float, float]:
-        x, y = (vector - self._mean) @ self._axes
-        return float(x), float(y)

@@ -50,7 +50,7 @@ def results(
     k: int, nearest: Nearest, names: Names, titles: list[str | None] | None = None
 ) -> schemas.Results:
     """Give a list with ids and titles."""
-    ids = names.shown(nearest.rows)
+    ids = names.shown(nearest.rows.tolist())
     named = titles or [None] * len(ids)
     entries = zip(ids, nearest.scores.tolist(), named, strict=True)
     return schemas.Results(
@@ -76,7 +76,7 @@ def found(loaded: Loaded, text: str, limit: int) -> schemas.FoundItems:
     """Give the items whose title or id contains a text."""
     rows = loaded.titles.find(text, limit)
     entries = zip(
-        loaded.items.shown(rows),
+        loaded.items.shown(rows.tolist()),
         loaded.titles.of(rows.tolist()),
         loaded.titles.popularity[rows].tolist(),
         strict=True,
@@ -125,7 +125,7 @@ def drawn(loaded: Loaded, limit: int) -> schemas.Map:
     return schemas.Map(
         method=projected.method,
         n_items=loaded.model.interactions.n_items,
-        ids=loaded.items.shown(rows),
+        ids=loaded.items.shown(listed),
         titles=titles.of(listed) if titles.known else None,
         x=x.tolist(),
         y=y.tolist(),

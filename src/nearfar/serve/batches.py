@@ -30,12 +30,12 @@ class _Waiting:
     answer: asyncio.Future[Nearest]
 
     @property
-    def kind(self) -> tuple[int, int, int]:
-        """Lists of one kind can be made together: one table, a similar length, among the same rows.
+    def kind(self) -> tuple[int, int]:
+        """Lists of one kind are made together: of one table, and of a similar length.
 
         A list of ten beside one of a thousand would cost what that one does.
         """
-        return id(self.space), (self.wish.k - 1).bit_length(), id(self.wish.among)
+        return id(self.space), (self.wish.k - 1).bit_length()
 
 
 class Batches:

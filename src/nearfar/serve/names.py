@@ -16,6 +16,8 @@ Int32 = npt.NDArray[np.int32]
 
 EXACT_INTEGER: Final = 2**53
 """Beyond it a browser reads two neighbouring integers as one, so such ids are given as text."""
+_FEW: Final = 100
+"""Up to so many ids are taken one by one: gathering them costs as much as that."""
 
 
 class Names:
@@ -60,9 +62,12 @@ class Names:
         own = [one if one in self.ids else self._by_text.get(str(one), one) for one in listed]
         return self.ids.rows(own)
 
-    def shown(self, rows: npt.ArrayLike) -> list[str | int]:
+    def shown(self, rows: Iterable[int]) -> list[str | int]:
         """Give the ids of rows as JSON can say them."""
-        return [_shown(one) for one in self.ids.take(rows).to_list()]
+        listed = list(rows)
+        if len(listed) > _FEW:
+            return [_shown(one) for one in self.ids.take(listed).to_list()]
+        return [_shown(self.ids.id(row)) for row in listed]
 
     @cached_property
     def _by_text(self) -> dict[str, Any]:

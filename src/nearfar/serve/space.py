@@ -1,15 +1,25 @@
-"""One table of points to look around in, and the lists that are wanted of it."""
+"""One table of points to look around in, and the lists that are wanted of it.
+
+A search finds a few more rows than are wanted, and the score of each is then computed anew, by
+itself and in float64: how a product is rounded depends on what it is computed together with, and an
+answer must not depend on who else is asking.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.neighbours import Points, Scorer, top_k
+
+_SPARE: Final = 8
+"""Rows found beyond those wanted, for near ties at the end of a list."""
+_FEW: Final = 3
+"""Up to so many queries are multiplied one by one: for a matrix, `Points` takes 16 at the least."""
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -78,54 +88,52 @@ class Space:
     def nearest(self, wishes: Sequence[Wish]) -> list[Nearest]:
         """Make lists together, each as it would be alone.
 
-        All wishes must be among the same rows, that is, of the same array.
+        Raises
+        ------
+        DataError
+            A score is NaN.
         """
-        queries = np.stack([wish.query for wish in wishes])
-        among = wishes[0].among
-        if among is not None and not among.size:
-            return [Nearest(among, np.empty(0, np.float32)) for _ in wishes]
-        if among is None:
-            hidden = [wish.hidden for wish in wishes]
-            scorer: Scorer = self._scorer(queries)
-        else:
-            hidden = [_places(wish.hidden, among) for wish in wishes]
-            scorer = self._part(queries, among)
-        ends = np.cumsum([0, *map(len, hidden)], dtype=np.int64)
-        excluded = ends, np.concatenate(hidden).astype(np.int32)
-        k = min(max(wish.k for wish in wishes), max(scorer.n_items, 1))
-        found = top_k(scorer, np.arange(len(queries)), k, exclude=excluded)
-        rows = found.items if among is None else among[found.items]
-        scores = found.scores + self._constant(queries)
-        lengths = [min(wish.k, n) for wish, n in zip(wishes, _filled(found.items), strict=True)]
-        return [Nearest(rows[at, :n], scores[at, :n]) for at, n in enumerate(lengths)]
+        found = iter(self._found([wish for wish in wishes if wish.among is None]))
+        return [
+            self._list(
+                wish,
+                next(found) if wish.among is None else np.setdiff1d(wish.among, wish.hidden),
+            )
+            for wish in wishes
+        ]
+
+    def _found(self, wishes: Sequence[Wish]) -> list[Int32]:
+        """Search for the rows of each list, and a few more."""
+        if not wishes:
+            return []
+        scorer = self._scorer(np.stack([wish.query for wish in wishes]))
+        hidden = [wish.hidden for wish in wishes]
+        excluded = np.cumsum([0, *map(len, hidden)], dtype=np.int64), np.concatenate(hidden)
+        k = min(max(wish.k for wish in wishes) + _SPARE, self.points.n_items)
+        found = top_k(scorer, np.arange(len(wishes)), k, exclude=excluded).items
+        return [rows[rows >= 0] for rows in found]
 
     def _scorer(self, queries: Float32) -> Scorer:
         if self.index is not None:
             return self.index.scorer(queries)
-        return Points(queries, self.points.targets, self.points.offset)
+        kind = _FewPoints if len(queries) <= _FEW else Points
+        return kind(queries, self.points.targets, self.points.offset)
 
-    def _part(self, queries: Float32, among: Int32) -> Points:
-        offset = self.points.offset
-        return Points(
-            queries, self.points.targets[among], None if offset is None else offset[among]
-        )
-
-    def _constant(self, queries: Float32) -> Float32:
-        """Give what is left out of a score because it is the same for all rows; (n_queries, 1).
-
-        On the sphere a score is the product, and that is 1 - D^2 / 2.
-        """
-        if self.points.offset is None:
-            return np.zeros((len(queries), 1), np.float32)
-        halves: Float32 = 0.5 * np.sum(queries * queries, axis=1, keepdims=True)
-        return 1 - halves
+    def _list(self, wish: Wish, rows: Int32) -> Nearest:
+        """Score rows, one by one, and put the best first."""
+        away = self.points.targets[rows].astype(np.float64) - wish.query
+        scores = (1 - 0.5 * np.sum(away * away, axis=1)).astype(np.float32)
+        best = np.lexsort((rows, -scores))[: wish.k]
+        return Nearest(rows[best], scores[best])
 
 
-def _places(hidden: Int32, among: Int32) -> Int32:
-    """Give where in `among` there are rows that are hidden."""
-    return np.flatnonzero(np.isin(among, hidden)).astype(np.int32)
+class _FewPoints(Points):
+    """Points whose queries are multiplied one by one."""
 
-
-def _filled(items: Int32) -> list[int]:
-    counts: list[int] = np.count_nonzero(items >= 0, axis=1).tolist()
-    return counts
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Compute one tile of products; see `nearfar.neighbours.Scorer`."""
+        part = slice(first_item, first_item + out.shape[1])
+        for row, scores in zip(rows, out, strict=True):
+            np.dot(self.targets[part], self.queries[row], out=scores)
+        if self.offset is not None:
+            out += self.offset[part]

@@ -80,7 +80,8 @@ class Titles:
 
     def _joined(self, names: Names) -> tuple[bytes, npt.NDArray[np.int64]]:
         """Join all titles and ids; give also where each item's begin, and the end."""
-        shown = zip(self.of(self.best_known.tolist()), names.shown(self.best_known), strict=True)
+        rows = self.best_known.tolist()
+        shown = zip(self.of(rows), names.shown(rows), strict=True)
         parts = [_folded(title or "") + _BETWEEN + _folded(str(one)) + _END for title, one in shown]
         return b"".join(parts), np.cumsum([0, *map(len, parts)], dtype=np.int64)
 

@@ -36,7 +36,7 @@ class Index(Protocol):
     def k(self) -> int:
         """The length of lists for which that was measured."""
 
-    def scorer(self, queries: Float32) -> Scorer:
+    def scorer(self, queries: Float32, *, threads: int | None = None) -> Scorer:
         """Give a scorer of queries that finds their lists itself."""
 
 
@@ -115,7 +115,7 @@ class Space:
 
     def _scorer(self, queries: Float32) -> Scorer:
         if self.index is not None:
-            return self.index.scorer(queries)
+            return self.index.scorer(queries, threads=1)
         kind = _FewPoints if len(queries) <= _FEW else Points
         return kind(queries, self.points.targets, self.points.offset)
 

@@ -104,6 +104,26 @@ def test_what_cannot_be_saved_is_said_before_anything_is_written(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_files_of_a_form_of_their_own_are_kept_where_they_can_be_opened(tmp_path):
+    def save_files(text):
+        files = {"lists": lambda path: path.write_bytes(text)}
+        store.save_folder(tmp_path / "f", kind="index", meta={}, frames=FRAMES, files=files)
+
+    for text in (b"first", b"second"):
+        save_files(text)
+        read = store.load_folder(tmp_path / "f", kind="index")
+        assert read.files["lists"].read_bytes() == text
+        assert read.files.keys() == {"lists"}
+        assert read.frames.keys() == {"history"}
+        assert len(list((tmp_path / "f").iterdir())) == 3
+    with pytest.raises(StoreError, match="each used once"):
+        store.save_folder(tmp_path / "x", kind="index", meta={}, frames=FRAMES,
+                          files={"history": lambda path: None})  # fmt: skip
+    read.files["lists"].write_bytes(b"Second")
+    with pytest.raises(StoreError, match=r"lists-\w+.faiss' is not as it was written"):
+        store.load_folder(tmp_path / "f", kind="index")
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "parquet"])
 def test_damage_is_found(tmp_path, suffix):
     save(tmp_path)

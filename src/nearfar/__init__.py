@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nearfar import baselines, datasets, errors, prepare, presets, split
+    from nearfar.approximate import ItemIndex
     from nearfar.evaluation import Evaluation, evaluate
     from nearfar.interactions import Interactions
     from nearfar.model import CML
@@ -34,6 +35,7 @@ __all__ = [
     "Decorrelate",
     "Evaluation",
     "Interactions",
+    "ItemIndex",
     "Options",
     "Popularity",
     "Shared",
@@ -52,6 +54,7 @@ __all__ = [
 
 _MODULES = ("baselines", "datasets", "errors", "prepare", "presets", "split")
 _OWNERS = {
+    "approximate": ("ItemIndex",),
     "evaluation": ("Evaluation", "evaluate"),
     "interactions": ("Interactions",),
     "model": ("CML",),

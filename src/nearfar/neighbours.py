@@ -178,6 +178,17 @@ class Finder(Protocol):
         ...
 
 
+class Index(Protocol):
+    """The items of one model, arranged so that few need be looked at to find the near ones."""
+
+    def check(self, item_vectors: Float32) -> None:
+        """Raise `OptionError` if it was made from other item vectors than these."""
+
+    def scorer(self, queries: Float32, *, threads: int | None = None) -> Scorer:
+        """Give a scorer, which is a `Finder` too, of queries of shape (n_users, dim)."""
+        ...
+
+
 def top_k(
     scorer: Scorer,
     rows: npt.ArrayLike,

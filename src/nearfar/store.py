@@ -1,7 +1,8 @@
 """Folders on disk: tables of numbers and frames with a manifest, written atomically, never pickle.
 
-A folder holds payload files, safetensors for arrays and Parquet for frames, whose names contain the
-beginning of their SHA-256, and the manifest ``nearfar.json`` that lists them. Payload is written
+A folder holds payload files, safetensors for arrays, Parquet for frames and what a library writes
+in a form of its own, whose names contain the beginning of their SHA-256, and the manifest
+``nearfar.json`` that lists them. Payload is written
 first, each file under a temporary name, synchronised and renamed; the manifest comes last and by
 one rename, and that is the moment the new content counts. So a reader, or whoever comes after a
 crash, finds the old content or the new one, whole. What is no longer listed is removed afterwards.
@@ -16,7 +17,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -36,12 +37,13 @@ from nearfar.errors import StoreError
 
 Arrays = dict[str, npt.NDArray[Any]]
 Bytes = bytes | memoryview
+Writer = Callable[[Path], None]
 
 FORMAT: Final = 1
 """Version of the layout this code writes, and the newest it reads."""
 MANIFEST: Final = "nearfar.json"
 _TEMPORARY: Final = re.compile(r"\.nearfar-[0-9a-f]{32}\.tmp")
-_PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet)")
+_PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet|faiss)")
 _ENTRY: Final = re.compile(r"[a-z][a-z0-9_]*")
 _TENSOR_TYPES: Final = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL",
@@ -61,6 +63,8 @@ class Folder:
     """For each safetensors file its arrays, by name."""
     frames: dict[str, pl.DataFrame]
     """The Parquet files."""
+    files: dict[str, Path]
+    """Where the others are; each was as it was written a moment ago."""
 
 
 def save_folder(
@@ -70,6 +74,7 @@ def save_folder(
     meta: Mapping[str, Any],
     arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]] = _NOTHING,
     frames: Mapping[str, pl.DataFrame] = _NOTHING,
+    files: Mapping[str, Writer] = _NOTHING,
 ) -> None:
     """Write a folder so that it holds the old content or the new one at every moment.
 
@@ -85,6 +90,9 @@ def save_folder(
         Each entry becomes one safetensors file. Names are lower-case words: letters, digits, ``_``.
     frames : mapping of DataFrames
         Each entry becomes one Parquet file. Names differ from those of `arrays`.
+    files : mapping of callables
+        Each is called with a path and writes one file of faiss there, or raises OSError. Names
+        differ from the others.
 
     Raises
     ------
@@ -93,7 +101,7 @@ def save_folder(
         the folder is as it was.
     """
     folder = Path(path)
-    _check_names(arrays, frames)
+    _check_names(arrays, frames, files)
     _check_types(frames)
     tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
     check_replaceable(folder, kind=kind)
@@ -102,9 +110,10 @@ def save_folder(
     manifest = json.loads(_json(manifest))  # before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files = {name: _keep_arrays(folder, name, parts) for name, parts in tensors.items()}
-        files |= {name: _keep_frame(folder, name, frame) for name, frame in frames.items()}
-        manifest["files"] = files
+        kept = {name: _keep_arrays(folder, name, parts) for name, parts in tensors.items()}
+        kept |= {name: _keep_frame(folder, name, frame) for name, frame in frames.items()}
+        kept |= {name: _keep_file(folder, name, write) for name, write in files.items()}
+        manifest["files"] = kept
         manifest["seal"] = _seal(manifest)
         _sync_folder(folder)
         _write(folder / MANIFEST, [_json(manifest)])
@@ -198,8 +207,8 @@ def scratch(path: str | PathLike[str]) -> Iterator[Path]:
             folder.rmdir()
 
 
-def _check_names(arrays: Iterable[str], frames: Iterable[str]) -> None:
-    names = [*arrays, *frames]
+def _check_names(*entries: Iterable[str]) -> None:
+    names = [name for some in entries for name in some]
     twice = {name for name in names if names.count(name) > 1}
     wrong = [name for name in names if not _ENTRY.fullmatch(name)]
     if twice or wrong:
@@ -260,8 +269,19 @@ def _keep_frame(folder: Path, entry: str, frame: pl.DataFrame) -> dict[str, str 
         frame.write_parquet(temporary)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise StoreError(f"The frame {entry!r} cannot be saved: {error}.") from error
+    return _keep(folder, entry, temporary, "parquet")
+
+
+def _keep_file(folder: Path, entry: str, write: Writer) -> dict[str, str | int]:
+    """Let a file be written; give its line of the manifest."""
+    temporary = _temporary(folder)
+    write(temporary)
+    return _keep(folder, entry, temporary, "faiss")
+
+
+def _keep(folder: Path, entry: str, temporary: Path, suffix: str) -> dict[str, str | int]:
     digest = _sha256(temporary)
-    name = _named(entry, digest, "parquet")
+    name = _named(entry, digest, suffix)
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, folder / name)
@@ -390,6 +410,7 @@ def _manifest(folder: Path, kind: str) -> dict[str, Any]:
 def _contents(folder: Path, manifest: Mapping[str, Any]) -> Folder:
     arrays: dict[str, Arrays] = {}
     frames: dict[str, pl.DataFrame] = {}
+    files: dict[str, Path] = {}
     try:
         listed = [(name, dict(entry)) for name, entry in manifest["files"].items()]
         meta = dict(manifest["meta"])
@@ -397,14 +418,16 @@ def _contents(folder: Path, manifest: Mapping[str, Any]) -> Folder:
             with _verified(folder, entry["file"], entry["size"], entry["sha256"]) as file:
                 if entry["file"].endswith(".safetensors"):
                     arrays[name] = parse_arrays(file.read())
-                else:
+                elif entry["file"].endswith(".parquet"):
                     frames[name] = pl.read_parquet(file)
+                else:
+                    files[name] = folder / entry["file"]
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise StoreError(
             f"{str(folder / MANIFEST)!r} is damaged ({error!r}); remove the folder and save it "
             "again."
         ) from error
-    return Folder(meta, arrays, frames)
+    return Folder(meta, arrays, frames, files)
 
 
 @contextmanager

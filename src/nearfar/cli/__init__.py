@@ -15,7 +15,18 @@ from typing import Annotated, Any
 import typer
 
 import nearfar
-from nearfar.cli import data, datasets, experiments, playing, serving, show, training, using
+from nearfar.cli import (
+    data,
+    datasets,
+    experiments,
+    exporting,
+    indexing,
+    playing,
+    serving,
+    show,
+    training,
+    using,
+)
 from nearfar.cli.binding import FlagError
 from nearfar.errors import NearfarError, NearfarWarning
 
@@ -38,6 +49,9 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     experiments.table2: "nearfar table2 data/ -o results/",
     using.recommend: "nearfar recommend model/ --user 196 --k 10",
     using.similar: "nearfar similar model/ --item 50",
+    indexing.index: "nearfar index model/ -o index/ --recall 0.95 --k 10",
+    exporting.batch: "nearfar batch model/ -o lists/ --k 10",
+    exporting.export: "nearfar export model/ -o items.parquet",
     serving.serve: "nearfar serve model/ --port 8000",
 }
 """Every command, in the order of the help, with an example."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nearfar.approximate import ItemIndex
 from nearfar.cli import show
 from nearfar.cli.binding import build
 from nearfar.cli.flags import flags_of
@@ -15,6 +16,7 @@ from nearfar.devices import describe, resolve, resolve_ranking
 from nearfar.errors import DataError
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
+from nearfar.model import CML
 from nearfar.options import STRATEGIES, Options
 from nearfar.prepare import Rules
 from nearfar.presets import PRESETS
@@ -103,6 +105,11 @@ def load_data(path: Path) -> Interactions:
             f"{error} (`nearfar prepare {path} -o data/` has flags for columns, thresholds and"
             " other forms of the file.)"
         ) from error
+
+
+def load_index(path: Path | None, model: CML) -> ItemIndex | None:
+    """Open the index of a model, if one is given; see `ItemIndex.load`."""
+    return None if path is None else ItemIndex.load(path, model)
 
 
 def typed_ids(ids: Ids, words: Iterable[str]) -> list[Any]:

@@ -10,7 +10,7 @@ import typer
 from nearfar.baselines import Popularity, Random
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
-from nearfar.cli.inputs import load_data, ranking_device, typed_ids
+from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids
 from nearfar.cli.training import Data, Json
 from nearfar.errors import EmptyDataError
 from nearfar.evaluation import evaluate as measure
@@ -24,6 +24,10 @@ Threads = Annotated[int | None, typer.Option(help="Every available core if not g
 Device = Annotated[
     str,
     typer.Option(help="Where to rank: cpu; cuda, cuda:1 and so on; auto, a GPU if there is one."),
+]
+IndexFolder = Annotated[
+    Path | None,
+    typer.Option("--index", metavar="INDEX", help="Look for items with what `nearfar index` made."),
 ]
 Length = Annotated[int, typer.Option("--k", min=1, help="Length of a list.")]
 _WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
@@ -110,16 +114,22 @@ def _ids(what: str) -> Any:
     )
 
 
+IncludeSeen = Annotated[
+    bool, typer.Option("--include-seen", help="Also what the user has already.")
+]
+Allow = Annotated[list[str] | None, _ids("Recommend only these items.")]
+Deny = Annotated[list[str] | None, _ids("Never recommend these items.")]
+
+
 def recommend(
     model: Model,
     *,
     user: Users,
     k: Length = 10,
-    include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="Also what the user has already.")
-    ] = False,
-    allow: Annotated[list[str] | None, _ids("Recommend only these items.")] = None,
-    deny: Annotated[list[str] | None, _ids("Never recommend these items.")] = None,
+    include_seen: IncludeSeen = False,
+    allow: Allow = None,
+    deny: Deny = None,
+    index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
@@ -137,6 +147,7 @@ def recommend(
         deny=typed_ids(ids.item_ids, deny) if deny else None,
         threads=threads,
         device=device,
+        index=load_index(index, fitted),
     )
     lists = show.lists_of(found, users, "user_id", "item_id", ids.titles)
     if json:
@@ -151,6 +162,7 @@ def similar(
     item: Annotated[list[str] | None, typer.Option(help="Items near this one.")] = None,
     user: Annotated[list[str] | None, typer.Option(help="Users near this one.")] = None,
     k: Length = 10,
+    index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
@@ -158,14 +170,19 @@ def similar(
     """Show the items nearest to an item, or the users nearest to a user."""
     if bool(item) == bool(user):
         raise FlagError("Give either `--item` or `--user`, one or more times.")
+    if index is not None and not item:
+        raise FlagError("`--index` is of items and goes with `--item`.")
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
     name, axis, words = ("item_id", ids.item_ids, item) if item else ("user_id", ids.user_ids, user)
     asked = list(dict.fromkeys(axis.typed(words or [])))
-    find = fitted.similar_items if item else fitted.similar_users
     titles = ids.titles if item else None
-    found = find(asked, k, threads=threads, device=device)
+    if item:
+        of = load_index(index, fitted)
+        found = fitted.similar_items(asked, k, threads=threads, device=device, index=of)
+    else:
+        found = fitted.similar_users(asked, k, threads=threads, device=device)
     lists = show.lists_of(found, asked, "query_id", name, titles)
     if json:
         show.emit({"k": k, "neighbours": lists})

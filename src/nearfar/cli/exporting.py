@@ -1,0 +1,114 @@
+"""``nearfar export`` and ``batch``: a model's vectors and lists, for other programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nearfar.batch import recommend_to
+from nearfar.cli import show
+from nearfar.cli.binding import FlagError
+from nearfar.cli.inputs import load_index, ranking_device, typed_ids
+from nearfar.cli.training import Json
+from nearfar.cli.using import Allow, Deny, Device, IncludeSeen, IndexFolder, Length, Model, Threads
+from nearfar.export import export as write
+from nearfar.model import CML
+
+
+class Format(StrEnum):
+    """Forms of a file; see `nearfar.export`."""
+
+    parquet = "parquet"
+    numpy = "numpy"
+    word2vec = "word2vec"
+    faiss = "faiss"
+
+
+class What(StrEnum):
+    """Whose vectors."""
+
+    items = "items"
+    users = "users"
+
+
+def export(
+    model: Model,
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")],
+    form: Annotated[Format, typer.Option("--format", help="Form of the file.")] = Format.parquet,
+    what: Annotated[What, typer.Option(help="Whose vectors.")] = What.items,
+    json: Json = False,
+) -> None:
+    """Write a model's vectors and their ids to a file of another program's form.
+
+    Ids that have no place in it (numpy; faiss, if they are not integers) go beside it, to a file
+    .ids.parquet.
+    """
+    fitted = CML.load(model)
+    files = write(fitted, out, form.value, what=what.value)
+    shape = (fitted.item_vectors if what.value == "items" else fitted.user_vectors).shape
+    if json:
+        show.emit({"files": [str(file) for file in files], "n": shape[0], "dim": shape[1]})
+    else:
+        named = " and ".join(map(str, files))
+        show.say(f"{shape[0]:,} {what.value} in {shape[1]} dimensions written to {named}.")
+
+
+def batch(
+    model: Model,
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")],
+    k: Length = 10,
+    users: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ids of the users, one a line; every user if not given."),
+    ] = None,
+    include_seen: IncludeSeen = False,
+    allow: Allow = None,
+    deny: Deny = None,
+    index: IndexFolder = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    progress: Annotated[
+        bool | None,
+        typer.Option(
+            "--progress/--no-progress",
+            help="Show a progress bar; where the error stream is a terminal if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the recommendations of all users, or of many, to a folder of Parquet files.
+
+    A run that was killed goes on with the parts that are missing when it is started again.
+    """
+    if users is not None and not users.is_file():
+        raise FlagError(f"`--users` must be a file of ids, one a line; got {str(users)!r}.")
+    device = ranking_device(device)
+    fitted = CML.load(model)
+    ids = fitted.interactions
+    asked = None if users is None else typed_ids(ids.user_ids, [str(users)])
+    done = recommend_to(
+        out,
+        fitted,
+        None if asked is None else list(dict.fromkeys(asked)),
+        k,
+        exclude_seen=not include_seen,
+        allow=typed_ids(ids.item_ids, allow) if allow else None,
+        deny=typed_ids(ids.item_ids, deny) if deny else None,
+        index=load_index(index, fitted),
+        threads=threads,
+        device=device,
+        progress=progress,
+    )
+    if json:
+        show.emit({"folder": str(out), **asdict(done)})
+        return
+    there = done.n_parts - done.n_made
+    before = f"; {there:,} of them were there already" if there else ""
+    show.say(f"Lists of {done.n_users:,} users written to {out}, {done.n_parts:,} parts{before}.")

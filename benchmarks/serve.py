@@ -8,6 +8,8 @@ during it every answer is looked at: one that is not a full list of status 200 i
 
 Client and server share the cores. `client_cores` and `server_cores` are the time that each of the
 processes had on them, a second; what the client takes, a server on a machine of its own would have.
+`server_ms` is the server's time on the cores for each request: where other processes want the cores
+too, it says more than `per_second`.
 
     python benchmarks/serve.py [--seconds 60] [--connections 1 8 64] [--threads 1] [--recall 0.95]
 
@@ -197,6 +199,7 @@ def measured(pid: int, port: int, connections: int, seconds: float) -> dict[str,
         clients += asyncio.run(load(port, connections, seconds / 2))
         memory.append(memory_mib(pid))
     wall = time.perf_counter() - begun
+    server = cpu_seconds(pid) - server
     took = 1e3 * np.concatenate([one.seconds for one in clients])
     return {
         "connections": connections,
@@ -206,7 +209,8 @@ def measured(pid: int, port: int, connections: int, seconds: float) -> dict[str,
         "p99_ms": round(float(np.percentile(took, 99)), 1),
         "errors": sum(one.errors for one in clients),
         "client_cores": round((time.process_time() - client) / wall, 2),
-        "server_cores": round((cpu_seconds(pid) - server) / wall, 2),
+        "server_cores": round(server / wall, 2),
+        "server_ms": round(1e3 * server / len(took), 2),
         **dict(zip(("start_mib", "middle_mib", "end_mib"), map(round, memory), strict=True)),
     }
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import nearfar
 from nearfar import store
 from nearfar.serve import schemas
-from nearfar.serve.loaded import Loaded, projection
+from nearfar.serve.loaded import Loaded
 from nearfar.serve.names import Names
 from nearfar.serve.space import Nearest, Wish
 
@@ -118,7 +118,7 @@ def _history(loaded: Loaded) -> list[schemas.EpochFigures]:
 
 def drawn(loaded: Loaded, limit: int) -> schemas.Map:
     """Give the map of the best known items."""
-    titles, projected = loaded.titles, projection(loaded.model)
+    titles, projected = loaded.titles, loaded.projection
     rows = titles.best_known[:limit]
     x, y = projected.points[rows].T.astype(np.float64).round(_PLACES)
     listed = rows.tolist()
@@ -136,5 +136,5 @@ def drawn(loaded: Loaded, limit: int) -> schemas.Map:
 
 def position(loaded: Loaded, asked: schemas.Somebody) -> schemas.Position:
     """Give the place of somebody on the map."""
-    x, y = projection(loaded.model).place(loaded.vector(asked.user, asked.items))
+    x, y = loaded.projection.place(loaded.vector(asked.user, asked.items))
     return schemas.Position(x=round(float(x), _PLACES), y=round(float(y), _PLACES))

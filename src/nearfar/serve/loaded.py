@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
+from functools import cached_property
 from os import PathLike
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.approximate import ItemIndex
 from nearfar.model import CML
 from nearfar.serve.names import Names
-from nearfar.serve.space import Index, Space, Wish
+from nearfar.serve.space import Space, Wish
 from nearfar.serve.titles import Titles
 from nearfar.training import scorer_of
 
@@ -53,7 +54,7 @@ class Loaded:
         """
         model = _mapped(path)
         data, geometry = model.interactions, model.options.geometry
-        searched = None if index is None else _index(index, model)
+        searched = None if index is None else ItemIndex.load(index, model)
         users, items = model.user_vectors, model.item_vectors
         made = cls(
             model=model,
@@ -64,11 +65,22 @@ class Loaded:
             user_space=Space(scorer_of(users, users, geometry)),
             item_space=Space(scorer_of(items, items, geometry), searched),
         )
-        trial = Wish(users[made.users.row(made.users.shown([0])[0])], 1, np.empty(0, np.int32))
-        for space in (made.user_space, made.item_space, Space(made.item_space.points)):
-            space.nearest([trial])
-        made.items.row(made.items.shown([0])[0])
+        made._try()
         return made
+
+    def _try(self) -> None:
+        """Ask for one of each kind of list, and discard them."""
+        user, item = self.users.shown([0])[0], self.items.shown([0])[0]
+        nobody = np.empty(0, np.int32)
+        for vector in (self.vector(user, None), self.vector(None, [item])):
+            trial = Wish(vector, 1, nobody)
+            for space in (self.user_space, self.item_space, Space(self.item_space.points)):
+                space.nearest([trial])
+
+    @cached_property
+    def projection(self) -> Any:
+        """The items in two dimensions."""
+        return _Pca(self.model.item_vectors)
 
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:
         """Give the point of a user, or of somebody unknown who likes `items`; (d,).
@@ -81,30 +93,11 @@ class Loaded:
         if user is not None:
             known: Float32 = self.model.user_vectors[self.users.row(user)]
             return known
-        rows = np.unique(self.items.rows(items or []))
-        return _folded_in(self.model, rows)
+        return self.model.fold_in(self.items.ids.take(self.items.rows(items or [])).to_list())
 
 
 def _mapped(path: Path) -> CML:
     return CML.load(path)
-
-
-def _index(path: Path, model: CML) -> Index:
-    approximate = import_module("nearfar.approximate")
-    index: Index = approximate.ItemIndex.load(path, model)
-    return index
-
-
-def _folded_in(model: CML, rows: npt.NDArray[np.int32]) -> Float32:
-    mean: Float32 = model.item_vectors[rows].mean(axis=0)
-    if model.options.geometry == "sphere":
-        mean /= np.linalg.norm(mean)
-    return mean
-
-
-def projection(model: CML) -> Any:
-    """Give the model's map."""
-    return _Pca(model.item_vectors)
 
 
 class _Pca:

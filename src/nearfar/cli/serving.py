@@ -61,8 +61,12 @@ def serve(
         )
         if not server.is_local(opened):
             show.note("nearfar: open to the network: whoever reaches this address may ask.")
-        show.say(f"Serving {model} at {server.address_of(opened)}")
-        ended_by = server.run(app, opened, lambda text: show.note(f"nearfar: {text}"))
+        ended_by = server.run(
+            app,
+            opened,
+            ready=lambda: show.say(f"Serving {model} at {server.address_of(opened)}"),
+            say=lambda text: show.note(f"nearfar: {text}"),
+        )
     if ended_by == signal.SIGINT:
         raise typer.Exit(_INTERRUPTED)
 

@@ -62,8 +62,8 @@ async def unroutable(request: Request, error: Exception) -> Response:
 
 
 async def broken(request: Request, error: Exception) -> Response:
-    """Answer where the fault is the server's own."""
-    return failure(500, "InternalError", _INTERNAL)
+    """Answer where the fault is the server's own; uvicorn closes the connection afterwards."""
+    return failure(500, "InternalError", _INTERNAL, {"Connection": "close"})
 
 
 HANDLERS: Final[dict[Any, Any]] = {

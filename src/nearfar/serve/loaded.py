@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from os import PathLike
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.approximate import ItemIndex
 from nearfar.model import CML
 from nearfar.serve.names import Names
-from nearfar.serve.space import Index, Space, Wish
+from nearfar.serve.space import Space, Wish
 from nearfar.serve.titles import Titles
 from nearfar.training import scorer_of
 
@@ -39,21 +39,18 @@ class Loaded:
     def load(cls, path: Path, index: Path | None = None) -> Self:
         """Read a model, and an index of it, and make a list of items and one of users as a trial.
 
-        So a table with NaN is found out, and what is compiled or built at the first use is there
-        before the first request.
+        So what is compiled or built at the first use is there before the first request.
 
         Raises
         ------
         StoreError
             The folder is missing, damaged or something else, or the index is of another model.
-        DataError
-            A point of the model is NaN.
         MissingExtraError
             The index needs faiss.
         """
         model = CML.load(path, mmap=True)
         data, geometry = model.interactions, model.options.geometry
-        searched = None if index is None else _index(index, model)
+        searched = None if index is None else ItemIndex.load(index, model)
         users, items = model.user_vectors, model.item_vectors
         made = cls(
             model=model,
@@ -64,11 +61,17 @@ class Loaded:
             user_space=Space(scorer_of(users, users, geometry)),
             item_space=Space(scorer_of(items, items, geometry), searched),
         )
-        trial = Wish(users[made.users.row(made.users.shown([0])[0])], 1, np.empty(0, np.int32))
-        for space in (made.user_space, made.item_space, Space(made.item_space.points)):
-            space.nearest([trial])
-        made.items.row(made.items.shown([0])[0])
+        made._try()
         return made
+
+    def _try(self) -> None:
+        """Ask for one of each kind of list, and discard them."""
+        user, item = self.users.shown([0])[0], self.items.shown([0])[0]
+        nobody = np.empty(0, np.int32)
+        for vector in (self.vector(user, None), self.vector(None, [item])):
+            trial = Wish(vector, 1, nobody)
+            for space in (self.user_space, self.item_space, Space(self.item_space.points)):
+                space.nearest([trial])
 
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:
         """Give the point of a user, or of somebody unknown who likes `items`; (d,).
@@ -81,11 +84,4 @@ class Loaded:
         if user is not None:
             known: Float32 = self.model.user_vectors[self.users.row(user)]
             return known
-        rows = np.unique(self.items.rows(items or []))
-        return self.model.fold_in(self.model.interactions.item_ids.take(rows).to_list())
-
-
-def _index(path: Path, model: CML) -> Index:
-    approximate = import_module("nearfar.approximate")
-    index: Index = approximate.ItemIndex.load(path, model)
-    return index
+        return self.model.fold_in(self.items.ids.take(self.items.rows(items or [])).to_list())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -28,7 +29,7 @@ _LAST_SECONDS: Final = 30
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Take a port; 0 takes any that is free.
+    """Take a port; 0 takes any that is free. Nobody can connect to it until it is served.
 
     Raises
     ------
@@ -36,16 +37,24 @@ def open_socket(host: str, port: int) -> socket.socket:
         The port is taken, or the address is not one of this machine.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=1024)
+        opened = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":  # elsewhere it would let two servers take one port
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+        except BaseException:
+            opened.close()
+            raise
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(
             f"The address {host} with port {port} cannot be taken: {reason}. Choose another with"
             " `--host` and `--port`; `--port 0` takes a free one."
         ) from error
+    return opened
 
 
 def address_of(opened: socket.socket) -> str:
@@ -59,7 +68,7 @@ def is_local(opened: socket.socket) -> bool:
     return ipaddress.ip_address(opened.getsockname()[0]).is_loopback
 
 
-def run(app: FastAPI, opened: socket.socket, say: Say) -> signal.Signals:
+def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None], say: Say) -> signal.Signals:
     """Serve until a signal, in the main thread; give the signal.
 
     Parameters
@@ -68,6 +77,8 @@ def run(app: FastAPI, opened: socket.socket, say: Say) -> signal.Signals:
         What `nearfar.serve.create_app` made.
     opened : socket
         It is closed in the end.
+    ready : callable
+        Called once it can be asked.
     say : callable
         Takes what there is to tell about reloads.
     """
@@ -78,16 +89,23 @@ def run(app: FastAPI, opened: socket.socket, say: Say) -> signal.Signals:
         timeout_graceful_shutdown=_LAST_SECONDS,
         server_header=False,
     )
-    return asyncio.run(_serve(config, app.state.endpoints, opened, say))
+    return asyncio.run(_serve(config, app.state.endpoints, opened, ready, say))
 
 
 class _Server(uvicorn.Server):
     """A server that says which signal ended it, and is not ended by it a second time."""
 
-    def __init__(self, config: uvicorn.Config, reload: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], reload: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self.ended_by = signal.SIGTERM
-        self._reload = reload
+        self._ready, self._reload = ready, reload
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port, and say so."""
+        await super().startup(sockets)
+        self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -116,7 +134,11 @@ def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
 
 
 async def _serve(
-    config: uvicorn.Config, endpoints: Endpoints, opened: socket.socket, say: Say
+    config: uvicorn.Config,
+    endpoints: Endpoints,
+    opened: socket.socket,
+    ready: Callable[[], None],
+    say: Say,
 ) -> signal.Signals:
     reloads: set[asyncio.Task[None]] = set()
 
@@ -125,7 +147,7 @@ async def _serve(
         reloads.add(task)  # the loop itself keeps no task alive
         task.add_done_callback(reloads.discard)
 
-    server = _Server(config, reload)
+    server = _Server(config, ready, reload)
     await server.serve([opened])
     return server.ended_by
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.approximate import ItemIndex
 from nearfar.neighbours import Points, Scorer, top_k
 
 _SPARE: Final = 8
@@ -23,21 +24,6 @@ _FEW: Final = 3
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
-
-
-class Index(Protocol):
-    """What searches a table approximately: `nearfar.approximate.ItemIndex`."""
-
-    @property
-    def recall(self) -> float:
-        """The measured share of the exact lists that it finds."""
-
-    @property
-    def k(self) -> int:
-        """The length of lists for which that was measured."""
-
-    def scorer(self, queries: Float32) -> Scorer:
-        """Give a scorer of queries that finds their lists itself."""
 
 
 class Nearest(NamedTuple):
@@ -71,7 +57,7 @@ class Space:
     ----------
     points : Points
         With the table as the targets; its queries are not used.
-    index : Index, optional
+    index : ItemIndex, optional
         What searches the table approximately. Lists among a few rows are exact anyway.
 
     Examples
@@ -83,7 +69,7 @@ class Space:
     """
 
     points: Points
-    index: Index | None = None
+    index: ItemIndex | None = None
 
     def nearest(self, wishes: Sequence[Wish]) -> list[Nearest]:
         """Make lists together, each as it would be alone.
@@ -115,7 +101,7 @@ class Space:
 
     def _scorer(self, queries: Float32) -> Scorer:
         if self.index is not None:
-            return self.index.scorer(queries)
+            return self.index.scorer(queries, threads=1)
         kind = _FewPoints if len(queries) <= _FEW else Points
         return kind(queries, self.points.targets, self.points.offset)
 

@@ -738,7 +738,9 @@ def broken_points(folder):
 
 def not_a_number(folder):
     model = nf.CML.load(folder)
-    model._fitted[0].points[:] = np.nan
+    nowhere = np.full_like(model.item_vectors, np.nan)
+    made = model.projection
+    model._fitted = model._fitted._replace(items=nowhere, projection=made)
     model.save(folder)
 
 
@@ -747,7 +749,7 @@ def not_a_number(folder):
     [
         (broken_points, "StoreError", "not as it was written"),
         (shutil.rmtree, "StoreError", "does not exist"),
-        (not_a_number, "DataError", "NaN"),
+        (not_a_number, "StoreError", "not a finite number"),
     ],
 )
 def test_a_broken_model_is_refused_and_the_old_one_stays(folder, damage, kind, message):

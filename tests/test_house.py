@@ -51,6 +51,8 @@ ORDER = [
     "schedule",
     "checkpoint",
     "training",
+    "folding",
+    "growing",
     "model",
     "approximate",
     "export",
@@ -58,6 +60,7 @@ ORDER = [
     "presets",
     "experiment",
     "demo",
+    "serve",
     "cli",
 ]
 

@@ -437,3 +437,36 @@ def test_real_tables():
         SHARED / "hetrec-lastfm-2k.parquet", "userID", "artistID", "weight", min_value=5
     )
     assert (data.n_users, data.n_items, len(data)) == (1877, 17202, 91096)
+
+
+def test_a_union_has_the_pairs_ids_and_tables_of_both():
+    one = Interactions.from_pairs([("ann", "tea"), ("bob", "jam")])
+    two = Interactions.from_pairs([("ann", "jam"), ("eve", "tea"), ("ann", "tea")])
+    both = one.union(two)
+    assert both == two.union(one)
+    assert both.to_frame().rows() == [
+        ("ann", "jam"), ("ann", "tea"), ("bob", "jam"), ("eve", "tea"),
+    ]  # fmt: skip
+    assert one.union(one) == one
+    assert both.item_table is None
+    titled = one.with_item_table(pl.DataFrame({"item_id": ["tea"], "title": ["Tea"]}))
+    other = two.with_item_table(
+        pl.DataFrame({"item_id": ["jam", "tea"], "title": ["Jam", "T"], "year": [1, 2]})
+    )
+    table = titled.union(other).item_table
+    assert table.rows() == [("jam", "Jam", 1), ("tea", "Tea", None)]
+
+
+def test_a_union_keeps_the_earliest_time_if_both_know_it():
+    early = Interactions.from_pairs([("ann", "tea", 3), ("bob", "tea", 9)])
+    late = Interactions.from_pairs([("ann", "tea", 2), ("eve", "tea", 5)])
+    assert early.union(late).times.tolist() == [2, 9, 5]
+    assert early.union(Interactions.from_pairs([("eve", "tea")])).times is None
+
+
+def test_ids_of_two_kinds_have_no_union():
+    one, two = Interactions.from_pairs([(1, 2)]), Interactions.from_pairs([(1, "b")])
+    with pytest.raises(DataError, match=r"of two kinds .* Convert one of them"):
+        one.union(two)
+    mixed = Interactions.from_pairs([((1, "a"), 2)]).union(Interactions.from_pairs([((0, "b"), 2)]))
+    assert mixed.user_ids.to_list() == [(0, "b"), (1, "a")]

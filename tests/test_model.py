@@ -316,3 +316,81 @@ def test_evaluating_on_other_axes_is_refused(model):
     other = random_data(5, 5)
     with pytest.raises(DataError):
         evaluate(model, other, other)
+
+
+def grown(model, new, epochs=5, **how):
+    """A copy of a model that has learned from more."""
+    again = CML(model.options)
+    again._fitted = model._fitted
+    return again.partial_fit(new, epochs=epochs, **how)
+
+
+def test_partial_fit_learns_new_users_items_and_pairs(model):
+    """New users and items of both colours, who know each other and some of the old ones."""
+    items = [*range(12), 200, 201]
+    pairs = [(u, i) for u in (100, 101) for i in items if (u + i) % 2 == 0 and i != u - 94]
+    pairs += [(u, i) for u in range(12) for i in (200, 201) if (u + i) % 2 == 0]
+    new = Interactions.from_pairs(pairs)
+    again = grown(model, new, epochs=30)
+    data = again.interactions
+    assert set(data.to_frame().rows()) == set(
+        model.interactions.to_frame().rows() + new.to_frame().rows()
+    )
+    assert again.recommend(100, k=1)["item_id"].to_list() == [6]
+    assert again.recommend(101, k=1)["item_id"].to_list() == [7]
+    assert all(i % 2 == 0 for i in again.similar_items(200, k=3)["item_id"].to_list())
+
+
+def test_partial_fit_goes_on_where_the_model_was(model):
+    nothing_new = model.interactions.subset(np.arange(len(model.interactions.items)) < 4)
+    rate = CML(model.options, optimiser=SGD(1e-9))
+    rate._fitted = model._fitted
+    still = rate.partial_fit(nothing_new, epochs=2)
+    assert still.interactions == model.interactions
+    np.testing.assert_allclose(still.user_vectors, model.user_vectors, atol=1e-5)
+    np.testing.assert_allclose(still.item_vectors, model.item_vectors, atol=1e-5)
+    n = model.history.height
+    assert still.history["epoch"].to_list() == list(range(1, n + 3))
+    assert still.best_epoch == n + 2
+    assert still.history[:n].equals(model.history.select(still.history.columns), null_equal=True)
+
+
+def test_partial_fit_gives_the_same_bits_for_the_same_seed(model):
+    new = Interactions.from_pairs([(3, 4), (77, 2), (77, 4), (5, 88)])
+    one, same = grown(model, new, seed=2), grown(model, new, seed=2, threads=2)
+    assert np.array_equal(one.user_vectors, same.user_vectors)
+    assert np.array_equal(one.item_vectors, same.item_vectors)
+    assert not np.array_equal(one.item_vectors, grown(model, new, seed=3).item_vectors)
+
+
+def test_a_newcomer_begins_at_the_mean_of_what_they_like(model):
+    new = Interactions.from_pairs([(77, 2), (77, 4), (5, 88), (7, 88), (78, 88), (79, 89)])
+    frozen = CML(model.options, optimiser=SGD(1e-9))
+    frozen._fitted = model._fitted
+    frozen.partial_fit(new, epochs=1)
+    users, items, known = (
+        frozen.interactions.user_ids,
+        frozen.interactions.item_ids,
+        model.interactions,
+    )
+    mean = model.item_vectors[known.item_ids.rows([2, 4])].mean(axis=0)
+    np.testing.assert_allclose(
+        frozen.user_vectors[users.row(77)], mean / np.linalg.norm(mean), atol=1e-5
+    )
+    mean = model.user_vectors[known.user_ids.rows([5, 7])].mean(axis=0)
+    np.testing.assert_allclose(
+        frozen.item_vectors[items.row(88)], mean / np.linalg.norm(mean), atol=1e-5
+    )
+    for strangers in (frozen.user_vectors[users.row(79)], frozen.item_vectors[items.row(89)]):
+        assert np.linalg.norm(strangers) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_partial_fit_cannot_use_leaves_the_model_as_it_was(model):
+    with pytest.raises(NotFittedError):
+        CML().partial_fit(checkerboard())
+    before = model._fitted
+    with pytest.raises(DataError, match=r"Ids of two kinds cannot be put together: .*Convert one"):
+        model.partial_fit(Interactions.from_pairs([("ann", "tea")]))
+    with pytest.raises(OptionError, match="epochs"):
+        model.partial_fit(checkerboard(), epochs=0)
+    assert model._fitted is before

@@ -202,6 +202,27 @@ class Ids:
             raise self._unknown(strangers)
         return np.array(rows, dtype=np.int32)
 
+    def union(self, others: Ids) -> Ids:
+        """Put the ids of both together.
+
+        Raises
+        ------
+        DataError
+            If they are of different types.
+        """
+        if not len(others) or self == others:
+            return self
+        if not len(self):
+            return others
+        if self.dtype != others.dtype:
+            raise DataError(
+                f"Ids of two kinds cannot be put together: {self.kind}, {self.dtype}, and"
+                f" {others.kind}, {others.dtype}. Convert one of them."
+            )
+        if self._are_objects:
+            return encode([*self, *others], self.name)[0]
+        return encode(pl.concat([self._values, others._values.alias(self.name)]), self.name)[0]
+
     def places(self, others: Ids) -> Int32:
         """Give the row here of each id of `others`, int32, or -1 where it is not among these."""
         if others.dtype == self.dtype and not self._are_objects:

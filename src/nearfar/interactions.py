@@ -438,6 +438,38 @@ class Interactions:
             )
         return self.subset(~other.contains(self._pair_users, self.items))
 
+    def union(self, other: Interactions) -> Interactions:
+        """Put the pairs of both together, on axes that have the ids of both.
+
+        Times stay if both have them. What `item_table` says of an item stays as it is here.
+
+        Raises
+        ------
+        DataError
+            If ids of one are numbers and ids of the other text, for example.
+
+        Examples
+        --------
+        >>> data = Interactions.from_pairs([("ann", "tea"), ("bob", "jam")])
+        >>> data.union(Interactions.from_pairs([("ann", "jam"), ("eve", "tea")])).to_frame().rows()
+        [('ann', 'jam'), ('ann', 'tea'), ('bob', 'jam'), ('eve', 'tea')]
+        """
+        users, items = self.user_ids.union(other.user_ids), self.item_ids.union(other.item_ids)
+        parts = (self.aligned(users, items), other.aligned(users, items))
+        times = [part.times for part in parts if part.times is not None]
+        joined = Interactions.from_rows(
+            np.concatenate([part.pair_users() for part in parts]),
+            np.concatenate([part.items for part in parts]),
+            users,
+            items,
+            np.concatenate(times) if len(times) == len(parts) else None,
+        )
+        tables = [part.item_table for part in parts if part.item_table is not None]
+        if not tables:
+            return joined
+        table = pl.concat(tables, how="diagonal_relaxed")
+        return joined.with_item_table(table.unique("item_id", keep="first"))
+
     def compact(self) -> Interactions:
         """Drop the users and items that have no pair; the others move up."""
         users, items = np.flatnonzero(self.user_counts), np.flatnonzero(self.item_counts)

@@ -17,9 +17,18 @@ import numpy.typing as npt
 import polars as pl
 
 from nearfar import split, store
+from nearfar.checks import check_count
 from nearfar.devices import resolve_ranking
 from nearfar.engine import Problem
-from nearfar.errors import DataError, NotFittedError, OptionError, StoreError
+from nearfar.errors import (
+    DataError,
+    EmptyDataError,
+    NotFittedError,
+    OptionError,
+    StoreError,
+)
+from nearfar.folding import EPOCHS, Folding
+from nearfar.growing import grown_state
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Index, Points, Scorer, TopK, top_k
@@ -75,6 +84,7 @@ class CML:
             raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
         self.options = Options(**changes) if options is None else replace(options, **changes)
         self._fitted: tuple[Trained, Interactions] | None = None
+        self._folding: Folding | None = None
 
     def __repr__(self) -> str:
         """Show the options that differ from the defaults."""
@@ -195,12 +205,71 @@ class CML:
             run.close()
         return self
 
-    def _keep(self, run: Run, train: Interactions) -> None:
+    def _keep(self, run: Run, train: Interactions, before: Trained | None = None) -> None:
         """Take over what the run has come to, unless all of it is broken."""
         trained = run.outcome()
+        if before is not None:
+            trained = trained.after(before)
         parts = range(0, len(trained.points), 4096)
         if all(np.isfinite(trained.points[at : at + 4096]).all() for at in parts):
-            self._fitted = trained, train
+            self._fitted, self._folding = (trained, train), None
+
+    def partial_fit(
+        self,
+        new: Interactions,
+        *,
+        epochs: int = 5,
+        seed: int = 0,
+        threads: int | None = None,
+        device: str = "cpu",
+        fast: bool = False,
+        progress: bool | None = None,
+    ) -> Self:
+        """Learn from new interactions too, those of new users and items among them.
+
+        Training goes on, on the old and the new interactions together, from the points that are
+        there: a new user begins at the mean of the known items they like, a new item at the mean
+        of its users. It costs `epochs` passes instead of as many as `fit` needs.
+
+        Parameters
+        ----------
+        new : Interactions
+            With ids of the same types. Pairs that are known already do no harm.
+        epochs, seed, threads, device, fast, progress
+            As in `fit`.
+
+        Returns
+        -------
+        CML
+            This model. Its `history` goes on where it was.
+
+        Raises
+        ------
+        NotFittedError
+            There is nothing to go on from.
+        DataError, OptionError, MissingExtraError, DivergedError, KeyboardInterrupt
+            As in `fit`; the model is as it was, or, after an interrupt, has the points so far.
+        """
+        trained, known = self._known()
+        train = known.union(new)
+        problem = Problem(
+            train, self.options, seed, horizon=-(-train.n_pairs // self.options.batch) * epochs
+        )
+        run = Run(
+            problem,
+            Schedule(epochs),
+            device=device,
+            fast=fast,
+            threads=threads,
+            progress=progress,
+            state=grown_state(problem, self.user_vectors, self.item_vectors, known),
+        )
+        try:
+            run.train()
+        finally:
+            self._keep(run, train, before=trained)
+            run.close()
+        return self
 
     # ---------------------------------------------------------------------------- what it knows
 
@@ -275,6 +344,54 @@ class CML:
         index.check(self.item_vectors)
         return index.scorer(queries, threads=threads)
 
+    # -------------------------------------------------------------------------- newcomers
+
+    def fold_in(self, liked: Iterable[Any], *, epochs: int = EPOCHS, seed: int = 0) -> Float32:
+        """Give a user who was not there in training a point, from the items they like.
+
+        The training objective, with the negatives that training draws, is minimised over that one
+        point; all others stay. It takes milliseconds, and changes nothing in the model.
+
+        Parameters
+        ----------
+        liked : ids of items
+            At least one; one that is there several times counts once.
+        epochs : int
+            Steps; each takes all of `liked`.
+        seed : int
+            Names the random numbers: the same gives the same bits.
+
+        Returns
+        -------
+        float32 array of shape (d,)
+
+        Raises
+        ------
+        EmptyDataError
+            `liked` names no item.
+        UnknownIdError
+            An item that was not in the training interactions.
+        """
+        rows = _distinct(self.interactions.item_ids, liked, "liked")
+        return self._newcomers().user(rows, seed=seed, epochs=_checked_epochs(epochs))
+
+    def fold_in_item(
+        self, liked_by: Iterable[Any], *, epochs: int = EPOCHS, seed: int = 0
+    ) -> Float32:
+        """Give an item that was not there in training a point, from the users who like it.
+
+        As `fold_in`; the item is also pushed from users of other pairs, as often as the sampler
+        would draw it for them.
+        """
+        rows = _distinct(self.interactions.user_ids, liked_by, "liked_by")
+        return self._newcomers().item(rows, seed=seed, epochs=_checked_epochs(epochs))
+
+    def _newcomers(self) -> Folding:
+        if self._folding is None:
+            users, items = self.user_vectors, self.item_vectors
+            self._folding = Folding(users, items, self.interactions, self.options)
+        return self._folding
+
     # ---------------------------------------------------------------------------- what it gives
 
     def recommend(
@@ -282,6 +399,7 @@ class CML:
         users: Any = None,
         k: int = 10,
         *,
+        liked: Iterable[Any] | None = None,
         exclude_seen: bool = True,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
@@ -298,8 +416,10 @@ class CML:
         k : int
             How many items. Where fewer are left the list is shorter; it is empty for a user with
             nothing left.
+        liked : ids of items, optional
+            Instead of `users`: what one user likes who was not there in training; see `fold_in`.
         exclude_seen : bool
-            Leave out what the user had in the training interactions.
+            Leave out what the user had in the training interactions, or what is in `liked`.
         allow, deny : ids of items, optional
             Recommend only these; never recommend these.
         threads : int, optional
@@ -321,18 +441,27 @@ class CML:
         UnknownIdError
             A user or item that was not in the training interactions.
         OptionError
-            `k` is less than 1, `device` is not there, or `index` is of another model or goes with
-            a `device` other than the processor.
+            `k` is less than 1, `device` is not there, both `users` and `liked` are given, or
+            `index` is of another model or goes with a `device` other than the processor.
+        EmptyDataError
+            `liked` names no item.
         MissingExtraError
             `device` needs PyTorch.
         """
-        data = self.interactions
-        one, rows = _rows(data.user_ids, users)
-        exclude = (data.indptr, data.items) if exclude_seen else None
-        mask = self._mask(allow, deny)
-        scorer = self._items_near(self.user_vectors, device, index, threads)
+        if liked is not None and users is not None:
+            raise OptionError("`users` and `liked` were both given; give one of them.")
+        data, queries = self.interactions, self.user_vectors
+        if liked is None:
+            one, rows = _rows(data.user_ids, users)
+            seen = (data.indptr, data.items)
+        else:
+            own = _distinct(data.item_ids, liked, "liked")
+            queries = self._newcomers().user(own, seed=0)[None]
+            one, rows, seen = True, np.zeros(1, np.int32), (np.array([0, len(own)]), own)
+        scorer = self._items_near(queries, device, index, threads)
+        exclude, mask = seen if exclude_seen else None, self._mask(allow, deny)
         found = top_k(scorer, rows, k, exclude=exclude, allow=mask, threads=threads)
-        return self._frame(found, one, rows, self.user_vectors, data.user_ids, data.item_ids)
+        return self._frame(found, one, rows, queries, data.user_ids, data.item_ids)
 
     def similar_items(
         self,
@@ -476,3 +605,20 @@ def _rows(ids: Ids, asked: Any) -> tuple[bool, npt.NDArray[np.int32]]:
     if isinstance(asked, Hashable) and not isinstance(asked, pl.Series | range):
         return True, np.array([ids.row(asked)], np.int32)
     return False, ids.rows(asked)
+
+
+def _distinct(ids: Ids, asked: Iterable[Any], name: str) -> npt.NDArray[np.int32]:
+    """Row numbers of ids, increasing, each once."""
+    if isinstance(asked, str | bytes):
+        raise DataError(
+            f"`{name}` must be a list of ids; got the single {asked!r}. Write [{asked!r}]."
+        )
+    rows = ids.rows(asked)
+    if not len(rows):
+        raise EmptyDataError(f"`{name}` names nothing; a point needs at least one id to go by.")
+    return np.unique(rows)
+
+
+def _checked_epochs(epochs: int) -> int:
+    check_count("epochs", epochs)
+    return epochs

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 
 import numpy as np
@@ -21,7 +21,7 @@ from nearfar import watch
 from nearfar.baselines import Popularity
 from nearfar.checkpoint import Checkpoint
 from nearfar.devices import describe, resolve
-from nearfar.engine import Engine, OnDevice, Problem, StepLog, make_engine
+from nearfar.engine import Engine, OnDevice, Problem, State, StepLog, make_engine
 from nearfar.errors import DataError, DivergedError, NearfarWarning
 from nearfar.evaluation import evaluate
 from nearfar.interactions import Interactions
@@ -92,6 +92,16 @@ class Trained:
     best_epoch: int
     """The epoch the points are from; 0 before the end of the first."""
 
+    def after(self, before: Trained) -> Trained:
+        """Give the outcome with the epochs of an earlier run before its own."""
+        n = before.history.height
+        mine = (
+            self.history.with_columns(pl.col("epoch") + n) if self.history.height else self.history
+        )
+        parts = [part for part in (before.history, mine) if part.height]
+        history = pl.concat(parts, how="diagonal_relaxed") if parts else mine
+        return replace(self, history=history, best_epoch=n + self.best_epoch)
+
 
 class Run:
     """One training run.
@@ -109,6 +119,8 @@ class Run:
     callbacks : sequence of callables
     device, fast, threads
         See `nearfar.engine.make_engine`.
+    state : State, optional
+        Where a run begins that is not gone on with; ``problem.initial_state()`` if None.
     progress : bool or None
         Show a progress bar; None where the error stream is a terminal.
     """
@@ -126,6 +138,7 @@ class Run:
         fast: bool = False,
         threads: int | None = None,
         progress: bool | None = None,
+        state: State | None = None,
     ) -> None:
         if validation is not None:
             _check_validation(problem.interactions, validation)
@@ -139,7 +152,6 @@ class Run:
             if checkpoint is None
             else Checkpoint(checkpoint, problem, schedule, validation, checkpoint_seconds)
         )
-        state = None
         if self.checkpoint is not None and (saved := self.checkpoint.load()) is not None:
             state, self.best_points = saved.state, saved.best_points
             self.progress = Progress(**saved.progress)

@@ -22,6 +22,7 @@ from nearfar.cli import (
     exporting,
     indexing,
     playing,
+    serving,
     show,
     training,
     using,
@@ -51,6 +52,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     indexing.index: "nearfar index model/ -o index/ --recall 0.95 --k 10",
     exporting.batch: "nearfar batch model/ -o lists/ --k 10",
     exporting.export: "nearfar export model/ -o items.parquet",
+    serving.serve: "nearfar serve model/ --port 8000",
 }
 """Every command, in the order of the help, with an example."""
 

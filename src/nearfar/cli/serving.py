@@ -1,0 +1,77 @@
+"""``nearfar serve``: a saved model behind HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from nearfar.cli import show
+from nearfar.cli.using import Model
+from nearfar.errors import DataError
+
+_TOKEN: Final = "NEARFAR_TOKEN"
+_INTERRUPTED: Final = 130
+
+
+def serve(
+    model: Model,
+    *,
+    index: Annotated[
+        Path | None, typer.Option(metavar="INDEX", help="An approximate index of its items.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to answer at; only this machine reaches the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Holds the token that `POST /reload` asks for; else it is in {_TOKEN}.",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that make lists.")] = 1,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 2**20,
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = 64,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Requests that wait beyond those; others get 503.")
+    ] = 256,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request gets 504.")] = 10.0,
+) -> None:
+    """Serve a model over HTTP, and a page to look at it, until SIGTERM or Ctrl-C.
+
+    SIGHUP, or POST /reload with the token, loads the model again; requests go on meanwhile.
+    """
+    from nearfar.serve import create_app, server
+
+    with server.open_socket(host, port) as opened:
+        app = create_app(
+            model,
+            index=index,
+            token=_token(token_file),
+            max_body=max_body,
+            max_concurrent=max_concurrent,
+            max_waiting=max_waiting,
+            timeout=timeout,
+            threads=threads,
+        )
+        if not server.is_local(opened):
+            show.note("nearfar: open to the network: whoever reaches this address may ask.")
+        show.say(f"Serving {model} at {server.address_of(opened)}")
+        ended_by = server.run(app, opened, lambda text: show.note(f"nearfar: {text}"))
+    if ended_by == signal.SIGINT:
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _token(file: Path | None) -> str | None:
+    """Read the token of admin calls, if there is one."""
+    if file is None:
+        return os.environ.get(_TOKEN) or None
+    try:
+        return file.read_text("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{str(file)!r} must be text, the token and nothing else.") from error

@@ -1,0 +1,136 @@
+"""The application: a model, its paths and its limits, for any ASGI server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from os import PathLike
+from typing import Final
+
+from fastapi import FastAPI
+
+import nearfar
+from nearfar.errors import OptionError
+from nearfar.serve.batches import Batches
+from nearfar.serve.failures import HANDLERS
+from nearfar.serve.holder import Holder
+from nearfar.serve.limits import Admission, BodyLimit, Deadline
+from nearfar.serve.loaded import Loaded
+from nearfar.serve.metrics import Measured, Metrics
+from nearfar.serve.routes import Endpoints
+from nearfar.threads import one_blas_thread
+
+_OPERATION: Final = frozenset({"/health", "/metrics", "/reload"})
+"""Paths that answer even when there are too many requests, and may take their time."""
+_WORKERS: Final = 2
+"""Threads for all that is not a list: searching, the map, points of unknown users."""
+
+
+def create_app(
+    model_path: str | PathLike[str],
+    *,
+    index: str | PathLike[str] | None = None,
+    token: str | None = None,
+    max_body: int = 2**20,
+    max_concurrent: int = 64,
+    max_waiting: int = 256,
+    timeout: float = 10.0,
+    threads: int = 1,
+) -> FastAPI:
+    """Load a model, and make the application that serves it.
+
+    Parameters
+    ----------
+    model_path : path
+        A folder that `nearfar.CML.save` wrote. A reload reads it again.
+    index : path, optional
+        A folder with an approximate index of the items of this model.
+    token : str, optional
+        What ``POST /reload`` asks for. Without one it always answers 403.
+    max_body : int
+        Bytes that the body of a request may have.
+    max_concurrent : int
+        Requests that are worked on at once.
+    max_waiting : int
+        Requests that wait beyond those; further ones are answered 503.
+    timeout : float
+        Seconds after which a request is answered 504.
+    threads : int
+        Threads that make lists, each a batch of its own.
+
+    Returns
+    -------
+    FastAPI
+        Its threads begin and end with its lifespan.
+
+    Raises
+    ------
+    OptionError
+        An option is out of its range.
+    StoreError
+        The model or the index cannot be read.
+
+    Examples
+    --------
+    >>> import nearfar as nf
+    >>> from tempfile import TemporaryDirectory
+    >>> liked = [(u, i) for u in range(8) for i in range(8) if (u + i) % 2 == 0 and u != i]
+    >>> model = nf.CML(dim=3, batch=8).fit(nf.Interactions.from_pairs(liked), epochs=1)
+    >>> with TemporaryDirectory() as folder:
+    ...     model.save(folder)
+    ...     app = create_app(folder)
+    >>> app.title
+    'nearfar'
+    """
+    _check(token, max_body, max_concurrent, max_waiting, timeout, threads)
+    holder = Holder(partial(Loaded.load, model_path, index))
+    batches = Batches(threads)
+    workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="nearfar-work")
+    metrics = Metrics()
+    metrics.serves(holder.current)
+    endpoints = Endpoints(holder, batches, workers, metrics, token)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with batches, workers, one_blas_thread():
+            yield
+
+    app = FastAPI(
+        title="nearfar",
+        version=nearfar.__version__,
+        description="Collaborative metric learning: what a user likes is near, the rest is far.",
+        docs_url=None,  # both pages load their scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,
+    )
+    app.include_router(endpoints.router())
+    app.state.endpoints = endpoints
+    paths = frozenset({*app.openapi()["paths"], "/", "/openapi.json"})
+    # the last is the outermost
+    app.add_middleware(Admission, at_once=max_concurrent, waiting=max_waiting, free=_OPERATION)
+    app.add_middleware(BodyLimit, most=max_body)
+    app.add_middleware(Deadline, seconds=timeout, free=_OPERATION)
+    app.add_middleware(Measured, metrics=metrics, routes=paths)
+    return app
+
+
+def _check(
+    token: str | None,
+    max_body: int,
+    max_concurrent: int,
+    max_waiting: int,
+    timeout: float,
+    threads: int,
+) -> None:
+    least = {"max_body": (max_body, 1), "max_concurrent": (max_concurrent, 1),
+             "max_waiting": (max_waiting, 0), "threads": (threads, 1)}  # fmt: skip
+    for name, (value, bound) in least.items():
+        if value < bound:
+            raise OptionError(f"`{name}` must be at least {bound}; got {value}.")
+    if not timeout > 0:
+        raise OptionError(f"`timeout` must be a positive number of seconds; got {timeout}.")
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
+        raise OptionError("`token` must be printable ASCII, and not be empty.")

@@ -1,0 +1,77 @@
+"""What a client is told when there is no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from nearfar.errors import DataError, OptionError, UnknownIdError
+from nearfar.serve.schemas import ErrorText, Failure
+
+_SHOWN: Final = 3
+_INTERNAL: Final = "The server made an error; its log on stderr says which."
+
+
+def failure(
+    status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Make the response that says what went wrong."""
+    # half of a surrogate pair, quoted from a request, cannot be sent as it is
+    text = message.encode("utf-8", "backslashreplace").decode()
+    told = Failure(error=ErrorText(type=kind, message=text))
+    return Response(told.model_dump_json(), status, headers, "application/json")
+
+
+async def unknown(request: Request, error: Exception) -> Response:
+    """Answer where an id is not in the model."""
+    return failure(404, type(error).__name__, str(error))
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """Answer where the model refuses what it is asked."""
+    return failure(422, type(error).__name__, str(error))
+
+
+async def misunderstood(request: Request, error: Exception) -> Response:
+    """Answer a request that does not fit its schema."""
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    told = [_fault(fault) for fault in faults[:_SHOWN]]
+    more = f" And {len(faults) - _SHOWN} more." if faults[_SHOWN:] else ""
+    return failure(422, "RequestError", " ".join(told) + more)
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    parts = [str(part)[:50] for part in fault["loc"]]
+    where = ".".join(part for part in parts if not part.startswith("constrained-"))  # of an Id
+    return f"`{where}`: {fault['msg'].removeprefix('Value error, ')}."
+
+
+async def unroutable(request: Request, error: Exception) -> Response:
+    """Answer where there is no such path, or not with this method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # the body could not be read as JSON at all
+        return failure(422, "RequestError", "`body`: it cannot be read as JSON.")
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    return failure(error.status_code, "HttpError", message, error.headers)
+
+
+async def broken(request: Request, error: Exception) -> Response:
+    """Answer where the fault is the server's own."""
+    return failure(500, "InternalError", _INTERNAL)
+
+
+HANDLERS: Final[dict[Any, Any]] = {
+    UnknownIdError: unknown,
+    OptionError: refused,
+    DataError: refused,
+    RequestValidationError: misunderstood,
+    HTTPException: unroutable,
+    Exception: broken,
+}
+"""What answers which error."""

@@ -1,0 +1,81 @@
+"""Ids as JSON can say them: a string or an integer, for whatever type the model's own ids have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar.ids import Ids
+
+Int32 = npt.NDArray[np.int32]
+
+EXACT_INTEGER: Final = 2**53
+"""Beyond it a browser reads two neighbouring integers as one, so such ids are given as text."""
+_FEW: Final = 100
+"""Up to so many ids are taken one by one: gathering them costs as much as that."""
+
+
+class Names:
+    """The ids of one axis, as requests and answers say them.
+
+    Integers may be given as text, and text that is an integer as a number. Ids that are neither
+    (dates, booleans, tuples) are given, and shown, as Python writes them.
+
+    Examples
+    --------
+    >>> Names(Ids([7, 196])).rows(["196", 7]).tolist()
+    [1, 0]
+    >>> Names(Ids([("a", 1), ("b", 2)])).rows(["('b', 2)"]).tolist()
+    [1]
+    """
+
+    def __init__(self, ids: Ids) -> None:
+        self.ids = ids
+        self._plain = ids.dtype == pl.String or ids.dtype.is_integer()
+
+    def row(self, given: str | int) -> int:
+        """Give the row of one id.
+
+        Raises
+        ------
+        UnknownIdError
+            It is not there.
+        """
+        return int(self.rows([given])[0])
+
+    def rows(self, given: Iterable[str | int]) -> Int32:
+        """Give the row of each id, int32, in the order given.
+
+        Raises
+        ------
+        UnknownIdError
+            One of them is not there.
+        """
+        listed = list(given)
+        if self._plain:
+            return self.ids.rows(self.ids.typed(map(str, listed)))
+        own = [one if one in self.ids else self._by_text.get(str(one), one) for one in listed]
+        return self.ids.rows(own)
+
+    def shown(self, rows: Iterable[int]) -> list[str | int]:
+        """Give the ids of rows as JSON can say them."""
+        listed = list(rows)
+        if len(listed) > _FEW:
+            return [_shown(one) for one in self.ids.take(listed).to_list()]
+        return [_shown(self.ids.id(row)) for row in listed]
+
+    @cached_property
+    def _by_text(self) -> dict[str, Any]:
+        return {str(_shown(one)): one for one in self.ids}
+
+
+def _shown(one: Any) -> str | int:
+    if type(one) is int and abs(one) <= EXACT_INTEGER:
+        return one
+    # half of a surrogate pair is a string to Python, but no text that can be sent
+    return str(one).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,210 @@
+"""The paths of the server, and what answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from nearfar.errors import NearfarError
+from nearfar.serve import answers, schemas
+from nearfar.serve.batches import Batches
+from nearfar.serve.failures import failure
+from nearfar.serve.holder import Holder
+from nearfar.serve.loaded import Loaded
+from nearfar.serve.metrics import Metrics
+
+T = TypeVar("T")
+Text = Annotated[str, Query(max_length=200, description="A part of a title or an id.")]
+Limit = Annotated[int, Query(ge=1, le=schemas.MAX_K)]
+MapLimit = Annotated[int, Query(ge=1, le=schemas.MAX_MAP)]
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_TOLD: Final = {
+    401: "No token.",
+    403: "The wrong token, or this server has none.",
+    404: "An id that is not in the model.",
+    409: "The new model was refused; the old one is still served.",
+    413: "The body is too large.",
+    422: "The request is not as it must be.",
+    503: "Too many requests; `Retry-After` says when to come again.",
+    504: "It took too long.",
+}
+
+
+class Endpoints:
+    """The handlers; each reads the current version of the model once."""
+
+    def __init__(
+        self,
+        holder: Holder,
+        batches: Batches,
+        workers: ThreadPoolExecutor,
+        metrics: Metrics,
+        token: str | None,
+    ) -> None:
+        self.holder, self.batches, self.workers = holder, batches, workers
+        self.metrics, self.token = metrics, token
+        self.page = (files("nearfar.serve") / "page" / "index.html").read_bytes()
+
+    def router(self) -> APIRouter:
+        """Put every handler under its path."""
+        router = APIRouter()
+        for path, method, handler, model, errors in (
+            ("/v1/recommend", "POST", self.recommend, schemas.Results, (404, 413, 422)),
+            ("/v1/similar/items", "POST", self.similar_items, schemas.Results, (404, 413, 422)),
+            ("/v1/similar/users", "POST", self.similar_users, schemas.Results, (404, 413, 422)),
+            ("/v1/vectors", "POST", self.vectors, schemas.Points, (404, 413, 422)),
+            ("/v1/search", "GET", self.search, schemas.FoundItems, (422,)),
+            ("/v1/model", "GET", self.model, schemas.ModelFacts, ()),
+            ("/v1/map", "GET", self.map, schemas.Map, (422,)),
+            ("/v1/map/position", "POST", self.position, schemas.Position, (404, 413, 422)),
+        ):
+            told = _told(*errors, 503, 504)
+            router.add_api_route(
+                path, handler, methods=[method], response_model=model, responses=told
+            )
+        router.add_api_route("/health", self.health, response_model=schemas.Health)
+        router.add_api_route(
+            "/reload", self.reload, methods=["POST"], response_model=schemas.ModelFacts,
+            responses=_told(401, 403, 409, 422),
+        )  # fmt: skip
+        router.add_api_route("/metrics", self.figures, response_class=_Figures)
+        router.add_api_route("/", self.root, include_in_schema=False)
+        return router
+
+    # ------------------------------------------------------------------------------- lists
+
+    async def recommend(self, asked: schemas.Recommend) -> Response:
+        """Recommend items to a user of the model, or to somebody who likes some items."""
+        loaded = self.holder.current
+        # the point of somebody unknown is computed; all else is looked up
+        wish = (
+            answers.recommended(loaded, asked)
+            if asked.items is None
+            else await self._work(answers.recommended, loaded, asked)
+        )
+        nearest = await self.batches.nearest(loaded.item_space, wish)
+        titles = loaded.titles.of(nearest.rows.tolist())
+        return _json(answers.results(asked.k, nearest, loaded.items, titles))
+
+    async def similar_items(self, asked: schemas.SimilarItems) -> Response:
+        """Give the items nearest to an item, itself left out."""
+        loaded = self.holder.current
+        wish = answers.similar(loaded.model.item_vectors, loaded.items.row(asked.item), asked.k)
+        nearest = await self.batches.nearest(loaded.item_space, wish)
+        titles = loaded.titles.of(nearest.rows.tolist())
+        return _json(answers.results(asked.k, nearest, loaded.items, titles))
+
+    async def similar_users(self, asked: schemas.SimilarUsers) -> Response:
+        """Give the users nearest to a user, themselves left out."""
+        loaded = self.holder.current
+        wish = answers.similar(loaded.model.user_vectors, loaded.users.row(asked.user), asked.k)
+        nearest = await self.batches.nearest(loaded.user_space, wish)
+        return _json(answers.results(asked.k, nearest, loaded.users))
+
+    # -------------------------------------------------------------------------------- facts
+
+    async def vectors(self, asked: schemas.Vectors) -> Response:
+        """Give the points of users and items."""
+        return await self._answer(answers.points, asked)
+
+    async def search(self, q: Text, limit: Limit = 20) -> Response:
+        """Find items by a part of their title or id, whatever the case; all, if it is empty."""
+        return await self._answer(answers.found, q, limit)
+
+    async def model(self) -> Response:
+        """Tell about the model."""
+        return await self._answer(answers.facts)
+
+    async def map(self, limit: MapLimit = 20_000) -> Response:
+        """Give the best known items in two dimensions."""
+        return await self._answer(answers.drawn, limit)
+
+    async def position(self, asked: schemas.Somebody) -> Response:
+        """Give the place of a user, or of somebody who likes some items, on the map."""
+        return await self._answer(answers.position, asked)
+
+    # ------------------------------------------------------------------------------ operation
+
+    async def health(self) -> schemas.Health:
+        """Say that the server is there."""
+        return schemas.Health(status="ok")
+
+    async def figures(self) -> Response:
+        """Give the figures of operation, as Prometheus reads them."""
+        return _Figures(self.metrics.text())
+
+    async def reload(self, authorization: Annotated[str, Header()] = "") -> Response:
+        """Load the model again from its folder; it is served if it answers."""
+        if self.token is None:
+            return failure(403, "Forbidden", "This server has no token; send it SIGHUP instead.")
+        if not authorization:
+            told = "Give the header `Authorization: Bearer TOKEN`."
+            return failure(401, "Unauthorized", told, {"WWW-Authenticate": "Bearer"})
+        wanted = f"Bearer {self.token}".encode()
+        if not hmac.compare_digest(authorization.encode(), wanted):
+            return failure(403, "Forbidden", "The token is not that of this server.")
+        try:
+            await self.renew()
+        except (NearfarError, OSError) as error:
+            return failure(409, type(error).__name__, str(error))
+        return await self.model()
+
+    async def renew(self) -> Loaded:
+        """Load the model again, and count how that went.
+
+        Raises
+        ------
+        NearfarError
+            The new version was refused.
+        """
+        outcome = "refused"
+        try:
+            loaded = await self.holder.reload()
+            self.metrics.serves(loaded)
+            outcome = "taken"
+        finally:
+            self.metrics.reloads.labels(outcome).inc()
+        return loaded
+
+    async def root(self) -> Response:
+        """Give the page for people."""
+        return Response(self.page, headers=_PAGE_HEADERS, media_type="text/html")
+
+    async def _answer(self, make: Callable[..., BaseModel], *asked: Any) -> Response:
+        """Make an answer from the current version on a thread, its JSON too."""
+        loaded = self.holder.current
+        return await self._work(lambda: _json(make(loaded, *asked)))
+
+    async def _work(self, make: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.workers, make, *given)
+
+
+class _Figures(Response):
+    media_type = "text/plain; version=0.0.4"
+
+
+def _json(answer: BaseModel) -> Response:
+    """Write an answer; it is of the type that the path promises, so it is not checked again."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": schemas.Failure, "description": _TOLD[status]} for status in statuses}

@@ -1,0 +1,118 @@
+"""What the items are called: their titles and categories, and finding an item by a part of those.
+
+The titles and ids of all items, in small letters, lie one after the other in one text, the best
+known items first. Looking for a word reads that text from the beginning, at gigabytes a second, and
+stops when enough are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar.interactions import Interactions
+from nearfar.serve.names import Names
+
+Int32 = npt.NDArray[np.int32]
+
+CATEGORIES: Final = ("category", "categories", "genre", "genres")
+"""Columns of the table of items that are taken for its categories; the first that is there."""
+_SEPARATOR: Final = "|"
+_BETWEEN, _END = b"\xfe", b"\xff"  # bytes that UTF-8 never uses
+
+
+class Titles:
+    """Titles, categories and popularity of the items of a model, by row.
+
+    Examples
+    --------
+    >>> data = Interactions.from_pairs([("ann", "t"), ("bob", "t"), ("ann", "j")])
+    >>> table = pl.DataFrame({"item_id": ["j", "t"], "title": ["Plum jam", "Green tea"]})
+    >>> titles = Titles(data.with_item_table(table))
+    >>> titles.of([0, 1]), titles.find("TEA", 5).tolist(), titles.find("", 5).tolist()
+    (['Plum jam', 'Green tea'], [1], [1, 0])
+    """
+
+    def __init__(self, data: Interactions) -> None:
+        self.popularity = data.item_counts
+        """How many users have each item, int64, (M,)."""
+        self.best_known = np.argsort(-self.popularity, kind="stable").astype(np.int32)
+        """The rows of all items, the best known first."""
+        self.category_column = _category_column(data)
+        """The column that tells the category of an item, if there is one."""
+        self._titles = _column(data, "title")
+        self._categories = [_first(each) for each in _column(data, self.category_column)]
+        self._text, self._starts = self._joined(Names(data.item_ids))
+
+    @property
+    def known(self) -> bool:
+        """Whether any item has a title."""
+        return bool(self._titles)
+
+    def of(self, rows: Iterable[int]) -> list[str | None]:
+        """Give the titles of rows, or None where an item has none."""
+        return [self._titles[row] if self._titles else None for row in rows]
+
+    def categories(self, rows: Iterable[int]) -> list[str | None]:
+        """Give the first category of each row, or None where an item has none."""
+        return [self._categories[row] if self._categories else None for row in rows]
+
+    def find(self, text: str, limit: int) -> Int32:
+        """Find items whose title or id contains a text, whatever the case of its letters.
+
+        Returns
+        -------
+        int32 array
+            Their rows, at most `limit`, the best known first.
+        """
+        wanted = _folded(text)
+        places: list[int] = []
+        at = self._text.find(wanted)
+        while at >= 0 and len(places) < limit and at < len(self._text):
+            place = int(np.searchsorted(self._starts, at, side="right")) - 1
+            places.append(place)
+            at = self._text.find(wanted, int(self._starts[place + 1]))
+        return self.best_known[places]
+
+    def _joined(self, names: Names) -> tuple[bytes, npt.NDArray[np.int64]]:
+        """Join all titles and ids; give also where each item's begin, and the end."""
+        rows = self.best_known.tolist()
+        shown = zip(self.of(rows), names.shown(rows), strict=True)
+        parts = [_folded(title or "") + _BETWEEN + _folded(str(one)) + _END for title, one in shown]
+        return b"".join(parts), np.cumsum([0, *map(len, parts)], dtype=np.int64)
+
+
+def _folded(text: str) -> bytes:
+    return text.casefold().encode("utf-8", "backslashreplace")
+
+
+def _column(data: Interactions, name: str | None) -> list[str | None]:
+    """Give a column of the table of items as text, by row; nothing where there is no such column.
+
+    Where it holds lists, they are joined.
+    """
+    table = data.item_table
+    if table is None or name is None or name not in table.columns:
+        return []
+    values = table[name]
+    if values.dtype == pl.List:
+        values = values.cast(pl.List(pl.String)).list.join(_SEPARATOR)
+    by_row: list[str | None] = [None] * data.n_items
+    rows = data.item_ids.rows(table["item_id"]).tolist()
+    for row, value in zip(rows, values.cast(pl.String), strict=True):
+        by_row[row] = value
+    return by_row
+
+
+def _category_column(data: Interactions) -> str | None:
+    columns = () if data.item_table is None else data.item_table.columns
+    return next((name for name in CATEGORIES if name in columns), None)
+
+
+def _first(categories: str | None) -> str | None:
+    """Take the first of several categories in one text, as MovieLens has them."""
+    return (categories or "").split(_SEPARATOR)[0].strip() or None

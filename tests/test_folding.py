@@ -11,7 +11,7 @@ from conftest import PLAIN, checkerboard, plain, random_data
 from nearfar.engine import Problem
 from nearfar.engine.reference import ReferenceEngine
 from nearfar.errors import DataError, EmptyDataError, OptionError, UnknownIdError
-from nearfar.folding import Folding, shares
+from nearfar.folding import Folding, OneUser, TrainingUsers, shares
 from nearfar.geometry import normalise
 from nearfar.objective import Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
@@ -52,7 +52,7 @@ def test_negatives_are_those_of_a_training_step(sampler):
         pairs = engine.pairs(step)
         expected = engine.negatives(step, pairs)
         users, items = (np.array(column) for column in zip(*pairs, strict=True))
-        drawn = folding.negatives(0, step, DATA, users, items)
+        drawn = folding.negatives(0, step, TrainingUsers(DATA), users, items)
         wide = np.broadcast_to(drawn.items, drawn.allowed.shape)
         for g, wanted in enumerate(expected):
             found = np.where(drawn.allowed[g], wide[g], -1)
@@ -86,8 +86,8 @@ def test_shares_are_those_of_the_triplet_term(temperature, rank_weight):
 def loss_of(folding, liked, seed, step):
     """The triplet loss of a newcomer with these items, as a plain function of their point."""
     data = folding.train
-    row = nf.Interactions.from_rows(np.zeros(len(liked), int), liked, data.user_ids, data.item_ids)
-    drawn = folding.negatives(seed, step, row, np.zeros(len(liked), int), np.array(liked))
+    own = OneUser(liked, data.n_items)
+    drawn = folding.negatives(seed, step, own, np.zeros(len(liked), int), np.array(liked))
     triplet = folding.problem.triplet
 
     def loss(point):
@@ -172,12 +172,12 @@ def item_loss(folding, fans, point, steps):
     for step in range(steps):
         nowhere = np.full(len(fans), -1)
         positive = np.broadcast_to(point, (len(fans), len(point))).astype(np.float32)
-        drawn = folding.negatives(9, step, data, fans, nowhere, positive)
+        drawn = folding.negatives(9, step, TrainingUsers(data), fans, nowhere, positive)
         wide = np.broadcast_to(drawn.items, drawn.allowed.shape)
         for u, some, there in zip(fans, wide, drawn.allowed, strict=True):
             rows = folding.items[some[there]].astype(float)
             total += folding.problem.triplet.term(folding.users[u], point, rows, data.n_items).loss
-        drawn = folding.negatives(9, step, data, everybody, data.items)
+        drawn = folding.negatives(9, step, TrainingUsers(data), everybody, data.items)
         wide = np.broadcast_to(drawn.items, drawn.allowed.shape)
         chance = 1 / (data.n_items + 1)
         for u, j, some, there in zip(everybody, data.items, wide, drawn.allowed, strict=True):

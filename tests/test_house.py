@@ -53,6 +53,8 @@ ORDER = [
     "training",
     "folding",
     "growing",
+    "card",
+    "projection",
     "model",
     "approximate",
     "export",

@@ -394,3 +394,86 @@ def test_what_partial_fit_cannot_use_leaves_the_model_as_it_was(model):
     with pytest.raises(OptionError, match="epochs"):
         model.partial_fit(checkerboard(), epochs=0)
     assert model._fitted is before
+
+
+def test_a_model_on_disk_can_be_mapped_into_memory(model, tmp_path):
+    model.save(tmp_path / "m")
+    read, mapped = CML.load(tmp_path / "m"), CML.load(tmp_path / "m", mmap=True)
+    for name in ("user_vectors", "item_vectors"):
+        table = getattr(mapped, name)
+        assert isinstance(table, np.memmap)
+        assert not table.flags.writeable
+        assert np.array_equal(table, getattr(read, name))
+        assert np.array_equal(table, getattr(model, name))
+    assert mapped.recommend(3, k=4).equals(model.recommend(3, k=4))
+    assert np.array_equal(mapped.fold_in([2, 4]), model.fold_in([2, 4]))
+    mapped.save(tmp_path / "m")  # onto itself
+    assert np.array_equal(CML.load(tmp_path / "m").item_vectors, model.item_vectors)
+
+
+def test_what_is_known_of_the_quality_goes_with_the_model(tmp_path):
+    data = random_data()
+    train, test = nf.split.ratio(data, test=0.3, seed=0)
+    model = CML(PLAIN, dim=4, batch=32).fit(train, epochs=4, validation=0.2, metric="map", k=7)
+    best = model.history.filter(pl.col("epoch") == model.best_epoch)
+    assert model.metrics.keys() == {"validation"}
+    assert model.metrics["validation"]["map"] == best["validation_map"][0]
+    assert model.metrics["validation"]["mmr"] == best["validation_mmr"][0]
+    found = evaluate(model, train, test, k=5)
+    model.keep_evaluation(found)
+    model.save(tmp_path / "m")
+    again = CML.load(tmp_path / "m")
+    assert again.metrics == model.metrics
+    assert again.metrics["test"]["ndcg"] == found["ndcg"]
+    assert (again.metrics["test"]["k"], again.metrics["test"]["n_users"]) == (5, found.n_users)
+    assert again.fingerprint == model.fingerprint == train.fingerprint
+    again.partial_fit(test, epochs=1)
+    assert "test" not in again.metrics
+    assert CML(PLAIN, dim=4, batch=32).fit(train, epochs=1).metrics == {}
+
+
+def test_a_saved_model_has_a_card(tmp_path):
+    data = random_data()
+    train, test = nf.split.ratio(data, test=0.3, seed=0)
+    model = CML(PLAIN, dim=4, batch=32).fit(train, epochs=2)
+    model.save(tmp_path / "m")
+    (card,) = (tmp_path / "m").glob("card-*.md")
+    text = card.read_text()
+    assert "Nothing has been measured" in text
+    found = evaluate(model, train, test, k=5)
+    model.keep_evaluation(found)
+    model.save(tmp_path / "m")
+    (card,) = (tmp_path / "m").glob("card-*.md")
+    text = card.read_text()
+    for part in (
+        f"| users | {train.n_users:,} |", f"`{train.fingerprint}`", f"nearfar {nf.__version__}",
+        "| **dim** | `4` |", "| geometry | `'sphere'` |", f"| ndcg | {found['ndcg']:.4f} |",
+        "(test: the best 5)", "2 epochs",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+def test_the_places_of_the_items_on_a_plane_go_with_the_model(model, tmp_path):
+    assert model.projection.method == "pca"
+    assert model.projection is model.projection
+    model.save(tmp_path / "m")
+    again = CML.load(tmp_path / "m").projection
+    for name in ("points", "mean", "axes", "items"):
+        assert np.array_equal(getattr(again, name), getattr(model.projection, name))
+    assert again.place(model.user_vectors[0]) == model.projection.place(model.user_vectors[0])
+    with pytest.raises(OptionError, match="`method`"):
+        model.project("tsne")
+
+
+def test_a_model_of_an_earlier_version_has_no_places_and_is_read(model, tmp_path):
+    meta, frames = model.interactions.to_store()
+    nf.model.store.save_folder(
+        tmp_path / "old",
+        kind="model",
+        meta={"interactions": meta, "options": model.options.to_dict(), "best_epoch": 40},
+        arrays={"points": {"users": model.user_vectors, "items": model.item_vectors}},
+        frames={**frames, "history": model.history},
+    )
+    old = CML.load(tmp_path / "old")
+    assert np.array_equal(old.projection.points, model.projection.points)
+    assert old.recommend(1).equals(model.recommend(1))

@@ -13,8 +13,8 @@ second it would come to lie amid its users, and too near to everybody like them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from nearfar.engine import Problem
 from nearfar.engine.plan import draw_distinct
 from nearfar.engine.problem import initial_points
 from nearfar.geometry import normalise, released_overflow_gap, stage_two_weight
-from nearfar.ids import Ids
 from nearfar.interactions import Interactions
 from nearfar.objective import Triplet, through_normalisation
 from nearfar.optimiser import Adagrad
@@ -35,11 +34,12 @@ Float32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating[Any]]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
 Bool = npt.NDArray[np.bool_]
 
 EPOCHS = 60
 """Steps of a fold-in; more change little, see benchmarks/README.md."""
-_OTHER_PAIRS = 256
+_OTHER_PAIRS = 64
 """Training pairs of a step in which a new item takes the negative's part."""
 
 
@@ -50,6 +50,55 @@ class Drawn(NamedTuple):
     """(L, n) of each pair, or (1, n) if all pairs share theirs."""
     allowed: Bool
     """(L, n) whether it is one: the pair's user does not have it, and the place is not empty."""
+
+
+class Known(Protocol):
+    """What users have already, which is no negative for them."""
+
+    def own(self, users: Ints, items: Int64) -> Bool:
+        """Tell for each user and item, both (n,), whether the user has it."""
+        ...
+
+    def shared(self, users: Ints, items: Int64) -> Bool:
+        """Tell for each user (L,) which of the items (C,) they have: (L, C), or (1, C) for all."""
+        ...
+
+
+class OneUser:
+    """`Known` of a single user, whatever number they go by."""
+
+    def __init__(self, liked: Int32, n_items: int) -> None:
+        self._has = np.zeros(n_items, np.bool_)
+        self._has[liked] = True
+
+    def own(self, users: Ints, items: Int64) -> Bool:
+        """Look the items up."""
+        return self._has[items]
+
+    def shared(self, users: Ints, items: Int64) -> Bool:
+        """Look the items up; a single row."""
+        return self._has[items][None]
+
+
+class TrainingUsers:
+    """`Known` of the users of some interactions."""
+
+    def __init__(self, data: Interactions) -> None:
+        self._data, self.own = data, data.contains
+
+    def shared(self, users: Ints, items: Int64) -> Bool:
+        """Go through the users' items, of which there are fewer than users x items."""
+        data, n = self._data, len(items)
+        place = np.full(data.n_items, -1, np.int64)
+        place[items] = np.arange(n)
+        counts = data.user_counts[users]
+        row = np.repeat(np.arange(len(users)), counts)
+        before = np.repeat(np.cumsum(counts) - counts, counts)
+        theirs = data.items[data.indptr[users][row] + np.arange(len(row)) - before]
+        known = np.zeros((len(users), n), np.bool_)
+        there = place[theirs] >= 0
+        known[row[there], place[theirs[there]]] = True
+        return known[:, place[items]]  # an item may be there several times
 
 
 class Folding:
@@ -68,14 +117,15 @@ class Folding:
     ) -> None:
         self.users, self.items, self.train, self.options = users, items, train, options
         self.problem = Problem(train, options)
+        self._known = TrainingUsers(train)
+        self._candidates = lru_cache(maxsize=4 * EPOCHS)(self._draw_candidates)
         on_sphere = options.geometry == "sphere"
         self._offset = None if on_sphere else 0.5 * np.sum(items * items, axis=1)
 
     def user(self, liked: Int32, *, seed: int, epochs: int = EPOCHS) -> Float32:
         """Give the point of a user who likes the items `liked`, increasing rows; float32 (d,)."""
         pairs = len(liked)
-        indptr = np.array([0, pairs], np.int64)
-        own = Interactions(indptr, liked, None, Ids.numbered(1), self.train.item_ids)
+        own = OneUser(liked, self.train.n_items)
         user, positive = np.zeros(pairs, np.int64), self.items[liked]
 
         def slope(point: Floats, step: int) -> Floats:
@@ -98,7 +148,7 @@ class Folding:
 
         def slope(point: Floats, step: int) -> Floats:
             positive = np.broadcast_to(point, (len(fans), len(point)))
-            drawn = self.negatives(seed, step, self.train, liked_by, nowhere, positive)
+            drawn = self.negatives(seed, step, self._known, liked_by, nowhere, positive)
             near = self._scores(fans @ point) - 0.5 * self._excess(point)
             share = self._shares(near, self._products(fans, drawn.items), drawn.allowed)
             pull = share.sum(axis=1)
@@ -113,9 +163,9 @@ class Folding:
         self,
         seed: int,
         step: int,
-        data: Interactions,
-        users: npt.NDArray[np.integer[Any]],
-        items: npt.NDArray[np.integer[Any]],
+        known: Known,
+        users: Ints,
+        items: Ints,
         points: Floats | None = None,
     ) -> Drawn:
         """Draw the negatives of pairs as step `step` of a training with `seed` would.
@@ -123,8 +173,8 @@ class Folding:
         Parameters
         ----------
         seed, step : int
-        data : Interactions
-            What the users have, by which negatives are refused; on the item axis of the model.
+        known : Known
+            What the users have, by which negatives are refused.
         users, items : int arrays of shape (L,)
             The pairs. With `points` the items need not exist.
         points : array of shape (L, d), optional
@@ -133,17 +183,15 @@ class Folding:
         sampler = self.options.sampler
         if isinstance(sampler, TwoStage):
             where = self._compared[items] if points is None else normalise(points)
-            return self._second_stage(seed, step, data, users, where, sampler)
+            return self._second_stage(seed, step, known, users, where, sampler)
         if isinstance(sampler, Shared):
             shared = self._candidates(seed, step)
-            return Drawn(shared[None, :], ~_known_shared(data, users, shared))
-        return self._own(seed, step, data, users)
+            return Drawn(shared[None, :], ~known.shared(users, shared))
+        return self._own(seed, step, known, users)
 
     # ------------------------------------------------------------------------- draws
 
-    def _own(
-        self, seed: int, step: int, data: Interactions, users: npt.NDArray[np.integer[Any]]
-    ) -> Drawn:
+    def _own(self, seed: int, step: int, known: Known, users: Ints) -> Drawn:
         """Draw each pair's own negatives, again where one is known, as often as is allowed."""
         sampler, n = self.options.sampler, self.options.negatives
         key, table = stream(seed, Purpose.NEGATIVE, step), self.problem.proposal
@@ -157,17 +205,17 @@ class Folding:
         else:
             items = _draw(table, key, place, 0)
         user = np.repeat(users, n)
-        known = data.contains(user, items)
+        refused = known.own(user, items)
         for attempt in range(1, getattr(sampler, "redraws", 0) + 1):
-            again = np.flatnonzero(known)
+            again = np.flatnonzero(refused)
             if not len(again):
                 break
             items[again] = _draw(table, key, again, attempt)
-            known[again] = data.contains(user[again], items[again])
+            refused[again] = known.own(user[again], items[again])
         shape = (len(users), n)
-        return Drawn(items.reshape(shape), ~known.reshape(shape))
+        return Drawn(items.reshape(shape), ~refused.reshape(shape))
 
-    def _candidates(self, seed: int, step: int) -> Int64:
+    def _draw_candidates(self, seed: int, step: int) -> Int64:
         """Draw the items that all pairs of a step share: of stage 1, or its negatives."""
         problem, sampler = self.problem, self.options.sampler
         key, n = stream(seed, Purpose.CANDIDATE, step), problem.n_candidates
@@ -181,15 +229,15 @@ class Folding:
         self,
         seed: int,
         step: int,
-        data: Interactions,
-        users: npt.NDArray[np.integer[Any]],
+        known: Known,
+        users: Ints,
         positive: Floats,
         sampler: TwoStage,
     ) -> Drawn:
         n = self.options.negatives
         candidates = self._candidates(seed, step)
         s = positive @ self._compared[candidates].T
-        allowed = ~_known_shared(data, users, candidates)
+        allowed = ~known.shared(users, candidates)
         weight = self.stage_two(s, allowed, sampler)
         cumulative = np.cumsum(weight, axis=1)
         place = np.arange(len(users) * n)
@@ -208,7 +256,7 @@ class Folding:
         if sampler.released_weight:
             gap = 1 - np.minimum(s**2, 1) + 1e-8
             over = (gap < released_overflow_gap(self.options.dim)).any(axis=1)
-            weight[over] = allowed[over]
+            weight[over] = np.broadcast_to(allowed, weight.shape)[over]
         return weight
 
     @cached_property
@@ -222,9 +270,7 @@ class Folding:
 
     # --------------------------------------------------------------------- objective
 
-    def _scores(
-        self, products: Floats, items: npt.NDArray[np.integer[Any]] | None = None
-    ) -> Floats:
+    def _scores(self, products: Floats, items: Ints | None = None) -> Floats:
         """Turn products with items into scores, but for what depends on the user alone."""
         if self._offset is None or items is None:
             return products
@@ -251,28 +297,29 @@ class Folding:
     ) -> Float32:
         """Train one row, from `start`, as `nearfar.engine.reference` updates any."""
         options, optimiser = self.options, self.options.optimiser
-        on_sphere = options.geometry == "sphere"
         rows = np.zeros((1, optimiser.n_slots, options.dim))
-        rows[0, 0] = normalise(start[None])[0] if on_sphere else start
         if isinstance(optimiser, Adagrad):
             rows[:, 1] = optimiser.initial
-        mean: Floats = np.zeros_like(rows[:, 0])
+        rows[0, 0] = start
+        point = rows[0, 0] = self._point(rows[0, 0])
+        mean = np.zeros_like(point)
         for t in range(1, epochs + 1):
-            gradient = slope(self._points_of(rows)[0].astype(np.float32), t - 1)[None]
-            gradient = gradient.astype(np.float64)
-            if on_sphere:
+            gradient: Floats = slope(point.astype(np.float32), t - 1).astype(np.float64)[None]
+            if options.geometry == "sphere":
                 gradient = through_normalisation(gradient, rows[:, 0])
             optimiser.step(rows, gradient, t)
             if options.geometry == "ball":
                 rows[:, 0] /= max(1.0, float(np.linalg.norm(rows[0, 0])))
+            point = self._point(rows[0, 0])
             weight = 1.0 if options.averaging is None else options.averaging.weight(t)
-            mean = mean + weight * (self._points_of(rows) - mean)
-        final = normalise(mean) if on_sphere else mean
-        return np.ascontiguousarray(final[0], np.float32)
+            mean = mean + weight * (point - mean)
+        return np.ascontiguousarray(self._point(mean), np.float32)
 
-    def _points_of(self, rows: Floats) -> Floats:
-        stored: Floats = rows[:, 0]
-        return normalise(stored) if self.options.geometry == "sphere" else stored
+    def _point(self, row: Floats) -> Floats:
+        """Give the point of a stored row (d,): at length 1 on the sphere."""
+        length = float(np.sqrt(row @ row)) if self.options.geometry == "sphere" else 1.0
+        point: Floats = row / (length or 1.0)
+        return point
 
 
 class _Others:
@@ -298,7 +345,7 @@ class _Others:
         key = stream(seed, Purpose.ORDER, step)
         pairs = (bits(key, np.arange(_OTHER_PAIRS)) % np.uint64(train.n_pairs)).astype(np.int64)
         users, items = train.pair_users()[pairs], train.items[pairs]
-        drawn = folding.negatives(seed, step, train, users, items)
+        drawn = folding.negatives(seed, step, folding._known, users, items)
         anchors, positives = folding.users[users], folding.items[items]
         near = folding._scores(np.einsum("rd,rd->r", anchors, positives), items)
         far = folding._products(anchors, drawn.items).copy()
@@ -362,17 +409,3 @@ def _draw(table: AliasTable, key: np.uint64, place: Int64, attempt: int) -> Int6
     if not len(table.keep):
         return column
     return np.where(x - column < table.keep[column], column, table.other[column])
-
-
-def _known_shared(data: Interactions, users: npt.NDArray[np.integer[Any]], shared: Int64) -> Bool:
-    """Tell which of the items each user has, (L, C), from the users' lists."""
-    place = np.full(data.n_items, -1, np.int64)
-    place[shared] = np.arange(len(shared))
-    some, row_of = np.unique(users, return_inverse=True)
-    known = np.zeros((len(some), len(shared)), np.bool_)
-    for row, user in enumerate(some):
-        at = place[data.positives(int(user))]
-        known[row, at[at >= 0]] = True
-    if len(np.unique(shared)) < len(shared):  # candidates that were drawn several times
-        known = known[:, place[shared]]
-    return known[row_of]

@@ -263,10 +263,20 @@ class Ids:
 
     @classmethod
     def from_store(cls, form: str, frame: pl.DataFrame, name: str = "") -> Ids:
-        """Read back what `to_store` gave."""
+        """Read back what `to_store` gave.
+
+        Raises
+        ------
+        ValueError
+            It is not: ids are missing, repeated or out of order.
+        """
         if form == "objects":
             return cls.from_sorted(pl.Series(from_text(frame["id"]), dtype=pl.Object), name)
-        return cls.from_sorted(frame["id"], name)
+        values = frame["id"]
+        nothing = values.null_count() or (values.dtype.is_float() and values.is_nan().any())
+        if nothing or not values.is_sorted() or values.n_unique() != values.len():
+            raise ValueError(f"the ids of the {name}s are not all there, different and in order")
+        return cls.from_sorted(values, name)
 
     def digest(self) -> bytes:
         """Hash the ids and their type (SHA-256)."""

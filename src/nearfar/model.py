@@ -10,13 +10,14 @@ import inspect
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from nearfar import split, store
+from nearfar.card import card
 from nearfar.checks import check_count
 from nearfar.devices import resolve_ranking
 from nearfar.engine import Problem
@@ -27,14 +28,16 @@ from nearfar.errors import (
     OptionError,
     StoreError,
 )
+from nearfar.figures import Evaluation
 from nearfar.folding import EPOCHS, Folding
 from nearfar.growing import grown_state
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Index, Points, Scorer, TopK, top_k
 from nearfar.options import Options
+from nearfar.projection import METHODS, Projection, project
 from nearfar.schedule import Schedule
-from nearfar.training import Callback, Run, Trained, scorer_of
+from nearfar.training import Callback, Run, scorer_of
 
 if TYPE_CHECKING:
     from nearfar.ranking import DevicePoints
@@ -83,7 +86,7 @@ class CML:
             known = ", ".join(OPTION_NAMES)
             raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
         self.options = Options(**changes) if options is None else replace(options, **changes)
-        self._fitted: tuple[Trained, Interactions] | None = None
+        self._fitted: _Fitted | None = None
         self._folding: Folding | None = None
 
     def __repr__(self) -> str:
@@ -205,14 +208,17 @@ class CML:
             run.close()
         return self
 
-    def _keep(self, run: Run, train: Interactions, before: Trained | None = None) -> None:
+    def _keep(self, run: Run, train: Interactions, before: _Fitted | None = None) -> None:
         """Take over what the run has come to, unless all of it is broken."""
-        trained = run.outcome()
+        trained, n = run.outcome(), train.n_users
         if before is not None:
-            trained = trained.after(before)
-        parts = range(0, len(trained.points), 4096)
-        if all(np.isfinite(trained.points[at : at + 4096]).all() for at in parts):
-            self._fitted, self._folding = (trained, train), None
+            trained = trained.after(before.history)
+        if _all_finite(trained.points):
+            users, items = trained.points[:n], trained.points[n:]
+            self._take(_Fitted(users, items, trained.history, trained.best_epoch, train))
+
+    def _take(self, fitted: _Fitted) -> None:
+        self._fitted, self._folding = fitted, None
 
     def partial_fit(
         self,
@@ -250,14 +256,14 @@ class CML:
         DataError, OptionError, MissingExtraError, DivergedError, KeyboardInterrupt
             As in `fit`; the model is as it was, or, after an interrupt, has the points so far.
         """
-        trained, known = self._known()
+        fitted = self._known()
+        known = fitted.interactions
         train = known.union(new)
-        problem = Problem(
-            train, self.options, seed, horizon=-(-train.n_pairs // self.options.batch) * epochs
-        )
+        schedule, steps = Schedule(epochs), -(-train.n_pairs // self.options.batch) * epochs
+        problem = Problem(train, self.options, seed, horizon=steps)
         run = Run(
             problem,
-            Schedule(epochs),
+            schedule,
             device=device,
             fast=fast,
             threads=threads,
@@ -267,13 +273,13 @@ class CML:
         try:
             run.train()
         finally:
-            self._keep(run, train, before=trained)
+            self._keep(run, train, before=fitted)
             run.close()
         return self
 
     # ---------------------------------------------------------------------------- what it knows
 
-    def _known(self) -> tuple[Trained, Interactions]:
+    def _known(self) -> _Fitted:
         if self._fitted is None:
             raise NotFittedError(
                 "this model has not been fitted; call fit(train) or CML.load(path)."
@@ -283,17 +289,64 @@ class CML:
     @property
     def interactions(self) -> Interactions:
         """The training interactions, with the validation part if a share was held out."""
-        return self._known()[1]
+        return self._known().interactions
 
     @property
     def user_vectors(self) -> Float32:
         """(N, d) points of the users, in the order of ``interactions.user_ids``."""
-        return self._known()[0].points[: self.interactions.n_users]
+        return self._known().users
 
     @property
     def item_vectors(self) -> Float32:
         """(M, d) points of the items, in the order of ``interactions.item_ids``."""
-        return self._known()[0].points[self.interactions.n_users :]
+        return self._known().items
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the training interactions; see `Interactions.fingerprint`."""
+        return self.interactions.fingerprint
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What is known of how good the model is: figures by name, k among them.
+
+        ``validation``: those of the epoch that was kept, if there was a validation part. ``test``:
+        those that `keep_evaluation` was given.
+        """
+        fitted, found = self._known(), {}
+        prefix = "validation_"
+        names = [name for name in fitted.history.columns if name.startswith(prefix)]
+        row = fitted.history.filter(pl.col("epoch") == fitted.best_epoch)
+        if names and row.height:
+            values = {name.removeprefix(prefix): row[name][0] for name in names}
+            found["validation"] = {name: v for name, v in values.items() if v is not None}
+        if fitted.evaluation is not None:
+            found["test"] = fitted.evaluation
+        return found
+
+    def keep_evaluation(self, evaluation: Evaluation) -> None:
+        """Let the figures of an evaluation on test data go with the model, when it is saved.
+
+        They are forgotten when the model learns anew.
+        """
+        figures = evaluation.to_dict()
+        kept = {"k": evaluation.k, "n_users": evaluation.n_users, **figures["metrics"]}
+        self._fitted = self._known()._replace(evaluation=kept)
+
+    @property
+    def projection(self) -> Projection:
+        """The items on a plane, for people to look at: by PCA, or as `project` made it."""
+        fitted = self._known()
+        if fitted.projection is None:
+            self._fitted = fitted = fitted._replace(projection=project(fitted.items))
+        assert fitted.projection is not None
+        return fitted.projection
+
+    def project(self, method: str = "pca", *, seed: int = 0) -> Projection:
+        """Put the items on a plane by another method, which is kept; see `nearfar.projection`."""
+        made = project(self.item_vectors, method, seed=seed)
+        self._fitted = self._known()._replace(projection=made)
+        return made
 
     @property
     def history(self) -> pl.DataFrame:
@@ -306,12 +359,12 @@ class CML:
         ``effective``, ``false_push`` and ``dimension``. And there are the metrics of the
         validation part, where it was evaluated.
         """
-        return self._known()[0].history
+        return self._known().history
 
     @property
     def best_epoch(self) -> int:
         """The epoch whose points the model holds."""
-        return self._known()[0].best_epoch
+        return self._known().best_epoch
 
     def scorer(self, device: str = "cpu") -> Points | DevicePoints:
         """Score every item for a user, larger is closer; what `nearfar.evaluate` asks for.
@@ -553,49 +606,123 @@ class CML:
     # ------------------------------------------------------------------------------ on disk
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the model to the folder `path`, atomically: safetensors, Parquet and JSON.
+        """Write the model to the folder `path`, atomically: safetensors, Parquet, JSON, Markdown.
 
-        The training interactions are part of it: they are what `recommend` leaves out.
+        The training interactions are part of it: they are what `recommend` leaves out. So are the
+        items' places on a plane, what is known of the model's quality, and a model card.
         """
-        data = self.interactions
+        data, projected = self.interactions, self.projection
         meta, frames = data.to_store()
+        fingerprint = self.fingerprint
+        described = card(
+            data,
+            self.options,
+            fingerprint=fingerprint,
+            epochs=self.history.height,
+            best_epoch=self.best_epoch,
+            metrics=self.metrics,
+        )
         store.save_folder(
             path,
             kind=KIND,
             meta={
                 "interactions": meta,
                 "options": self.options.to_dict(),
+                "evaluation": self._known().evaluation,
+                "projection": projected.method,
+                "fingerprint": fingerprint,
                 "best_epoch": self.best_epoch,
             },
-            arrays={"points": {"users": self.user_vectors, "items": self.item_vectors}},
+            arrays={
+                "points": {"users": self.user_vectors, "items": self.item_vectors},
+                "projection": {
+                    "points": projected.points,
+                    "mean": projected.mean,
+                    "axes": projected.axes,
+                },
+            },
             frames={**frames, "history": self.history},
+            texts={"card": described},
         )
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> CML:
+    def load(cls, path: str | PathLike[str], *, mmap: bool = False) -> CML:
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        mmap : bool
+            Map the points into memory, read-only, instead of reading them: processes that serve
+            the same model share them.
 
         Raises
         ------
         StoreError
-            The folder is missing, damaged, or something else.
+            The folder is missing, damaged, or something else; or it says what cannot be.
         """
-        folder = store.load_folder(path, kind=KIND)
+        folder = store.load_folder(path, kind=KIND, mmap=mmap)
         try:
             model = cls(Options.from_dict(folder.meta["options"]))
-            data = Interactions.from_store(folder.meta["interactions"], folder.frames)
-            users, items = folder.arrays["points"]["users"], folder.arrays["points"]["items"]
-            best_epoch, history = folder.meta["best_epoch"], folder.frames["history"]
-        except (KeyError, TypeError, OptionError) as error:
+            model._take(_read(folder, model.options.dim))
+        except (KeyError, TypeError, ValueError, AttributeError, DataError, OptionError) as error:
             raise StoreError(f"{str(path)!r} is not a readable model: {error}.") from error
-        dim = model.options.dim
-        if users.shape != (data.n_users, dim) or items.shape != (data.n_items, dim):
-            raise StoreError(
-                f"{str(path)!r}: the tables must be of shapes {(data.n_users, dim)} and"
-                f" {(data.n_items, dim)}; got {users.shape} and {items.shape}."
-            )
-        model._fitted = Trained(np.concatenate([users, items]), history, best_epoch), data
         return model
+
+
+class _Fitted(NamedTuple):
+    """What a model has learned."""
+
+    users: Float32
+    items: Float32
+    history: pl.DataFrame
+    best_epoch: int
+    interactions: Interactions
+    evaluation: dict[str, Any] | None = None
+    projection: Projection | None = None
+
+
+def _read(folder: store.Folder, dim: int) -> _Fitted:
+    """Take what was saved, if it fits together."""
+    meta, points = folder.meta, folder.arrays["points"]
+    data = Interactions.from_store(meta["interactions"], folder.frames)
+    users = _checked(points["users"], "users", (data.n_users, dim))
+    items = _checked(points["items"], "items", (data.n_items, dim))
+    history, best, evaluation = folder.frames["history"], meta["best_epoch"], meta.get("evaluation")
+    if isinstance(best, bool) or not isinstance(best, int) or best < 0:
+        raise ValueError(f"`best_epoch` must be a whole number from 0; got {best!r}")
+    if evaluation is not None and not isinstance(evaluation, dict):
+        raise ValueError(f"`evaluation` must be figures by name; got {evaluation!r}")
+    projection = None
+    if (saved := folder.arrays.get("projection")) is not None:  # since format 1 of version 0.1.0
+        method = meta["projection"]
+        if method not in METHODS:
+            raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
+        projection = Projection(
+            method,
+            _checked(saved["points"], "projection", (data.n_items, 2)),
+            items,
+            _checked(saved["mean"], "its mean", (dim,)),
+            _checked(saved["axes"], "its axes", (dim, 2)),
+        )
+    return _Fitted(users, items, history, best, data, evaluation, projection)
+
+
+def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Float32:
+    """Refuse a table of another type or shape, or with a number that is none."""
+    if table.dtype != np.float32 or table.shape != shape:
+        raise ValueError(
+            f"the table of {name} must be float32 of shape {shape}; got {table.dtype} of"
+            f" {table.shape}"
+        )
+    if not _all_finite(table):
+        raise ValueError(f"the table of {name} has a value that is not a finite number")
+    return table
+
+
+def _all_finite(table: npt.NDArray[Any]) -> bool:
+    """Look a part at a time, for a mask of all of it would be as long as the table."""
+    return all(np.isfinite(table[at : at + 4096]).all() for at in range(0, len(table), 4096))
 
 
 def _rows(ids: Ids, asked: Any) -> tuple[bool, npt.NDArray[np.int32]]:

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as parse_arrays
 
 import nearfar
@@ -43,13 +43,18 @@ FORMAT: Final = 1
 """Version of the layout this code writes, and the newest it reads."""
 MANIFEST: Final = "nearfar.json"
 _TEMPORARY: Final = re.compile(r"\.nearfar-[0-9a-f]{32}\.tmp")
-_PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet|faiss)")
+_PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet|faiss|md)")
 _ENTRY: Final = re.compile(r"[a-z][a-z0-9_]*")
 _TENSOR_TYPES: Final = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
     "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
 }  # fmt: skip
+_UNREADABLE: Final = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, SafetensorError,
+    pl.exceptions.PolarsError, pl.exceptions.PanicException,
+)  # fmt: skip
+"""What reading a payload raises that is not what it should be."""
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -65,6 +70,8 @@ class Folder:
     """The Parquet files."""
     files: dict[str, Path]
     """Where the others are; each was as it was written a moment ago."""
+    texts: dict[str, str]
+    """The Markdown files."""
 
 
 def save_folder(
@@ -75,6 +82,7 @@ def save_folder(
     arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]] = _NOTHING,
     frames: Mapping[str, pl.DataFrame] = _NOTHING,
     files: Mapping[str, Writer] = _NOTHING,
+    texts: Mapping[str, str] = _NOTHING,
 ) -> None:
     """Write a folder so that it holds the old content or the new one at every moment.
 
@@ -93,6 +101,8 @@ def save_folder(
     files : mapping of callables
         Each is called with a path and writes one file of faiss there, or raises OSError. Names
         differ from the others.
+    texts : mapping of str
+        Each entry becomes one file of Markdown.
 
     Raises
     ------
@@ -101,7 +111,7 @@ def save_folder(
         the folder is as it was.
     """
     folder = Path(path)
-    _check_names(arrays, frames, files)
+    _check_names(arrays, frames, files, texts)
     _check_types(frames)
     tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
     check_replaceable(folder, kind=kind)
@@ -110,9 +120,14 @@ def save_folder(
     manifest = json.loads(_json(manifest))  # before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = {name: _keep_arrays(folder, name, parts) for name, parts in tensors.items()}
+        kept = {
+            name: _keep_parts(folder, name, parts, "safetensors") for name, parts in tensors.items()
+        }
         kept |= {name: _keep_frame(folder, name, frame) for name, frame in frames.items()}
         kept |= {name: _keep_file(folder, name, write) for name, write in files.items()}
+        kept |= {
+            name: _keep_parts(folder, name, [text.encode()], "md") for name, text in texts.items()
+        }
         manifest["files"] = kept
         manifest["seal"] = _seal(manifest)
         _sync_folder(folder)
@@ -127,7 +142,7 @@ def save_folder(
     _sync_folder(folder)
 
 
-def load_folder(path: str | PathLike[str], *, kind: str) -> Folder:
+def load_folder(path: str | PathLike[str], *, kind: str, mmap: bool = False) -> Folder:
     """Read a folder that `save_folder` wrote, and verify it.
 
     Parameters
@@ -136,6 +151,8 @@ def load_folder(path: str | PathLike[str], *, kind: str) -> Folder:
         The folder.
     kind : str
         What it must be.
+    mmap : bool
+        Map the arrays into memory, read-only, instead of reading them.
 
     Raises
     ------
@@ -147,7 +164,7 @@ def load_folder(path: str | PathLike[str], *, kind: str) -> Folder:
     manifest = _manifest(folder, kind)
     while True:
         try:
-            return _contents(folder, manifest)
+            return _contents(folder, manifest, mmap)
         except StoreError:
             # A writer may have replaced the content between the manifest and its files.
             newer = _manifest(folder, kind)
@@ -252,12 +269,14 @@ def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Byte
     return [len(text).to_bytes(8, "little") + text, *parts]
 
 
-def _keep_arrays(folder: Path, entry: str, parts: Sequence[Bytes]) -> dict[str, str | int]:
-    """Write a safetensors file; give its line of the manifest."""
+def _keep_parts(
+    folder: Path, entry: str, parts: Sequence[Bytes], suffix: str
+) -> dict[str, str | int]:
+    """Write a file that lies in memory in parts; give its line of the manifest."""
     digest = sha256()
     for part in parts:
         digest.update(part)
-    name = _named(entry, digest.hexdigest(), "safetensors")
+    name = _named(entry, digest.hexdigest(), suffix)
     _write(folder / name, parts)
     return {"file": name, "size": sum(map(len, parts)), "sha256": digest.hexdigest()}
 
@@ -407,27 +426,48 @@ def _manifest(folder: Path, kind: str) -> dict[str, Any]:
     return manifest
 
 
-def _contents(folder: Path, manifest: Mapping[str, Any]) -> Folder:
+def _contents(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> Folder:
     arrays: dict[str, Arrays] = {}
     frames: dict[str, pl.DataFrame] = {}
     files: dict[str, Path] = {}
+    texts: dict[str, str] = {}
     try:
         listed = [(name, dict(entry)) for name, entry in manifest["files"].items()]
         meta = dict(manifest["meta"])
         for name, entry in listed:
             with _verified(folder, entry["file"], entry["size"], entry["sha256"]) as file:
                 if entry["file"].endswith(".safetensors"):
-                    arrays[name] = parse_arrays(file.read())
+                    arrays[name] = _mapped(file) if mmap else parse_arrays(file.read())
                 elif entry["file"].endswith(".parquet"):
                     frames[name] = pl.read_parquet(file)
+                elif entry["file"].endswith(".md"):
+                    texts[name] = file.read().decode()
                 else:
                     files[name] = folder / entry["file"]
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise StoreError(
             f"{str(folder / MANIFEST)!r} is damaged ({error!r}); remove the folder and save it "
             "again."
         ) from error
-    return Folder(meta, arrays, frames, files)
+    return Folder(meta, arrays, frames, files, texts)
+
+
+def _mapped(file: BinaryIO) -> Arrays:
+    """Map the arrays of a safetensors file; the library checks that they lie inside it."""
+    with safe_open(file.name, framework="numpy") as checked:
+        names = set(checked.keys())
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    found: Arrays = {}
+    for name in names:
+        entry, types = header[name], {known: name for name, known in _TENSOR_TYPES.items()}
+        dtype, shape = np.dtype(types[entry["dtype"]]).newbyteorder("<"), tuple(entry["shape"])
+        begin = 8 + length + entry["data_offsets"][0]
+        if 0 in shape:  # nothing cannot be mapped
+            found[name] = np.empty(shape, dtype)
+        else:
+            found[name] = np.memmap(file, dtype, "r", begin, shape)
+    return found
 
 
 @contextmanager

@@ -92,14 +92,12 @@ class Trained:
     best_epoch: int
     """The epoch the points are from; 0 before the end of the first."""
 
-    def after(self, before: Trained) -> Trained:
-        """Give the outcome with the epochs of an earlier run before its own."""
-        n = before.history.height
-        mine = (
-            self.history.with_columns(pl.col("epoch") + n) if self.history.height else self.history
-        )
-        parts = [part for part in (before.history, mine) if part.height]
-        history = pl.concat(parts, how="diagonal_relaxed") if parts else mine
+    def after(self, before: pl.DataFrame) -> Trained:
+        """Give the outcome with the history of an earlier run before its own."""
+        parts, n = [before], before.height
+        if self.history.height:
+            parts.append(self.history.with_columns(pl.col("epoch") + n))
+        history = pl.concat(parts, how="diagonal_relaxed")
         return replace(self, history=history, best_epoch=n + self.best_epoch)
 
 

@@ -99,7 +99,7 @@ def facts(loaded: Loaded) -> schemas.ModelFacts:
         n_pairs=data.n_pairs,
         dim=model.options.dim,
         options=model.options.to_dict(),
-        metrics={},
+        metrics=loaded.model.metrics,
         history=_history(loaded),
         index=None if index is None else schemas.IndexFigures(recall=index.recall, k=index.k),
         categories=loaded.titles.category_column,
@@ -118,7 +118,7 @@ def _history(loaded: Loaded) -> list[schemas.EpochFigures]:
 
 def drawn(loaded: Loaded, limit: int) -> schemas.Map:
     """Give the map of the best known items."""
-    titles, projected = loaded.titles, loaded.projection
+    titles, projected = loaded.titles, loaded.model.projection
     rows = titles.best_known[:limit]
     x, y = projected.points[rows].T.astype(np.float64).round(_PLACES)
     listed = rows.tolist()
@@ -136,5 +136,5 @@ def drawn(loaded: Loaded, limit: int) -> schemas.Map:
 
 def position(loaded: Loaded, asked: schemas.Somebody) -> schemas.Position:
     """Give the place of somebody on the map."""
-    x, y = loaded.projection.place(loaded.vector(asked.user, asked.items))
+    x, y = loaded.model.projection.place(loaded.vector(asked.user, asked.items))
     return schemas.Position(x=round(float(x), _PLACES), y=round(float(y), _PLACES))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from os import PathLike
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,19 +39,16 @@ class Loaded:
     def load(cls, path: Path, index: Path | None = None) -> Self:
         """Read a model, and an index of it, and make a list of items and one of users as a trial.
 
-        So a table with NaN is found out, and what is compiled or built at the first use is there
-        before the first request.
+        So what is compiled or built at the first use is there before the first request.
 
         Raises
         ------
         StoreError
             The folder is missing, damaged or something else, or the index is of another model.
-        DataError
-            A point of the model is NaN.
         MissingExtraError
             The index needs faiss.
         """
-        model = _mapped(path)
+        model = CML.load(path, mmap=True)
         data, geometry = model.interactions, model.options.geometry
         searched = None if index is None else ItemIndex.load(index, model)
         users, items = model.user_vectors, model.item_vectors
@@ -77,11 +73,6 @@ class Loaded:
             for space in (self.user_space, self.item_space, Space(self.item_space.points)):
                 space.nearest([trial])
 
-    @cached_property
-    def projection(self) -> Any:
-        """The items in two dimensions."""
-        return _Pca(self.model.item_vectors)
-
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:
         """Give the point of a user, or of somebody unknown who likes `items`; (d,).
 
@@ -94,21 +85,3 @@ class Loaded:
             known: Float32 = self.model.user_vectors[self.users.row(user)]
             return known
         return self.model.fold_in(self.items.ids.take(self.items.rows(items or [])).to_list())
-
-
-def _mapped(path: Path) -> CML:
-    return CML.load(path)
-
-
-class _Pca:
-    method = "pca"
-
-    def __init__(self, vectors: Float32) -> None:
-        self._mean = vectors.mean(axis=0)
-        _, _, axes = np.linalg.svd(vectors[:2000] - self._mean, full_matrices=False)
-        self._axes = axes[:2].T
-        self.points = (vectors - self._mean) @ self._axes
-
-    def place(self, vector: Float32) -> tuple[float, float]:
-        x, y = (vector - self._mean) @ self._axes
-        return float(x), float(y)

@@ -23,7 +23,9 @@ from nearfar.serve.routes import Endpoints
 from nearfar.threads import one_blas_thread
 
 _OPERATION: Final = frozenset({"/health", "/metrics", "/reload"})
-"""Paths that answer even when there are too many requests, and may take their time."""
+"""Paths that answer even when there are too many requests."""
+_SLOW: Final = frozenset({"/reload"})
+"""Paths that may take their time."""
 _WORKERS: Final = 2
 """Threads for all that is not a list: searching, the map, points of unknown users."""
 
@@ -112,7 +114,7 @@ def create_app(
     # the last is the outermost
     app.add_middleware(Admission, at_once=max_concurrent, waiting=max_waiting, free=_OPERATION)
     app.add_middleware(BodyLimit, most=max_body)
-    app.add_middleware(Deadline, seconds=timeout, free=_OPERATION)
+    app.add_middleware(Deadline, seconds=timeout, free=_SLOW)
     app.add_middleware(Measured, metrics=metrics, routes=paths)
     return app
 

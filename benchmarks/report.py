@@ -16,7 +16,8 @@ import polars as pl
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-PAGES = (HERE / "README.md", *(DOCS / name for name in ("gpu.md", "negatives.md", "serving.md")),
+PAGES = (HERE / "README.md",
+         *(DOCS / name for name in ("gpu.md", "index.md", "negatives.md", "serving.md")),
          DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
@@ -115,6 +116,16 @@ COLUMNS: dict[str, dict[str, str]] = {
         "engine": "engine", "threads": "threads", "epoch": "epochs", "train_s": "training, s",
         "epoch_s": "an epoch, s", "evaluate_s": "evaluations, s", "ndcg": "NDCG@50",
         "map": "MAP@50",
+    },
+    "index": {
+        "model": "model", "n_items": "items", "how": "how", "setting": "setting",
+        "recall": "recall at 10", "build_s": "made in, s", "single_us": "one user, us",
+        "single_faster": "x faster than exact", "batch_us": "of 2,048 users, us each",
+        "batch_faster": "x faster than exact, 2,048 users",
+    },
+    "batch": {
+        "users": "users", "n_items": "items", "parts": "parts", "seconds": "seconds, two threads",
+        "written_mib": "written, MiB", "growth_mib": "peak beyond the loaded model, MiB",
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,

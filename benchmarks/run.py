@@ -20,6 +20,7 @@ SCRIPTS = (
     ["step.py"],
     ["catalogue.py"],
     ["evaluation.py"],
+    ["index.py"],
     ["memory.py"],
     ["busy.py"],
     ["compilation.py"],

@@ -133,6 +133,25 @@ def test_filters_come_before_the_cut():
             assert mask is None or mask[listed].all()
 
 
+def test_a_short_list_is_looked_for_in_more_lists_before_it_is_made_exactly(monkeypatch):
+    scorer, _ = scorer_with(1)
+    probed, nearest = [], scorer.lists.nearest
+    exactly = []
+
+    def asked(query, n, *, n_probed, allow):
+        probed.append(n_probed)
+        return nearest(query, n, n_probed=n_probed, allow=allow)
+
+    monkeypatch.setattr(scorer.lists, "nearest", asked)
+    monkeypatch.setattr(probing._Search, "exactly", lambda self, places: exactly.append(places))
+    found = top_k(scorer, [7], 150)
+    assert probed == [1, 2, 4, 8, 16]  # with 8 there would be enough
+    assert (found.items >= 0).all()
+    top_k(scorer, [7], 800)
+    assert probed[5:] == [1, 2, 4, 8, 16]  # twice that are more than all
+    assert [list(places) for places in exactly] == [[], [0]]
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.4])
 def test_few_allowed_items_are_searched_exactly(scale, monkeypatch):
     scorer, points = scorer_with(2, scale)
@@ -149,7 +168,8 @@ def test_few_allowed_items_are_searched_exactly(scale, monkeypatch):
 
 def test_k_beyond_the_lists_and_beyond_the_catalogue_gives_what_there_is():
     scorer, points = scorer_with(1, n_users=20)
-    for k in (400, 900, 1000):
+    assert (top_k(scorer, np.arange(20), 400).items >= 0).all()
+    for k in (890, 900, 1000):
         found = top_k(scorer, np.arange(20), k)
         np.testing.assert_array_equal(found.items, top_k(points, np.arange(20), k).items)
     nothing = top_k(scorer, [3], 4, allow=np.zeros(900, bool))

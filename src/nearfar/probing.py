@@ -1,8 +1,8 @@
 """Lists from `Lists`: few candidates a query, filters before the cut, scores exact, order exact.
 
 faiss orders by squared distance, which is the order of scores in every geometry; the scores of what
-it finds are computed here, in float64, and rounded. A list that comes out short is made anew by
-exact search, so whoever has k items left gets k of them.
+it finds are computed here, in float64, and rounded. A list that comes out short is looked for in
+more of the lists, and in the end by exact search, so whoever has k items left gets k of them.
 """
 
 from __future__ import annotations
@@ -140,13 +140,25 @@ class _Search:
         return len(rows)
 
     def _near(self, row: int, n: int) -> Int64:
+        """Find n items of a row, or fewer than k if exact search has to.
+
+        Where the lists have not even k, ask in twice as many, and so on: up to half of all, for
+        then exact search is as fast. Lists that have just k had no choice: once more twice as many.
+        """
+        first, most, k = self.scorer.n_probed, len(self.scorer.lists), n - SPARE
+        n_probed, found = first, self._in_lists(row, n, first)
+        while len(found) < k and 2 * n_probed < most:
+            n_probed *= 2
+            found = self._in_lists(row, n, n_probed)
+        if len(found) >= k and n_probed > first:
+            found = self._in_lists(row, n, min(2 * n_probed, most))
+        return found
+
+    def _in_lists(self, row: int, n: int, n_probed: int) -> Int64:
         """Ask for so many more as the row leaves out that n are left, if the lists have them."""
-        scorer, seen = self.scorer, self._seen(row)
-        found = scorer.lists.nearest(
-            scorer.points.queries[row],
-            n + len(seen),
-            n_probed=scorer.n_probed,
-            allow=self.selector,
+        query, seen = self.scorer.points.queries[row], self._seen(row)
+        found = self.scorer.lists.nearest(
+            query, n + len(seen), n_probed=n_probed, allow=self.selector
         )
         if len(seen):
             at = np.minimum(np.searchsorted(seen, found), len(seen) - 1)

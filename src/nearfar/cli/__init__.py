@@ -16,6 +16,7 @@ import typer
 
 import nearfar
 from nearfar.cli import (
+    changing,
     data,
     datasets,
     experiments,
@@ -43,6 +44,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     playing.demo: "nearfar demo",
     data.prepare: "nearfar prepare ratings.csv -o data/ --value rating --min-value 4",
     training.fit: "nearfar fit data/ -o model/ --holdout 0.25 --validation 0.1 --epochs 60",
+    changing.update: "nearfar update model/ new.csv",
     using.evaluate: "nearfar evaluate model/ data/ --baselines",
     training.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
     " --sampler uniform",
@@ -52,6 +54,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     indexing.index: "nearfar index model/ -o index/ --recall 0.95 --k 10",
     exporting.batch: "nearfar batch model/ -o lists/ --k 10",
     exporting.export: "nearfar export model/ -o items.parquet",
+    changing.project: "nearfar project model/ --method umap",
     serving.serve: "nearfar serve model/ --port 8000",
 }
 """Every command, in the order of the help, with an example."""

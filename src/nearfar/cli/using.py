@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import polars as pl
 import typer
 
 from nearfar.baselines import Popularity, Random
@@ -48,6 +49,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Write each user's figures to a .parquet or .csv."),
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Save the figures with the model, and in its card.")
+    ] = False,
 ) -> None:
     """Test a model on the interactions of DATA that it was not trained on."""
     if per_user is not None and per_user.suffix not in _WRITERS:
@@ -74,6 +78,9 @@ def evaluate(
     }
     if per_user is not None:
         getattr(found["CML"].per_user, _WRITERS[per_user.suffix])(per_user)
+    if keep:
+        fitted.keep_evaluation(found["CML"])
+        fitted.save(model)
     (_emit if json else _show)(found, test.n_pairs, unknown)
 
 
@@ -105,7 +112,9 @@ def _show(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
         show.say(f"{unknown:,} interactions of users or items unknown to the model are left out.")
 
 
-Users = Annotated[list[str], typer.Option("--user", help="An id; may be given several times.")]
+Users = Annotated[
+    list[str] | None, typer.Option("--user", help="An id; may be given several times.")
+]
 
 
 def _ids(what: str) -> Any:
@@ -124,7 +133,10 @@ Deny = Annotated[list[str] | None, _ids("Never recommend these items.")]
 def recommend(
     model: Model,
     *,
-    user: Users,
+    user: Users = None,
+    liked: Annotated[
+        list[str] | None, _ids("Instead of a user of the model: items that somebody likes.")
+    ] = None,
     k: Length = 10,
     include_seen: IncludeSeen = False,
     allow: Allow = None,
@@ -134,14 +146,18 @@ def recommend(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Recommend items to users."""
+    """Recommend items to users, or to somebody the model does not know."""
+    if bool(user) == bool(liked):
+        raise FlagError("Give either `--user` or `--liked`, one or more times.")
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
-    users = list(dict.fromkeys(ids.user_ids.typed(user)))
+    users = list(dict.fromkeys(ids.user_ids.typed(user or [])))
+    theirs = typed_ids(ids.item_ids, liked or [])
     found = fitted.recommend(
-        users,
+        users or None,
         k,
+        liked=theirs if liked else None,
         exclude_seen=not include_seen,
         allow=typed_ids(ids.item_ids, allow) if allow else None,
         deny=typed_ids(ids.item_ids, deny) if deny else None,
@@ -149,11 +165,14 @@ def recommend(
         device=device,
         index=load_index(index, fitted),
     )
-    lists = show.lists_of(found, users, "user_id", "item_id", ids.titles)
+    name, asked = ("user_id", users) if user else ("liked", [", ".join(map(str, theirs))])
+    if not user:
+        found = found.with_columns(pl.lit(asked[0]).alias(name))
+    lists = show.lists_of(found, asked, name, "item_id", ids.titles)
     if json:
         show.emit({"k": k, "recommendations": lists})
     else:
-        show.ranked("Recommended to", lists)
+        show.ranked("Recommended to" if user else "Recommended to somebody who likes", lists)
 
 
 def similar(

@@ -1,0 +1,89 @@
+"""``nearfar update`` and ``nearfar project``: a saved model that learns more, or is drawn anew."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nearfar import store
+from nearfar.cli import show
+from nearfar.cli.inputs import load_data
+from nearfar.cli.training import Data, Json
+from nearfar.cli.using import Device, Model, Threads
+from nearfar.devices import describe, resolve
+from nearfar.model import CML, KIND
+from nearfar.projection import METHODS
+
+Method = Enum("Method", {name: name for name in METHODS}, type=str)  # type: ignore[misc]
+PCA = Method("pca")
+Seed = Annotated[int, typer.Option(help="Names every random number.")]
+
+
+def update(
+    model: Model,
+    data: Data,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="MODEL", help="Folder to save in; MODEL if not given."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over all interactions.")] = 5,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Let a model learn from new interactions too, those of new users and items among them.
+
+    DATA may have what the model knows already, or only what is new. It costs a fraction of `fit`.
+    """
+    target = model if out is None else out
+    store.check_replaceable(target, kind=KIND)
+    place = resolve(device)
+    if device == "auto":
+        show.note(f"nearfar: the device is {describe(place)}.")
+    fitted, new = CML.load(model), load_data(data)
+    before, begun = fitted.interactions, time.perf_counter()
+    fitted.partial_fit(new, epochs=epochs, seed=seed, threads=threads, device=place)
+    fitted.save(target)
+    now = fitted.interactions
+    figures = {
+        name: {"before": getattr(before, name), "now": getattr(now, name)}
+        for name in ("n_users", "n_items", "n_pairs")
+    }
+    seconds = time.perf_counter() - begun
+    if json:
+        show.emit({"model": str(target), **figures, "epochs": epochs, "seconds": seconds})
+        return
+    rows = [
+        (words, f"{figures[name]['before']:,}", f"{figures[name]['now']:,}")
+        for name, words in (("n_users", "users"), ("n_items", "items"), ("n_pairs", "interactions"))
+    ]
+    show.table(f"Saved in {target} after {seconds:.1f} s", ["", "before", "now"], rows)
+
+
+def project(
+    model: Model,
+    *,
+    method: Annotated[
+        Method, typer.Option(help="pca, or umap, which needs the extra `umap`.")
+    ] = PCA,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Put the items of a model on a plane anew, for the page of `nearfar serve`."""
+    fitted, begun = CML.load(model), time.perf_counter()
+    made = fitted.project(method.value, seed=seed)
+    fitted.save(model)
+    seconds = time.perf_counter() - begun
+    if json:
+        show.emit({"model": str(model), "method": made.method, "n_items": len(made.points),
+                   "seconds": seconds})  # fmt: skip
+        return
+    show.say(
+        f"{len(made.points):,} items by {made.method}, saved in {model} after {seconds:.1f} s."
+    )

@@ -155,7 +155,7 @@ class Bench:
         self.note("growth", "before", self._on(model, train, test), n)
         best = self.note("growth", f"all, {share}", self.measure(again, train, test), n, full)
         fitted = model._fitted
-        for epochs in sorted({1, 2, max(1, self.args.epochs // 5), self.args.epochs // 3}):
+        for epochs in sorted({2, self.args.epochs // 6, self.args.epochs // 5}):
             model._fitted = fitted
             begun = time.perf_counter()
             model.partial_fit(new.compact(), epochs=epochs, threads=self.args.threads)

@@ -16,8 +16,8 @@ import polars as pl
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-PAGES = (HERE / "README.md",
-         *(DOCS / name for name in ("gpu.md", "index.md", "negatives.md", "serving.md")),
+_DOCS = ("gpu.md", "index.md", "negatives.md", "newcomers.md", "serving.md")
+PAGES = (HERE / "README.md", *(DOCS / name for name in _DOCS),
          DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
@@ -64,6 +64,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "options": "options", "cache": "cache of kernels", "fit_s": "fit, s",
         "total_s": "fit, evaluate, recommend, s", "process_s": "whole process, s",
         "kernels": "kernels", "compilations": "compilations",
+    },
+    "newcomers": {
+        "data": "data", "what": "what", "way": "way", "ndcg": "NDCG@50", "map": "MAP@50",
+        "mmr": "MMR", "n": "newcomers, or pairs", "seconds": "seconds",
+        "milliseconds": "ms a newcomer",
     },
     "serve": {
         "search": "search", "connections": "connections", "requests": "requests",

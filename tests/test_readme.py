@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 @pytest.mark.usefixtures("ml_100k")
 def test_the_examples_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     names = {}
     for block in BLOCKS:
         exec(block, names)

@@ -224,7 +224,7 @@ class CML:
         self,
         new: Interactions,
         *,
-        epochs: int = 5,
+        epochs: int = 8,
         seed: int = 0,
         threads: int | None = None,
         device: str = "cpu",
@@ -235,7 +235,8 @@ class CML:
 
         Training goes on, on the old and the new interactions together, from the points that are
         there: a new user begins at the mean of the known items they like, a new item at the mean
-        of its users. It costs `epochs` passes instead of as many as `fit` needs.
+        of its users. It costs `epochs` passes instead of as many as `fit` needs, at half the
+        learning rate: most points are nearly where they belong. See docs/newcomers.md.
 
         Parameters
         ----------
@@ -260,7 +261,9 @@ class CML:
         known = fitted.interactions
         train = known.union(new)
         schedule, steps = Schedule(epochs), -(-train.n_pairs // self.options.batch) * epochs
-        problem = Problem(train, self.options, seed, horizon=steps)
+        options = self.options
+        slower = replace(options.optimiser, learning_rate=options.optimiser.learning_rate / 2)
+        problem = Problem(train, replace(options, optimiser=slower), seed, horizon=steps)
         run = Run(
             problem,
             schedule,

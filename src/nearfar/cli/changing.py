@@ -31,7 +31,7 @@ def update(
         Path | None,
         typer.Option("-o", "--out", metavar="MODEL", help="Folder to save in; MODEL if not given."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over all interactions.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over all interactions.")] = 8,
     seed: Seed = 0,
     threads: Threads = None,
     device: Device = "cpu",

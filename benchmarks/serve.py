@@ -40,7 +40,7 @@ import polars as pl
 
 import nearfar as nf
 from common import DIM, N_ITEMS, made_up, show, unit_rows, write
-from nearfar.training import Trained
+from nearfar import model as models
 
 N_USERS, N_PAIRS, K = 20_000, 1_000_000, 10
 CHECKED = 50
@@ -57,7 +57,8 @@ def made_up_model() -> nf.CML:
     points += unit_rows(CENTRES, DIM, seed=1)[np.arange(len(points)) % CENTRES]
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     model = nf.CML(dim=DIM)
-    model._fitted = Trained(points, pl.DataFrame({"epoch": [1]}), 1), data
+    users, items = points[:N_USERS], points[N_USERS:]
+    model._fitted = models._Fitted(users, items, pl.DataFrame({"epoch": [1]}), 1, data)
     return model
 
 

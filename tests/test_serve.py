@@ -362,7 +362,7 @@ def test_categories_may_be_lists():
 def test_the_model_is_described(client, model):
     facts = client.get("/v1/model").json()
     assert facts["version"] == nf.__version__
-    assert facts["fingerprint"] == model.interactions.fingerprint
+    assert facts["fingerprint"] == model.fingerprint
     counts = [facts[name] for name in ("n_users", "n_items", "n_pairs", "dim")]
     assert counts == [20, 20, 180, 3]
     assert facts["options"] == model.options.to_dict()
@@ -375,14 +375,16 @@ def test_the_history_is_that_of_validated_epochs(tmp_path):
     fitted = nf.CML(PLAIN, dim=4).fit(random_data(), epochs=4, validation=0.2, every=2)
     fitted.save(tmp_path)
     with serving(create_app(tmp_path)) as client:
-        history = client.get("/v1/model").json()["history"]
+        facts = client.get("/v1/model").json()
+    history, kept = facts["history"], facts["metrics"]["validation"]
+    assert kept == pytest.approx(fitted.metrics["validation"])
     assert [line["epoch"] for line in history] == [2, 4]
     rows = fitted.history.filter(pl.col("epoch") % 2 == 0)
     assert [line["validation_ndcg"] for line in history] == rows["validation_ndcg"].to_list()
     assert all(line["validation_mmr"] > 0 for line in history)
 
 
-def test_the_map_has_the_best_known_items(client):
+def test_the_map_has_the_best_known_items(client, model):
     drawn = client.get("/v1/map", params={"limit": 7}).json()
     assert drawn["n_items"] == 20
     lists = ("ids", "titles", "x", "y", "popularity", "category")
@@ -390,12 +392,18 @@ def test_the_map_has_the_best_known_items(client):
     assert drawn["ids"] == list(range(7))
     assert drawn["category"][:3] == ["even", "odd", "even"]
     assert drawn["titles"][2].startswith("Film 2 ")
-    assert np.isfinite([drawn["x"], drawn["y"]]).all()
+    places = np.stack([drawn["x"], drawn["y"]], axis=1)
+    assert places == pytest.approx(model.projection.points[:7], abs=1e-6)
+    assert drawn["method"] == "pca"
     whole = client.get("/v1/map").json()
     assert len(whole["ids"]) == 20
 
 
-def test_somebody_has_a_place_on_the_map(client):
+def test_somebody_has_a_place_on_the_map(client, model):
+    place = model.projection.place(model.user_vectors[3])
+    assert tuple(post(client, "/v1/map/position", user=3).values()) == pytest.approx(
+        place, abs=1e-6
+    )
     assert post(client, "/v1/map/position", user=3) != post(client, "/v1/map/position", user=4)
     two = post(client, "/v1/map/position", items=[2, 4])
     assert two == post(client, "/v1/map/position", items=[4, 2, 2])

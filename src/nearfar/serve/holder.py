@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 from nearfar.serve.loaded import Loaded
@@ -36,4 +37,6 @@ class Holder:
         """
         async with self._one_at_a_time:
             self.current = await asyncio.to_thread(self._load)
+            # there are cycles in what loading leaves; left to themselves, they pile up
+            await asyncio.to_thread(gc.collect)
             return self.current

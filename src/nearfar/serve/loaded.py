@@ -65,10 +65,11 @@ class Loaded:
         return made
 
     def _try(self) -> None:
-        """Ask for one of each kind of list, and discard them."""
+        """Ask for one of each kind of list and for a place on the map, and discard them."""
         user, item = self.users.shown([0])[0], self.items.shown([0])[0]
         nobody = np.empty(0, np.int32)
         for vector in (self.vector(user, None), self.vector(None, [item])):
+            self.model.projection.place(vector)
             trial = Wish(vector, 1, nobody)
             for space in (self.user_space, self.item_space, Space(self.item_space.points)):
                 space.nearest([trial])

@@ -50,7 +50,7 @@ class Metrics:
         """Note which model is served now."""
         self.model.clear()
         when = loaded.loaded_at.isoformat(timespec="seconds")
-        fingerprint = loaded.model.interactions.fingerprint
+        fingerprint = loaded.model.fingerprint
         self.model.labels(nearfar.__version__, fingerprint, when).set(1)
 
     def text(self) -> bytes:

@@ -205,18 +205,18 @@ def test_an_item_goes_down_the_objective_of_its_own_and_others_pairs(sampler, ge
     found = folding.item(fans, seed=0, epochs=150).astype(float)
     mean = folding.users[fans].mean(axis=0).astype(float)
     mean = normalise(mean[None])[0] if geometry == "sphere" else mean
-    at = item_loss(folding, fans, found, 12)
-    assert at < item_loss(folding, fans, mean, 12)
+    at = item_loss(folding, fans, found, 5)
+    assert at < item_loss(folding, fans, mean, 5)
     rng = np.random.default_rng(1)
     worse = 0
-    for _ in range(12):  # a minimum, to the noise of the draws
+    for _ in range(8):  # a minimum, to the noise of the draws
         other = found + 0.25 * rng.normal(size=len(found))
         if geometry == "sphere":
             other = normalise(other[None])[0]
         if geometry == "ball":
             other /= max(1.0, np.linalg.norm(other))
-        worse += item_loss(folding, fans, other, 12) > at
-    assert worse >= 11
+        worse += item_loss(folding, fans, other, 5) > at
+    assert worse >= 7
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

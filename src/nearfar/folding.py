@@ -39,6 +39,8 @@ Bool = npt.NDArray[np.bool_]
 
 EPOCHS = 60
 """Steps of a fold-in; more change little, see benchmarks/README.md."""
+_KEPT_BYTES = 2**25
+"""Points of shared negatives that are kept from one fold-in to the next."""
 _OTHER_PAIRS = 64
 """Training pairs of a step in which a new item takes the negative's part."""
 
@@ -119,6 +121,8 @@ class Folding:
         self.problem = Problem(train, options)
         self._known = TrainingUsers(train)
         self._candidates = lru_cache(maxsize=4 * EPOCHS)(self._draw_candidates)
+        row_bytes = max(self.problem.n_candidates, 1) * options.dim * 4
+        self._shared_rows = lru_cache(maxsize=_KEPT_BYTES // row_bytes)(self._gather_shared)
         on_sphere = options.geometry == "sphere"
         self._offset = None if on_sphere else 0.5 * np.sum(items * items, axis=1)
 
@@ -130,7 +134,7 @@ class Folding:
 
         def slope(point: Floats, step: int) -> Floats:
             drawn = self.negatives(seed, step, own, user, liked)
-            rows = self.items[drawn.items.ravel()]
+            rows = self._rows(drawn.items, seed, step)
             near = self._scores(positive @ point, liked)
             far = self._scores(rows @ point, drawn.items.ravel()).reshape(drawn.items.shape)
             share = self._shares(near, far, drawn.allowed)
@@ -224,6 +228,17 @@ class Folding:
         drawn = np.empty(n, np.int32)
         draw_distinct(problem.proposal, problem.support, key, drawn)
         return drawn.astype(np.int64)
+
+    def _rows(self, items: Int64, seed: int, step: int) -> Float32:
+        """Give the points of all drawn items, one after the other."""
+        if isinstance(self.options.sampler, Shared):
+            return self._shared_rows(seed, step)
+        rows: Float32 = self.items[items.ravel()]
+        return rows
+
+    def _gather_shared(self, seed: int, step: int) -> Float32:
+        rows: Float32 = self.items[self._candidates(seed, step)]
+        return rows
 
     def _second_stage(
         self,

@@ -98,7 +98,9 @@ def _umap(items: Float32, seed: int) -> Float32:
         raise OptionError(f"`method` 'umap' needs at least 4 items; got {len(items)}. Use 'pca'.")
     try:
         from umap import UMAP
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "umap":
+            raise
         raise MissingExtraError(
             "A map by UMAP needs umap-learn: pip install \"nearfar[umap]\". Or use 'pca'."
         ) from error

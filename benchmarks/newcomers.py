@@ -209,7 +209,20 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
-        writer.writerows([*old, *rows])
+        writer.writerows([*old, *map(rounded, rows)])
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Give as many digits as mean something, and nothing for what was not measured."""
+    places = {"ndcg": 4, "map": 4, "mmr": 1, "seconds": 1, "milliseconds": 1}
+    return {
+        name: value
+        if name not in places
+        else ""
+        if np.isnan(value)
+        else f"{value:.{places[name]}f}"
+        for name, value in row.items()
+    }
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ ROOT = Path(nearfar.__file__).parent
 
 ORDER = [
     "errors",
+    "extras",
     "checks",
     "progress",
     "jit",

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nearfar.errors import MissingExtraError, OptionError
+from nearfar.extras import load_extra
 
 if TYPE_CHECKING:
     import torch
@@ -41,14 +42,8 @@ def load_torch(asking: str = "This") -> ModuleType:
     MissingExtraError
         It is not installed.
     """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError(
-            f'{asking} needs PyTorch, which is not installed: `pip install "nearfar[torch]"`.'
-        ) from error
+    missing = f'{asking} needs PyTorch, which is not installed: `pip install "nearfar[torch]"`.'
+    torch: ModuleType = load_extra("torch", missing)
     return torch
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ import polars as pl
 from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.id_values import to_text
 from nearfar.ids import Ids
-from nearfar.lists import load_faiss
+from nearfar.lists import load_faiss, write_index
 from nearfar.model import CML
 from nearfar.neighbours import Float32
 
@@ -208,14 +209,8 @@ def _faiss(vectors: Vectors, path: Path) -> dict[Path, Writer]:
         index = faiss.IndexIDMap(index)
         index.add_with_ids(vectors.table, whole)
 
-    def write(file: Path) -> None:
-        try:
-            faiss.write_index(index, str(file))
-        except RuntimeError as error:
-            raise OSError(str(error)) from error
-
     beside = _ids_beside(vectors, path) if whole is None else {}
-    return {**beside, path: write}
+    return {**beside, path: partial(write_index, index, "vectors")}
 
 
 def _as_int64(ids: Ids) -> Any:

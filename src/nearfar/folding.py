@@ -154,7 +154,8 @@ class Folding:
             positive = np.broadcast_to(point, (len(fans), len(point)))
             drawn = self.negatives(seed, step, self._known, liked_by, nowhere, positive)
             near = self._scores(fans @ point) - 0.5 * self._excess(point)
-            share = self._shares(near, self._products(fans, drawn.items), drawn.allowed)
+            far = self._products(fans, drawn.items, seed, step)
+            share = self._shares(near, far, drawn.allowed)
             pull = share.sum(axis=1)
             rows, push = others.push(point, seed, step)
             gradient: Floats = 2.0 * (pull.sum() * point - pull @ fans)
@@ -203,9 +204,8 @@ class Folding:
         if isinstance(sampler, Popularity) and sampler.distinct:
             first = np.empty(min(len(place), len(self.problem.support)), np.int32)
             draw_distinct(table, self.problem.support, key, first)
-            items = np.resize(
-                first.astype(np.int64), len(place)
-            )  # more pairs than a batch may have
+            # there may be more pairs than in any batch
+            items = np.resize(first.astype(np.int64), len(place))
         else:
             items = _draw(table, key, place, 0)
         user = np.repeat(users, n)
@@ -296,9 +296,9 @@ class Folding:
         """|v|^2 off the sphere, where it is a part of the score."""
         return 0.0 if self._offset is None else float(point @ point)
 
-    def _products(self, users: Float32, items: Int64) -> Floats:
-        """Score shared (1, n) or own (L, n) items for users (L, d)."""
-        rows = self.items[items]
+    def _products(self, users: Float32, items: Int64, seed: int, step: int) -> Floats:
+        """Score shared (1, n) or own (L, n) items, drawn in a step, for users (L, d)."""
+        rows = self._rows(items, seed, step).reshape(*items.shape, -1)
         products = users @ rows[0].T if len(items) == 1 else np.einsum("ld,lnd->ln", users, rows)
         return self._scores(products, items)
 
@@ -363,7 +363,7 @@ class _Others:
         drawn = folding.negatives(seed, step, folding._known, users, items)
         anchors, positives = folding.users[users], folding.items[items]
         near = folding._scores(np.einsum("rd,rd->r", anchors, positives), items)
-        far = folding._products(anchors, drawn.items).copy()
+        far = folding._products(anchors, drawn.items, seed, step).copy()
         far[:, -1] = anchors @ point - 0.5 * folding._excess(point)
         allowed = drawn.allowed.copy()
         allowed[:, -1] = ~np.isin(users, self.liked_by)

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.errors import MissingExtraError, StoreError
+from nearfar.errors import StoreError
+from nearfar.extras import load_extra
 from nearfar.neighbours import Bool, Float32
 
 Int64 = npt.NDArray[np.int64]
@@ -29,15 +30,22 @@ def load_faiss() -> Any:
     MissingExtraError
         It is not installed.
     """
+    missing = 'This needs faiss, which is not installed: `pip install "nearfar[ann]"`.'
+    return load_extra("faiss", missing)
+
+
+def write_index(index: Any, what: str, file: Path) -> None:
+    """Write an index of faiss, which is of `what`, to a file.
+
+    Raises
+    ------
+    OSError
+        It could not be written.
+    """
     try:
-        import faiss
-    except ModuleNotFoundError as error:
-        if error.name != "faiss":
-            raise
-        raise MissingExtraError(
-            'This needs faiss, which is not installed: `pip install "nearfar[ann]"`.'
-        ) from error
-    return faiss
+        load_faiss().write_index(index, str(file))
+    except RuntimeError as error:
+        raise OSError(f"faiss could not write the {what} ({_why(error)})") from error
 
 
 class Lists:
@@ -100,10 +108,7 @@ class Lists:
         OSError
             It could not be written.
         """
-        try:
-            self._faiss.write_index(self._index, str(file))
-        except RuntimeError as error:
-            raise OSError(f"faiss could not write the lists ({_why(error)})") from error
+        write_index(self._index, "lists", file)
 
     def __len__(self) -> int:
         return int(self._index.nlist)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.errors import MissingExtraError, OptionError
+from nearfar.errors import OptionError
+from nearfar.extras import load_extra
 from nearfar.geometry import score
 
 Float32 = npt.NDArray[np.float32]
@@ -96,14 +97,8 @@ def _principal(items: Float32) -> tuple[Float32, Float32]:
 def _umap(items: Float32, seed: int) -> Float32:
     if len(items) < 4:
         raise OptionError(f"`method` 'umap' needs at least 4 items; got {len(items)}. Use 'pca'.")
-    try:
-        from umap import UMAP
-    except ModuleNotFoundError as error:
-        if error.name != "umap":
-            raise
-        raise MissingExtraError(
-            "A map by UMAP needs umap-learn: pip install \"nearfar[umap]\". Or use 'pca'."
-        ) from error
+    missing = "A map by UMAP needs umap-learn: pip install \"nearfar[umap]\". Or use 'pca'."
+    umap = load_extra("umap", missing)
     neighbours = min(15, len(items) - 1)
-    found = UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(items)
+    found = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(items)
     return np.ascontiguousarray(found, np.float32)

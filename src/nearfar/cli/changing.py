@@ -11,10 +11,9 @@ import typer
 
 from nearfar import store
 from nearfar.cli import show
-from nearfar.cli.inputs import load_data
+from nearfar.cli.inputs import load_data, training_device
 from nearfar.cli.training import Data, Json
 from nearfar.cli.using import Device, Model, Threads
-from nearfar.devices import describe, resolve
 from nearfar.model import CML, KIND
 from nearfar.projection import METHODS
 
@@ -43,9 +42,7 @@ def update(
     """
     target = model if out is None else out
     store.check_replaceable(target, kind=KIND)
-    place = resolve(device)
-    if device == "auto":
-        show.note(f"nearfar: the device is {describe(place)}.")
+    place = training_device(device)
     fitted, new = CML.load(model), load_data(data)
     before, begun = fitted.interactions, time.perf_counter()
     fitted.partial_fit(new, epochs=epochs, seed=seed, threads=threads, device=place)

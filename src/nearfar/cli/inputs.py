@@ -54,7 +54,12 @@ RULE_FLAGS = flags_of(Rules)
 def circumstances_of(given: Mapping[str, Any]) -> Circumstances:
     """Make the circumstances of a run from the flags that are given."""
     how: Circumstances = build(Circumstances(), RUN_FLAGS, given)
-    return replace(how, device=_said(how.device, resolve(how.device)))
+    return replace(how, device=training_device(how.device))
+
+
+def training_device(asked: str) -> str:
+    """Give the device of `asked` that a model is trained on."""
+    return _said(asked, resolve(asked))
 
 
 def ranking_device(asked: str) -> str:

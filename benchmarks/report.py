@@ -16,7 +16,7 @@ import polars as pl
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-_DOCS = ("gpu.md", "index.md", "negatives.md", "newcomers.md", "serving.md")
+_DOCS = ("gpu.md", "index.md", "map.md", "negatives.md", "newcomers.md", "serving.md")
 PAGES = (HERE / "README.md", *(DOCS / name for name in _DOCS),
          DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
@@ -77,6 +77,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "server_cores": "cores the server had", "client_cores": "cores the client had",
         "start_mib": "memory at the start, MiB", "middle_mib": "middle", "end_mib": "end",
     },
+    "operations": {"what": "what", "ms": "ms"},
+    "page": {"pixels": "pixels of the screen for each", "what": "what", "ms": "ms"},
     "scale": {
         "contestant": "", "ids": "ids", "rows": "rows", "pairs": "pairs left", "seconds": "seconds",
         "nearfar / theirs": "nearfar's seconds / theirs", "peak_mib": "peak memory, MiB",

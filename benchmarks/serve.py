@@ -11,11 +11,14 @@ processes had on them, a second; what the client takes, a server on a machine of
 `server_ms` is the server's time on the cores for each request: where other processes want the cores
 too, it says more than `per_second`.
 
+Then, one after the other and with nothing else to do: lists for somebody unknown who likes some
+items, reloads of the model, and starts of the process until its port is open.
+
     python benchmarks/serve.py [--seconds 60] [--connections 1 8 64] [--threads 1] [--recall 0.95]
 
-writes results/serve.csv. With `--recall` the same is then measured with an approximate index of
-that recall, which needs faiss; of the exact lists that it is compared with it must find the share
-that it promises, less a tenth, for there are few.
+writes results/serve.csv and results/operations.csv. With `--recall` the load is then measured with
+an approximate index of that recall, which needs faiss; of the exact lists that it is compared with
+it must find the share that it promises, less a tenth, for there are few.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,13 +43,16 @@ import numpy as np
 import polars as pl
 
 import nearfar as nf
-from common import DIM, N_ITEMS, made_up, show, unit_rows, write
-from nearfar import model as models
+from common import DIM, N_ITEMS, Spread, made_up, show, unit_rows, write
+from nearfar.fitted import Fitted
 
 N_USERS, N_PAIRS, K = 20_000, 1_000_000, 10
+TIMES = 10
+"""How often what is done once is measured."""
 CHECKED = 50
 """Lists that are compared with the library's before anything is timed."""
 CENTRES = 400
+TOKEN = "benchmark"
 WARM_SECONDS = 2.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -58,7 +65,7 @@ def made_up_model() -> nf.CML:
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     model = nf.CML(dim=DIM)
     users, items = points[:N_USERS], points[N_USERS:]
-    model._fitted = models._Fitted(users, items, pl.DataFrame({"epoch": [1]}), 1, data)
+    model._fitted = Fitted(users, items, pl.DataFrame({"epoch": [1]}), 1, data)
     return model
 
 
@@ -68,7 +75,8 @@ def served(folder: Path, threads: int, index: Path | None = None) -> Iterator[tu
     words = ["serve", str(folder), "--port", "0", "--threads", str(threads)]
     words += [] if index is None else ["--index", str(index)]
     command = [sys.executable, "-m", "nearfar", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "NEARFAR_TOKEN": TOKEN}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -96,11 +104,19 @@ def check(model: nf.CML, port: int, least: float) -> None:
 
 def asked(port: int, user: int) -> list[dict[str, Any]]:
     """Ask for one list."""
-    body = json.dumps({"user": user, "k": K}).encode()
-    url, kind = f"http://127.0.0.1:{port}/v1/recommend", {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url, body, kind)) as answer:
-        results: list[dict[str, Any]] = json.load(answer)["results"]
+    results: list[dict[str, Any]] = posted(port, "/v1/recommend", user=user, k=K)["results"]
     return results
+
+
+def posted(port: int, path: str, **body: Any) -> dict[str, Any]:
+    """Send one request; any status but 200 is an error."""
+    head = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), head
+    )
+    with urllib.request.urlopen(request) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
 class Client(asyncio.Protocol):
@@ -216,6 +232,40 @@ def measured(pid: int, port: int, connections: int, seconds: float) -> dict[str,
     }
 
 
+def operations(folder: Path, threads: int) -> list[dict[str, Any]]:
+    """Time what a server does once: for somebody unknown, for its owner, and to begin."""
+    seconds: dict[str, list[float]] = {}
+
+    def timed(what: str, act: Callable[[], Any]) -> Any:
+        begun = time.perf_counter()
+        answer = act()
+        seconds.setdefault(what, []).append(time.perf_counter() - begun)
+        return answer
+
+    draw = np.random.default_rng(2)
+    with served(folder, threads) as (_, port):
+        recommend = partial(posted, port, "/v1/recommend", k=K)
+        recommend(items=[0])
+        for n in (1, 50, 1000):
+            for _ in range(TIMES):
+                liked = draw.permutation(N_ITEMS)[:n].tolist()
+                answer = timed(f"a list for {n:,} items", partial(recommend, items=liked))
+                if len(answer["results"]) != K or {r["id"] for r in answer["results"]} & {*liked}:
+                    raise SystemExit(f"The list for {n} items is {answer}.")
+        for _ in range(TIMES):
+            answer = timed("a reload", partial(posted, port, "/reload"))
+            if answer["n_items"] != N_ITEMS:
+                raise SystemExit(f"After a reload the model is {answer}.")
+    for _ in range(TIMES):
+        begun = time.perf_counter()
+        with served(folder, threads):
+            seconds.setdefault("a start", []).append(time.perf_counter() - begun)
+    return [
+        {"what": what, **Spread.of([1e3 * s for s in times]).columns("ms", 0)}
+        for what, times in seconds.items()
+    ]
+
+
 def build_index(model: nf.CML, recall: float, path: Path) -> float:
     """Make and save an index; give the recall that was measured."""
     from nearfar.approximate import ItemIndex
@@ -248,7 +298,10 @@ def main() -> None:
                     | measured(pid, port, connections, given.seconds)
                     for connections in given.connections
                 ]
+        once = operations(path, given.threads)
     show("Requests to a server", lines)
+    show("Done once", once)
+    write("operations", once)
     write("serve", lines)
     if any(line["errors"] for line in lines):
         raise SystemExit("There were errors.")

@@ -1,17 +1,21 @@
 """Data and helpers that several test modules use."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import settings
 
-from nearfar import Interactions, datasets
+from nearfar import CML, Interactions, datasets
+from nearfar.cli import app as commands
 from nearfar.errors import SourceError
 from nearfar.objective import Triplet
 from nearfar.optimiser import Adam
 from nearfar.options import Options
-from nearfar.sampling import Uniform
+from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
 try:
     import torch
@@ -65,6 +69,20 @@ def plain(**changes):
     return replace(PLAIN, **changes)
 
 
+SAMPLERS = {
+    "uniform": Uniform(),
+    "popularity": Popularity(0.7),
+    "popularity distinct": Popularity(distinct=True, redraws=3),
+    "two-stage": TwoStage(20),
+    "two-stage replaced": TwoStage(25, -0.5, distinct=False),
+    "two-stage initial": TwoStage(20, vectors="initial"),
+    "two-stage released": TwoStage(1000, released_weight=True),
+    "shared": Shared(),
+    "shared popular": Shared(0.7),
+}
+"""One of each kind of sampler, and of each way it draws."""
+
+
 hopeless = pytest.mark.filterwarnings(
     "ignore:NDCG on the validation part", "ignore:training goes badly"
 )
@@ -90,3 +108,67 @@ def ml_100k():
         return datasets.load("ml-100k")
     except SourceError as error:
         pytest.skip(f"MovieLens-100K is not to be had here: {str(error)[:200]}")
+
+
+def titled(data):
+    """Titles of all items but the last, hostile ones among them, and genres as MovieLens has."""
+    titles = [f"Film {i} <img src=x onerror=alert(1)>" for i in range(data.n_items - 1)]
+    genres = [f"{'even' if i % 2 == 0 else 'odd'} | other" for i in range(data.n_items - 1)]
+    ids = data.item_ids.to_list()[:-1]
+    return data.with_item_table(pl.DataFrame({"item_id": ids, "title": titles, "genres": genres}))
+
+
+@pytest.fixture(scope="session")
+def titled_model():
+    """A model of the checkerboard, with titles."""
+    options = plain(dim=3, batch=8, negatives=3, optimiser=Adam(0.03))
+    return CML(options).fit(titled(checkerboard()), epochs=20)
+
+
+@pytest.fixture(scope="session")
+def other_model():
+    """Another model, of other data."""
+    return CML(PLAIN, dim=4).fit(random_data(), epochs=1)
+
+
+@pytest.fixture(scope="session")
+def saved_model(titled_model, tmp_path_factory):
+    """The folder of `titled_model`."""
+    path = tmp_path_factory.mktemp("models") / "model"
+    titled_model.save(path)
+    return path
+
+
+@pytest.fixture
+def model_folder(saved_model, tmp_path):
+    """A copy of it that a test may change."""
+    return shutil.copytree(saved_model, tmp_path / "model")
+
+
+@pytest.fixture
+def run(capsys):
+    """Call the command line; gives its exit code, stdout and stderr."""
+
+    def call(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            commands([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def ok(run):
+    def call(*words):
+        code, out, err = run(*words)
+        assert code == 0, err
+        return out
+
+    return call
+
+
+@pytest.fixture
+def as_json(ok):
+    return lambda *words: json.loads(ok(*words, "--json"))

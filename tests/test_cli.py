@@ -27,35 +27,6 @@ from nearfar.schedule import Schedule
 SMALL = ["--dim", "8", "--batch", "32", "--learning-rate", "0.02", "--no-progress"]
 
 
-@pytest.fixture
-def run(capsys):
-    """Call the command line; gives its exit code, stdout and stderr."""
-
-    def call(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            app([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
-def ok(run):
-    def call(*words):
-        code, out, err = run(*words)
-        assert code == 0, err
-        return out
-
-    return call
-
-
-@pytest.fixture
-def as_json(ok):
-    return lambda *words: json.loads(ok(*words, "--json"))
-
-
 def two_tastes(n=24):
     """Even users like even items, odd users odd ones; nobody has the item of their own number."""
     return [(u, i) for u in range(n) for i in range(n) if (u + i) % 2 == 0 and u != i]

@@ -7,7 +7,6 @@ import pytest
 
 import nearfar as nf
 from conftest import random_data
-from nearfar.cli import app
 
 pytest.importorskip("faiss")
 
@@ -17,20 +16,6 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("indexed") / "model"
     nf.CML(dim=8, batch=32).fit(random_data(), epochs=2).save(path)
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """Call the command line; gives its exit code, stdout and stderr."""
-
-    def call(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            app([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 def test_an_index_is_made_shown_and_used(run, model, tmp_path):

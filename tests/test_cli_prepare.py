@@ -17,7 +17,6 @@ import pytest
 
 import nearfar as nf
 from nearfar import store
-from test_cli import as_json, ok, run  # noqa: F401
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 BOOKS = (
@@ -42,7 +41,7 @@ def manifest(folder):
     return json.loads((folder / store.MANIFEST).read_text())
 
 
-def test_like_paper_and_a_flag_over_it(books, ok, as_json, run, tmp_path):  # noqa: F811
+def test_like_paper_and_a_flag_over_it(books, ok, as_json, run, tmp_path):
     words = ["prepare", books, "--recipe", "book-crossing", "--like-paper"]
     code, _, err = run(*words, "-o", tmp_path / "no")
     assert code == 1
@@ -79,7 +78,7 @@ def counts(pairs, min_user_items, min_item_users=1):
 
 @pytest.mark.data
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
-def test_the_real_fragments_give_the_counts_of_a_few_plain_lines(as_json, tmp_path):  # noqa: F811
+def test_the_real_fragments_give_the_counts_of_a_few_plain_lines(as_json, tmp_path):
     path = SHARED / "raw-book-crossing-fragment.csv.gz"
     with gzip.open(path, "rt", encoding="latin-1", newline="") as file:
         rows = list(csv.reader(file, delimiter=";", escapechar="\\"))
@@ -97,14 +96,14 @@ def test_the_real_fragments_give_the_counts_of_a_few_plain_lines(as_json, tmp_pa
     assert {key: found[key] for key in counts(pairs, 6, 5)} == counts(pairs, 6, 5)
 
 
-def test_like_paper_needs_a_data_set_of_the_paper(run, tmp_path):  # noqa: F811
+def test_like_paper_needs_a_data_set_of_the_paper(run, tmp_path):
     (tmp_path / "t.csv").write_text("user,item\n1,2\n")
     code, _, err = run("prepare", tmp_path / "t.csv", "-o", tmp_path / "d", "--like-paper")
     assert code == 2
     assert "`--like-paper` belongs to --recipe amazon, book-crossing, echonest; the recipe" in err
 
 
-def test_a_path_wins_over_the_name_of_a_data_set(run, tmp_path, monkeypatch):  # noqa: F811
+def test_a_path_wins_over_the_name_of_a_data_set(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEARFAR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache" / "ml-1m").mkdir(parents=True)
@@ -118,7 +117,7 @@ def test_a_path_wins_over_the_name_of_a_data_set(run, tmp_path, monkeypatch):  #
     assert nf.Interactions.load(tmp_path / "d").n_users == 2
 
 
-def test_titles_of_a_table_are_printed_by_recommend_and_similar(ok, as_json, tmp_path):  # noqa: F811
+def test_titles_of_a_table_are_printed_by_recommend_and_similar(ok, as_json, tmp_path):
     pairs = [(u, i) for u in range(12) for i in range(12) if (u + i) % 2 == 0 and u != i]
     pl.DataFrame(pairs, schema=["user", "item"], orient="row").write_parquet(tmp_path / "t.parquet")
     titles = "item_id,title\n" + "".join(f"{i},Title {i}\n" for i in range(11)) + "x,none\n99,no\n"
@@ -138,7 +137,7 @@ def test_titles_of_a_table_are_printed_by_recommend_and_similar(ok, as_json, tmp
     )
 
 
-def test_items_that_will_not_do(run, tmp_path):  # noqa: F811
+def test_items_that_will_not_do(run, tmp_path):
     (tmp_path / "t.csv").write_text("user,item\n1,2\n")
     (tmp_path / "i.csv").write_text("id,title\n2,a\n")
     (tmp_path / "j.csv").write_text("item_id,title\n2,a\n2,b\n")
@@ -151,7 +150,7 @@ def test_items_that_will_not_do(run, tmp_path):  # noqa: F811
         assert not (tmp_path / "d").exists()
 
 
-def test_a_folder_that_holds_something_else_is_refused_before_the_work(run, tmp_path):  # noqa: F811
+def test_a_folder_that_holds_something_else_is_refused_before_the_work(run, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "thesis.tex").write_text("x")
     code, _, err = run("prepare", tmp_path / "missing.csv", "-o", tmp_path / "d")
@@ -160,7 +159,7 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(run, tmp_
     assert os.listdir(tmp_path / "d") == ["thesis.tex"]
 
 
-def test_the_steps_are_shown(books, run, tmp_path):  # noqa: F811
+def test_the_steps_are_shown(books, run, tmp_path):
     words = ["prepare", books, "--recipe", "book-crossing", "-o", tmp_path / "d"]
     assert run(*words, "--no-progress")[2] == ""
     shown = run(*words, "--progress")[2]
@@ -169,7 +168,7 @@ def test_the_steps_are_shown(books, run, tmp_path):  # noqa: F811
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
-def test_a_killed_prepare_leaves_nothing_that_looks_finished(ok, tmp_path):  # noqa: F811
+def test_a_killed_prepare_leaves_nothing_that_looks_finished(ok, tmp_path):
     rows = "".join(f"u{n % 9173},i{n % 739},{n % 5}\n" for n in range(600_000))
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress(rows.encode(), 1))
     words = ["prepare", str(tmp_path / "log.csv.gz"), "--no-header", "-o", str(tmp_path / "d"),

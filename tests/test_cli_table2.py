@@ -7,7 +7,6 @@ import pytest
 
 from conftest import random_data
 from nearfar.experiment import cells, table2, worker
-from test_cli import as_json, ok, run  # noqa: F401
 
 SMALL = ["--dim", 4, "--epochs", 2, "--k", 10, "--folds", 2, "--tested-folds", 1,
          "--learning-rate", 0.01, "--no-progress"]  # fmt: skip
@@ -20,7 +19,7 @@ def data(tmp_path_factory):
     return path
 
 
-def test_all_rows_are_computed_and_reported(data, as_json, tmp_path):  # noqa: F811
+def test_all_rows_are_computed_and_reported(data, as_json, tmp_path):
     found = as_json("table2", data, "-o", tmp_path, *SMALL, "--workers", 0)
     assert found["failures"] == {}
     outcomes = cells.load_all(tmp_path)
@@ -38,7 +37,7 @@ def test_all_rows_are_computed_and_reported(data, as_json, tmp_path):  # noqa: F
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "cells").rglob("nearfar.json")} == before
 
 
-def test_presets_come_together_in_one_report(data, as_json, tmp_path):  # noqa: F811
+def test_presets_come_together_in_one_report(data, as_json, tmp_path):
     words = ["table2", data, "-o", tmp_path, *SMALL, "--workers", 0]
     one = ["--negatives", 5, "--batch", 256]
     as_json(*words, *one, "--sampler", "two-stage", "--sampler", "uniform")
@@ -53,7 +52,7 @@ def test_presets_come_together_in_one_report(data, as_json, tmp_path):  # noqa: 
 
 
 def test_a_failed_cell_ends_in_an_exit_code_and_a_report(
-    data, run, as_json, tmp_path, monkeypatch  # noqa: F811
+    data, run, as_json, tmp_path, monkeypatch
 ):  # fmt: skip
     compute = worker.compute
 
@@ -76,7 +75,7 @@ def test_a_failed_cell_ends_in_an_exit_code_and_a_report(
     assert "no such luck" not in (tmp_path / "index.html").read_text()
 
 
-def test_bad_words_are_refused_and_nothing_is_made(data, run, tmp_path):  # noqa: F811
+def test_bad_words_are_refused_and_nothing_is_made(data, run, tmp_path):
     words = ["-o", tmp_path / "r", *SMALL, "--workers", 0]
     for more, code, message in (
         ([data, data], 2, "DATA must be folders with distinct names"),
@@ -90,7 +89,7 @@ def test_bad_words_are_refused_and_nothing_is_made(data, run, tmp_path):  # noqa
 
 
 @pytest.mark.data
-def test_movielens_in_small(ml_100k, as_json, tmp_path):  # noqa: F811
+def test_movielens_in_small(ml_100k, as_json, tmp_path):
     """One fold, few epochs: popularity with one negative is far less biased than uniform."""
     ml_100k.save(tmp_path / "ml-100k")
     words = ["--dim", 16, "--epochs", 3, "--tested-folds", 1, "--learning-rate", 0.003]

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from conftest import TORCH_DEVICES, plain, random_data
+from conftest import SAMPLERS, TORCH_DEVICES, plain, random_data
 from nearfar import Interactions
 from nearfar.engine import Problem, State, make_engine
 from nearfar.engine.cpu import CPUEngine
@@ -16,17 +16,6 @@ from nearfar.objective import Decorrelate, SpreadOut, Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam
 from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
 
-SAMPLERS = {
-    "uniform": Uniform(),
-    "popularity": Popularity(0.7),
-    "popularity distinct": Popularity(distinct=True, redraws=3),
-    "two-stage": TwoStage(20),
-    "two-stage replaced": TwoStage(25, -0.5, distinct=False),
-    "two-stage initial": TwoStage(20, vectors="initial"),
-    "two-stage released": TwoStage(1000, released_weight=True),
-    "shared": Shared(),
-    "shared popular": Shared(0.7),
-}
 NEGATIVES = {"shared": 11, "shared popular": 25}
 """3 for the others."""
 LEARNING = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nearfar as nf
-from conftest import PLAIN, checkerboard, plain, random_data
+from conftest import PLAIN, SAMPLERS, checkerboard, plain, random_data
 from nearfar.engine import Problem
 from nearfar.engine.reference import ReferenceEngine
 from nearfar.errors import DataError, EmptyDataError, OptionError, UnknownIdError
@@ -15,19 +15,8 @@ from nearfar.folding import Folding, OneUser, TrainingUsers, shares
 from nearfar.geometry import normalise
 from nearfar.objective import Triplet
 from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
-from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
+from nearfar.sampling import Shared
 
-SAMPLERS = {
-    "uniform": Uniform(),
-    "popularity": Popularity(0.7),
-    "popularity distinct": Popularity(distinct=True, redraws=3),
-    "two-stage": TwoStage(20),
-    "two-stage replaced": TwoStage(25, -0.5, distinct=False),
-    "two-stage initial": TwoStage(20, vectors="initial"),
-    "two-stage released": TwoStage(1000, released_weight=True),
-    "shared": Shared(),
-    "shared popular": Shared(0.7),
-}
 DATA = random_data(crowded=True)
 GEOMETRIES = ["sphere", "ball", "free"]
 

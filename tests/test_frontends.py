@@ -10,7 +10,7 @@ from nearfar.errors import UnknownIdError
 from nearfar.optimiser import Adagrad, Adam
 from nearfar.sampling import Shared
 from nearfar.serve import create_app
-from test_serve import serving
+from served import serving
 
 MODELS = {
     "sphere": {},

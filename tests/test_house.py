@@ -56,6 +56,7 @@ ORDER = [
     "growing",
     "card",
     "projection",
+    "fitted",
     "model",
     "approximate",
     "export",

@@ -8,7 +8,7 @@ import pytest
 
 import nearfar as nf
 from conftest import PLAIN, TORCH_DEVICES, checkerboard, random_data
-from nearfar import CML, Interactions, evaluate
+from nearfar import CML, Interactions, evaluate, store
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
 from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.options import Options
@@ -467,7 +467,7 @@ def test_the_places_of_the_items_on_a_plane_go_with_the_model(model, tmp_path):
 
 def test_a_model_of_an_earlier_version_has_no_places_and_is_read(model, tmp_path):
     meta, frames = model.interactions.to_store()
-    nf.model.store.save_folder(
+    store.save_folder(
         tmp_path / "old",
         kind="model",
         meta={"interactions": meta, "options": model.options.to_dict(), "best_epoch": 40},

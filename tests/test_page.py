@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nearfar import CML, Interactions
+from nearfar import CML, Interactions, evaluate, split
 from nearfar.sampling import Uniform
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -318,6 +318,22 @@ def test_facts_and_accuracy_of_the_model(visit, model):
     assert f"epoch {1 + int(np.argmax(figures))}" in page.get_attribute(
         "#accuracy svg", "aria-label"
     )
+
+
+@pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
+def test_the_figures_saved_with_the_model_are_shown(visit, sites):
+    train, test = split.ratio(films(), test=0.2, seed=0)
+    made = fitted(train, validation=0.2)
+    made.keep_evaluation(evaluate(made, train, test, k=5))
+    page = visit(at=sites(made))
+    table = page.locator("#accuracy table").first
+    assert table.locator("thead th").all_inner_texts() == ["metric", "validation", "test"]
+    rows = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
+    shown = {name: figures for name, *figures in rows}
+    for name, spelt in (("ndcg", "NDCG"), ("mmr", "MMR")):
+        saved = [made.metrics[part][name] for part in ("validation", "test")]
+        assert [float(figure) for figure in shown[spelt]] == pytest.approx(saved, rel=1e-2)
+    assert shown["k"] == ["\u2013", "5"]
 
 
 # --------------------------------------------------------------------------------------- the map

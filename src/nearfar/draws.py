@@ -30,7 +30,7 @@ from nearfar.engine.plan import (
 )
 from nearfar.engine.problem import initial_points
 from nearfar.errors import DataError
-from nearfar.geometry import normalise, released_overflow_gap, score, stage_two_weight
+from nearfar.geometry import normalise, released_overflow_gap, score
 from nearfar.interactions import Interactions
 from nearfar.jit import Int, Real, kernel
 from nearfar.objective import Triplet
@@ -250,23 +250,22 @@ class _Steps:
 
     def _second_stage(self, step: int, entries: Int64) -> Float64:
         problem, n_candidates = self.problem, self.problem.n_candidates
-        released = getattr(problem.options.sampler, "released_weight", False)
-        gap = released_overflow_gap(problem.options.dim) if released else -1.0
+        sampler, dim = problem.options.sampler, problem.options.dim
+        assert isinstance(sampler, TwoStage)
+        gap = released_overflow_gap(dim) if sampler.released_weight else -1.0
         key = stream(problem.seed, Purpose.CHOICE, step)
         candidates = self._unit(self.plan.candidates[:n_candidates])
         effective = []
         for first in range(0, len(entries), PAIRS_A_BLOCK):
             positive = entries[first : first + PAIRS_A_BLOCK, 1] - problem.n_users
-            s = np.ascontiguousarray(self._unit(positive) @ candidates.T, np.float32)
-            overflown = 1.0 - np.minimum(s.astype(np.float64) ** 2, 1.0) + 1e-8 < gap
+            products = np.ascontiguousarray(self._unit(positive) @ candidates.T, np.float32)
+            s = products.copy()
             _choose(
-                s, first, problem.options.dim, gap, key, self.positives, self.plan, self.places,
+                s, first, dim, gap, key, self.positives, self.plan, self.places,
                 self.following, self.scratch,
             )  # fmt: skip
             allowed = s >= -1.5  # what is excluded has been marked with -2
-            weight = stage_two_weight(s, problem.options.dim, allowed)
-            weight[overflown.any(axis=1)] = allowed[overflown.any(axis=1)]
-            effective.append(self._effective(weight))
+            effective.append(self._effective(sampler.weight(products, dim, allowed)))
         return np.concatenate(effective)
 
     def _unit(self, items: npt.NDArray[np.integer[Any]]) -> Float32:

@@ -23,7 +23,7 @@ from nearfar.counter import Purpose, bits, stream, uniform
 from nearfar.engine import Problem
 from nearfar.engine.plan import draw_distinct
 from nearfar.engine.problem import initial_points
-from nearfar.geometry import normalise, released_overflow_gap, stage_two_weight
+from nearfar.geometry import normalise
 from nearfar.interactions import Interactions
 from nearfar.objective import Triplet, through_normalisation
 from nearfar.optimiser import Adagrad
@@ -253,7 +253,7 @@ class Folding:
         candidates = self._candidates(seed, step)
         s = positive @ self._compared[candidates].T
         allowed = ~known.shared(users, candidates)
-        weight = self.stage_two(s, allowed, sampler)
+        weight = sampler.weight(s, self.options.dim, allowed)
         cumulative = np.cumsum(weight, axis=1)
         place = np.arange(len(users) * n)
         drawn = uniform(stream(seed, Purpose.CHOICE, step), place).reshape(-1, n)
@@ -264,15 +264,6 @@ class Folding:
         some = np.broadcast_to(cumulative[:, -1:] > 0, target.shape)
         found = np.minimum(np.reshape(at, (-1, n)), len(candidates) - 1)
         return Drawn(candidates[found], some)
-
-    def stage_two(self, s: Floats, allowed: Bool, sampler: TwoStage) -> Floats:
-        """Weigh candidates (L, C) by their products with the positive items, as `TwoStage` says."""
-        weight = stage_two_weight(s, self.options.dim, allowed)
-        if sampler.released_weight:
-            gap = 1 - np.minimum(s**2, 1) + 1e-8
-            over = (gap < released_overflow_gap(self.options.dim)).any(axis=1)
-            weight[over] = np.broadcast_to(allowed, weight.shape)[over]
-        return weight
 
     @cached_property
     def _compared(self) -> Float32:
@@ -379,7 +370,7 @@ class _Others:
         rows = folding._compared[folding._candidates(seed, step)]
         rows[-1] = normalise(point[None])[0]
         s = folding._compared[items] @ rows.T
-        weight = folding.stage_two(s, np.ones(s.shape, np.bool_), sampler)
+        weight = sampler.weight(s, folding.options.dim, np.ones(s.shape, np.bool_))
         whole = np.maximum(weight.sum(axis=1), np.finfo(np.float32).tiny)
         places = folding.options.negatives * folding.problem.n_candidates * self.chance
         times: Floats = places * weight[:, -1] / whole

@@ -10,39 +10,32 @@ import inspect
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nearfar import split, store
-from nearfar.card import card
+from nearfar import split
 from nearfar.checks import check_count
 from nearfar.devices import resolve_ranking
 from nearfar.engine import Problem
-from nearfar.errors import (
-    DataError,
-    EmptyDataError,
-    NotFittedError,
-    OptionError,
-    StoreError,
-)
+from nearfar.errors import DataError, EmptyDataError, NotFittedError, OptionError
 from nearfar.figures import Evaluation
+from nearfar.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.folding import EPOCHS, Folding
 from nearfar.growing import grown_state
 from nearfar.ids import Ids
 from nearfar.interactions import Interactions
 from nearfar.neighbours import Index, Points, Scorer, TopK, top_k
 from nearfar.options import Options
-from nearfar.projection import METHODS, Projection, project
+from nearfar.projection import Projection, project
 from nearfar.schedule import Schedule
 from nearfar.training import Callback, Run, scorer_of
 
 if TYPE_CHECKING:
     from nearfar.ranking import DevicePoints
 
-KIND = "model"
 OPTION_NAMES = tuple(inspect.signature(Options).parameters)
 
 Float32 = npt.NDArray[np.float32]
@@ -86,7 +79,7 @@ class CML:
             known = ", ".join(OPTION_NAMES)
             raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
         self.options = Options(**changes) if options is None else replace(options, **changes)
-        self._fitted: _Fitted | None = None
+        self._fitted: Fitted | None = None
         self._folding: Folding | None = None
 
     def __repr__(self) -> str:
@@ -208,16 +201,16 @@ class CML:
             run.close()
         return self
 
-    def _keep(self, run: Run, train: Interactions, before: _Fitted | None = None) -> None:
+    def _keep(self, run: Run, train: Interactions, before: Fitted | None = None) -> None:
         """Take over what the run has come to, unless all of it is broken."""
         trained, n = run.outcome(), train.n_users
         if before is not None:
             trained = trained.after(before.history)
-        if _all_finite(trained.points):
+        if all_finite(trained.points):
             users, items = trained.points[:n], trained.points[n:]
-            self._take(_Fitted(users, items, trained.history, trained.best_epoch, train))
+            self._take(Fitted(users, items, trained.history, trained.best_epoch, train))
 
-    def _take(self, fitted: _Fitted) -> None:
+    def _take(self, fitted: Fitted) -> None:
         self._fitted, self._folding = fitted, None
 
     def partial_fit(
@@ -282,7 +275,7 @@ class CML:
 
     # ---------------------------------------------------------------------------- what it knows
 
-    def _known(self) -> _Fitted:
+    def _known(self) -> Fitted:
         if self._fitted is None:
             raise NotFittedError(
                 "this model has not been fitted; call fit(train) or CML.load(path)."
@@ -316,16 +309,7 @@ class CML:
         ``validation``: those of the epoch that was kept, if there was a validation part. ``test``:
         those that `keep_evaluation` was given.
         """
-        fitted, found = self._known(), {}
-        prefix = "validation_"
-        names = [name for name in fitted.history.columns if name.startswith(prefix)]
-        row = fitted.history.filter(pl.col("epoch") == fitted.best_epoch)
-        if names and row.height:
-            values = {name.removeprefix(prefix): row[name][0] for name in names}
-            found["validation"] = {name: v for name, v in values.items() if v is not None}
-        if fitted.evaluation is not None:
-            found["test"] = fitted.evaluation
-        return found
+        return self._known().metrics
 
     def keep_evaluation(self, evaluation: Evaluation) -> None:
         """Let the figures of an evaluation on test data go with the model, when it is saved.
@@ -339,11 +323,8 @@ class CML:
     @property
     def projection(self) -> Projection:
         """The items on a plane, for people to look at: by PCA, or as `project` made it."""
-        fitted = self._known()
-        if fitted.projection is None:
-            self._fitted = fitted = fitted._replace(projection=project(fitted.items))
-        assert fitted.projection is not None
-        return fitted.projection
+        self._fitted, projection = self._known().projected()
+        return projection
 
     def project(self, method: str = "pca", *, seed: int = 0) -> Projection:
         """Put the items on a plane by another method, which is kept; see `nearfar.projection`."""
@@ -614,39 +595,7 @@ class CML:
         The training interactions are part of it: they are what `recommend` leaves out. So are the
         items' places on a plane, what is known of the model's quality, and a model card.
         """
-        data, projected = self.interactions, self.projection
-        meta, frames = data.to_store()
-        fingerprint = self.fingerprint
-        described = card(
-            data,
-            self.options,
-            fingerprint=fingerprint,
-            epochs=self.history.height,
-            best_epoch=self.best_epoch,
-            metrics=self.metrics,
-        )
-        store.save_folder(
-            path,
-            kind=KIND,
-            meta={
-                "interactions": meta,
-                "options": self.options.to_dict(),
-                "evaluation": self._known().evaluation,
-                "projection": projected.method,
-                "fingerprint": fingerprint,
-                "best_epoch": self.best_epoch,
-            },
-            arrays={
-                "points": {"users": self.user_vectors, "items": self.item_vectors},
-                "projection": {
-                    "points": projected.points,
-                    "mean": projected.mean,
-                    "axes": projected.axes,
-                },
-            },
-            frames={**frames, "history": self.history},
-            texts={"card": described},
-        )
+        write_model(path, self._known(), self.options)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, mmap: bool = False) -> CML:
@@ -664,68 +613,10 @@ class CML:
         StoreError
             The folder is missing, damaged, or something else; or it says what cannot be.
         """
-        folder = store.load_folder(path, kind=KIND, mmap=mmap)
-        try:
-            model = cls(Options.from_dict(folder.meta["options"]))
-            model._take(_read(folder, model.options.dim))
-        except (KeyError, TypeError, ValueError, AttributeError, DataError, OptionError) as error:
-            raise StoreError(f"{str(path)!r} is not a readable model: {error}.") from error
+        options, known = read_model(path, mmap=mmap)
+        model = cls(options)
+        model._take(known)
         return model
-
-
-class _Fitted(NamedTuple):
-    """What a model has learned."""
-
-    users: Float32
-    items: Float32
-    history: pl.DataFrame
-    best_epoch: int
-    interactions: Interactions
-    evaluation: dict[str, Any] | None = None
-    projection: Projection | None = None
-
-
-def _read(folder: store.Folder, dim: int) -> _Fitted:
-    """Take what was saved, if it fits together."""
-    meta, points = folder.meta, folder.arrays["points"]
-    data = Interactions.from_store(meta["interactions"], folder.frames)
-    users = _checked(points["users"], "users", (data.n_users, dim))
-    items = _checked(points["items"], "items", (data.n_items, dim))
-    history, best, evaluation = folder.frames["history"], meta["best_epoch"], meta.get("evaluation")
-    if isinstance(best, bool) or not isinstance(best, int) or best < 0:
-        raise ValueError(f"`best_epoch` must be a whole number from 0; got {best!r}")
-    if evaluation is not None and not isinstance(evaluation, dict):
-        raise ValueError(f"`evaluation` must be figures by name; got {evaluation!r}")
-    projection = None
-    if (saved := folder.arrays.get("projection")) is not None:  # since format 1 of version 0.1.0
-        method = meta["projection"]
-        if method not in METHODS:
-            raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
-        projection = Projection(
-            method,
-            _checked(saved["points"], "projection", (data.n_items, 2)),
-            items,
-            _checked(saved["mean"], "its mean", (dim,)),
-            _checked(saved["axes"], "its axes", (dim, 2)),
-        )
-    return _Fitted(users, items, history, best, data, evaluation, projection)
-
-
-def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Float32:
-    """Refuse a table of another type or shape, or with a number that is none."""
-    if table.dtype != np.float32 or table.shape != shape:
-        raise ValueError(
-            f"the table of {name} must be float32 of shape {shape}; got {table.dtype} of"
-            f" {table.shape}"
-        )
-    if not _all_finite(table):
-        raise ValueError(f"the table of {name} has a value that is not a finite number")
-    return table
-
-
-def _all_finite(table: npt.NDArray[Any]) -> bool:
-    """Look a part at a time, for a mask of all of it would be as long as the table."""
-    return all(np.isfinite(table[at : at + 4096]).all() for at in range(0, len(table), 4096))
 
 
 def _rows(ids: Ids, asked: Any) -> tuple[bool, npt.NDArray[np.int32]]:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from nearfar.checks import check_count
 from nearfar.counter import uniform_at
 from nearfar.errors import OptionError
+from nearfar.geometry import Floats, released_overflow_gap, stage_two_weight
 from nearfar.jit import Int, kernel
 
 
@@ -103,6 +104,31 @@ class TwoStage:
         _check_beta(self.beta)
         if self.vectors not in ("live", "initial"):
             raise OptionError(f"`vectors` must be 'live' or 'initial'; got {self.vectors!r}.")
+
+    def weight(self, s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike) -> Floats:
+        """Weigh the candidates of each pair for stage 2, up to a factor a row.
+
+        Parameters
+        ----------
+        s : array_like of shape (..., C)
+            Products of the pair's positive item with the candidates, at length 1.
+        dim : int
+            d >= 2.
+        allowed : array_like of bool of shape (..., C)
+            Candidates that the pair may have.
+
+        Returns
+        -------
+        float64 array of shape (..., C)
+            `nearfar.geometry.stage_two_weight`; with `released_weight`, 1 for every allowed
+            candidate of a row where the script's weight overflows for any.
+        """
+        weight = stage_two_weight(s, dim, allowed)
+        if self.released_weight:
+            squares = np.minimum(np.asarray(s, np.float64) ** 2, 1.0)
+            overflows = 1.0 - squares + 1e-8 < released_overflow_gap(dim)
+            weight = np.where(overflows.any(axis=-1, keepdims=True), allowed, weight)
+        return weight
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from nearfar.cli import show
 from nearfar.cli.inputs import load_data, training_device
 from nearfar.cli.training import Data, Json
 from nearfar.cli.using import Device, Model, Threads
-from nearfar.model import CML, KIND
+from nearfar.fitted import KIND
+from nearfar.model import CML
 from nearfar.projection import METHODS
 
 Method = Enum("Method", {name: name for name in METHODS}, type=str)  # type: ignore[misc]

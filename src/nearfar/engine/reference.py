@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nearfar.counter import Purpose, permutation, stream, uniform
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
-from nearfar.geometry import normalise, released_overflow_gap, stage_two_weight
+from nearfar.geometry import normalise
 from nearfar.objective import through_normalisation
 from nearfar.sampling import Popularity, Shared, TwoStage, draw_at
 
@@ -159,11 +159,7 @@ class ReferenceEngine:
         for g, (user, positive) in enumerate(pairs):
             s = np.array([items[positive] @ items[c] for c in candidates])
             allowed = np.array([c not in self._positives(user) for c in candidates])
-            weight = stage_two_weight(s, problem.options.dim, allowed)
-            overflow = 1 - np.minimum(s**2, 1) + 1e-8 < released_overflow_gap(problem.options.dim)
-            if sampler.released_weight and overflow.any():
-                weight = allowed.astype(float)
-            cumulative = np.cumsum(weight)
+            cumulative = np.cumsum(sampler.weight(s, problem.options.dim, allowed))
             drawn.append([])
             for k in range(n):
                 target = float(uniform(key, g * n + k)[0]) * cumulative[-1]

@@ -52,8 +52,7 @@ from common import (
 )
 from nearfar.batch import recommend_to
 from nearfar.ids import Ids
-from nearfar.neighbours import Points, top_k
-from nearfar.probing import SPARE
+from nearfar.neighbours import SPARE, Points, top_k
 
 K, RECALL, TASTES, SINGLES, CHOSEN_ON = 10, 0.95, 300, 100, 512
 DATA = Path(__file__).parents[2] / "shared" / "data" / "gowalla-lightgcn.parquet"

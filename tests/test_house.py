@@ -37,6 +37,7 @@ ORDER = [
     "optimiser",
     "options",
     "heap",
+    "exact",
     "engine",
     "draws",
     "watch",

@@ -15,7 +15,7 @@ from nearfar.serve.space import Space, Wish
 def test_lists_made_together_are_those_made_alone():
     rng = np.random.default_rng(0)
     table = rng.standard_normal((5000, 24), dtype=np.float32)
-    space = Space(nf.training.scorer_of(table, table, "free"))
+    space = Space(nf.training.scorer_of(table, table, "free"), "free")
     wishes = [
         Wish(table[at], int(k), np.unique(rng.integers(0, 5000, 50)).astype(np.int32))
         for at, k in enumerate(rng.integers(1, 70, 40))

@@ -182,7 +182,7 @@ class ItemIndex:
         float
             The mean over queries that have any item left; 1 if none has.
         """
-        points = Points(queries, self._points.targets, self._points.offset)
+        points = self._points.with_queries(queries)
         options: dict[str, Any] = {"exclude": exclude, "threads": threads}
         exact = top_k(points, rows, self.k, **options).items
         found = top_k(self.scorer(queries, threads=threads), rows, self.k, **options).items
@@ -209,7 +209,7 @@ class ItemIndex:
         DataError
             The queries are not as wide as the items.
         """
-        points = Points(queries, self._points.targets, self._points.offset)
+        points = self._points.with_queries(queries)
         n_probed = self.figures.n_probed
         return IndexedPoints(points, self._lists, n_probed, checked_threads(threads))
 

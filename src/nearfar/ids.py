@@ -164,7 +164,7 @@ class Ids:
 
     def take(self, rows: npt.ArrayLike) -> pl.Series:
         """Restore the ids of `rows` (integers of any shape (n,)) in their original type."""
-        return self._values.gather(np.asarray(rows, dtype=np.int64)).alias(self.name)
+        return self._values[pl.Series(np.asarray(rows, dtype=np.int64))].alias(self.name)
 
     def row(self, wanted: Hashable) -> int:
         """Give the row of one id.

@@ -31,7 +31,7 @@ from nearfar.neighbours import Index, Points, Scorer, TopK, top_k
 from nearfar.options import Options
 from nearfar.projection import Projection, project
 from nearfar.schedule import Schedule
-from nearfar.training import Callback, Run, scorer_of
+from nearfar.training import Callback, Run, closeness, scorer_of
 
 if TYPE_CHECKING:
     from nearfar.ranking import DevicePoints
@@ -80,6 +80,7 @@ class CML:
             raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
         self.options = Options(**changes) if options is None else replace(options, **changes)
         self._fitted: Fitted | None = None
+        self._scorers: list[Points] = []
         self._folding: Folding | None = None
 
     def __repr__(self) -> str:
@@ -211,7 +212,7 @@ class CML:
             self._take(Fitted(users, items, trained.history, trained.best_epoch, train))
 
     def _take(self, fitted: Fitted) -> None:
-        self._fitted, self._folding = fitted, None
+        self._fitted, self._folding, self._scorers = fitted, None, []
 
     def partial_fit(
         self,
@@ -363,12 +364,21 @@ class CML:
 
     def _points(self, queries: Float32, targets: Float32, device: str) -> Points | DevicePoints:
         name = resolve_ranking(device)
-        points = scorer_of(queries, targets, self.options.geometry)
+        points = self._scorer_of(targets).with_queries(queries)
         if name == "cpu":
             return points
         from nearfar.ranking import DevicePoints
 
         return DevicePoints(points.queries, points.targets, points.offset, device=name)
+
+    def _scorer_of(self, targets: Float32) -> Points:
+        """Score a table of the model; what has to be computed of it is computed once."""
+        for points in self._scorers:
+            if points.targets is targets:
+                return points
+        made = scorer_of(targets, targets, self.options.geometry)
+        self._scorers.append(made)
+        return made
 
     def _items_near(
         self, queries: Float32, device: str, index: Index | None, threads: int | None
@@ -574,10 +584,7 @@ class CML:
         """Put lists into a frame, with ids, and with 1 - D^2 / 2 as the score."""
         filled = found.items >= 0
         row, rank = np.nonzero(filled)
-        scores = found.scores
-        if self.options.geometry != "sphere":
-            own = points[rows]
-            scores = scores + (1.0 - 0.5 * np.sum(own * own, axis=1, keepdims=True))
+        scores = closeness(found.scores, points[rows], self.options.geometry)
         columns = {
             "rank": pl.Series((rank + 1).astype(np.int32)),
             name: target_ids.take(found.items[filled]),

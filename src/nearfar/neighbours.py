@@ -5,6 +5,12 @@ stays in a core's own cache), and a compiled scan keeps the best k of every row 
 tile is looked at once, 16 scores by one comparison with the worst of the k, so the cost is that of
 the matrix product. Each thread has one tile: memory does not grow with the catalogue.
 
+**Exactness.** Products of `Points` are rounded, differently by each BLAS and in other company. So
+they only choose candidates, a few more than k; the scores of these are computed anew, each by
+itself in float64 (`nearfar.exact`), and decide. Where an item that was not kept could be as good as
+the last of the k, by the bound on what rounding can do, more are kept, and so on: the list is that
+of the exact scores, on every machine and in any company.
+
 **Ties.** The larger score comes first, and of equal scores the smaller item row. The rule holds
 everywhere, at the cut too, and for every number of threads.
 
@@ -14,19 +20,22 @@ out of items ends in item -1 with score -infinity.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import copy
+from functools import cached_property
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from nearfar import heap
+from nearfar import exact, heap
 from nearfar.errors import DataError, OptionError
 from nearfar.threads import checked_threads, run_blocks
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -36,15 +45,17 @@ BLOCK_USERS = 256
 """Rows of a tile; also the work a thread takes at a time, whatever the number of threads."""
 BLOCK_ITEMS = 2048
 """Columns of a tile. Wider tiles leave the cache, narrower ones make a slower matrix product."""
-_ROW_STEP = 16
-_SMALL_PRODUCT = 2**21
+SPARE = 8
+"""Candidates kept beyond k: for near ties at the cut."""
+_CANDIDATES = 2**18
+"""How many a block may keep, all rows together; one row may always keep all."""
 
 
 class Scorer(Protocol):
     """Scores of users for items, one tile at a time; larger is closer.
 
-    A score may not depend on which other rows and items are asked for in the same call. Several
-    threads call `score_block` at once.
+    A score may not depend on which other rows and items are asked for in the same call: it decides,
+    unless the scorer is `Points`. Several threads call `score_block` at once.
     """
 
     @property
@@ -73,11 +84,7 @@ class Points:
     On the unit sphere the product alone orders by distance, ``D^2 = 2 - 2 q.t``. Elsewhere
     ``D^2 = |q|^2 - 2 (q.t - |t|^2 / 2)``, so the offset is ``-|t|^2 / 2``.
 
-    A score has the same bits however many rows are scored with it: BLAS computes the ragged end
-    of a matrix and small products by other instructions, so rows are padded to avoid both. That
-    holds exactly with the AVX-512 kernels of OpenBLAS. Its Haswell kernel adds in another order in
-    every second group of six rows, so there, and perhaps with another BLAS, scores may differ in
-    the last bits.
+    `score_block` gives products as BLAS rounds them, `top_k` the best by exact scores.
 
     Parameters
     ----------
@@ -101,8 +108,20 @@ class Points:
     def __init__(self, queries: Float32, targets: Float32, offset: Float32 | None = None) -> None:
         check_shapes(queries.shape, targets.shape, None if offset is None else offset.shape)
         self.queries = np.ascontiguousarray(queries, np.float32)
-        self.targets = np.ascontiguousarray(targets, np.float32)
-        self.offset = None if offset is None else np.ascontiguousarray(offset, np.float32)
+        self._to = _Targets(
+            np.ascontiguousarray(targets, np.float32),
+            None if offset is None else np.ascontiguousarray(offset, np.float32),
+        )
+
+    @property
+    def targets(self) -> Float32:
+        """float32, (n_items, dim)."""
+        return self._to.table
+
+    @property
+    def offset(self) -> Float32 | None:
+        """float32, (n_items,), if there is one."""
+        return self._to.offset
 
     @property
     def n_users(self) -> int:
@@ -114,20 +133,68 @@ class Points:
         """Number of target points."""
         return len(self.targets)
 
+    def with_queries(self, queries: Float32) -> Points:
+        """Give points with other queries, and what is known already about these targets."""
+        check_shapes(queries.shape, self.targets.shape, None)
+        other = copy(self)
+        other.queries = np.ascontiguousarray(queries, np.float32)
+        return other
+
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Compute one tile of products; see `Scorer.score_block`."""
-        n_rows, n_columns = out.shape
-        dim = self.queries.shape[1]
-        targets = self.targets[first_item : first_item + n_columns]
-        padded = _padded_rows(n_rows, n_columns * dim)
-        if padded == n_rows:
-            np.matmul(self.queries[rows], targets.T, out=out)
-        else:
-            queries = np.zeros((padded, dim), np.float32)
-            queries[:n_rows] = self.queries[rows]
-            out[:] = np.matmul(queries, targets.T)[:n_rows]
+        part = slice(first_item, first_item + out.shape[1])
+        np.matmul(self.queries[rows], self.targets[part].T, out=out)
         if self.offset is not None:
-            out += self.offset[first_item : first_item + n_columns]
+            out += self.offset[part]
+
+    def best_of(self, rows: Int32, candidates: Int32, k: int) -> TopK:
+        """Find the k best of each row's own candidates, by exact scores.
+
+        Parameters
+        ----------
+        rows : int32 array of shape (n_rows,)
+        candidates : int32 array of shape (n_rows, n)
+            Different items, in any order; -1 is none.
+        k : int
+        """
+        found = _nothing(len(rows), k)
+        offset = np.empty(0, np.float32) if self.offset is None else self.offset
+        queries, targets, offset = map(_read_only, (self.queries, self.targets, offset))
+        exact.keep_best(queries, targets, offset, rows, candidates, found.scores, found.items)
+        heap.sort(found.scores, found.items)
+        return found
+
+    def rounding(self, rows: Int32) -> Float64:
+        """Bound how far products are from exact scores, (n_rows,).
+
+        A float32 sum of d products, in any order, is within d u |q||t| of the exact one,
+        u = 2^-24; adding the offset rounds once more, and so does an exact score in the end.
+        """
+        queries = self.queries[rows].astype(np.float64)
+        length = np.sqrt(np.sum(queries * queries, axis=1))
+        reach = length * self._to.longest + self._to.largest_offset
+        bound: Float64 = 2.0**-24 * (self.queries.shape[1] + 4) * reach
+        return bound
+
+
+class _Targets:
+    """What is the same for all queries; lengths are computed when they are first wanted."""
+
+    def __init__(self, table: Float32, offset: Float32 | None) -> None:
+        self.table, self.offset = table, offset
+
+    @cached_property
+    def longest(self) -> float:
+        """The length of the longest target."""
+        parts = (self.table[at : at + 4096] for at in range(0, len(self.table), 4096))
+        squares = (np.einsum("ij,ij->i", part, part).max() for part in parts)
+        return float(np.sqrt(max(squares, default=0.0)))
+
+    @cached_property
+    def largest_offset(self) -> float:
+        """The largest offset, whatever its sign, of those that are finite."""
+        finite = np.empty(0) if self.offset is None else self.offset[np.isfinite(self.offset)]
+        return float(np.max(np.abs(finite), initial=0.0))
 
 
 def check_shapes(
@@ -142,16 +209,6 @@ def check_shapes(
         raise DataError(message.format(targets[0], offset))
 
 
-def _padded_rows(n_rows: int, cost: int) -> int:
-    """Give the rows to multiply, at `cost` multiplications each: whole steps, no small product.
-
-    OpenBLAS takes another kernel below about 10^6 multiplications. Either the padded product is
-    clear of that, or it has exactly the rows of a whole block.
-    """
-    enough = max(n_rows, min(-(-_SMALL_PRODUCT // max(cost, 1)), BLOCK_USERS))
-    return -(-enough // _ROW_STEP) * _ROW_STEP
-
-
 class TopK(NamedTuple):
     """The best items of each row, best first; ends of short lists hold -1 and -infinity."""
 
@@ -159,6 +216,11 @@ class TopK(NamedTuple):
     """int32, (n_rows, k)."""
     scores: Float32
     """float32, (n_rows, k)."""
+
+
+def _nothing(n_rows: int, k: int) -> TopK:
+    """Give lists with nothing in them, which are heaps as well."""
+    return TopK(np.full((n_rows, k), -1, np.int32), np.full((n_rows, k), -np.inf, np.float32))
 
 
 @runtime_checkable
@@ -240,7 +302,7 @@ def top_k(
     n_threads = checked_threads(threads)
     users = _checked_rows(rows, scorer.n_users)
     hidden, allowed = _checked_exclusion(exclude, scorer), _mask(allow, scorer)
-    if isinstance(scorer, Finder):
+    if not isinstance(scorer, Points) and isinstance(scorer, Finder):
         return scorer.best(
             users,
             k,
@@ -305,37 +367,67 @@ class _Search:
         self, scorer: Scorer, users: Int32, k: int, exclude: Exclusion, allowed: Bool
     ) -> None:
         self.scorer, self.users, self.exclude, self.allowed = scorer, users, exclude, allowed
-        shape = (len(users), k)
-        self.found = TopK(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
+        self.k, self.found = k, _nothing(len(users), k)
         self.tiles: SimpleQueue[Float32] = SimpleQueue()
 
     def run(self, threads: int, progress: Callable[[int], None]) -> None:
         """Answer every block."""
-        size = min(BLOCK_USERS, len(self.users)) * min(BLOCK_ITEMS, self.scorer.n_items)
+        size = min(BLOCK_USERS * BLOCK_ITEMS, len(self.users) * self.scorer.n_items)
         for _ in range(threads):
             self.tiles.put(np.empty(size, np.float32))
         run_blocks(self.block, range(0, len(self.users), BLOCK_USERS), threads, progress)
 
     def block(self, start: int) -> int:
         """Answer the block of users at `start`; return how many they are."""
-        users = self.users[start : start + BLOCK_USERS]
-        end = start + len(users)
-        items, scores = self.found.items[start:end], self.found.scores[start:end]
-        buffer = self.tiles.get()
+        places = np.arange(start, min(start + BLOCK_USERS, len(self.users)))
+        if isinstance(self.scorer, Points):
+            self._settle(self.scorer, places, self.k + SPARE)
+        else:
+            found = self._candidates(self.users[places], self.k, BLOCK_ITEMS)
+            heap.sort(found.scores, found.items)
+            self._keep(places, found)
+        return len(places)
+
+    def _settle(self, points: Points, places: Int64, n: int) -> None:
+        """Answer the rows at `places` by the exact scores of n candidates, or more if need be."""
+        n = min(n, points.n_items)
+        for some in _parts(places, max(1, _CANDIDATES // max(n, 1))):
+            users = self.users[some]
+            # few queries get wide tiles: their targets pass through the cache once anyway
+            widest = max(BLOCK_ITEMS, BLOCK_USERS * BLOCK_ITEMS // len(users))
+            candidates = self._candidates(users, n, widest)
+            found = points.best_of(users, candidates.items, self.k)
+            self._keep(some, found)
+            if n < points.n_items:
+                left = candidates.scores[:, 0] + points.rounding(users)  # the root is the worst
+                full = candidates.items[:, 0] >= 0
+                doubtful = full & (found.scores[:, -1] <= left.astype(np.float32))
+                self._settle(points, some[doubtful], 8 * n)
+
+    def _keep(self, places: Int64, found: TopK) -> None:
+        self.found.items[places], self.found.scores[places] = found
+
+    def _candidates(self, users: Int32, n: int, widest: int) -> TopK:
+        """Find the n best by what the scorer says, as heaps, by tiles of so many items."""
+        found, buffer = _nothing(len(users), n), self.tiles.get()
         try:
-            for first in range(0, self.scorer.n_items, BLOCK_ITEMS):
-                width = min(BLOCK_ITEMS, self.scorer.n_items - first)
+            for first in range(0, self.scorer.n_items, widest):
+                width = min(widest, self.scorer.n_items - first)
                 tile = buffer[: len(users) * width].reshape(len(users), width)
                 self.scorer.score_block(users, first, tile)
                 if len(self.exclude[1]):
                     heap.hide(tile, first, users, *self.exclude)
-                bad = heap.scan(tile, first, self.allowed, scores, items)
+                bad = heap.scan(tile, first, self.allowed, found.scores, found.items)
                 if bad >= 0:
                     raise not_a_number(int(users[bad // width]), first + bad % width)
         finally:
             self.tiles.put(buffer)
-        heap.sort(scores, items)
-        return len(users)
+        return found
+
+
+def _parts(places: Int64, size: int) -> Iterator[Int64]:
+    for begin in range(0, len(places), size):
+        yield places[begin : begin + size]
 
 
 def not_a_number(user: int, item: int) -> DataError:

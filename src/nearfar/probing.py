@@ -1,7 +1,7 @@
 """Lists from `Lists`: few candidates a query, filters before the cut, scores exact, order exact.
 
-faiss orders by squared distance, which is the order of scores in every geometry; the scores of what
-it finds are computed here, in float64, and rounded. A list that comes out short is looked for in
+faiss orders by squared distance, which is the order of scores in every geometry; of what it finds
+the exact scores decide, as in `nearfar.neighbours`. A list that comes out short is looked for in
 more of the lists, and in the end by exact search, so whoever has k items left gets k of them.
 """
 
@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.lists import Lists
-from nearfar.neighbours import Bool, Exclusion, Float32, Int32, Points, TopK, top_k
+from nearfar.neighbours import SPARE, Bool, Exclusion, Float32, Int32, Points, TopK, top_k
 from nearfar.threads import run_blocks
 
 Int64 = npt.NDArray[np.int64]
 
-SPARE = 8
-"""Items asked for beyond k: scores, not faiss, decide between those that are nearly as near."""
 _BLOCK_USERS = 64
 _BLOCK_CANDIDATES = 2**14
 
@@ -28,8 +26,7 @@ _BLOCK_CANDIDATES = 2**14
 class IndexedPoints:
     """A scorer whose best items come from lists: a `Scorer` and a `Finder` of `neighbours`.
 
-    What it finds is the same for any number of threads, and in any company of other queries, but
-    for what exact search finds, which is as `Points` has it.
+    What it finds is the same for any number of threads, and in any company of other queries.
 
     Parameters
     ----------
@@ -55,19 +52,8 @@ class IndexedPoints:
         return self.points.n_items
 
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
-        """Compute one tile of scores, exactly; see `nearfar.neighbours.Scorer`."""
+        """Compute one tile of scores; see `nearfar.neighbours.Scorer`."""
         self.points.score_block(rows, first_item, out)
-
-    def scores(self, rows: Int32, items: Int32) -> Float32:
-        """Compute the score of each row, (n_rows,), for each of its items, (n_rows, n).
-
-        In float64, rounded to float32; -infinity for item -1.
-        """
-        queries = self.points.queries[rows].astype(np.float64)[:, None]
-        products = np.sum(queries * self.points.targets[items], axis=2)
-        if self.points.offset is not None:
-            products += self.points.offset[items]
-        return np.where(items < 0, -np.inf, products).astype(np.float32)
 
     def best(
         self,
@@ -136,7 +122,8 @@ class _Search:
         for place, row in enumerate(rows):
             near = self._near(int(row), n)
             items[place, : len(near)] = near
-        self._keep(slice(start, start + len(rows)), items, self.scorer.scores(rows, items))
+        found = self.scorer.points.best_of(rows, items, n - SPARE)
+        self._keep(slice(start, start + len(rows)), found)
         return len(rows)
 
     def _near(self, row: int, n: int) -> Int64:
@@ -171,12 +158,8 @@ class _Search:
         indptr, items = self.exclude
         return items[indptr[row] : indptr[row + 1]]
 
-    def _keep(self, places: Any, items: Int32, scores: Float32) -> None:
-        """Put the best of these into the lists: larger scores first, then smaller items."""
-        k = self.found.items.shape[1]
-        order = np.lexsort((items, -scores), axis=1)[:, :k]
-        self.found.items[places] = np.take_along_axis(items, order, axis=1)
-        self.found.scores[places] = np.take_along_axis(scores, order, axis=1)
+    def _keep(self, places: Any, found: TopK) -> None:
+        self.found.items[places], self.found.scores[places] = found
 
     def exactly(self, places: Int64) -> None:
         """Answer the rows at `places` by exact search among the items that are allowed."""
@@ -195,4 +178,4 @@ class _Search:
         found = top_k(some, np.arange(len(rows)), self.found.items.shape[1],
                       exclude=(indptr, np.concatenate(seen)), threads=scorer.threads)  # fmt: skip
         items = np.append(among, -1)[found.items].astype(np.int32)
-        self._keep(places, items, scorer.scores(rows, items))
+        self._keep(places, TopK(items, found.scores))

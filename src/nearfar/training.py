@@ -397,6 +397,14 @@ def scorer_of(queries: Float32, targets: Float32, geometry: str) -> Points:
     return Points(queries, targets, offset)
 
 
+def closeness(scores: Float32, queries: Float32, geometry: str) -> Float32:
+    """Turn scores (..., k) of `scorer_of` for some queries (..., d) into 1 - D^2 / 2."""
+    if geometry == "sphere":
+        return scores
+    missing = 1.0 - 0.5 * np.sum(queries * queries, axis=-1, keepdims=True)
+    return scores + np.float32(missing)
+
+
 def _add_in_order(total: float, values: npt.NDArray[np.float64]) -> float:
     """Sum one by one, so that it does not depend on how the steps were cut into chunks."""
     for value in values.tolist():

@@ -58,8 +58,8 @@ class Loaded:
             users=Names(data.user_ids),
             items=Names(data.item_ids),
             titles=Titles(data),
-            user_space=Space(scorer_of(users, users, geometry)),
-            item_space=Space(scorer_of(items, items, geometry), searched),
+            user_space=Space(scorer_of(users, users, geometry), geometry),
+            item_space=Space(scorer_of(items, items, geometry), geometry, searched),
         )
         made._try()
         return made
@@ -68,10 +68,11 @@ class Loaded:
         """Ask for one of each kind of list and for a place on the map, and discard them."""
         user, item = self.users.shown([0])[0], self.items.shown([0])[0]
         nobody = np.empty(0, np.int32)
+        whole = Space(self.item_space.points, self.model.options.geometry)  # without an index
         for vector in (self.vector(user, None), self.vector(None, [item])):
             self.model.projection.place(vector)
             trial = Wish(vector, 1, nobody)
-            for space in (self.user_space, self.item_space, Space(self.item_space.points)):
+            for space in (self.user_space, self.item_space, whole):
                 space.nearest([trial])
 
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:

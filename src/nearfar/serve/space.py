@@ -1,26 +1,17 @@
-"""One table of points to look around in, and the lists that are wanted of it.
-
-A search finds a few more rows than are wanted, and the score of each is then computed anew, by
-itself and in float64: how a product is rounded depends on what it is computed together with, and an
-answer must not depend on who else is asking.
-"""
+"""One table of points to look around in, and the lists that are wanted of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.approximate import ItemIndex
-from nearfar.neighbours import Points, Scorer, top_k
-
-_SPARE: Final = 8
-"""Rows found beyond those wanted, for near ties at the end of a list."""
-_FEW: Final = 3
-"""Up to so many queries are multiplied one by one: for a matrix, `Points` takes 16 at the least."""
+from nearfar.neighbours import Points, TopK, top_k
+from nearfar.training import closeness
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -57,6 +48,8 @@ class Space:
     ----------
     points : Points
         With the table as the targets; its queries are not used.
+    geometry : str
+        Of `nearfar.geometry.Geometry`: that of the points.
     index : ItemIndex, optional
         What searches the table approximately. Lists among a few rows are exact anyway.
 
@@ -64,11 +57,12 @@ class Space:
     --------
     >>> table = np.eye(3, dtype=np.float32)
     >>> wish = Wish(query=table[1], k=2, hidden=np.array([1], np.int32))
-    >>> Space(Points(table, table)).nearest([wish])[0].rows.tolist()
+    >>> Space(Points(table, table), "sphere").nearest([wish])[0].rows.tolist()
     [0, 2]
     """
 
     points: Points
+    geometry: str
     index: ItemIndex | None = None
 
     def nearest(self, wishes: Sequence[Wish]) -> list[Nearest]:
@@ -79,47 +73,35 @@ class Space:
         DataError
             A score is NaN.
         """
-        found = iter(self._found([wish for wish in wishes if wish.among is None]))
+        found = iter(self._searched([wish for wish in wishes if wish.among is None]))
         return [
-            self._list(
-                wish,
-                next(found) if wish.among is None else np.setdiff1d(wish.among, wish.hidden),
-            )
-            for wish in wishes
+            next(found) if wish.among is None else self._chosen(wish, wish.among) for wish in wishes
         ]
 
-    def _found(self, wishes: Sequence[Wish]) -> list[Int32]:
-        """Search for the rows of each list, and a few more."""
+    def _searched(self, wishes: Sequence[Wish]) -> list[Nearest]:
+        """Search the whole table."""
         if not wishes:
             return []
-        scorer = self._scorer(np.stack([wish.query for wish in wishes]))
+        queries = np.stack([wish.query for wish in wishes])
         hidden = [wish.hidden for wish in wishes]
         excluded = np.cumsum([0, *map(len, hidden)], dtype=np.int64), np.concatenate(hidden)
-        k = min(max(wish.k for wish in wishes) + _SPARE, self.points.n_items)
-        found = top_k(scorer, np.arange(len(wishes)), k, exclude=excluded).items
-        return [rows[rows >= 0] for rows in found]
+        scorer = (
+            self.points.with_queries(queries)
+            if self.index is None
+            else self.index.scorer(queries, threads=1)
+        )
+        k = min(max(wish.k for wish in wishes), self.points.n_items)
+        found = top_k(scorer, np.arange(len(wishes)), k, exclude=excluded)
+        return [self._list(found, row, wish.query, wish.k) for row, wish in enumerate(wishes)]
 
-    def _scorer(self, queries: Float32) -> Scorer:
-        if self.index is not None:
-            return self.index.scorer(queries, threads=1)
-        kind = _FewPoints if len(queries) <= _FEW else Points
-        return kind(queries, self.points.targets, self.points.offset)
+    def _chosen(self, wish: Wish, among: Int32) -> Nearest:
+        """Put some rows in order."""
+        left = np.setdiff1d(among, wish.hidden).astype(np.int32)[None]
+        points = self.points.with_queries(wish.query[None])
+        found = points.best_of(np.zeros(1, np.int32), left, max(min(wish.k, left.size), 1))
+        return self._list(found, 0, wish.query, wish.k)
 
-    def _list(self, wish: Wish, rows: Int32) -> Nearest:
-        """Score rows, one by one, and put the best first."""
-        away = self.points.targets[rows].astype(np.float64) - wish.query
-        scores = (1 - 0.5 * np.sum(away * away, axis=1)).astype(np.float32)
-        best = np.lexsort((rows, -scores))[: wish.k]
-        return Nearest(rows[best], scores[best])
-
-
-class _FewPoints(Points):
-    """Points whose queries are multiplied one by one."""
-
-    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
-        """Compute one tile of products; see `nearfar.neighbours.Scorer`."""
-        part = slice(first_item, first_item + out.shape[1])
-        for row, scores in zip(rows, out, strict=True):
-            np.dot(self.targets[part], self.queries[row], out=scores)
-        if self.offset is not None:
-            out += self.offset[part]
+    def _list(self, found: TopK, row: int, query: Float32, k: int) -> Nearest:
+        rows, scores = found.items[row, :k], found.scores[row, :k]
+        there = rows >= 0
+        return Nearest(rows[there], closeness(scores[there], query, self.geometry))

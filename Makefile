@@ -15,7 +15,7 @@ demo: $(VENV)/.core
 	$(BIN)/nearfar demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

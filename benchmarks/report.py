@@ -66,7 +66,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "kernels": "kernels", "compilations": "compilations",
     },
     "newcomers": {
-        "data": "data", "what": "what", "way": "way", "ndcg": "NDCG@50", "map": "MAP@50",
+        "data": "data", "epochs": "epochs", "what": "what", "way": "way",
+        "ndcg": "NDCG@50", "map": "MAP@50",
         "mmr": "MMR", "n": "newcomers, or pairs", "seconds": "seconds",
         "milliseconds": "ms a newcomer",
     },

@@ -249,7 +249,7 @@ def operations(folder: Path, threads: int) -> list[dict[str, Any]]:
         for n in (1, 50, 1000):
             for _ in range(TIMES):
                 liked = draw.permutation(N_ITEMS)[:n].tolist()
-                answer = timed(f"a list for {n:,} items", partial(recommend, items=liked))
+                answer = timed(f"a list, items liked: {n:,}", partial(recommend, items=liked))
                 if len(answer["results"]) != K or {r["id"] for r in answer["results"]} & {*liked}:
                     raise SystemExit(f"The list for {n} items is {answer}.")
         for _ in range(TIMES):

@@ -55,7 +55,7 @@ def test_what_does_not_go_is_a_line(run, model, tmp_path):
     assert (code, err) == (1, "nearfar: `recall` must be above 0 and at most 1; got 2.0.\n")
     code, _, err = run("index", tmp_path / "no", "-o", model)
     assert code == 1
-    assert "holds a nearfar model, not a index" in err  # before the model is looked for
+    assert "holds a nearfar model, not an index" in err  # before the model is looked for
     code, _, err = run("similar", model, "--user", 3, "--index", tmp_path / "i")
     assert (code, err) == (2, "nearfar: `--index` is of items and goes with `--item`.\n")
     code, _, err = run("recommend", model, "--user", 3, "--index", tmp_path / "i")

@@ -191,8 +191,8 @@ def check_replaceable(path: str | PathLike[str], *, kind: str) -> None:
         found = _parsed(folder).get("kind")
         if found != kind:
             raise StoreError(
-                f"{str(folder)!r} holds a nearfar {found}, not a {kind}; choose another folder or "
-                "remove it first."
+                f"{str(folder)!r} holds a nearfar {found}, not {_a(kind)}; choose another folder "
+                "or remove it first."
             )
     elif strange:
         raise StoreError(
@@ -222,6 +222,10 @@ def scratch(path: str | PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # not empty
             folder.rmdir()
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _check_names(*entries: Iterable[str]) -> None:
@@ -419,7 +423,7 @@ def _manifest(folder: Path, kind: str) -> dict[str, Any]:
         )
     if found != kind:
         raise StoreError(
-            f"{str(folder)!r} holds a nearfar {found}, not a {kind}; give the path of another "
+            f"{str(folder)!r} holds a nearfar {found}, not {_a(kind)}; give the path of another "
             "folder."
         )
     _check_seal(folder / MANIFEST, manifest)

@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 from dataclasses import dataclass, field
+from itertools import combinations
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -540,6 +541,13 @@ def test_nothing_reaches_over_the_edge(visit, width):
     page.fill("#find", "e")
     page.locator("#found li").first.wait_for()
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    boxes = [text.bounding_box() for text in page.locator("#accuracy svg text").all()]
+    assert len(boxes) >= 6
+    for one, other in combinations(boxes, 2):
+        beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+        above = one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+        assert beside or above, "words of the figure lie on each other"
+        assert 0 <= one["x"] <= one["x"] + one["width"] <= width
 
 
 CONTRAST = """() => {

@@ -81,15 +81,14 @@ def test_adam_is_torch_adam(adam):
     sparse = Sparse(adam, start, steps)
     exact, single = (torch.nn.Parameter(torch.tensor(start, dtype=t)) for t in (F64, F32))
     betas = (adam.beta1, adam.beta2)
-    dense = [
-        torch.optim.Adam([theta], lr=adam.learning_rate, betas=betas, eps=adam.epsilon)
-        for theta in (exact, single)
-    ]
+    dense = torch.optim.Adam(
+        [exact, single], lr=adam.learning_rate, betas=betas, eps=adam.epsilon, foreach=False
+    )
     for t in range(steps):
         gradient = (hit[t][:, None] * rng.normal(1, 1, (n_rows, dim))).astype(np.float32)
-        for theta, optimiser in zip((exact, single), dense, strict=True):
+        for theta in (exact, single):
             theta.grad = torch.tensor(gradient, dtype=theta.dtype)
-            optimiser.step()
+        dense.step()
         for row in np.flatnonzero(hit[t]):
             sparse.step(row, gradient[row], t)
         if t in (50, 1999, steps - 1):

@@ -198,14 +198,14 @@ def test_an_item_goes_down_the_objective_of_its_own_and_others_pairs(sampler, ge
     assert at < item_loss(folding, fans, mean, 5)
     rng = np.random.default_rng(1)
     worse = 0
-    for _ in range(8):  # a minimum, to the noise of the draws
+    for _ in range(12):  # a minimum, to the noise of the draws
         other = found + 0.25 * rng.normal(size=len(found))
         if geometry == "sphere":
             other = normalise(other[None])[0]
         if geometry == "ball":
             other /= max(1.0, np.linalg.norm(other))
         worse += item_loss(folding, fans, other, 5) > at
-    assert worse >= 7
+    assert worse >= 11
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

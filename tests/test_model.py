@@ -12,7 +12,9 @@ from nearfar import CML, Interactions, evaluate, store
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
 from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.options import Options
+from nearfar.projection import project
 from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
+from nearfar.training import scorer_of
 
 VARIANTS = {
     "sphere, uniform": {},
@@ -477,3 +479,24 @@ def test_a_model_of_an_earlier_version_has_no_places_and_is_read(model, tmp_path
     old = CML.load(tmp_path / "old")
     assert np.array_equal(old.projection.points, model.projection.points)
     assert old.recommend(1).equals(model.recommend(1))
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_what_is_known_of_a_table_is_computed_once(model, tmp_path, mmap, monkeypatch):
+    model.save(tmp_path)
+    loaded, expected, made = CML.load(tmp_path, mmap=mmap), model.recommend(1), []
+    monkeypatch.setattr(nf.model, "scorer_of", lambda *asked: made.append(1) or scorer_of(*asked))
+    for _ in range(3):
+        assert loaded.recommend(1).equals(expected)
+        loaded.similar_items(1)
+        loaded.similar_users(1)
+    assert len(made) == 2  # the table of items, and that of users
+
+
+def test_saving_twice_projects_once(tmp_path, monkeypatch):
+    model = CML(PLAIN, dim=4).fit(random_data(), epochs=1)
+    made = []
+    monkeypatch.setattr(nf.fitted, "project", lambda *asked: made.append(1) or project(*asked))
+    for _ in range(2):
+        model.save(tmp_path)
+    assert len(made) == 1

@@ -6,11 +6,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from nearfar.serve import answers, create_app, schemas
 from nearfar.serve.limits import Admission, BodyLimit, Deadline
-from served import serving, until
+from served import counted, serving, until
 
 
 class Gate:
@@ -37,17 +36,13 @@ def gate(monkeypatch):
     made.open.set()
 
 
-def in_flight(client):
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    return next(f.samples[0].value for f in families if f.name == "nearfar_requests_in_flight")
-
-
 def test_requests_beyond_those_that_wait_are_refused(saved_model, gate):
     app = create_app(saved_model, max_concurrent=1, max_waiting=1, timeout=30)
     with serving(app) as client, ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(client.get, "/v1/search?q=x") for _ in range(2)]
         gate.wait_for(1)
-        until(lambda: in_flight(client) == 3)  # the two, and that for the figures itself
+        # the two, and that for the figures itself
+        until(lambda: counted(client, "nearfar_requests_in_flight") == 3)
         refused = client.get("/v1/search?q=x")
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"

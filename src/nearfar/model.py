@@ -80,7 +80,7 @@ class CML:
             raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
         self.options = Options(**changes) if options is None else replace(options, **changes)
         self._fitted: Fitted | None = None
-        self._scorers: list[Points] = []
+        self._scorers: list[tuple[Float32, Points]] = []
         self._folding: Folding | None = None
 
     def __repr__(self) -> str:
@@ -373,11 +373,11 @@ class CML:
 
     def _scorer_of(self, targets: Float32) -> Points:
         """Score a table of the model; what has to be computed of it is computed once."""
-        for points in self._scorers:
-            if points.targets is targets:
+        for table, points in self._scorers:
+            if table is targets:  # `points.targets` is not, if the table is mapped from a file
                 return points
         made = scorer_of(targets, targets, self.options.geometry)
-        self._scorers.append(made)
+        self._scorers.append((targets, made))
         return made
 
     def _items_near(
@@ -602,7 +602,8 @@ class CML:
         The training interactions are part of it: they are what `recommend` leaves out. So are the
         items' places on a plane, what is known of the model's quality, and a model card.
         """
-        write_model(path, self._known(), self.options)
+        self._fitted, _ = self._known().projected()
+        write_model(path, self._fitted, self.options)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, mmap: bool = False) -> CML:

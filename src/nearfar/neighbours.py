@@ -20,7 +20,7 @@ out of items ends in item -1 with score -infinity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import copy
 from functools import cached_property
 from queue import SimpleQueue
@@ -157,7 +157,7 @@ class Points:
             Different items, in any order; -1 is none.
         k : int
         """
-        found = _nothing(len(rows), k)
+        found = TopK.empty(len(rows), k)
         offset = np.empty(0, np.float32) if self.offset is None else self.offset
         queries, targets, offset = map(_read_only, (self.queries, self.targets, offset))
         exact.keep_best(queries, targets, offset, rows, candidates, found.scores, found.items)
@@ -217,10 +217,10 @@ class TopK(NamedTuple):
     scores: Float32
     """float32, (n_rows, k)."""
 
-
-def _nothing(n_rows: int, k: int) -> TopK:
-    """Give lists with nothing in them, which are heaps as well."""
-    return TopK(np.full((n_rows, k), -1, np.int32), np.full((n_rows, k), -np.inf, np.float32))
+    @classmethod
+    def empty(cls, n_rows: int, k: int) -> TopK:
+        """Give lists with nothing in them, which are heaps as well."""
+        return cls(np.full((n_rows, k), -1, np.int32), np.full((n_rows, k), -np.inf, np.float32))
 
 
 @runtime_checkable
@@ -367,7 +367,7 @@ class _Search:
         self, scorer: Scorer, users: Int32, k: int, exclude: Exclusion, allowed: Bool
     ) -> None:
         self.scorer, self.users, self.exclude, self.allowed = scorer, users, exclude, allowed
-        self.k, self.found = k, _nothing(len(users), k)
+        self.k, self.found = k, TopK.empty(len(users), k)
         self.tiles: SimpleQueue[Float32] = SimpleQueue()
 
     def run(self, threads: int, progress: Callable[[int], None]) -> None:
@@ -391,7 +391,9 @@ class _Search:
     def _settle(self, points: Points, places: Int64, n: int) -> None:
         """Answer the rows at `places` by the exact scores of n candidates, or more if need be."""
         n = min(n, points.n_items)
-        for some in _parts(places, max(1, _CANDIDATES // max(n, 1))):
+        at_once = max(1, _CANDIDATES // max(n, 1))
+        for begin in range(0, len(places), at_once):
+            some = places[begin : begin + at_once]
             users = self.users[some]
             # few queries get wide tiles: their targets pass through the cache once anyway
             widest = max(BLOCK_ITEMS, BLOCK_USERS * BLOCK_ITEMS // len(users))
@@ -409,7 +411,7 @@ class _Search:
 
     def _candidates(self, users: Int32, n: int, widest: int) -> TopK:
         """Find the n best by what the scorer says, as heaps, by tiles of so many items."""
-        found, buffer = _nothing(len(users), n), self.tiles.get()
+        found, buffer = TopK.empty(len(users), n), self.tiles.get()
         try:
             for first in range(0, self.scorer.n_items, widest):
                 width = min(widest, self.scorer.n_items - first)
@@ -423,11 +425,6 @@ class _Search:
         finally:
             self.tiles.put(buffer)
         return found
-
-
-def _parts(places: Int64, size: int) -> Iterator[Int64]:
-    for begin in range(0, len(places), size):
-        yield places[begin : begin + size]
 
 
 def not_a_number(user: int, item: int) -> DataError:

@@ -85,8 +85,7 @@ class _Search:
         allow: Bool | None,
     ) -> None:
         self.scorer, self.rows, self.exclude, self.allow = scorer, rows, exclude, allow
-        shape = (len(rows), k)
-        self.found = TopK(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
+        self.found = TopK.empty(len(rows), k)
         self.selector: Any = None
 
     def run(self, progress: Callable[[int], None]) -> None:

@@ -133,9 +133,7 @@ class DevicePoints:
         OptionError
             The device has no room for the scores of even one user.
         """
-        found = TopK(
-            np.full((len(rows), k), -1, np.int32), np.full((len(rows), k), -np.inf, np.float32)
-        )
+        found = TopK.empty(len(rows), k)
         if len(rows) and self.n_items:
             _Search(self, rows, exclude, allow, found).run(progress)
         return found

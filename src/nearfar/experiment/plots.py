@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nearfar.errors import MissingExtraError
 from nearfar.experiment.cells import Outcome
+from nearfar.extras import load_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -344,12 +344,9 @@ def _mean_of(row: _Row, table: str, column: str) -> Float64:
 
 
 def _require_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "Plots need matplotlib, which is not installed: `pip install nearfar[plot]`."
-        ) from error
+    load_extra(
+        "matplotlib", "Plots need matplotlib, which is not installed: `pip install nearfar[plot]`."
+    )
 
 
 def _side_by_side(figure: Figure, n: int) -> list[Axes]:

@@ -39,7 +39,7 @@ import numpy as np
 import nearfar as nf
 from common import DIM, HINGE, Spread, made_up, ratios, rounds, show, write
 from nearfar.engine import Problem
-from nearfar.engine.cpu import CPUEngine
+from nearfar.engine.cpu.cpu_engine import CPUEngine
 
 THREADS, NEGATIVES = 2, 5
 N_WATCHED = 200_000

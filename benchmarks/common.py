@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 import nearfar as nf
-from nearfar.engine.prefetch import prefetch_row
-from nearfar.ids import Ids
-from nearfar.jit import kernel
+from nearfar.data.ids import Ids
+from nearfar.engine.cpu.prefetch import prefetch_row
+from nearfar.runtime.jit import kernel
 
 RESULTS = Path(__file__).parent / "results"
 N_USERS, N_ITEMS, N_PAIRS, DIM = 31_521, 159_063, 1_405_671, 128

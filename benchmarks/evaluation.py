@@ -47,7 +47,7 @@ from common import (
     unit_rows,
     write,
 )
-from nearfar.neighbours import BLOCK_ITEMS, BLOCK_USERS, Points, top_k
+from nearfar.search.neighbours import BLOCK_ITEMS, BLOCK_USERS, Points, top_k
 
 K = 50
 SAME, BEST = (BLOCK_USERS, BLOCK_ITEMS), (1024, 512)

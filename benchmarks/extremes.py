@@ -103,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     for path in args.data:
         learn, held_out = nf.split.ratio(first_users(load(path), args.users), test=0.1, seed=0)
-        popular = nf.baselines.Popularity(learn)
+        popular = nf.baselines.MostPopular(learn)
         least = nf.evaluate(popular, learn, held_out, k=K).metrics["ndcg"]
         for dim in DIMENSIONS:
             for name, options in SETTINGS.items():

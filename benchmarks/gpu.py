@@ -49,7 +49,7 @@ import torch
 from gpu_checks import Fold, Line, Training, disagreements, parity, quality
 from gpu_rivals import Machine
 from gpu_step import Tables, large_table, usual_table
-from nearfar.options import Options
+from nearfar.method.options import Options
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -13,19 +13,19 @@ import numpy.typing as npt
 import torch
 
 from gpu_rivals import Int64, Interactions, from_pairs, synchronise
-from nearfar import metrics
-from nearfar.engine.cpu import CPUEngine
-from nearfar.engine.gpu.engine import GPUEngine
+from nearfar.engine.cpu.cpu_engine import CPUEngine
+from nearfar.engine.gpu.gpu_engine import GPUEngine
 from nearfar.engine.gpu.parts import EAGER
 from nearfar.engine.problem import Engine, Problem
 from nearfar.engine.reference import ReferenceEngine
-from nearfar.neighbours import Exclusion, top_k
-from nearfar.objective import Decorrelate, SpreadOut, Triplet
-from nearfar.optimiser import SGD, Adagrad, Adam
-from nearfar.options import Options
-from nearfar.ranking import DevicePoints
-from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
-from nearfar.threads import available_threads
+from nearfar.evaluation import metrics
+from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
+from nearfar.method.optimiser import SGD, Adagrad, Adam
+from nearfar.method.options import Options
+from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
+from nearfar.runtime.threads import available_threads
+from nearfar.search.device_search import DevicePoints
+from nearfar.search.neighbours import Exclusion, top_k
 
 Line = dict[str, Any]
 Say = Callable[[str], None]

@@ -14,15 +14,15 @@ import torch
 
 from gpu_checks import Line, Say, shortened
 from gpu_rivals import Interactions, Machine, TorchCML, host_bytes, made_up, took
-from nearfar.devices import free_bytes
-from nearfar.engine.cpu import CPUEngine
-from nearfar.engine.gpu.engine import GPUEngine
+from nearfar.engine.cpu.cpu_engine import CPUEngine
+from nearfar.engine.gpu.gpu_engine import GPUEngine
 from nearfar.engine.problem import Problem, State
-from nearfar.objective import Triplet
-from nearfar.optimiser import Adam
-from nearfar.options import Options
-from nearfar.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
-from nearfar.threads import available_threads
+from nearfar.method.loss import Triplet
+from nearfar.method.optimiser import Adam
+from nearfar.method.options import Options
+from nearfar.method.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
+from nearfar.runtime.devices import free_bytes
+from nearfar.runtime.threads import available_threads
 
 LAUNCHES = {"Uniform": 3, "Popularity": 3, "TwoStage": 7, "Shared": 6}
 LEAST_LAUNCHES = 2

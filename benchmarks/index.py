@@ -5,7 +5,7 @@ two models: Gowalla (`CML(dim=64)`, 6 epochs of the LightGCN train part), and on
 (d = 128) trained on made-up interactions, in which four of five of a user's items are of the user's
 own of 300 tastes. Both are trained here, and kept in --models for the next time.
 
-- exact: `nearfar.neighbours.top_k`; nearfar: the same with an `ItemIndex` for a recall of 0.95;
+- exact: `nearfar.search.neighbours.top_k`; nearfar: the same with an `ItemIndex`, recall 0.95;
 - numpy: the product with one vector, and `argpartition`;
 - bare faiss, so much more asked for as the user has seen: IVF-Flat with 1, 2 and 4 x sqrt(M) lists
   and HNSW with 16 and 32 links, each at the least number of lists (or ef) of a doubling series that
@@ -50,9 +50,9 @@ from common import (
     show,
     write,
 )
-from nearfar.batch import recommend_to
-from nearfar.ids import Ids
-from nearfar.neighbours import SPARE, Points, top_k
+from nearfar.data.ids import Ids
+from nearfar.model.batch import recommend_to
+from nearfar.search.neighbours import SPARE, Points, top_k
 
 K, RECALL, TASTES, SINGLES, CHOSEN_ON = 10, 0.95, 300, 100, 512
 DATA = Path(__file__).parents[2] / "shared" / "data" / "gowalla-lightgcn.parquet"

@@ -36,8 +36,8 @@ from scipy.sparse.linalg import svds
 
 import nearfar as nf
 from common import add_line, has_line
-from nearfar.devices import torch_device
-from nearfar.neighbours import Points
+from nearfar.runtime.devices import torch_device
+from nearfar.search.neighbours import Points
 
 Float32 = npt.NDArray[np.float32]
 Setting = dict[str, Any]
@@ -91,7 +91,7 @@ class ByItems:
         self.n_users, self.n_items = pairs.shape
 
     def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
-        """Write one tile; see `nearfar.neighbours.Scorer`."""
+        """Write one tile; see `nearfar.search.neighbours.Scorer`."""
         part = self.pairs[rows] @ self.weights[:, first_item : first_item + out.shape[1]]
         out[:] = part.toarray() if hasattr(part, "toarray") else part
 
@@ -110,7 +110,7 @@ class ByUsers:
             self.scale[block] = weight / (np.asarray(squares) - 1.0)
 
     def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
-        """Write one tile; see `nearfar.neighbours.Scorer`."""
+        """Write one tile; see `nearfar.search.neighbours.Scorer`."""
         block = slice(first_item, first_item + out.shape[1])
         out[:] = (self.scale[block] * (self.of_items[block] @ self.between[:, rows])).T
 
@@ -135,7 +135,7 @@ class ByFilter:
         self.left, self.right = pairs @ (vectors / root), vectors * root
 
     def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
-        """Write one tile; see `nearfar.neighbours.Scorer`."""
+        """Write one tile; see `nearfar.search.neighbours.Scorer`."""
         block = slice(first_item, first_item + out.shape[1])
         out[:] = (self.pairs[rows] @ self.linear[:, block]).toarray()
         out += self.weight * (self.left[rows] @ self.right[block].T)
@@ -164,7 +164,7 @@ def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
 
 def fit_popularity(part: Part, setting: Setting) -> tuple[Any, int]:
     """Count."""
-    return nf.baselines.Popularity(part.train), 0
+    return nf.baselines.MostPopular(part.train), 0
 
 
 def fit_ease(part: Part, setting: Setting) -> tuple[Any, int]:

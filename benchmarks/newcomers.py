@@ -28,9 +28,9 @@ import numpy as np
 import polars as pl
 
 import nearfar as nf
-from nearfar.baselines import Popularity, Random
-from nearfar.counter import Purpose, stream, uniform
-from nearfar.neighbours import Points
+from nearfar.evaluation.baselines import MostPopular, Random
+from nearfar.runtime.counter import Purpose, stream, uniform
+from nearfar.search.neighbours import Points
 
 RESULTS = Path(__file__).parent / "results" / "newcomers.csv"
 FIELDS = (
@@ -103,7 +103,7 @@ class Bench:
         counts = known.item_counts if of_items else known.user_counts
         new = np.flatnonzero(counts)
         n = len(new)
-        by_popularity = self.measure(Popularity(everything), everything, hidden)
+        by_popularity = self.measure(MostPopular(everything), everything, hidden)
         least = self.note(what, "popularity", by_popularity, n)
         self.note(what, "random", self.measure(
             Random(everything.n_users, everything.n_items), everything, hidden), n)  # fmt: skip
@@ -151,7 +151,7 @@ class Bench:
         model, _ = self.fit(before.compact())
         again, full = self.fit(train)
         share = f"{late.mean():.3f} new"
-        self.note("growth", "popularity", self.measure(Popularity(train), train, test), n)
+        self.note("growth", "popularity", self.measure(MostPopular(train), train, test), n)
         self.note("growth", "before", self._on(model, train, test), n)
         best = self.note("growth", f"all, {share}", self.measure(again, train, test), n, full)
         fitted = model._fitted

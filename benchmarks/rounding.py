@@ -21,7 +21,7 @@ import numpy as np
 import nearfar as nf
 from common import HINGE
 from nearfar.engine import Problem
-from nearfar.engine.cpu import CPUEngine
+from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.engine.reference import ReferenceEngine
 from prototype import DATA, gowalla
 

@@ -32,7 +32,7 @@ from scipy.sparse import csr_matrix
 
 import nearfar as nf
 from common import add_line, first_fold, has_line
-from nearfar.geometry import normalise
+from nearfar.method.geometry import normalise
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
@@ -206,7 +206,7 @@ class Nearest:
         self.n_users, self.n_items = len(u), len(v)
 
     def score_block(self, rows: Any, first_item: int, out: Float32) -> None:
-        """Write one tile; see `nearfar.neighbours.Scorer`."""
+        """Write one tile; see `nearfar.search.neighbours.Scorer`."""
         block = slice(first_item, first_item + out.shape[1])
         out[:] = (self.u[rows] @ self.v[block].T).max(axis=1)
 

@@ -44,7 +44,7 @@ import polars as pl
 
 import nearfar as nf
 from common import DIM, N_ITEMS, Spread, made_up, show, unit_rows, write
-from nearfar.fitted import Fitted
+from nearfar.model.fitted import Fitted
 
 N_USERS, N_PAIRS, K = 20_000, 1_000_000, 10
 TIMES = 10
@@ -268,7 +268,7 @@ def operations(folder: Path, threads: int) -> list[dict[str, Any]]:
 
 def build_index(model: nf.CML, recall: float, path: Path) -> float:
     """Make and save an index; give the recall that was measured."""
-    from nearfar.approximate import ItemIndex
+    from nearfar.search.item_index import ItemIndex
 
     index = ItemIndex.build(model, recall=recall, k=K)
     index.save(path)

@@ -24,8 +24,8 @@ import numpy as np
 import nearfar as nf
 from common import DIM, HINGE, Spread, made_up, ratios, rounds, show, touch_rows, write
 from nearfar.engine import Problem
-from nearfar.engine.cpu import CPUEngine
-from nearfar.threads import one_blas_thread
+from nearfar.engine.cpu.cpu_engine import CPUEngine
+from nearfar.runtime.threads import one_blas_thread
 
 TOUCHED = 40_000
 """Rows that are touched in one measurement of the memory."""

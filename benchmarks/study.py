@@ -35,7 +35,7 @@ from nearfar.experiment.rates import validated, with_chosen_rates
 from nearfar.experiment.report import write_report
 from nearfar.experiment.table2 import rows
 from nearfar.experiment.tables import longest, name_of, summary
-from nearfar.schedule import Schedule
+from nearfar.training.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ import polars as pl
 
 import nearfar as nf
 from common import add_line, first_fold, has_line, loss_at, show
-from nearfar.neighbours import Points
+from nearfar.search.neighbours import Points
 
 BETAS, GAMMAS = (0.35, 0.55, 0.65, 0.8, 1.0, 1.5), (0.0, 0.02, 0.04, 0.06, 0.08)
 EPOCHS, EVERY, PATIENCE, K = 400, 4, 5, 50

@@ -1,8 +1,10 @@
 """Data and helpers that several test modules use."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,10 +14,10 @@ from hypothesis import settings
 from nearfar import CML, Interactions, datasets
 from nearfar.cli import app as commands
 from nearfar.errors import SourceError
-from nearfar.objective import Triplet
-from nearfar.optimiser import Adam
-from nearfar.options import Options
-from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
+from nearfar.method.loss import Triplet
+from nearfar.method.optimiser import Adam
+from nearfar.method.options import Options
+from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
 
 try:
     import torch
@@ -27,6 +29,11 @@ else:
 # a kernel may be compiled or read from the disk inside an example
 settings.register_profile("nearfar", deadline=None)
 settings.load_profile("nearfar")
+
+
+def import_path(file):
+    """Where a child process finds what the test module `file` imports, as one word."""
+    return os.pathsep.join([str(Path(file).parent), str(Path(__file__).parent)])
 
 
 TORCH_DEVICES = [

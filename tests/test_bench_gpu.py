@@ -12,7 +12,7 @@ import pytest
 
 import nearfar as nf
 from conftest import random_data
-from nearfar.neighbours import Points
+from nearfar.search.neighbours import Points
 
 pytest.importorskip("torch")
 ROOT = Path(__file__).parent.parent

@@ -5,10 +5,10 @@ import pytest
 
 import nearfar as nf
 from conftest import PLAIN, checkerboard
-from nearfar.approximate import ItemIndex
 from nearfar.errors import UnknownIdError
-from nearfar.optimiser import Adagrad, Adam
-from nearfar.sampling import Shared
+from nearfar.method.optimiser import Adagrad, Adam
+from nearfar.method.sampling import Shared
+from nearfar.search.item_index import ItemIndex
 from nearfar.serve import create_app
 from served import serving
 

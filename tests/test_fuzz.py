@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 import nearfar.prepare as preparation
 from fuzzing import TARGETS, FindingError, case, examine, run
-from nearfar import readers, store
+from nearfar import readers
 from nearfar.cli import app
 from nearfar.datasets import columns, sieve
 from nearfar.errors import DataError
-from nearfar.prepare.lists import Lists
+from nearfar.prepare.spilled_lists import SpilledLists
 from nearfar.readers import columnar, json_lines, lines, raw, text
+from nearfar.runtime import store
 
 EACH = 40
 """Cases of a target in the default run."""
@@ -145,14 +146,14 @@ def keep_the_last_of_two_keys(patch):
 
 
 def keep_the_latest_time(patch):
-    sort = Lists.sort
+    sort = SpilledLists.sort
 
     def backwards(self):
         self.times *= -1
         sort(self)
         self.times *= -1
 
-    patch.setattr(Lists, "sort", backwards)
+    patch.setattr(SpilledLists, "sort", backwards)
 
 
 def leave_out_who_is_at_the_threshold(patch):

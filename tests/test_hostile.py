@@ -13,8 +13,8 @@ from safetensors.numpy import save
 
 import nearfar as nf
 from conftest import PLAIN, checkerboard
-from nearfar import store
 from nearfar.errors import StoreError
+from nearfar.runtime import store
 
 EACH = 520
 """Spoilt folders of the default run, read and mapped; each in one of the ways below."""

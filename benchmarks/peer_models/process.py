@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import nearfar as nf
-from nearfar.neighbours import Points
+from nearfar.search.neighbours import Points
 from peer_models import MissingPeerError, Peer, Setting, load
 from peer_models.tables import Data, Source, planted
 
@@ -169,7 +169,7 @@ def _checked(make: type[Peer], job: Job) -> float:
     """Train on planted data; give NDCG@50, which has to be far above that of popularity."""
     train, validation = nf.split.ratio(planted(), 0.25, seed=0)
     found = _ndcg(_trained(make, train, job, _PLANTED_EPOCHS), train, validation, job.threads)
-    popular = nf.evaluate(nf.baselines.Popularity(train), train, validation, k=50, threads=1)
+    popular = nf.evaluate(nf.baselines.MostPopular(train), train, validation, k=50, threads=1)
     needed = _BETTER_THAN_POPULARITY * popular.metrics["ndcg"]
     if not found > needed:
         raise PeerFailedError(

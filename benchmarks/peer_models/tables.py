@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 import nearfar as nf
-from nearfar.ids import Ids
+from nearfar.data.ids import Ids
 
 
 class Data(NamedTuple):

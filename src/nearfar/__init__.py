@@ -13,18 +13,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__: str
 
 if TYPE_CHECKING:
-    from nearfar import baselines, datasets, errors, prepare, presets, split
-    from nearfar.approximate import ItemIndex
-    from nearfar.evaluation import Evaluation, evaluate
-    from nearfar.interactions import Interactions
-    from nearfar.model import CML
-    from nearfar.objective import Decorrelate, SpreadOut, Triplet
-    from nearfar.optimiser import SGD, Adagrad, Adam, Averaging
-    from nearfar.options import Options
-    from nearfar.sampling import Popularity, Shared, TwoStage, Uniform
+    from nearfar import datasets, errors, prepare
+    from nearfar.data import split
+    from nearfar.data.interactions import Interactions
+    from nearfar.evaluation import baselines
+    from nearfar.evaluation.ranking import evaluate
+    from nearfar.evaluation.result import Evaluation
+    from nearfar.method import presets
+    from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
+    from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
+    from nearfar.method.options import Options
+    from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
+    from nearfar.model.cml import CML
+    from nearfar.search.item_index import ItemIndex
 
 __all__ = [
     "CML",
@@ -52,26 +56,35 @@ __all__ = [
     "split",
 ]
 
-_MODULES = ("baselines", "datasets", "errors", "prepare", "presets", "split")
 _OWNERS = {
-    "approximate": ("ItemIndex",),
-    "evaluation": ("Evaluation", "evaluate"),
-    "interactions": ("Interactions",),
-    "model": ("CML",),
-    "objective": ("Decorrelate", "SpreadOut", "Triplet"),
-    "optimiser": ("SGD", "Adagrad", "Adam", "Averaging"),
-    "options": ("Options",),
-    "sampling": ("Popularity", "Shared", "TwoStage", "Uniform"),
+    "": ("datasets", "errors", "prepare"),
+    "data": ("split",),
+    "data.interactions": ("Interactions",),
+    "evaluation": ("baselines",),
+    "evaluation.ranking": ("evaluate",),
+    "evaluation.result": ("Evaluation",),
+    "method": ("presets",),
+    "method.loss": ("Decorrelate", "SpreadOut", "Triplet"),
+    "method.optimiser": ("SGD", "Adagrad", "Adam", "Averaging"),
+    "method.options": ("Options",),
+    "method.sampling": ("Popularity", "Shared", "TwoStage", "Uniform"),
+    "model.cml": ("CML",),
+    "search.item_index": ("ItemIndex",),
 }
+"""Where each public name comes from: a module of a package, or something in a module."""
 _OWNER = {name: owner for owner, names in _OWNERS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+    if name == "__version__":
+        return import_module(f"{__name__}.version").VERSION
     if name not in _OWNER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_OWNER[name]}"), name)
+    owner = f"{__name__}.{_OWNER[name]}".removesuffix(".")
+    module = import_module(owner)
+    value = module.__dict__.get(name) if owner != __name__ else None
+    if value is None:
+        value = import_module(f"{owner}.{name}")
     globals()[name] = value
     return value
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nearfar.rules import Rules
+from nearfar.prepare.rules import Rules
 
 NO_RULES = Rules()
 

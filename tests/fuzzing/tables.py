@@ -15,9 +15,10 @@ from fuzzing.oracles import (
     unpacked,
 )
 from fuzzing.spoil import IDS, Spoiler
-from nearfar import Interactions, readers, tables
+from nearfar import Interactions, readers
+from nearfar.data import frames as tables
 from nearfar.prepare import prepare
-from nearfar.rules import Rules
+from nearfar.prepare.rules import Rules
 
 DRAWN = [("user", "item", "value", "time"), ("user", "item", "value", "time", "note"),
          ("note", "time", "item", "user", "value"), ("user", "item")]  # fmt: skip

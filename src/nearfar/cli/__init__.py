@@ -14,22 +14,22 @@ from typing import Annotated, Any
 
 import typer
 
-import nearfar
 from nearfar.cli import (
     changing,
-    data,
-    datasets,
     experiments,
     exporting,
+    fetching,
+    fitting,
     indexing,
     playing,
+    preparing,
     serving,
     show,
-    training,
     using,
 )
 from nearfar.cli.binding import FlagError
 from nearfar.errors import NearfarError, NearfarWarning
+from nearfar.version import VERSION
 
 app = typer.Typer(
     name="nearfar",
@@ -42,11 +42,11 @@ app = typer.Typer(
 
 _EXAMPLES: dict[Callable[..., None], str] = {
     playing.demo: "nearfar demo",
-    data.prepare: "nearfar prepare ratings.csv -o data/ --value rating --min-value 4",
-    training.fit: "nearfar fit data/ -o model/ --holdout 0.25 --validation 0.1 --epochs 60",
+    preparing.prepare: "nearfar prepare ratings.csv -o data/ --value rating --min-value 4",
+    fitting.fit: "nearfar fit data/ -o model/ --holdout 0.25 --validation 0.1 --epochs 60",
     changing.update: "nearfar update model/ new.csv",
     using.evaluate: "nearfar evaluate model/ data/ --baselines",
-    training.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
+    fitting.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
     " --sampler uniform",
     experiments.table2: "nearfar table2 data/ -o results/",
     using.recommend: "nearfar recommend model/ --user 196 --k 10",
@@ -91,12 +91,12 @@ def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
 
 for _command, _example in _EXAMPLES.items():
     app.command(epilog=f"Example: {_example}")(_reporting(_command))
-app.add_typer(datasets.app(_reporting), name="datasets")
+app.add_typer(fetching.app(_reporting), name="datasets")
 
 
 def _version(asked: bool) -> None:
     if asked:
-        show.say(f"nearfar {nearfar.__version__}")
+        show.say(f"nearfar {VERSION}")
         raise typer.Exit()
 
 

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from nearfar import store
 from nearfar.cli import show
+from nearfar.cli.fitting import Data, Json
 from nearfar.cli.inputs import load_data, training_device
-from nearfar.cli.training import Data, Json
 from nearfar.cli.using import Device, Model, Threads
-from nearfar.fitted import KIND
-from nearfar.model import CML
-from nearfar.projection import METHODS
+from nearfar.model.cml import CML
+from nearfar.model.fitted import KIND
+from nearfar.model.item_map import METHODS
+from nearfar.runtime import store
 
 Method = Enum("Method", {name: name for name in METHODS}, type=str)  # type: ignore[misc]
 PCA = Method("pca")

@@ -10,11 +10,11 @@ import typer
 
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError, build, with_flags
+from nearfar.cli.fitting import Json
 from nearfar.cli.flags import flags_of
-from nearfar.cli.training import Json
 from nearfar.experiment import table2 as paper
 from nearfar.experiment.grid import RATES, SCHEDULE, Grid
-from nearfar.schedule import Schedule
+from nearfar.training.schedule import Schedule
 
 _SCHEDULE_FLAGS: Final = flags_of(Schedule, base=SCHEDULE)
 _Sampler = Enum("_Sampler", {name: name for name in paper.SAMPLERS}, type=str)  # type: ignore[misc]

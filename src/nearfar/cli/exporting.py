@@ -9,18 +9,18 @@ from typing import Annotated
 
 import typer
 
-from nearfar.batch import recommend_to
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
+from nearfar.cli.fitting import Json
 from nearfar.cli.inputs import load_index, ranking_device, typed_ids
-from nearfar.cli.training import Json
 from nearfar.cli.using import Allow, Deny, Device, IncludeSeen, IndexFolder, Length, Model, Threads
-from nearfar.export import export as write
-from nearfar.model import CML
+from nearfar.model.batch import recommend_to
+from nearfar.model.cml import CML
+from nearfar.model.export import export as write
 
 
 class Format(StrEnum):
-    """Forms of a file; see `nearfar.export`."""
+    """Forms of a file; see `nearfar.model.export`."""
 
     parquet = "parquet"
     numpy = "numpy"

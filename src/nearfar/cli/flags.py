@@ -2,7 +2,8 @@
 
 A field becomes a flag: its name from the field, its type from the annotation, its help from the
 string under the field, its default shown. Nothing here knows a single option by name, so a new
-field, or a new class among `nearfar.options.STRATEGIES`, is a new flag without a change here.
+field, or a new class among `nearfar.method.options.STRATEGIES`, is a new flag without a change
+here.
 
 A part that is chosen among classes (``sampler``) gets a flag with their names and one flag for each
 of their fields; classes may share one (``--beta``). A part that may be None (``spread_out``) is

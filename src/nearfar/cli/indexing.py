@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from nearfar import store
-from nearfar.approximate import KIND, ItemIndex
 from nearfar.cli import show
-from nearfar.cli.training import Json
+from nearfar.cli.fitting import Json
 from nearfar.cli.using import Length, Model, Threads
-from nearfar.model import CML
+from nearfar.model.cml import CML
+from nearfar.runtime import store
+from nearfar.search.item_index import KIND, ItemIndex
 
 
 def index(

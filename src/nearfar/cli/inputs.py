@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nearfar.approximate import ItemIndex
 from nearfar.cli import show
 from nearfar.cli.binding import build
 from nearfar.cli.flags import flags_of
-from nearfar.devices import describe, resolve, resolve_ranking
+from nearfar.data.ids import Ids
+from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError
-from nearfar.ids import Ids
-from nearfar.interactions import Interactions
-from nearfar.model import CML
-from nearfar.options import STRATEGIES, Options
+from nearfar.method.options import STRATEGIES, Options
+from nearfar.method.presets import PRESETS
+from nearfar.model.cml import CML
 from nearfar.prepare import Rules
-from nearfar.presets import PRESETS
-from nearfar.schedule import Schedule
+from nearfar.runtime.devices import describe, resolve, resolve_ranking
+from nearfar.search.item_index import ItemIndex
+from nearfar.training.schedule import Schedule
 
 
 @dataclass(frozen=True)

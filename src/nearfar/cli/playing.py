@@ -1,4 +1,4 @@
-"""``nearfar demo``: prints what `nearfar.demo` found."""
+"""``nearfar demo``: prints what `nearfar.cli.demo` found."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nearfar import demo as library
+from nearfar.cli import demo as library
 from nearfar.cli import show
-from nearfar.cli.training import Json
+from nearfar.cli.fitting import Json
 
 _COLUMNS = {
     "map": "MAP",

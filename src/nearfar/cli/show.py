@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nearfar.figures import OVERALL, PER_USER, Evaluation
+from nearfar.evaluation.result import OVERALL, PER_USER, Evaluation
 
 FIGURES = (*PER_USER, *OVERALL)
 _COUNTS = frozenset({"mmr", "mmr_distinct", "mean_popularity"})

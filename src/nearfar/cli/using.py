@@ -8,17 +8,17 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 
-from nearfar.baselines import Popularity, Random
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
+from nearfar.cli.fitting import Data, Json
 from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids
-from nearfar.cli.training import Data, Json
+from nearfar.data.interactions import Interactions
 from nearfar.errors import EmptyDataError
-from nearfar.evaluation import evaluate as measure
-from nearfar.figures import Evaluation
-from nearfar.interactions import Interactions
-from nearfar.model import CML
-from nearfar.progress import shows
+from nearfar.evaluation.baselines import MostPopular, Random
+from nearfar.evaluation.ranking import evaluate as measure
+from nearfar.evaluation.result import Evaluation
+from nearfar.model.cml import CML
+from nearfar.runtime.progress import shows
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `nearfar fit` wrote.")]
 Threads = Annotated[int | None, typer.Option(help="Every available core if not given.")]
@@ -62,7 +62,7 @@ def evaluate(
     test, unknown = _rest(load_data(data), train)
     recommenders: dict[str, Any] = {"CML": fitted}
     if baselines:
-        recommenders["popularity"] = Popularity(train)
+        recommenders["popularity"] = MostPopular(train)
         recommenders["random"] = Random(train.n_users, train.n_items)
     found = {
         name: measure(

@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
+from nearfar.data.interactions import Interactions
 from nearfar.datasets import cache, movielens
 from nearfar.datasets.catalogue import CATALOGUE, Dataset, RemoteFile, info
 from nearfar.datasets.download import Progress
 from nearfar.datasets.recipes import RECIPES
 from nearfar.errors import DataError, OptionError, SourceError
-from nearfar.interactions import Interactions
 from nearfar.readers.columnar import reading
 from nearfar.readers.raw import Raw
 

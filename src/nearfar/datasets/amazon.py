@@ -35,10 +35,10 @@ from nearfar.datasets.columns import checked, named, placed
 from nearfar.datasets.members import bare, find
 from nearfar.datasets.sieve import MalformedLineError, described
 from nearfar.errors import DataError
+from nearfar.prepare.rules import Paper, Rules
 from nearfar.readers.json_lines import scan_json_lines
 from nearfar.readers.raw import Raw
 from nearfar.readers.text import scan_text
-from nearfar.rules import Paper, Rules
 
 PAPER: Final = Paper(
     Rules(min_value=4, strictly=True, min_user_items=20), 11_181, 94_661, 620_059

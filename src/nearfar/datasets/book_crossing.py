@@ -32,9 +32,9 @@ import polars as pl
 
 from nearfar.datasets.members import find
 from nearfar.datasets.sieve import MalformedLineError, Sieve, described
+from nearfar.prepare.rules import Paper, Rules
 from nearfar.readers.raw import Raw
 from nearfar.readers.spool import spooled
-from nearfar.rules import Paper, Rules
 
 PAPER: Final = Paper(Rules(min_value=5, min_user_items=11), 3_593, 127_339, 240_020)
 """What the paper says."""

@@ -32,10 +32,10 @@ import polars as pl
 from nearfar.datasets.columns import checked, placed
 from nearfar.datasets.members import Member, find
 from nearfar.datasets.sieve import MalformedLineError, Sieve
+from nearfar.prepare.rules import Paper, Rules
 from nearfar.readers.raw import Raw, nothing_rejected
 from nearfar.readers.spool import spooled
 from nearfar.readers.text import scan_text
-from nearfar.rules import Paper, Rules
 
 PAPER: Final = Paper(
     Rules(min_value=5, repeats="sum", min_user_items=21, min_item_users=5),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from nearfar.datasets import amazon, book_crossing, echonest, lastfm, movielens
+from nearfar.prepare.rules import Paper
 from nearfar.readers.raw import Raw
-from nearfar.rules import Paper
 
 
 @dataclass(frozen=True)

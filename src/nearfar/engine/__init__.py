@@ -8,9 +8,9 @@ compiled kernels on any number of threads, `gpu` on any torch device; both are t
 
 from __future__ import annotations
 
-from nearfar.devices import resolve, torch_device
 from nearfar.engine.problem import Engine, OnDevice, Problem, State, StepLog
 from nearfar.errors import OptionError
+from nearfar.runtime.devices import resolve, torch_device
 
 __all__ = ["Engine", "OnDevice", "Problem", "State", "StepLog", "make_engine"]
 
@@ -26,7 +26,7 @@ def make_engine(
     state : State or None
         The tables to go on from; None starts from ``problem.initial_state()``.
     device : str
-        As `nearfar.devices` lists them.
+        As `nearfar.runtime.devices` lists them.
     threads : int
         Threads of the CPU engine.
     fast : bool
@@ -47,13 +47,13 @@ def make_engine(
             f" leave it out."
         )
     if name == "cpu":
-        from nearfar.engine.cpu import CPUEngine
+        from nearfar.engine.cpu.cpu_engine import CPUEngine
 
         return CPUEngine(problem, state, threads=threads)
     if name == "reference":
         from nearfar.engine.reference import ReferenceEngine
 
         return ReferenceEngine(problem, state)
-    from nearfar.engine.gpu.engine import GPUEngine
+    from nearfar.engine.gpu.gpu_engine import GPUEngine
 
     return GPUEngine(problem, state, device=torch_device(name) or name, fast=fast)

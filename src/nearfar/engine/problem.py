@@ -8,16 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
-from nearfar.counter import Purpose, normal_at, stream
 from nearfar.errors import EmptyDataError, OptionError
-from nearfar.geometry import normalise
-from nearfar.jit import kernel
-from nearfar.objective import Triplet
-from nearfar.optimiser import Adagrad, Adam
-from nearfar.options import Options
-from nearfar.sampling import (
+from nearfar.method.geometry import normalise
+from nearfar.method.loss import Triplet
+from nearfar.method.optimiser import Adagrad, Adam
+from nearfar.method.options import Options
+from nearfar.method.sampling import (
     AliasTable,
     Popularity,
     Shared,
@@ -25,16 +22,18 @@ from nearfar.sampling import (
     alias_table,
     popularity_weight,
 )
+from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64
+from nearfar.runtime.counter import Purpose, normal_at, stream
+from nearfar.runtime.jit import kernel
 
 if TYPE_CHECKING:
-    from nearfar.interactions import Interactions
+    from nearfar.data.interactions import Interactions
 
-StepLog = dict[str, npt.NDArray[np.float64]]
+StepLog = dict[str, Float64]
 """One number a step: ``triplet``, ``spread_out``, ``decorrelate`` (losses; the triplet loss is the
 sum over the batch), ``pairs``, ``violated`` (pairs with a negative inside the margin), ``missed``
 (places for a negative that stayed empty)."""
 
-Floats = npt.NDArray[np.floating[Any]]
 _ROWS_AT_ONCE = 4096
 
 LOG_FIELDS = ("triplet", "spread_out", "decorrelate", "pairs", "violated", "missed")
@@ -47,13 +46,13 @@ class State:
     Users and items share one table: rows 0..N-1 are users, rows N..N+M-1 items.
     """
 
-    rows: npt.NDArray[np.floating[Any]]
+    rows: Floats
     """(N + M, slots, d): the parameter and the optimiser's moments, side by side."""
-    last: npt.NDArray[np.int64]
+    last: Int64
     """(N + M,) the step a row was last brought up to date for; 0 if no step has touched it."""
     step: int = 0
     """Steps done."""
-    mean: npt.NDArray[np.float32] | None = None
+    mean: Float32 | None = None
     """(N + M, d) the mean of the points over epochs, not normalised, if there is one."""
 
     def copy(self) -> State:
@@ -61,7 +60,7 @@ class State:
         mean = None if self.mean is None else self.mean.copy()
         return State(self.rows.copy(), self.last.copy(), self.step, mean)
 
-    def average(self, weight: float, now: Callable[[npt.NDArray[np.int64]], Floats]) -> None:
+    def average(self, weight: float, now: Callable[[Int64], Floats]) -> None:
         """Take the points of now into the mean: mean + weight (x - mean).
 
         `now` gives the points of rows as the steps have left them.
@@ -74,9 +73,7 @@ class State:
             mean = self.mean[first : first + len(part)]
             mean += np.float32(weight) * (now(part) - mean)
 
-    def mean_points(
-        self, rows: npt.NDArray[np.int64] | None, out: Floats | None, on_sphere: bool
-    ) -> Floats:
+    def mean_points(self, rows: Int64 | None, out: Floats | None, on_sphere: bool) -> Floats:
         """Give the mean's points of `rows`, or all; `out` may be the mean itself."""
         if self.mean is None:
             raise ValueError("there is no mean")
@@ -98,7 +95,7 @@ class Problem:
     seed: int = 0
     horizon: int = 1_000_000
     """The last step that may be taken; only sizes a table."""
-    positive_users: npt.NDArray[np.int32] = field(init=False, repr=False, compare=False)
+    positive_users: Int32 = field(init=False, repr=False, compare=False)
     """(n_pairs,) the user of each pair."""
 
     def __post_init__(self) -> None:
@@ -152,7 +149,7 @@ class Problem:
         return alias_table(popularity_weight(self.interactions.item_counts, beta))
 
     @cached_property
-    def support(self) -> npt.NDArray[np.int32]:
+    def support(self) -> Int32:
         """The items that the proposal can give, ascending."""
         return np.flatnonzero(self.proposal.weight > 0).astype(np.int32)
 
@@ -198,7 +195,7 @@ class Problem:
         return isinstance(self.options.optimiser, Adam)
 
 
-def initial_points(seed: int, n_rows: int, dim: int) -> npt.NDArray[np.float32]:
+def initial_points(seed: int, n_rows: int, dim: int) -> Float32:
     """Directions drawn uniformly from the sphere: normalised Gaussian rows, (n_rows, dim)."""
     out = np.empty((n_rows, 1, dim), np.float32)
     _gaussian_directions(stream(seed, Purpose.INITIAL), out)
@@ -206,7 +203,7 @@ def initial_points(seed: int, n_rows: int, dim: int) -> npt.NDArray[np.float32]:
 
 
 @kernel
-def _gaussian_directions(key: np.uint64, out: npt.NDArray[np.float32]) -> None:
+def _gaussian_directions(key: np.uint64, out: Float32) -> None:
     """Fill slot 0 of `out` (n_rows, slots, d)."""
     n_rows, _, dim = out.shape
     row = np.empty(dim)
@@ -249,9 +246,9 @@ class Engine(Protocol):
 
     def points(
         self,
-        rows: npt.NDArray[np.int64] | None = None,
-        out: npt.NDArray[np.float32] | None = None,
-    ) -> npt.NDArray[np.float32]:
+        rows: Int64 | None = None,
+        out: Float32 | None = None,
+    ) -> Float32:
         """Give the model's points of `rows`, or all (N + M, d), as of now; changes nothing.
 
         They are those of the mean, if there is one, else of the tables, and have length 1 on the
@@ -259,7 +256,7 @@ class Engine(Protocol):
         """
         ...
 
-    def finish(self) -> npt.NDArray[np.float32]:
+    def finish(self) -> Float32:
         """Give all points and let go of tables and threads: the engine is of no use afterwards."""
         ...
 

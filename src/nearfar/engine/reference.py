@@ -8,18 +8,14 @@ round to different sides, an engine chooses another candidate: benchmarks/roundi
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from nearfar.counter import Purpose, permutation, stream, uniform
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
-from nearfar.geometry import normalise
-from nearfar.objective import through_normalisation
-from nearfar.sampling import Popularity, Shared, TwoStage, draw_at
-
-Floats = npt.NDArray[np.floating[Any]]
+from nearfar.method.geometry import normalise
+from nearfar.method.loss import through_normalisation
+from nearfar.method.sampling import Popularity, Shared, TwoStage, draw_at
+from nearfar.runtime.arrays import Float32, Floats, Int64
+from nearfar.runtime.counter import Purpose, permutation, stream, uniform
 
 
 class ReferenceEngine:
@@ -54,9 +50,9 @@ class ReferenceEngine:
 
     def points(
         self,
-        rows: npt.NDArray[np.int64] | None = None,
-        out: npt.NDArray[np.float32] | None = None,
-    ) -> npt.NDArray[np.float32]:
+        rows: Int64 | None = None,
+        out: Float32 | None = None,
+    ) -> Float32:
         """Give points as of now; see `Engine.points`."""
         if self.state.mean is not None:
             on_sphere = self.problem.options.geometry == "sphere"
@@ -68,7 +64,7 @@ class ReferenceEngine:
         out[:] = now
         return out
 
-    def finish(self) -> npt.NDArray[np.float32]:
+    def finish(self) -> Float32:
         """Give all points; see `Engine.finish`."""
         return self.points()
 

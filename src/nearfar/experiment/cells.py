@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from nearfar import store
 from nearfar.errors import StoreError
-from nearfar.options import Options
-from nearfar.schedule import Schedule
+from nearfar.method.options import Options
+from nearfar.runtime import store
+from nearfar.training.schedule import Schedule
 
 KIND: Final = "cell"
 """What the manifest of an outcome calls it."""
@@ -93,9 +93,9 @@ class Outcome:
     per_user: dict[str, pl.DataFrame] = field(default_factory=dict)
     """For "best" and "last", `Evaluation.per_user`."""
     diagnostics: dict[str, pl.DataFrame] = field(default_factory=dict)
-    """Tables of `nearfar.experiment.diagnostics`, of the best epoch."""
+    """Tables of `nearfar.experiment.analysis`, of the best epoch."""
     warnings: tuple[str, ...] = ()
-    """What `nearfar.watch` and others said about the training."""
+    """What `nearfar.training.diagnostics` and others said about the training."""
 
 
 def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:

@@ -18,17 +18,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from nearfar import store
-from nearfar.checks import check_count
+from nearfar.data.interactions import Interactions
 from nearfar.errors import OptionError
 from nearfar.experiment.cells import Cell, Setting, folder_of, load
 from nearfar.experiment.live import Board
 from nearfar.experiment.pool import Here, Pool, Processes
 from nearfar.experiment.rates import chosen_rate, next_rate
 from nearfar.experiment.worker import Answer
-from nearfar.interactions import Interactions
-from nearfar.schedule import Schedule
-from nearfar.threads import available_threads
+from nearfar.runtime import store
+from nearfar.runtime.checks import check_count
+from nearfar.runtime.threads import available_threads
+from nearfar.training.schedule import Schedule
 
 RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Learning rates to choose from."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from nearfar.experiment.cells import Cell
 from nearfar.experiment.worker import Answer
-from nearfar.progress import shows
+from nearfar.runtime.progress import shows
 
 
 class Board:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import polars as pl
 
 from nearfar.errors import MissingExtraError
-from nearfar.experiment.parts import (
+from nearfar.experiment.rates import rate_of, validated
+from nearfar.experiment.sections import (
     COMPARED,
     WHEN,
     Part,
@@ -24,7 +25,6 @@ from nearfar.experiment.parts import (
     incomplete,
     warned,
 )
-from nearfar.experiment.rates import rate_of, validated
 from nearfar.experiment.tables import SHOWN, Shown, Which, name_of, summary
 from nearfar.experiment.writers import headings
 

@@ -18,17 +18,16 @@ from json import dumps
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from nearfar.experiment.cells import Outcome
-from nearfar.extras import load_extra
+from nearfar.runtime.arrays import Float64
+from nearfar.runtime.extras import load_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Float64 = npt.NDArray[np.float64]
 
 KINDS: Final = {
     "Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage", "Shared": "shared",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nearfar.experiment.cells import Outcome
-from nearfar.schedule import LOWER_IS_BETTER, Schedule
+from nearfar.training.schedule import LOWER_IS_BETTER, Schedule
 
 
 def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> float | None:

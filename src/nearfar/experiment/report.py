@@ -1,7 +1,7 @@
 """The report of all results in a folder: a table for each data set, and one page with everything.
 
-Here outcomes are read and files are written; `nearfar.experiment.parts` has what there is to say,
-`nearfar.experiment.page` the page.
+Here outcomes are read and files are written; `nearfar.experiment.sections` has what there is to
+say, `nearfar.experiment.page` the page.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from pathlib import Path
 
 import polars as pl
 
-from nearfar import store
 from nearfar.errors import EmptyDataError, StoreError
 from nearfar.experiment.cells import load_all
 from nearfar.experiment.page import page
 from nearfar.experiment.paper import PaperData
-from nearfar.experiment.parts import (
+from nearfar.experiment.sections import (
     COMPARED,
     COMPARISONS,
     WHEN,
@@ -33,6 +32,7 @@ from nearfar.experiment.parts import (
 from nearfar.experiment.significance import all_pairs
 from nearfar.experiment.tables import name_of, summary, tidy
 from nearfar.experiment.writers import escape_markdown, latex, markdown
+from nearfar.runtime import store
 
 
 def write_report(

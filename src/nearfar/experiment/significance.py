@@ -21,13 +21,11 @@ from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from scipy import special
 
 from nearfar.errors import DataError, EmptyDataError, MissingColumnError, OptionError
-
-Float64 = npt.NDArray[np.float64]
+from nearfar.runtime.arrays import Float64
 
 CONFIDENCE: Final = 0.95
 """Of the intervals of mean differences."""

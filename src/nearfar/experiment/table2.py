@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from nearfar.errors import OptionError
 from nearfar.experiment.cells import Setting
-from nearfar.presets import SamplerName, cml_2017, paper_2019, released_2019
+from nearfar.method.presets import SamplerName, cml_2017, paper_2019, released_2019
 
 SAMPLERS: Final[tuple[SamplerName, ...]] = ("uniform", "popularity", "two-stage")
 NEGATIVES: Final = (1, 2, 5)

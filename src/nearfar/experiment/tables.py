@@ -18,7 +18,7 @@ import polars as pl
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.experiment.cells import Outcome
 from nearfar.experiment.paper import PAPER, PaperData
-from nearfar.schedule import LOWER_IS_BETTER, METRICS
+from nearfar.training.schedule import LOWER_IS_BETTER, METRICS
 
 Which = Literal["best", "last"]
 

@@ -17,15 +17,16 @@ from pathlib import Path
 
 import polars as pl
 
-from nearfar import split
+from nearfar.data import split
+from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
 from nearfar.errors import NearfarWarning
-from nearfar.evaluation import evaluate
+from nearfar.evaluation.ranking import evaluate
+from nearfar.evaluation.result import Evaluation
+from nearfar.experiment.analysis import diagnose
 from nearfar.experiment.cells import Cell, Outcome, save
-from nearfar.experiment.diagnostics import diagnose
-from nearfar.figures import Evaluation
-from nearfar.interactions import Interactions
-from nearfar.training import Run, scorer_of
+from nearfar.search.scoring import scorer_of
+from nearfar.training.run import Run
 
 BEST, LAST = "best", "last"
 """The epoch that was the best on the validation part, and the last one."""

@@ -14,7 +14,7 @@ hold some below its threshold.
 
 The table is read three times, streaming (`nearfar.prepare.passes`), and never held. What is: the
 distinct ids, and 4 bytes for each pair that is left after the threshold, with times 12
-(`nearfar.prepare.lists`).
+(`nearfar.prepare.spilled_lists`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from nearfar import tables
-from nearfar.interactions import Interactions
-from nearfar.prepare.lists import Lists, Survivors
+from nearfar.data import frames
+from nearfar.data.interactions import Interactions
 from nearfar.prepare.passes import Checked, axis_of, checked, ids_of, placed, weighed
-from nearfar.prepare.report import Report, Step, reported, step
-from nearfar.progress import Stages
+from nearfar.prepare.preparation_report import Report, Step, reported, step
+from nearfar.prepare.rules import Rules
+from nearfar.prepare.spilled_lists import SpilledLists, Survivors
 from nearfar.readers.raw import Raw
-from nearfar.rules import Rules
+from nearfar.runtime.progress import Stages
 
 __all__ = ["Report", "Rules", "Step", "prepare"]
 
@@ -45,8 +45,8 @@ def prepare(
     Parameters
     ----------
     table : Raw, LazyFrame or DataFrame
-        The columns user and item, and value and time if there are such (`nearfar.tables.select`
-        and the recipes give it).
+        The columns user and item, and value and time if there are such
+        (`nearfar.data.frames.select` and the recipes give it).
     rules : Rules, optional
         By default every row is an interaction.
     progress : bool, optional
@@ -77,7 +77,7 @@ def prepare(
      [('read', 3), ('value >= 4', 2), ('each pair once', 2)])
     """
     rules = Rules() if rules is None else rules
-    raw = table if isinstance(table, Raw) else Raw(tables.as_lazy(table))
+    raw = table if isinstance(table, Raw) else Raw(frames.as_lazy(table))
     with Stages(progress) as stages:
         stages.begin("checking the table")
         clean = checked(raw, rules)
@@ -118,7 +118,7 @@ def _threshold(rules: Rules) -> str:
     return f"{what} {'>' if rules.strictly else '>='} {rules.min_value:g}"
 
 
-def _filter(lists: Lists, rules: Rules, least: float, steps: list[Step]) -> None:
+def _filter(lists: SpilledLists, rules: Rules, least: float, steps: list[Step]) -> None:
     """Apply the rules to pairs that are each there once; adds to `steps`."""
     together = rules.core == "fixed-point" and rules.min_user_items + rules.min_item_users > 2
     left = Survivors(lists)

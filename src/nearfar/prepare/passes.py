@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from nearfar import tables
+from nearfar.data import frames
+from nearfar.data.id_values import encode_objects
+from nearfar.data.ids import Ids, check_axis
 from nearfar.errors import DataError, OptionError
-from nearfar.id_values import encode_objects
-from nearfar.ids import Ids, check_axis
-from nearfar.prepare.lists import Lists
+from nearfar.prepare.rules import Rules
+from nearfar.prepare.spilled_lists import SpilledLists
 from nearfar.readers.raw import Raw
-from nearfar.rules import Rules
+from nearfar.runtime.arrays import Int64
 
 _BATCH: Final = 2**20
 """Rows that are put in their place at a time."""
@@ -50,7 +50,7 @@ class Axis:
 
     ids: pl.Series
     """Sorted."""
-    counts: npt.NDArray[np.int64]
+    counts: Int64
     """Rows of each."""
 
 
@@ -75,11 +75,11 @@ def checked(raw: Raw, rules: Rules) -> Checked:
     numbers = ["time"] if "time" in columns else []
     if rules.min_value is not None and "value" in columns:
         numbers.append("value")
-    tables.select(raw.rows, user="user", item="item")
+    frames.select(raw.rows, user="user", item="item")
     picked = raw.rows.select(*_SIDES, *numbers, *(["dropped"] if "dropped" in columns else []))
     picked, objects = _without_objects(picked, raw)
     named = {name: name for name in numbers}
-    clean, n_rows = tables.cleaned(picked, ids=_SIDES, numbers=named, where=raw.where)
+    clean, n_rows = frames.cleaned(picked, ids=_SIDES, numbers=named, where=raw.where)
     dropped: dict[str, int] = {}
     if "dropped" in columns:
         reasons = clean.group_by("dropped").len().sort("dropped").collect(engine="streaming")
@@ -140,7 +140,9 @@ def axis_of(rows: pl.LazyFrame, name: str, n_rows: int) -> Axis:
     return Axis(table[name], table["len"].cast(pl.Int64).to_numpy())
 
 
-def placed(rows: pl.LazyFrame, users: Axis, items: Axis, progress: Callable[[int], None]) -> Lists:
+def placed(
+    rows: pl.LazyFrame, users: Axis, items: Axis, progress: Callable[[int], None]
+) -> SpilledLists:
     """Put every pair into the list of its user, by row numbers.
 
     Raises
@@ -152,7 +154,7 @@ def placed(rows: pl.LazyFrame, users: Axis, items: Axis, progress: Callable[[int
     times = None
     if "time" in schema:
         times = np.int64 if schema["time"] == pl.Int64 else np.float64
-    lists = Lists(users.counts, items.counts.size, times, weighted="weight" in schema)
+    lists = SpilledLists(users.counts, items.counts.size, times, weighted="weight" in schema)
     numbered = rows
     for name, axis in zip(_SIDES, (users, items), strict=True):
         row = pl.int_range(axis.ids.len(), dtype=pl.Int32)
@@ -176,7 +178,7 @@ def placed(rows: pl.LazyFrame, users: Axis, items: Axis, progress: Callable[[int
     return lists
 
 
-def ids_of(axis: Axis, rows: npt.NDArray[np.int64], objects: list[Any] | None, name: str) -> Ids:
+def ids_of(axis: Axis, rows: Int64, objects: list[Any] | None, name: str) -> Ids:
     """Give the ids of these rows of an axis."""
     values = axis.ids.gather(rows)
     if objects is not None:

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from nearfar.jit import Int, inlined, kernel
+from nearfar.runtime.arrays import Int
+from nearfar.runtime.jit import inlined, kernel
 
 (START, FIELD, PLAIN, QUOTED, CLOSED, RETURN, BLANK) = range(7)
 """Modes: before a record; before a further field of it; in a field without quotes; in one with;

@@ -35,7 +35,7 @@ _TITLE: Final = b"plain form\n"
 
 
 @dataclass(frozen=True)
-class _Source:
+class _TextSource:
     """A file of text and how it is to be read."""
 
     path: Path
@@ -116,7 +116,7 @@ def scan_text(
     StoreError
         If the copy cannot be written.
     """
-    source = _Source(path, separator, has_header, encoding, quotes)
+    source = _TextSource(path, separator, has_header, encoding, quotes)
     copy = None
     found = _walk(source) if source.in_place else None
     if found is None or found.irregular:
@@ -127,7 +127,7 @@ def scan_text(
     return Raw(_rows(source, found, copy), lambda row: _where(source, row))
 
 
-def _walk(source: _Source, copy: IO[bytes] | None = None, sought: int = 0) -> Structure:
+def _walk(source: _TextSource, copy: IO[bytes] | None = None, sought: int = 0) -> Structure:
     """Go through a file and check it, up to the end of a record if one is sought.
 
     Without a copy or a record to look for, the first irregularity ends it.
@@ -146,7 +146,7 @@ def _walk(source: _Source, copy: IO[bytes] | None = None, sought: int = 0) -> St
     return found
 
 
-def _copied(source: _Source, copy: Path) -> Structure:
+def _copied(source: _TextSource, copy: Path) -> Structure:
     """Check a file and write its plain form, below a line that no file of another kind has."""
     try:
         file = copy.open("wb")
@@ -166,7 +166,7 @@ def _keep(data: memoryview, copy: IO[bytes] | None) -> None:
             raise unwritable(Path(copy.name), error) from error
 
 
-def _utf_8(source: _Source, found: Structure) -> Iterator[bytes]:
+def _utf_8(source: _TextSource, found: Structure) -> Iterator[bytes]:
     """Give the text of a file chunk by chunk, as UTF-8 without a byte order mark."""
     decoder = codecs.getincrementaldecoder(source.encoding)()
     as_it_is = codecs.lookup(source.encoding).name in _UTF_8
@@ -201,7 +201,7 @@ def _lines_before_fault(decoder: codecs.IncrementalDecoder, chunk: bytes) -> int
     return count
 
 
-def _undecodable(source: _Source, line: int, error: UnicodeError) -> str:
+def _undecodable(source: _TextSource, line: int, error: UnicodeError) -> str:
     reason = str(error)
     if isinstance(error, UnicodeDecodeError):
         reason = f"byte 0x{error.object[error.start]:02x}: {error.reason}"
@@ -211,7 +211,7 @@ def _undecodable(source: _Source, line: int, error: UnicodeError) -> str:
     )
 
 
-def _fault(source: _Source, found: Structure) -> str:
+def _fault(source: _TextSource, found: Structure) -> str:
     """Say what is wrong, where, and what to do."""
     quotes = "or switch `quotes` off if they are ordinary characters here"
     plural = "" if found.fields == 1 else "s"
@@ -246,7 +246,7 @@ def _fault(source: _Source, found: Structure) -> str:
     return f"Line {line:,} of {str(source.path)!r} {what}. {remedy}."
 
 
-def _rows(source: _Source, found: Structure, copy: Path | None) -> pl.LazyFrame:
+def _rows(source: _TextSource, found: Structure, copy: Path | None) -> pl.LazyFrame:
     """Open the file or its plain form with polars, and see whether it finds the same records."""
     columns = [f"column_{i}" for i in range(1, found.width + 1)]
     n_rows = found.records
@@ -269,7 +269,12 @@ def _rows(source: _Source, found: Structure, copy: Path | None) -> pl.LazyFrame:
 
 
 def _scanned(
-    source: _Source, found: Structure, copy: Path | None, columns: list[str], *, skipped: int = 0
+    source: _TextSource,
+    found: Structure,
+    copy: Path | None,
+    columns: list[str],
+    *,
+    skipped: int = 0,
 ) -> pl.LazyFrame:
     rows = pl.scan_csv(
         source.path if copy is None else copy,
@@ -286,7 +291,7 @@ def _scanned(
     return rows.with_columns(text).with_columns(pl.when(pl.all() != "").then(pl.all()))
 
 
-def _header(source: _Source, rows: pl.LazyFrame) -> list[str]:
+def _header(source: _TextSource, rows: pl.LazyFrame) -> list[str]:
     names = [name or "" for name in rows.head(1).collect().row(0)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -297,7 +302,7 @@ def _header(source: _Source, rows: pl.LazyFrame) -> list[str]:
     return names
 
 
-def _where(source: _Source, row: int) -> str:
+def _where(source: _TextSource, row: int) -> str:
     """Find the line in which a row starts, by going through the file again."""
     found = _walk(source, sought=row + 1 + int(source.has_header))
     if found.mode != structure.FOUND:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-import nearfar
-from nearfar import store
+from nearfar.runtime import store
+from nearfar.runtime.arrays import Float32, Int32
 from nearfar.serve import schemas
 from nearfar.serve.loaded import Loaded
 from nearfar.serve.names import Names
 from nearfar.serve.space import Nearest, Wish
+from nearfar.version import VERSION
 
-Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
 _NONE = np.empty(0, np.int32)
 _NONE.flags.writeable = False
 _PLACES = 6
@@ -62,10 +60,10 @@ def results(
     )
 
 
-def points(loaded: Loaded, asked: schemas.Vectors) -> schemas.Points:
+def points(loaded: Loaded, asked: schemas.VectorQuery) -> schemas.PointList:
     """Give the points of users and items."""
     model = loaded.model
-    return schemas.Points(
+    return schemas.PointList(
         dim=model.options.dim,
         users=model.user_vectors[loaded.users.rows(asked.users)].tolist(),
         items=model.item_vectors[loaded.items.rows(asked.items)].tolist(),
@@ -90,7 +88,7 @@ def facts(loaded: Loaded) -> schemas.ModelFacts:
     """Tell about the model."""
     model, data, index = loaded.model, loaded.model.interactions, loaded.item_space.index
     return schemas.ModelFacts(
-        version=nearfar.__version__,
+        version=VERSION,
         format=store.FORMAT,
         loaded_at=loaded.loaded_at.isoformat(timespec="seconds"),
         fingerprint=model.fingerprint,

@@ -11,16 +11,16 @@ from typing import Final
 
 from fastapi import FastAPI
 
-import nearfar
 from nearfar.errors import OptionError
+from nearfar.runtime.threads import one_blas_thread
 from nearfar.serve.batches import Batches
 from nearfar.serve.failures import HANDLERS
 from nearfar.serve.holder import Holder
 from nearfar.serve.limits import Admission, BodyLimit, Deadline
 from nearfar.serve.loaded import Loaded
-from nearfar.serve.metrics import Measured, Metrics
 from nearfar.serve.routes import Endpoints
-from nearfar.threads import one_blas_thread
+from nearfar.serve.telemetry import Measured, Metrics
+from nearfar.version import VERSION
 
 _OPERATION: Final = frozenset({"/health", "/metrics", "/reload"})
 """Paths that answer even when there are too many requests."""
@@ -101,7 +101,7 @@ def create_app(
 
     app = FastAPI(
         title="nearfar",
-        version=nearfar.__version__,
+        version=VERSION,
         description="Collaborative metric learning: what a user likes is near, the rest is far.",
         docs_url=None,  # both pages load their scripts from elsewhere
         redoc_url=None,

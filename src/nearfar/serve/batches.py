@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Self
 
-from nearfar.neighbours import BLOCK_USERS
+from nearfar.search.neighbours import BLOCK_USERS
 from nearfar.serve.space import Nearest, Space, Wish
 
 LARGEST: Final = BLOCK_USERS

@@ -8,17 +8,16 @@ from os import PathLike
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from nearfar.approximate import ItemIndex
-from nearfar.model import CML
+from nearfar.model.cml import CML
+from nearfar.runtime.arrays import Float32
+from nearfar.search.item_index import ItemIndex
+from nearfar.search.scoring import scorer_of
 from nearfar.serve.names import Names
 from nearfar.serve.space import Space, Wish
 from nearfar.serve.titles import Titles
-from nearfar.training import scorer_of
 
 Path = str | PathLike[str]
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,10 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from nearfar.ids import Ids
-
-Int32 = npt.NDArray[np.int32]
+from nearfar.data.ids import Ids
+from nearfar.runtime.arrays import Int32
 
 EXACT_INTEGER: Final = 2**53
 """Beyond it a browser reads two neighbouring integers as one, so such ids are given as text."""

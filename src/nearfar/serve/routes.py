@@ -19,7 +19,7 @@ from nearfar.serve.batches import Batches
 from nearfar.serve.failures import failure
 from nearfar.serve.holder import Holder
 from nearfar.serve.loaded import Loaded
-from nearfar.serve.metrics import Metrics
+from nearfar.serve.telemetry import Metrics
 
 T = TypeVar("T")
 Text = Annotated[str, Query(max_length=200, description="A part of a title or an id.")]
@@ -70,7 +70,7 @@ class Endpoints:
             ("/v1/recommend", "POST", self.recommend, schemas.Results, (404, 413, 422)),
             ("/v1/similar/items", "POST", self.similar_items, schemas.Results, (404, 413, 422)),
             ("/v1/similar/users", "POST", self.similar_users, schemas.Results, (404, 413, 422)),
-            ("/v1/vectors", "POST", self.vectors, schemas.Points, (404, 413, 422)),
+            ("/v1/vectors", "POST", self.vectors, schemas.PointList, (404, 413, 422)),
             ("/v1/search", "GET", self.search, schemas.FoundItems, (422,)),
             ("/v1/model", "GET", self.model, schemas.ModelFacts, ()),
             ("/v1/map", "GET", self.map, schemas.Map, (422,)),
@@ -121,7 +121,7 @@ class Endpoints:
 
     # -------------------------------------------------------------------------------- facts
 
-    async def vectors(self, asked: schemas.Vectors) -> Response:
+    async def vectors(self, asked: schemas.VectorQuery) -> Response:
         """Give the points of users and items."""
         return await self._answer(answers.points, asked)
 

@@ -69,7 +69,7 @@ class SimilarUsers(_Asked):
     k: K = 10
 
 
-class Vectors(_Asked):
+class VectorQuery(_Asked):
     """The users and items whose points are wanted."""
 
     users: Ids = Field(default=[], examples=[["196"]])
@@ -95,7 +95,7 @@ class Results(BaseModel):
     results: list[Result]
 
 
-class Points(BaseModel):
+class PointList(BaseModel):
     """Points, in the order of the ids that were asked for."""
 
     dim: int

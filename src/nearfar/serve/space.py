@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from nearfar.approximate import ItemIndex
-from nearfar.neighbours import Points, TopK, top_k
-from nearfar.training import closeness
-
-Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
+from nearfar.runtime.arrays import Float32, Int32
+from nearfar.search.item_index import ItemIndex
+from nearfar.search.neighbours import Points, TopK, top_k
+from nearfar.search.scoring import closeness
 
 
 class Nearest(NamedTuple):
@@ -49,7 +46,7 @@ class Space:
     points : Points
         With the table as the targets; its queries are not used.
     geometry : str
-        Of `nearfar.geometry.Geometry`: that of the points.
+        Of `nearfar.method.geometry.Geometry`: that of the points.
     index : ItemIndex, optional
         What searches the table approximately. Lists among a few rows are exact anyway.
 

@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from nearfar.interactions import Interactions
+from nearfar.data.interactions import Interactions
+from nearfar.runtime.arrays import Int32, Int64
 from nearfar.serve.names import Names
-
-Int32 = npt.NDArray[np.int32]
 
 CATEGORIES: Final = ("category", "categories", "genre", "genres")
 """Columns of the table of items that are taken for its categories; the first that is there."""
@@ -78,7 +76,7 @@ class Titles:
             at = self._text.find(wanted, int(self._starts[place + 1]))
         return self.best_known[places]
 
-    def _joined(self, names: Names) -> tuple[bytes, npt.NDArray[np.int64]]:
+    def _joined(self, names: Names) -> tuple[bytes, Int64]:
         """Join all titles and ids; give also where each item's begin, and the end."""
         rows = self.best_known.tolist()
         shown = zip(self.of(rows), names.shown(rows), strict=True)

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
-"""The draws of a step in Triton: `nearfar.engine.gpu.plan` and `eager.choose` once more.
+"""The draws of a step in Triton: `nearfar.engine.gpu.device_plan` and `eager.choose` once more.
 
-The words are `nearfar.counter`'s; Triton has uint64, so they read as they do there.
+The words are `nearfar.runtime.counter`'s; Triton has uint64, so they read as they do there.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from nearfar.counter import ATTEMPT, GOLDEN, MULTIPLY_1, MULTIPLY_2, ROUNDS, UNIT
-from nearfar.geometry import GAP_FLOOR
+from nearfar.method.geometry import GAP_FLOOR
+from nearfar.runtime.counter import ATTEMPT, GOLDEN, MULTIPLY_1, MULTIPLY_2, ROUNDS, UNIT
 
 jit: Any = triton.jit
 constexpr = tl.constexpr
@@ -30,7 +30,7 @@ def _mix(z):
 
 @jit
 def _stream(base, step):
-    """`nearfar.counter.stream_at`; `base` is a uint64 as an int64."""
+    """`nearfar.runtime.counter.stream_at`; `base` is a uint64 as an int64."""
     return _mix(base.to(tl.uint64) + tl.full((), _GOLDEN, tl.uint64) + step.to(tl.uint64))
 
 
@@ -47,7 +47,7 @@ def _uniform(key, position, attempt):
 
 @jit
 def _drawn(key, position, attempt, keep, other, n_items, UNIFORM: constexpr):
-    """Draw an item, int64; `nearfar.sampling.draw_at`."""
+    """Draw an item, int64; `nearfar.method.sampling.draw_at`."""
     x = _uniform(key, position, attempt) * n_items.to(tl.float64)
     column = x.to(tl.int64)
     if UNIFORM:
@@ -58,7 +58,7 @@ def _drawn(key, position, attempt, keep, other, n_items, UNIFORM: constexpr):
 
 @jit
 def _has(indptr, items, user, item, here, STEPS: constexpr):
-    """Whether users have items, where `here`; `nearfar.engine.gpu.plan.has`."""
+    """Whether users have items, where `here`; `nearfar.engine.gpu.device_plan.has`."""
     at = tl.load(indptr + user, mask=here, other=0)
     n = tl.load(indptr + user + 1, mask=here, other=0) - at
     some = here & (n > 0)
@@ -75,7 +75,7 @@ def draw_pairs(
     step, entries, users, items, base, n_pairs, steps_per_epoch, count, n_users, batch,
     low, low_mask, high_mask, W: constexpr, BLOCK: constexpr,
 ):  # fmt: skip
-    """Take a step's slice of the epoch's permutation; `nearfar.engine.gpu.plan.draw_pairs`."""
+    """Take a step's slice of the epoch's permutation; see `device_plan.draw_pairs`."""
     p = tl.program_id(0).to(tl.int64)
     g = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     t = tl.load(step + 2 * p)
@@ -188,7 +188,7 @@ def find_mine(
 
 @jit
 def _power(ratio, DIM: constexpr):
-    """Give ratio^((d - 3) / 2), float32, as `nearfar.engine.choose.weigh` does: by squaring."""
+    """Give ratio^((d - 3) / 2), float32, as `nearfar.engine.cpu.choose.weigh` does: by squaring."""
     weight, power = tl.zeros_like(ratio) + 1.0, ratio
     if DIM < 3:
         weight = 1.0 / tl.sqrt(ratio)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from nearfar.engine.gpu import words
-from nearfar.engine.gpu.plan import Draws
-from nearfar.engine.gpu.points import Points, Tables, clipped
-from nearfar.engine.gpu.recipe import BETA_1, BETA_2, Decay, Rules
-from nearfar.geometry import GAP_FLOOR
+from nearfar.engine.gpu.device_plan import DeviceDraws
+from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, DeviceDecay, StepRules
+from nearfar.engine.gpu.points import BatchPoints, Tables, clipped
+from nearfar.method.geometry import GAP_FLOOR
 
 
 class Flow(NamedTuple):
@@ -56,7 +56,7 @@ class Log(NamedTuple):
 
 
 def compare(
-    entries: Tensor, points: Points, rules: Rules, draws: Draws, flow: Flow, log: Log
+    entries: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
 ) -> None:
     """Compare each pair with negatives of its own: eq. 1. `entries` is (B, W)."""
     batch, width = entries.shape
@@ -80,7 +80,13 @@ def compare(
 
 
 def weigh(
-    s: Tensor, mine: Tensor, points: Points, rules: Rules, draws: Draws, flow: Flow, log: Log
+    s: Tensor,
+    mine: Tensor,
+    points: BatchPoints,
+    rules: StepRules,
+    draws: DeviceDraws,
+    flow: Flow,
+    log: Log,
 ) -> None:
     """Compare each pair with the negatives that all share, given their products `s` (B, C).
 
@@ -109,9 +115,9 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, add: bool, fast: bool) -> None:
 
 
 def contrast(
-    s: Tensor, near: Tensor, found: Tensor, rules: Rules, log: Log
+    s: Tensor, near: Tensor, found: Tensor, rules: StepRules, log: Log
 ) -> tuple[Tensor, Tensor]:
-    """Give each pair's shares of the loss (B, N) and their sum (B,); see `nearfar.engine.soft`.
+    """Give each pair's shares of the loss (B, N) and their sum (B,); see `nearfar.engine.cpu.soft`.
 
     `s` holds the scores, minus infinity for what is no negative; `found` counts the others.
     """
@@ -142,7 +148,7 @@ def contrast(
 # ------------------------------------------------------------------------ the regularisers
 
 
-def spread_slopes(rules: Rules, flow: Flow) -> None:
+def spread_slopes(rules: StepRules, flow: Flow) -> None:
     """Eq. 3 over the whole batch: its loss, and dL/ds = totals[0] + totals[1] s."""
     count, first, second = flow.moments.sum(0)
     some = count.clamp(min=1.0)
@@ -153,7 +159,7 @@ def spread_slopes(rules: Rules, flow: Flow) -> None:
     flow.totals[2] = torch.where(count > 0, loss, 0.0)
 
 
-def spread(entries: Tensor, points: Points, flow: Flow) -> None:
+def spread(entries: Tensor, points: BatchPoints, flow: Flow) -> None:
     """Turn the products into slopes, and give each positive what flows in from its negatives."""
     batch, width = entries.shape
     point = points.point.view(batch, width, -1)
@@ -163,8 +169,10 @@ def spread(entries: Tensor, points: Points, flow: Flow) -> None:
     flow.side[3 * batch : 4 * batch] = point[:, 1]
 
 
-def decorrelate(row: Tensor, entry: Tensor, points: Points, rules: Rules, extra: Tensor) -> Tensor:
-    """`nearfar.objective.Decorrelate.term` over the different points of a step; gives the loss.
+def decorrelate(
+    row: Tensor, entry: Tensor, points: BatchPoints, rules: StepRules, extra: Tensor
+) -> Tensor:
+    """`nearfar.method.loss.Decorrelate.term` over the different points of a step; gives the loss.
 
     The gradient goes to the first entry of each row, in the order of `row`.
     """
@@ -189,7 +197,12 @@ def decorrelate(row: Tensor, entry: Tensor, points: Points, rules: Rules, extra:
 
 
 def gradients(
-    row: Tensor, entry: Tensor, points: Points, rules: Rules, draws: Draws, flow: Flow
+    row: Tensor,
+    entry: Tensor,
+    points: BatchPoints,
+    rules: StepRules,
+    draws: DeviceDraws,
+    flow: Flow,
 ) -> tuple[Tensor, Tensor]:
     """Sum what flows into each row over its entries, in their order.
 
@@ -222,14 +235,14 @@ def update(
     entry: Tensor,
     step: Tensor,
     pace: Tensor,
-    points: Points,
-    rules: Rules,
-    draws: Draws,
-    decay: Decay,
+    points: BatchPoints,
+    rules: StepRules,
+    draws: DeviceDraws,
+    decay: DeviceDecay,
     flow: Flow,
     tables: Tables,
 ) -> None:
-    """Move each row into which something flows; see `nearfar.engine.compute.update`."""
+    """Move each row into which something flows; see `nearfar.engine.cpu.compute.update`."""
     total, start = gradients(row, entry, points, rules, draws, flow)
     moving = (total != 0).any(1)
     total, start = total[moving], start[moving]
@@ -268,14 +281,14 @@ def choose(
     candidates: Tensor,
     step: Tensor,
     n_users: int,
-    rules: Rules,
-    draws: Draws,
+    rules: StepRules,
+    draws: DeviceDraws,
     entries: Tensor,
     missed: Tensor,
 ) -> None:
     """Draw each pair's negatives among the candidates, given their products `s` (B, C).
 
-    The weights are `nearfar.geometry.stage_two_weight`, summed in float64.
+    The weights are `nearfar.method.geometry.stage_two_weight`, summed in float64.
     """
     gap = ((1.0 - s) * (1.0 + s)).clamp(min=GAP_FLOOR)
     possible = (s >= 0) & ~mine

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nearfar.engine.gpu import drawing, kernels, moving, words
-from nearfar.engine.gpu import plan as sort
+from nearfar.engine.gpu import device_plan, drawing, kernels, moving, words
+from nearfar.engine.gpu.device_plan import Data, DeviceDraws, StepPlans
+from nearfar.engine.gpu.device_spec import DeviceDecay, StepRules
 from nearfar.engine.gpu.eager import Flow, Log
-from nearfar.engine.gpu.plan import Data, Draws, Plan
-from nearfar.engine.gpu.points import Points, Tables
-from nearfar.engine.gpu.recipe import Decay, Rules
+from nearfar.engine.gpu.points import BatchPoints, Tables
 
 _NUMBERS_A_TILE = 2048
 _DRAWS_A_PROGRAM = 128
@@ -41,8 +40,8 @@ def _searches(data: Data) -> int:
 # ----------------------------------------------------------------------------------- plans
 
 
-def draw_pairs(plan: Plan, count: int, data: Data, draws: Draws) -> None:
-    """See `nearfar.engine.gpu.plan.draw_pairs`."""
+def draw_pairs(plan: StepPlans, count: int, data: Data, draws: DeviceDraws) -> None:
+    """See `nearfar.engine.gpu.device_plan.draw_pairs`."""
     n_steps, batch, width = plan.entries.shape
     n_pairs = len(data.users)
     block = min(_DRAWS_A_PROGRAM, power_of_two(batch))
@@ -54,7 +53,7 @@ def draw_pairs(plan: Plan, count: int, data: Data, draws: Draws) -> None:
 
 
 def draw_items(step: Tensor, base: int, data: Data, out: Tensor) -> None:
-    """See `nearfar.engine.gpu.plan.draw_items`."""
+    """See `nearfar.engine.gpu.device_plan.draw_items`."""
     n_steps, n = out.shape
     block = min(_DRAWS_A_PROGRAM, power_of_two(n))
     drawing.draw_items[n_steps, -(-n // block)](
@@ -63,8 +62,8 @@ def draw_items(step: Tensor, base: int, data: Data, out: Tensor) -> None:
     )  # fmt: skip
 
 
-def draw_negatives(plan: Plan, first: Tensor | None, data: Data, draws: Draws) -> None:
-    """See `nearfar.engine.gpu.plan.draw_negatives`."""
+def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: DeviceDraws) -> None:
+    """See `nearfar.engine.gpu.device_plan.draw_negatives`."""
     n_steps, batch, _ = plan.entries.shape
     wide = power_of_two(draws.negatives)
     pairs = max(1, _DRAWS_A_PROGRAM // wide)
@@ -76,8 +75,8 @@ def draw_negatives(plan: Plan, first: Tensor | None, data: Data, draws: Draws) -
     )  # fmt: skip
 
 
-def find_mine(plan: Plan, data: Data) -> None:
-    """See `nearfar.engine.gpu.plan.find_mine`."""
+def find_mine(plan: StepPlans, data: Data) -> None:
+    """See `nearfar.engine.gpu.device_plan.find_mine`."""
     n_steps, batch, width = plan.entries.shape
     n = plan.candidates.shape[1]
     ordered, place = torch.sort(plan.candidates, dim=1)
@@ -89,9 +88,9 @@ def find_mine(plan: Plan, data: Data) -> None:
 
 
 def order_rows(listed: Tensor, row: Tensor, entry: Tensor) -> None:
-    """See `nearfar.engine.gpu.plan.order_rows`."""
+    """See `nearfar.engine.gpu.device_plan.order_rows`."""
     if listed.ndim > 1 or len(listed) > _MOST_COMPARED:
-        sort.order_rows(listed, row, entry)
+        device_plan.order_rows(listed, row, entry)
         return
     moving.order_rows[(-(-len(listed) // 16),)](
         listed, row, entry, N=len(listed), HIGH=16, WIDE=1024, num_warps=8
@@ -101,13 +100,13 @@ def order_rows(listed: Tensor, row: Tensor, entry: Tensor) -> None:
 # ----------------------------------------------------------------------------------- steps
 
 
-def _tile(rules: Rules, most: int) -> tuple[int, int]:
+def _tile(rules: StepRules, most: int) -> tuple[int, int]:
     """Numbers of a row, and the rows that are held at once."""
     block = power_of_two(rules.dim)
     return block, max(2, min(power_of_two(most), _NUMBERS_A_TILE // block))
 
 
-def _contrast(rules: Rules) -> dict[str, Any]:
+def _contrast(rules: StepRules) -> dict[str, Any]:
     return {"RANK": rules.rank_weight, "SOFT": rules.temperature > 0}
 
 
@@ -115,10 +114,10 @@ def gather(
     listed: Tensor,
     step: Tensor,
     tables: Tables,
-    rules: Rules,
-    decay: Decay,
+    rules: StepRules,
+    decay: DeviceDecay,
     unit: bool,
-    out: Points,
+    out: BatchPoints,
 ) -> None:
     """See `nearfar.engine.gpu.points.gather`."""
     block = power_of_two(rules.dim)
@@ -130,7 +129,7 @@ def gather(
 
 
 def compare(
-    entries: Tensor, points: Points, rules: Rules, draws: Draws, flow: Flow, log: Log
+    entries: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
 ) -> None:
     """See `nearfar.engine.gpu.eager.compare`."""
     n = draws.negatives
@@ -144,7 +143,13 @@ def compare(
 
 
 def weigh(
-    s: Tensor, mine: Tensor, points: Points, rules: Rules, draws: Draws, flow: Flow, log: Log
+    s: Tensor,
+    mine: Tensor,
+    points: BatchPoints,
+    rules: StepRules,
+    draws: DeviceDraws,
+    flow: Flow,
+    log: Log,
 ) -> None:
     """See `nearfar.engine.gpu.eager.weigh`."""
     block, wide = power_of_two(rules.dim), power_of_two(draws.candidates)
@@ -157,7 +162,7 @@ def weigh(
     )  # fmt: skip
 
 
-def spread_slopes(rules: Rules, flow: Flow) -> None:
+def spread_slopes(rules: StepRules, flow: Flow) -> None:
     """See `nearfar.engine.gpu.eager.spread_slopes`."""
     kernels.spread_slopes[(1,)](
         flow.moments, flow.totals, rules.spread_out,
@@ -165,7 +170,7 @@ def spread_slopes(rules: Rules, flow: Flow) -> None:
     )  # fmt: skip
 
 
-def spread(entries: Tensor, points: Points, flow: Flow) -> None:
+def spread(entries: Tensor, points: BatchPoints, flow: Flow) -> None:
     """See `nearfar.engine.gpu.eager.spread`."""
     batch, width = entries.shape
     dim = points.point.shape[1]
@@ -183,8 +188,8 @@ def choose(
     candidates: Tensor,
     step: Tensor,
     n_users: int,
-    rules: Rules,
-    draws: Draws,
+    rules: StepRules,
+    draws: DeviceDraws,
     entries: Tensor,
     missed: Tensor,
 ) -> None:
@@ -218,10 +223,10 @@ def update(
     entry: Tensor,
     step: Tensor,
     pace: Tensor,
-    points: Points,
-    rules: Rules,
-    draws: Draws,
-    decay: Decay,
+    points: BatchPoints,
+    rules: StepRules,
+    draws: DeviceDraws,
+    decay: DeviceDecay,
     flow: Flow,
     tables: Tables,
 ) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from nearfar.devices import free_bytes
-from nearfar.engine.gpu.plan import Draws, bytes_a_step
+from nearfar.engine.gpu.device_plan import DeviceDraws, bytes_a_step
 from nearfar.engine.problem import Problem
 from nearfar.errors import OptionError
+from nearfar.runtime.devices import free_bytes
 
 _MOST_STEPS, _MOST_STEPS_ON_HOST = 256, 32
 _PLANS = 2**29
@@ -21,13 +21,13 @@ def table_bytes(problem: Problem) -> int:
     return problem.n_rows * (4 * options.dim * tables + 8)
 
 
-def step_bytes(problem: Problem, draws: Draws) -> int:
+def step_bytes(problem: Problem, draws: DeviceDraws) -> int:
     """Count what the numbers of one step take."""
     d, b, c = problem.options.dim, draws.batch, draws.candidates
     return 4 * d * (3 * draws.places + 4 * b + 2 * c) + 16 * b * c
 
 
-def check_room(problem: Problem, draws: Draws, device: torch.device) -> None:
+def check_room(problem: Problem, draws: DeviceDraws, device: torch.device) -> None:
     """Refuse a run whose tables do not fit, with the figures."""
     free = free_bytes(device)
     pairs = problem.interactions.n_pairs
@@ -42,7 +42,7 @@ def check_room(problem: Problem, draws: Draws, device: torch.device) -> None:
         )
 
 
-def steps_at_once(draws: Draws, device: torch.device) -> int:
+def steps_at_once(draws: DeviceDraws, device: torch.device) -> int:
     """Say how many steps are planned together: as many as keep the device busy, and fit."""
     most = _MOST_STEPS_ON_HOST if device.type == "cpu" else _MOST_STEPS
     free = free_bytes(device)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nearfar.engine.gpu import eager, plan, points
-from nearfar.engine.gpu.plan import Draws
+from nearfar.engine.gpu import device_plan, eager, points
+from nearfar.engine.gpu.device_plan import DeviceDraws
 
 Part = Callable[..., Any]
 _WIDEST = 8192
@@ -20,7 +20,7 @@ _WIDEST = 8192
 
 
 class Parts(NamedTuple):
-    """Functions of one signature; see `nearfar.engine.gpu.plan` and `nearfar.engine.gpu.eager`."""
+    """Functions of one signature; see `device_plan` and `eager`."""
 
     draw_pairs: Part
     draw_items: Part
@@ -40,11 +40,11 @@ class Parts(NamedTuple):
 
 
 EAGER = Parts(
-    plan.draw_pairs,
-    plan.draw_items,
-    plan.draw_negatives,
-    plan.find_mine,
-    plan.order_rows,
+    device_plan.draw_pairs,
+    device_plan.draw_items,
+    device_plan.draw_negatives,
+    device_plan.find_mine,
+    device_plan.order_rows,
     points.gather,
     eager.compare,
     eager.weigh,
@@ -57,7 +57,7 @@ EAGER = Parts(
 )
 
 
-def parts_for(device: torch.device, draws: Draws) -> Parts:
+def parts_for(device: torch.device, draws: DeviceDraws) -> Parts:
     """Give Triton's parts on a GPU where there is Triton and no pair has too many negatives."""
     widest = max(draws.negatives, draws.candidates)
     if device.type != "cuda" or find_spec("triton") is None or widest > _WIDEST:

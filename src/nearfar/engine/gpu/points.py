@@ -1,6 +1,6 @@
 """Rows of the tables as they are now, in plain torch: brought up to date, and made points of.
 
-The laws are those of `nearfar.engine.compute` and `nearfar.engine.recipe`; on a GPU
+The laws are those of `nearfar.engine.cpu.compute` and `nearfar.engine.spec`; on a GPU
 `nearfar.engine.gpu.kernels.gather` takes the place of `gather`.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nearfar.engine.gpu.recipe import BETA_1, BETA_2, RHO_1, RHO_2, Decay, Rules
+from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, RHO_1, RHO_2, DeviceDecay, StepRules
 
 
 class Tables(NamedTuple):
@@ -23,7 +23,7 @@ class Tables(NamedTuple):
     """(N + M,) int64."""
 
 
-class Points(NamedTuple):
+class BatchPoints(NamedTuple):
     """Rows of a step as they are now."""
 
     point: Tensor
@@ -31,17 +31,17 @@ class Points(NamedTuple):
     length: Tensor
     """(E,) of the stored row on the sphere, else 1."""
     offset: Tensor
-    """(E,) what is taken off a product to make it a score; see `nearfar.engine.compute`."""
+    """(E,) what is taken off a product to make it a score; see `nearfar.engine.cpu.compute`."""
 
 
 def gather(
     listed: Tensor,
     step: Tensor,
     tables: Tables,
-    rules: Rules,
-    decay: Decay,
+    rules: StepRules,
+    decay: DeviceDecay,
     unit: bool,
-    out: Points,
+    out: BatchPoints,
 ) -> None:
     """Put the points of rows `listed` (E,), as they are after `step` steps, into `out`.
 
@@ -60,7 +60,7 @@ def gather(
     out.point[:] = x / out.length[:, None]
 
 
-def current(row: Tensor, t: Tensor, tables: Tables, rules: Rules, decay: Decay) -> Tensor:
+def current(row: Tensor, t: Tensor, tables: Tables, rules: StepRules, decay: DeviceDecay) -> Tensor:
     """Give stored rows as they are after t steps; `tables` stay as they are."""
     x = tables.rows[row, 0]
     if not rules.drifts:
@@ -75,7 +75,7 @@ def current(row: Tensor, t: Tensor, tables: Tables, rules: Rules, decay: Decay) 
     return y
 
 
-def settle(part: slice, t: Tensor, tables: Tables, rules: Rules, decay: Decay) -> None:
+def settle(part: slice, t: Tensor, tables: Tables, rules: StepRules, decay: DeviceDecay) -> None:
     """Bring the rows of a slice up to date for t steps done, in place."""
     rows, last = tables.rows[part], tables.last[part]
     index = torch.arange(part.start, part.start + len(last), device=last.device)
@@ -95,8 +95,8 @@ def unit(x: Tensor) -> Tensor:
     return x / torch.where(length > 0, length, 1.0)
 
 
-def drift(t0: Tensor, t: Tensor, rules: Rules, decay: Decay) -> tuple[Tensor, Tensor]:
-    """How far rows with last update t0 have moved by step t; `nearfar.engine.recipe.drift`."""
+def drift(t0: Tensor, t: Tensor, rules: StepRules, decay: DeviceDecay) -> tuple[Tensor, Tensor]:
+    """How far rows with last update t0 have moved by step t; `nearfar.engine.spec.drift`."""
     end, gap = decay.drift.shape[1] - 1, (t - t0).to(torch.float64)
     at0, at = t0.clamp(max=end), t.clamp(max=end)
     weight = decay.drift[0, at0] - torch.exp2(gap * decay.numbers[RHO_1]) * decay.drift[0, at]
@@ -106,8 +106,8 @@ def drift(t0: Tensor, t: Tensor, rules: Rules, decay: Decay) -> tuple[Tensor, Te
     return moved, torch.where(still, rules.epsilon, rules.epsilon * with_eps / weight)
 
 
-def replay(x: Tensor, m: Tensor, v: Tensor, t0: Tensor, t: Tensor, rules: Rules) -> Tensor:
-    """Move rows from step t0 to t a step at a time; `nearfar.engine.compute.replay`."""
+def replay(x: Tensor, m: Tensor, v: Tensor, t0: Tensor, t: Tensor, rules: StepRules) -> Tensor:
+    """Move rows from step t0 to t a step at a time; `nearfar.engine.cpu.compute.replay`."""
     x, s, keep1, keep2 = x.clone(), t0.to(torch.float64), 1.0, 1.0
     root = v.sqrt()
     while keep1 > 1e-12:

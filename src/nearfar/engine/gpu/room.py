@@ -5,24 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nearfar.engine.gpu.device_plan import DeviceDraws, StepPlans
+from nearfar.engine.gpu.device_spec import StepRules
 from nearfar.engine.gpu.eager import Flow, Log
-from nearfar.engine.gpu.plan import Draws, Plan
-from nearfar.engine.gpu.points import Points
-from nearfar.engine.gpu.recipe import Rules
+from nearfar.engine.gpu.points import BatchPoints
 
 
-class Room:
+class DeviceRoom:
     """Room for the numbers of a step, and for what S steps write down."""
 
-    def __init__(self, n_steps: int, draws: Draws, rules: Rules, device: torch.device) -> None:
+    def __init__(
+        self, n_steps: int, draws: DeviceDraws, rules: StepRules, device: torch.device
+    ) -> None:
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         b, n, c, d, e = draws.batch, draws.negatives, draws.candidates, rules.dim, draws.places
         spreads, wide = rules.spread_out > 0, torch.float64
         self.pace = room(n_steps, 4)
-        self.points = Points(room(e, d), room(e), room(e))
-        self.units = Points(*(room(*(b + c, d)[:k]) for k in (2, 1, 1)))
+        self.points = BatchPoints(room(e, d), room(e), room(e))
+        self.units = BatchPoints(*(room(*(b + c, d)[:k]) for k in (2, 1, 1)))
         self.products = room(b, c)
         self.first = room(n_steps, b * n if draws.distinct else 0, dtype=torch.int64)
         self.flow = Flow(
@@ -43,7 +45,7 @@ class Room:
         """Where step p writes down its pairs."""
         return Log(self.loss[p], self.violated[p])
 
-    def write_log(self, made: Plan, n: int, out: Tensor) -> None:
+    def write_log(self, made: StepPlans, n: int, out: Tensor) -> None:
         """Write the entries of LOG_FIELDS of the first n steps, in their order, to `out`."""
         out[:, 0] = self.loss[:n].sum(1)
         out[:, 1] = self.spread_loss[:n]

@@ -1,4 +1,4 @@
-"""`nearfar.counter` in torch: the same 64-bit words, so every engine draws the same numbers.
+"""`nearfar.runtime.counter` in torch: the same 64-bit words, so engines draw the same numbers.
 
 torch has no arithmetic for uint64; int64 has the same bits, for products and sums wrap around at
 2^64 either way. Only shifting right differs: the sign that comes in has to be cleared.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.counter import ATTEMPT, GOLDEN, MULTIPLY_1, MULTIPLY_2, ROUNDS, UNIT
+from nearfar.runtime.counter import ATTEMPT, GOLDEN, MULTIPLY_1, MULTIPLY_2, ROUNDS, UNIT
 
 
 def signed(word: int) -> int:
@@ -28,14 +28,14 @@ def shifted(z: Tensor, by: int) -> Tensor:
 
 
 def mix(z: Tensor) -> Tensor:
-    """Mix int64 words; `nearfar.counter._mix`."""
+    """Mix int64 words; `nearfar.runtime.counter._mix`."""
     z = (z ^ shifted(z, 30)) * _MULTIPLY_1
     z = (z ^ shifted(z, 27)) * _MULTIPLY_2
     return z ^ shifted(z, 31)
 
 
 def stream(base: int, step: Tensor) -> Tensor:
-    """Name the streams at steps; `nearfar.counter.stream_at`."""
+    """Name the streams at steps; `nearfar.runtime.counter.stream_at`."""
     return mix(step + signed(base + int(GOLDEN)))
 
 

@@ -1,0 +1,210 @@
+"""A first look: MovieLens-100K, a model, and what it is worth beside the obvious recommenders.
+
+`run` does the work and gives the figures; ``nearfar demo`` prints them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from nearfar import datasets
+from nearfar.data import split
+from nearfar.data.ids import Ids
+from nearfar.data.interactions import Interactions
+from nearfar.evaluation.baselines import MostPopular, Random
+from nearfar.evaluation.ranking import evaluate
+from nearfar.evaluation.result import Evaluation
+from nearfar.model.cml import CML
+from nearfar.runtime.progress import shows
+
+DATA: Final = "ml-100k"
+EPOCHS: Final = 30
+TEST_SHARE: Final = 0.25
+VALIDATION_SHARE: Final = 0.1
+EVERY: Final = 3
+K: Final = 50
+SHOWN: Final = 8
+"""Films in the lists that are shown."""
+USER: Final = "196"
+FILM: Final = "50"
+"""Star Wars (1977)."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What came out."""
+
+    source: str
+    """Where the data came from."""
+    train: Interactions
+    test: Interactions
+    model: CML
+    evaluations: dict[str, Evaluation]
+    """By the name of the recommender: CML, popularity, random."""
+    liked: tuple[str, ...]
+    """Some titles that the shown user has in the training part, the most popular first."""
+    recommended: tuple[tuple[str, float], ...]
+    """Titles and scores for the shown user."""
+    neighbours: tuple[tuple[str, float], ...]
+    """Titles and scores of the films nearest to the shown one."""
+    user: str
+    """Id of the shown user."""
+    film: str
+    """Title of the shown film."""
+    seconds: dict[str, float]
+    """How long each part took: data, compilation, training, evaluation."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all figures, ready for JSON."""
+        return {
+            "source": self.source,
+            "n_users": self.train.n_users,
+            "n_items": self.train.n_items,
+            "n_train_pairs": self.train.n_pairs,
+            "n_test_pairs": self.test.n_pairs,
+            "epochs": self.model.history.height,
+            "best_epoch": self.model.best_epoch,
+            "options": self.model.options.to_dict(),
+            "evaluations": {name: one.to_dict() for name, one in self.evaluations.items()},
+            "user": self.user,
+            "liked": list(self.liked),
+            "recommended": [{"title": t, "score": s} for t, s in self.recommended],
+            "film": self.film,
+            "neighbours": [{"title": t, "score": s} for t, s in self.neighbours],
+            "seconds": self.seconds,
+        }
+
+
+def run(
+    path: str | PathLike[str] | None = None,
+    *,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool | None = None,
+) -> Demo:
+    """Load MovieLens-100K, train, and compare with popularity and chance on the same split.
+
+    The epoch is chosen on a tenth of the training part. The test part, a quarter of each user's
+    films, is looked at once, at the end.
+
+    Parameters
+    ----------
+    path : path, optional
+        A local copy of the data; see `nearfar.datasets.load`.
+    epochs : int
+        At most; the best on the validation part is kept.
+    seed : int
+        Of the split and of the training.
+    threads : int, optional
+        Every available core if None.
+    progress : bool, optional
+        Show what is going on; where the error stream is a terminal if None.
+
+    Raises
+    ------
+    SourceError
+        The data are nowhere to be found; says what was tried.
+    """
+    show, clock = shows(progress), _Clock()
+    with _doing("Looking for MovieLens-100K", show), clock.part("data"):
+        file, where = datasets.locate(DATA, path)
+        data = datasets.load(DATA, file)
+        train, test = split.ratio(data, test=TEST_SHARE, seed=seed)
+    with _doing("Compiling (once on a machine)", show), clock.part("compilation"):
+        _warm_up(threads)
+    model = CML()
+    with clock.part("training"):
+        model.fit(train, epochs=epochs, validation=VALIDATION_SHARE, every=EVERY, k=K,
+                  seed=seed, threads=threads, progress=show)  # fmt: skip
+    with clock.part("evaluation"):
+        evaluations = {
+            name: evaluate(one, train, test, k=K, threads=threads, progress=show)
+            for name, one in _recommenders(model, train, seed).items()
+        }
+    return Demo(
+        where, train, test, model, evaluations,
+        **_examples(model, train), seconds=clock.seconds,
+    )  # fmt: skip
+
+
+def _recommenders(model: CML, train: Interactions, seed: int) -> dict[str, Any]:
+    return {
+        "CML": model,
+        "popularity": MostPopular(train),
+        "random": Random(train.n_users, train.n_items, seed=seed),
+    }
+
+
+def _warm_up(threads: int | None) -> None:
+    """Call every kernel once on next to nothing, so that compiling is not timed as training."""
+    rng = np.random.default_rng(0)
+    pairs = {(int(u), int(i)) for u, i in rng.integers(0, 40, (400, 2))}
+    train, test = split.ratio(Interactions.from_pairs(pairs))
+    model = CML().fit(train, epochs=1, validation=0.2, threads=threads, progress=False)
+    for one in _recommenders(model, train, 0).values():
+        evaluate(one, train, test, k=K, threads=threads)
+
+
+def _examples(model: CML, train: Interactions) -> dict[str, Any]:
+    """Give what is shown of one user and of one film."""
+    user, film = _known(train.user_ids, USER), _known(train.item_ids, FILM)
+    had = train.positives(train.user_ids.row(user))
+    favourites = had[np.argsort(-train.item_counts[had], kind="stable")][:SHOWN]
+
+    def titled(found: pl.DataFrame) -> tuple[tuple[str, float], ...]:
+        return tuple(zip(_titles(train, found["item_id"]), found["score"], strict=True))
+
+    return {
+        "liked": _titles(train, train.item_ids.take(favourites)),
+        "recommended": titled(model.recommend(user, k=SHOWN)),
+        "neighbours": titled(model.similar_items(film, k=SHOWN)),
+        "user": user,
+        "film": _titles(train, [film])[0],
+    }
+
+
+def _titles(train: Interactions, item_ids: Iterable[str]) -> tuple[str, ...]:
+    """Give the titles of items; the id of one without."""
+    ids = list(item_ids)
+    return tuple(title or id_ for id_, title in zip(ids, train.titles(ids), strict=True))
+
+
+def _known(ids: Ids, wanted: str) -> str:
+    return wanted if wanted in ids else str(ids.id(0))
+
+
+class _Clock:
+    """Wall-clock seconds of named parts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begun
+
+
+@contextmanager
+def _doing(what: str, shown: bool) -> Iterator[None]:
+    """Show that something of unknown length is going on."""
+    if not shown:
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield

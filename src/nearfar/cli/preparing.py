@@ -1,0 +1,244 @@
+"""``nearfar prepare``: a raw log in, a folder of interactions out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import polars as pl
+import typer
+
+from nearfar import datasets, readers
+from nearfar.cli import show
+from nearfar.cli.binding import FlagError, build, with_flags
+from nearfar.cli.fetching import download_bar
+from nearfar.cli.fitting import Json
+from nearfar.cli.inputs import RULE_FLAGS
+from nearfar.data import frames
+from nearfar.data.interactions import KIND
+from nearfar.datasets.recipes import RECIPES
+from nearfar.errors import MissingColumnError
+from nearfar.prepare import Rules
+from nearfar.prepare import prepare as binarise
+from nearfar.prepare.rules import Paper
+from nearfar.readers.raw import Raw
+from nearfar.runtime import store
+from nearfar.runtime.progress import Stages
+
+Recipe = Enum("Recipe", {name: name for name in ("table", *RECIPES)}, type=str)  # type: ignore[misc]
+
+_TABLE: Final = Recipe("table")
+_LISTED: Final = 5
+"""Rejected lines that are shown; all of them are in the folder."""
+
+
+def _column(what: str) -> Any:
+    return typer.Option(metavar="COLUMN", help=what)
+
+
+@with_flags(RULE_FLAGS, into="rules")
+def prepare(
+    raw: Annotated[
+        str,
+        typer.Argument(
+            metavar="RAW",
+            help="The raw file, or for a recipe also the folder or the archive that has it; or the"
+            " name of a data set (`nearfar datasets list`).",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DATA", help="Folder to save the result in.")
+    ],
+    *,
+    recipe: Annotated[
+        Recipe,
+        typer.Option(
+            help="How RAW is read: a table (CSV, TSV, JSON lines, Parquet, Arrow), or as a data set"
+            " is published."
+        ),
+    ] = _TABLE,
+    like_paper: Annotated[
+        bool,
+        typer.Option(
+            "--like-paper",
+            help="Start from the rules of the SIGIR 2019 paper for this data set, its words taken"
+            " literally, and show its Table 1; the flags given go over them.",
+        ),
+    ] = False,
+    user: Annotated[str | None, _column("Users; recognised by names such as user_id.")] = None,
+    item: Annotated[str | None, _column("Items; recognised by names such as item_id.")] = None,
+    value: Annotated[str | None, _column("A rating or a count, for --min-value.")] = None,
+    time: Annotated[str | None, _column("When it happened.")] = None,
+    separator: Annotated[str | None, typer.Option(help="By default what the suffix says.")] = None,
+    no_header: Annotated[
+        bool,
+        typer.Option(
+            "--no-header",
+            help="The first line is data; columns are numbered from 0, users and items first.",
+        ),
+    ] = False,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a text file, such as latin-1; by default UTF-8.")
+    ] = None,
+    quotes: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether quotes in a text file have their meaning; by default in all but TSV."
+        ),
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A table of what is known about the items: item_id, title and others.",
+        ),
+    ] = None,
+    progress: Annotated[
+        bool | None,
+        typer.Option(help="Show the step; where the error stream is a terminal if not given."),
+    ] = None,
+    json: Json = False,
+    rules: dict[str, Any],
+) -> None:
+    """Turn a raw log into interactions on disk."""
+    form = {"separator": separator, "encoding": encoding, "quotes": quotes}
+    columns = {"user": user, "item": item, "value": value, "time": time}
+    source = _source(raw, recipe, form | columns | {"no-header": no_header or None})
+    kept = build(_start(source, like_paper=like_paper), RULE_FLAGS, rules)
+    store.check_replaceable(out, kind=KIND)
+    with store.scratch(out) as scratch, ExitStack() as open_files, readers.reading(raw):
+        path = _located(source, progress)
+        with Stages(progress) as stages:
+            stages.begin("opening the file")
+            opening = _opened(source.name, path, form, columns, scratch, no_header=no_header)
+            found = open_files.enter_context(opening)
+        data, report = binarise(found, kept, progress=progress)
+        if items is not None:
+            data = data.with_item_table(_known(items, data.item_ids.dtype, scratch))
+        made = {"source": raw, "recipe": source.name, "rules": asdict(kept),
+                "steps": [asdict(step) for step in report.steps],
+                "n_rejected": found.rejected.height}  # fmt: skip
+        more = {"rejected": found.rejected} if found.rejected.height else {}
+        with Stages(progress) as stages:
+            stages.begin("saving")
+            data.save(out, made=made, more=more)
+    if json:
+        show.emit({"data": str(out), **asdict(report), "n_rejected": found.rejected.height})
+        return
+    show.say(report.text(source.paper if like_paper else None))
+    _list_rejected(found.rejected)
+    show.say(f"Saved in {out}. Next: nearfar fit {out} -o model/")
+
+
+@dataclass(frozen=True)
+class _CommandSource:
+    """What RAW is, and how it is read."""
+
+    name: str
+    """The recipe, the name of a data set, or "table"."""
+    path: Path
+    by_name: bool = False
+    """Whether the path is none, but the name of a data set."""
+
+    @property
+    def paper(self) -> Paper | None:
+        if self.name == _TABLE.value:
+            return None
+        recipe = datasets.info(self.name).recipe if self.by_name else self.name
+        return RECIPES[recipe].paper
+
+
+def _source(raw: str, recipe: Any, given: dict[str, Any]) -> _CommandSource:
+    """Find out what RAW is; a path that is there always wins over the name of a data set."""
+    path = Path(raw)
+    source = _CommandSource(recipe.value, path)
+    if recipe is _TABLE and not path.exists() and raw in datasets.names():
+        source = _CommandSource(raw, path, by_name=True)
+    if source.name != _TABLE.value:
+        for name, value in given.items():
+            if value is not None:
+                raise FlagError(
+                    f"`--{name}` belongs to --recipe table; the recipe is {source.name}."
+                )
+    return source
+
+
+def _start(source: _CommandSource, *, like_paper: bool) -> Rules:
+    if not like_paper:
+        return Rules()
+    if source.paper is None:
+        known = ", ".join(name for name, one in RECIPES.items() if one.paper is not None)
+        raise FlagError(f"`--like-paper` belongs to --recipe {known}; the recipe is {source.name}.")
+    return source.paper.rules
+
+
+def _located(source: _CommandSource, progress: bool | None) -> Path:
+    """Find the raw file of a data set that is given by its name, and fetch it if it is nowhere."""
+    if not source.by_name:
+        return source.path
+    with download_bar(progress) as moved:
+        path, _ = datasets.locate(source.name, progress=moved, tell=show.note)
+    return path
+
+
+@contextmanager
+def _opened(
+    name: str,
+    path: Path,
+    form: dict[str, Any],
+    columns: dict[str, str | None],
+    scratch: Path,
+    *,
+    no_header: bool,
+) -> Iterator[Raw]:
+    if name != _TABLE.value:
+        with datasets.opened(name, path, scratch=scratch) as raw:
+            yield raw
+        return
+    named: dict[str, Any] = dict(columns)
+    if no_header:
+        named = {"user": "0", "item": "1"} | {part: word for part, word in named.items() if word}
+        named = {part: int(word) if word.isdigit() else word for part, word in named.items()}
+    raw = readers.scan(path, scratch, has_header=not no_header, **form)
+    with readers.reading(path):
+        rows = _selected(raw.rows, named)
+    yield replace(raw, rows=rows)
+
+
+def _selected(rows: pl.LazyFrame, named: dict[str, Any]) -> pl.LazyFrame:
+    try:
+        return frames.select(rows, **named)
+    except MissingColumnError as error:
+        # The library speaks of arguments, the command line of flags.
+        raise MissingColumnError(
+            str(error).replace("`user=`", "`--user`").replace("`item=`", "`--item`")
+        ) from error
+
+
+def _known(file: Path, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:
+    """Read what is known about the items; ids of a text file become of the type of the data's."""
+    raw = readers.scan(file, scratch)
+    with readers.reading(file):
+        table = raw.rows.collect(engine="streaming")
+    if "item_id" not in table.columns:
+        raise MissingColumnError(
+            f"{str(file)!r} must have a column 'item_id'; it has {', '.join(table.columns)}."
+        )
+    if table.schema["item_id"] == pl.String and dtype.is_integer():
+        numbers = table.with_columns(pl.col("item_id").cast(dtype, strict=False))
+        return numbers.filter(pl.col("item_id").is_not_null())  # no id of the data looks like that
+    return table
+
+
+def _list_rejected(rejected: pl.DataFrame) -> None:
+    if not rejected.height:
+        return
+    show.say(f"\n{rejected.height:,} lines could not be read and are left out:")
+    for line, reason, text in rejected.head(_LISTED).rows():
+        show.say(f"  line {line:,}: {reason}: {text[:60]!r}")
+    if rejected.height > _LISTED:
+        show.say("  ... all of them are in the folder, in the Parquet file `rejected`.")

@@ -1,0 +1,389 @@
+"""External ids: the caller's names of users or items, and the rows they stand for.
+
+Inside nearfar a user or an item is a row number. `Ids` is the list that turns one into the other.
+It is sorted and has no duplicates, so a row depends on *which* ids there are and never on the order
+in which they were met.
+
+How ids keep their type:
+
+- Integers, strings, bytes, booleans and dates live in a polars Series and keep its type: Int32
+  stays Int32. Categories are taken as the strings they show.
+- Whole floats become Int64, because pandas turns an integer column with a gap into floats; any
+  other float is refused, and so are whole floats above 2^53, where neighbours become one number.
+- Anything else that is hashable (tuples, ``1`` next to ``"1"``, UUIDs) is kept as a Python object.
+  Objects are sorted by the name of their type, then by value where the type has a total order
+  (tuples entry by entry) and by ``repr`` where it has none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from datetime import date
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar.data.id_values import (
+    as_column,
+    encode_objects,
+    from_text,
+    id_column,
+    label,
+    plain,
+    sort_key,
+    to_text,
+)
+from nearfar.errors import DataError, UnknownIdError
+from nearfar.runtime.arrays import Int32
+
+MAX_ROWS: Final = 2**31 - 1
+"""Rows are int32, so an axis has no more of them than this."""
+_SHOWN: Final = 5
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+
+
+class Ids:
+    """An immutable, sorted list of distinct external ids; the place of an id is its row.
+
+    Parameters
+    ----------
+    values : iterable, Series or array
+        The ids, in any order; duplicates collapse.
+    name : str
+        What the ids are called in error messages: "user", "item".
+
+    Raises
+    ------
+    DataError
+        For a null, NaN or fractional id, an unhashable one, or a column type that cannot be an id.
+
+    Examples
+    --------
+    >>> ids = Ids(["b", "a", "b"], name="item")
+    >>> ids.to_list(), ids.row("b"), ids.rows(["b", "a"]).tolist()
+    (['a', 'b'], 1, [1, 0])
+    """
+
+    __slots__ = ("__dict__", "_values", "name")
+    _values: pl.Series
+    name: str
+
+    def __init__(self, values: Iterable[Any], name: str = "") -> None:
+        distinct, _ = encode(values, name)
+        self._set(distinct._values, name)
+
+    def _set(self, values: pl.Series, name: str) -> None:
+        object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "name", name)
+
+    def __setattr__(self, key: str, value: object) -> None:
+        raise AttributeError(f"`Ids` cannot be changed; `{key}` was to be set.")
+
+    @classmethod
+    def from_sorted(cls, values: pl.Series, name: str = "") -> Ids:
+        """Take a Series that is sorted and without duplicates as it is."""
+        made = cls.__new__(cls)
+        made._set(values.alias(name), name)
+        return made
+
+    @classmethod
+    def numbered(cls, n: int, name: str = "") -> Ids:
+        """Give the ids 0, 1, ..., n - 1 (Int64), for data that has only row numbers."""
+        return cls.from_sorted(pl.Series(name, np.arange(n, dtype=np.int64)), name)
+
+    def subset(self, rows: npt.ArrayLike) -> Ids:
+        """Keep the ids of `rows`, which must be in increasing order."""
+        return self.from_sorted(self.take(rows), self.name)
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """The polars type of the ids; `polars.Object` for Python objects."""
+        return self._values.dtype
+
+    @property
+    def values(self) -> pl.Series:
+        """All ids as a polars Series, in row order."""
+        return self._values
+
+    def __len__(self) -> int:
+        return self._values.len()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_list())
+
+    def __contains__(self, wanted: object) -> bool:
+        try:
+            self.row(wanted)
+        except UnknownIdError:
+            return False
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ids) and self.equals(other)
+
+    def __hash__(self) -> int:
+        return hash((len(self), str(self.dtype)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.to_list() if self._are_objects else self._values, self.name)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(self.id(r)) for r in range(min(len(self), _SHOWN)))
+        more = ", ..." if len(self) > _SHOWN else ""
+        return f"Ids({len(self):,} of {self.kind}: [{shown}{more}])"
+
+    def equals(self, other: Ids) -> bool:
+        """Tell whether both hold the same ids, of the same type, in the same rows."""
+        if self.dtype != other.dtype or len(self) != len(other):
+            return False
+        if self._are_objects:
+            return [*map(sort_key, self)] == [*map(sort_key, other)]
+        return bool((self._values == other._values).all())
+
+    def to_list(self) -> list[Any]:
+        """All ids as Python values, in row order."""
+        return self._values.to_list()
+
+    def id(self, row: int) -> Any:
+        """Give the id of one row, as a Python value.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.name} row {row} is not in 0..{len(self) - 1}.")
+        return self._values[int(row)]
+
+    def take(self, rows: npt.ArrayLike) -> pl.Series:
+        """Restore the ids of `rows` (integers of any shape (n,)) in their original type."""
+        return self._values[pl.Series(np.asarray(rows, dtype=np.int64))].alias(self.name)
+
+    def row(self, wanted: Hashable) -> int:
+        """Give the row of one id.
+
+        Raises
+        ------
+        UnknownIdError
+            If it is not among the ids.
+        """
+        found = self._find(wanted)
+        if found is None:
+            raise self._unknown([wanted])
+        return found
+
+    def rows(self, ids: Iterable[Any]) -> Int32:
+        """Give the row of each id, int32, in the order given.
+
+        Raises
+        ------
+        UnknownIdError
+            If any is not among the ids; names the first few and says how many.
+        """
+        if isinstance(ids, (str, bytes)):
+            raise TypeError(f"`rows` takes several ids; got {ids!r}. For one there is `row`.")
+        if isinstance(ids, pl.Series) and ids.dtype == self.dtype and not self._are_objects:
+            found = _joined(ids, self._values)
+            unknown = found.is_null()
+            if unknown.any():
+                raise self._unknown(ids.filter(unknown).to_list())
+            return found.to_numpy().astype(np.int32)
+        listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        rows = [self._find(wanted) for wanted in listed]
+        strangers = [one for one, row in zip(listed, rows, strict=True) if row is None]
+        if strangers:
+            raise self._unknown(strangers)
+        return np.array(rows, dtype=np.int32)
+
+    def union(self, others: Ids) -> Ids:
+        """Put the ids of both together.
+
+        Raises
+        ------
+        DataError
+            If they are of different types.
+        """
+        if not len(others) or self == others:
+            return self
+        if not len(self):
+            return others
+        if self.dtype != others.dtype:
+            raise DataError(
+                f"Ids of two kinds cannot be put together: {self.kind}, {self.dtype}, and"
+                f" {others.kind}, {others.dtype}. Convert one of them."
+            )
+        if self._are_objects:
+            return encode([*self, *others], self.name)[0]
+        return encode(pl.concat([self._values, others._values.alias(self.name)]), self.name)[0]
+
+    def places(self, others: Ids) -> Int32:
+        """Give the row here of each id of `others`, int32, or -1 where it is not among these."""
+        if others.dtype == self.dtype and not self._are_objects:
+            return _joined(others._values, self._values).fill_null(-1).to_numpy().astype(np.int32)
+        found = [self._find(one) for one in others]
+        return np.array([-1 if row is None else row for row in found], dtype=np.int32)
+
+    def typed(self, words: Iterable[str]) -> list[Any]:
+        """Take words, as typed on a command line, for ids of the kind that there are here.
+
+        A word that cannot be one stays text, so that `rows` says what is wrong with it.
+
+        Examples
+        --------
+        >>> Ids([7, 196]).typed(["196", "x"]), Ids(["7", "196"]).typed(["196"])
+        ([196, 'x'], ['196'])
+        """
+        if self.dtype == pl.String:
+            return list(words)
+        if self.dtype.is_integer():
+            return [int(word) if _INTEGER.fullmatch(word) else word for word in words]
+        shown = {str(one): one for one in self}
+        return [word if word in self else shown.get(word, word) for word in words]
+
+    def to_store(self) -> tuple[str, pl.DataFrame]:
+        """Give the form in which the ids are saved: "column" or "objects", and a frame.
+
+        Raises
+        ------
+        DataError
+            If they are Python objects other than str, int, float, bool and tuples of these.
+        """
+        if self._are_objects:
+            return "objects", pl.DataFrame(
+                {"id": to_text(self, self.name)}, schema={"id": pl.String}
+            )
+        return "column", pl.DataFrame({"id": self._values})
+
+    @classmethod
+    def from_store(cls, form: str, frame: pl.DataFrame, name: str = "") -> Ids:
+        """Read back what `to_store` gave.
+
+        Raises
+        ------
+        ValueError
+            It is not: ids are missing, repeated or out of order.
+        """
+        if form == "objects":
+            return cls.from_sorted(pl.Series(from_text(frame["id"]), dtype=pl.Object), name)
+        values = frame["id"]
+        nothing = values.null_count() or (values.dtype.is_float() and values.is_nan().any())
+        if nothing or not values.is_sorted() or values.n_unique() != values.len():
+            raise ValueError(f"the ids of the {name}s are not all there, different and in order")
+        return cls.from_sorted(values, name)
+
+    def digest(self) -> bytes:
+        """Hash the ids and their type (SHA-256)."""
+        listed = [*map(sort_key, self)] if self._are_objects else self.to_list()
+        return sha256(f"{self.dtype}{listed!r}".encode()).digest()
+
+    @property
+    def kind(self) -> str:
+        """What the ids are, in words: "strings", "integers", "bytes", "booleans", ..."""
+        return _kind(self.dtype)
+
+    @property
+    def _are_objects(self) -> bool:
+        return self.dtype == pl.Object
+
+    @cached_property
+    def _row_of(self) -> dict[Any, int]:
+        keys = map(sort_key, self) if self._are_objects else iter(self)
+        return {key: row for row, key in enumerate(keys)}
+
+    def _find(self, wanted: object) -> int | None:
+        try:
+            if self._are_objects:
+                return self._row_of.get(sort_key(plain(wanted)))
+            boolean = isinstance(wanted, (bool, np.bool_))
+            if boolean != (self.dtype == pl.Boolean):
+                return None  # True == 1 in Python, but it is no id of user 1
+            return self._row_of.get(wanted)
+        except TypeError:  # not hashable, null or NaN: no id
+            return None
+
+    def _unknown(self, ids: Sequence[Any]) -> UnknownIdError:
+        shown = ", ".join(map(repr, ids[:_SHOWN]))
+        more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+        which = f"Unknown {label(self.name)}" + (f"s ({len(ids):,} of them)" if ids[1:] else "")
+        return UnknownIdError(f"{which}: {shown}{more}. {self._hint(ids[0])}")
+
+    def _hint(self, stranger: object) -> str:
+        ids = f"{label(self.name)}s"
+        if len(self) == 0:
+            return f"There are no {ids} at all."
+        single = {pl.String: str, pl.Binary: bytes, pl.Boolean: bool, pl.Date: date}.get(
+            type(self.dtype), int if self.dtype.is_integer() else object
+        )
+        if not isinstance(stranger, (single, np.generic)):
+            return (
+                f"The {ids} are {self.kind}, such as {self.id(0)!r}; got {type(stranger).__name__}."
+            )
+        return f"There are {len(self):,} {ids}, such as {self.id(0)!r}; ask with `id in ids`."
+
+
+def _restore(values: Any, name: str) -> Ids:
+    if isinstance(values, list):
+        return Ids.from_sorted(pl.Series(name, values, dtype=pl.Object), name)
+    return Ids.from_sorted(values, name)
+
+
+def encode(values: Iterable[Any], name: str = "") -> tuple[Ids, Int32]:
+    """Find the distinct ids of `values` and the row of each value.
+
+    Parameters
+    ----------
+    values : iterable, Series or array, n of them
+        The ids as they come, with repetitions.
+    name : str
+        What the ids are called in error messages.
+
+    Returns
+    -------
+    Ids
+        The distinct ids, sorted.
+    int32 array, shape (n,)
+        ``ids.take(rows)`` is `values` again.
+
+    Raises
+    ------
+    DataError
+        As `Ids`.
+    """
+    series = as_column(values)
+    if series.dtype == pl.Object:
+        objects, rows = encode_objects(series.to_list(), name)
+        check_axis(len(objects), name)
+        return Ids.from_sorted(pl.Series(name, objects, dtype=pl.Object), name), rows
+    series = id_column(series, name)
+    distinct = series.unique().sort()
+    check_axis(distinct.len(), name)
+    rows = _joined(series, distinct).to_numpy().astype(np.int32)
+    return Ids.from_sorted(distinct, name), rows
+
+
+def check_axis(n: int, name: str) -> None:
+    """Refuse an axis with more rows than int32 can count."""
+    if n > MAX_ROWS:
+        raise DataError(
+            f"There are {n:,} {name}s; row numbers are int32, so there can be at most "
+            f"{MAX_ROWS:,}. Filter the data first."
+        )
+
+
+def _joined(series: pl.Series, distinct: pl.Series) -> pl.Series:
+    left = pl.DataFrame({"id": series})
+    right = pl.DataFrame({"id": distinct}).with_row_index("row")
+    return left.join(right, on="id", how="left", maintain_order="left")["row"]
+
+
+def _kind(dtype: pl.DataType) -> str:
+    if dtype.is_integer():
+        return "integers"
+    names = {pl.String: "strings", pl.Binary: "bytes", pl.Boolean: "booleans", pl.Date: "dates"}
+    return names.get(type(dtype), "Python objects")

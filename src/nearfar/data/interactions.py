@@ -1,0 +1,644 @@
+"""`Interactions`: who liked what.
+
+A frozen, sorted list of (user, item) pairs by row number, in compressed form (CSR), together with
+the external ids of users and items. Ids are the caller's and meet rows only here: everything else
+in nearfar works on rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar import readers
+from nearfar.data import frames
+from nearfar.data import pairs as pair_lists
+from nearfar.data.frames import Column
+from nearfar.data.id_values import as_column
+from nearfar.data.ids import Ids, encode
+from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError
+from nearfar.runtime import store
+from nearfar.runtime.arrays import Array, Bool, Float64, Int32, Int64
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+Times = Int64 | Float64
+
+KIND = "interactions"
+"""What the manifest of a saved folder calls this."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Interactions:
+    """A set of (user, item) pairs, sorted, with the ids of both axes.
+
+    Made by `from_pairs`, `from_frame`, `read`, `from_csr`, `from_rows` or `load`. All arrays are
+    read-only. A pair that is given several times is kept once, with its earliest time.
+
+    Examples
+    --------
+    >>> data = Interactions.from_pairs([("ann", "tea"), ("bob", "tea"), ("ann", "jam")])
+    >>> data
+    Interactions(2 users, 2 items, 3 pairs, density 75%)
+    >>> data.items[data.indptr[0] : data.indptr[1]], data.item_ids.to_list()
+    (array([0, 1], dtype=int32), ['jam', 'tea'])
+    """
+
+    indptr: Int64
+    """Where each user's items start, shape (n_users + 1,)."""
+    items: Int32
+    """Item rows, shape (n_pairs,), strictly increasing within a user."""
+    times: Times | None
+    """When each pair happened, shape (n_pairs,), int64 or float64; None if unknown."""
+    user_ids: Ids
+    """External ids of the user rows."""
+    item_ids: Ids
+    """External ids of the item rows."""
+    item_table: pl.DataFrame | None = None
+    """What is known about items, such as titles; see `with_item_table`. It stays with whatever is
+    cut out of these interactions, and does not take part in comparisons."""
+
+    def __post_init__(self) -> None:
+        for array in (self.indptr, self.items, self.times):
+            if array is not None:
+                array.flags.writeable = False
+
+    # ---------------------------------------------------------------- made from
+
+    @classmethod
+    def from_rows(
+        cls,
+        users: npt.ArrayLike,
+        items: npt.ArrayLike,
+        user_ids: Ids,
+        item_ids: Ids,
+        times: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Make interactions from row numbers and the ids of both axes.
+
+        Parameters
+        ----------
+        users, items : array_like of int, shape (n,)
+            Rows, in any order; repeated pairs collapse. There may be none.
+        user_ids, item_ids : Ids
+            The axes; ids without any interaction are kept.
+        times : array_like of int or float, shape (n,), optional
+            When it happened.
+
+        Raises
+        ------
+        DataError
+            If the lengths differ, a row is not on its axis, or a time is not a finite number.
+        """
+        by_user = pair_lists.checked_rows(users, len(user_ids), "user")
+        by_item = pair_lists.checked_rows(items, len(item_ids), "item")
+        when = None if times is None else pair_lists.checked_times(times)
+        lengths = {len(part) for part in (by_user, by_item, when) if part is not None}
+        if len(lengths) > 1:
+            raise DataError(f"Users, items and times must be as many; got {sorted(lengths)}.")
+        return cls(*pair_lists.compressed(by_user, by_item, when, (len(user_ids), len(item_ids))),
+                   user_ids, item_ids)  # fmt: skip
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[tuple[Any, ...]]) -> Self:
+        """Make interactions from (user, item) or (user, item, time) tuples of external ids.
+
+        Raises
+        ------
+        EmptyDataError
+            If there are none.
+        DataError
+            If a tuple has another length, an id is null, or a time is not a number.
+        """
+        columns = pair_lists.columns(pairs)
+        times = None
+        if len(columns) == 3:
+            frame = pl.DataFrame({"time": as_column(columns[2])}).lazy()
+            checked, _ = frames.cleaned(frame, numbers={"time": "time"})
+            times = checked.collect()["time"]
+        return cls._from_columns(columns[0], columns[1], times, "`pairs`")
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        user: Column | None = None,
+        item: Column | None = None,
+        value: Column | None = None,
+        min_value: float | None = None,
+        time: Column | None = None,
+    ) -> Self:
+        """Make interactions from a table, one row an interaction.
+
+        Parameters
+        ----------
+        frame : DataFrame, LazyFrame, pandas.DataFrame, pyarrow.Table or Arrow stream
+            The table.
+        user, item : str or int, optional
+            The columns of ids, by name or place; by default recognised by names such as
+            ``user_id`` or ``itemID``, or the two columns of a table with just two.
+        value : str or int, optional
+            A rating, a count: only rows of at least `min_value` are interactions.
+        min_value : float, optional
+            The threshold; goes with `value`.
+        time : str or int, optional
+            When it happened: numbers, or dates, which become microseconds since 1970.
+
+        Raises
+        ------
+        MissingColumnError
+            If a column is not there or cannot be recognised.
+        EmptyDataError
+            If no row is left.
+        DataError
+            If an id is null or a value or time is not a number; names column and row.
+        """
+        if (value is None) != (min_value is None):
+            raise OptionError(f"`value` and `min_value` go together; got {value!r}, {min_value!r}.")
+        lazy = frames.select(frames.as_lazy(frame), user=user, item=item, value=value, time=time)
+        numbers = {
+            part: name for part, name in (("value", value), ("time", time)) if name is not None
+        }
+        table = frames.cleaned(lazy.collect().lazy(), numbers=numbers)[0].collect()
+        keep = None if value is None else (table["value"] >= min_value).to_numpy()
+        times = None if time is None else table["time"]
+        where = f"with {value!r} >= {min_value!r}" if keep is not None else "in the table"
+        return cls._from_columns(table["user"], table["item"], times, where, keep)
+
+    @classmethod
+    def read(
+        cls,
+        path: str | PathLike[str],
+        user: Column | None = None,
+        item: Column | None = None,
+        value: Column | None = None,
+        min_value: float | None = None,
+        time: Column | None = None,
+        *,
+        separator: str | None = None,
+        has_header: bool = True,
+        encoding: str | None = None,
+        quotes: bool | None = None,
+    ) -> Self:
+        """Make interactions from a file of any kind: CSV, TSV, JSON lines, Parquet, Arrow.
+
+        Ids of a text file are strings, exactly as written (``007`` is not ``7``); the other kinds
+        have types of their own.
+
+        Parameters
+        ----------
+        path : path
+            The file; its suffix says what it is. Text may be compressed (``.csv.gz``).
+        user, item, value, min_value, time
+            As in `from_frame`; without a header users and items are the first two columns unless
+            said otherwise.
+        separator, has_header, encoding, quotes
+            As in `nearfar.readers.scan`.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be read, and as in `from_frame`.
+        """
+        if not has_header:
+            user, item = 0 if user is None else user, 1 if item is None else item
+        named = {"value": value, "time": time}
+        given = {part: column for part, column in named.items() if column is not None}
+        with TemporaryDirectory(prefix="nearfar-") as scratch, readers.reading(Path(path)):
+            raw = readers.scan(path, Path(scratch), separator=separator, has_header=has_header,
+                               encoding=encoding, quotes=quotes)  # fmt: skip
+            picked = frames.select(raw.rows, user=user, item=item, **named)
+            clean, _ = frames.cleaned(picked, ids=("user", "item"), numbers=given, where=raw.where)
+            return cls.from_frame(
+                clean, "user", "item", min_value=min_value, **{part: part for part in given}
+            )
+
+    @classmethod
+    def from_csr(
+        cls,
+        matrix: Any,
+        user_ids: Iterable[Any] | None = None,
+        item_ids: Iterable[Any] | None = None,
+    ) -> Self:
+        """Make interactions from a scipy sparse matrix of users x items.
+
+        Positive entries are interactions, stored zeros are not; negative entries and NaN are
+        refused, because what they would mean is not known here.
+
+        Parameters
+        ----------
+        matrix : scipy sparse array or matrix, any format
+            Is not changed.
+        user_ids, item_ids : iterable, optional
+            The ids of rows and columns; by default 0, 1, .... Rows of the result are in the order
+            of the sorted ids, which need not be that of the matrix. Ids without entries are kept.
+
+        Raises
+        ------
+        EmptyDataError
+            If there is no positive entry.
+        DataError
+            If it is no sparse matrix, too large, has entries that are negative or NaN, or the ids
+            do not fit its shape.
+        """
+        rows, columns, (n_users, n_items) = pair_lists.positive_entries(matrix)
+        user_axis, user_of = pair_lists.axis(user_ids, n_users, "user")
+        item_axis, item_of = pair_lists.axis(item_ids, n_items, "item")
+        return cls.from_rows(user_of[rows], item_of[columns], user_axis, item_axis)
+
+    @classmethod
+    def _from_columns(
+        cls, users: Any, items: Any, times: pl.Series | None, where: str, keep: Any = None
+    ) -> Self:
+        """Encode both columns, drop what `keep` leaves out and ids that have no pair then."""
+        axes = []
+        for values, name in ((users, "user"), (items, "item")):
+            ids, rows = encode(values, name)
+            if keep is None:
+                axes.append((ids, rows.astype(np.int64)))
+            else:
+                used, dense = np.unique(rows[keep], return_inverse=True)
+                axes.append((ids.subset(used), dense))
+        (user_ids, by_user), (item_ids, by_item) = axes
+        if not by_user.size:
+            raise EmptyDataError(f"There is no interaction {where}; nothing is left to work with.")
+        when = None if times is None else times.to_numpy()
+        if when is not None and keep is not None:
+            when = when[keep]
+        return cls.from_rows(by_user, by_item, user_ids, item_ids, when)
+
+    # ---------------------------------------------------------------- what is in it
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, those without any pair included."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, those without any pair included."""
+        return len(self.item_ids)
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of distinct (user, item) pairs."""
+        return self.items.size
+
+    def __len__(self) -> int:
+        return self.n_pairs
+
+    @property
+    def density(self) -> float:
+        """Share of all users x items that are pairs; 0 if there are no users or items."""
+        return self.n_pairs / max(self.n_users * self.n_items, 1)
+
+    @cached_property
+    def user_counts(self) -> Int64:
+        """Number of items of each user, int64, shape (n_users,)."""
+        return _frozen(np.diff(self.indptr))
+
+    @cached_property
+    def item_counts(self) -> Int64:
+        """Number of users of each item, int64, shape (n_items,): f(j) of the popularity sampler."""
+        return _frozen(np.bincount(self.items, minlength=self.n_items).astype(np.int64))
+
+    def pair_users(self) -> Int32:
+        """Give the user row of every pair, int32, shape (n_pairs,), in the order of `items`."""
+        return self._pair_users
+
+    @cached_property
+    def _pair_users(self) -> Int32:
+        return _frozen(self._repeated_users())
+
+    def _repeated_users(self) -> Int32:
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
+
+    @cached_property
+    def _keys(self) -> Int64:
+        return _frozen(self._pair_users.astype(np.int64) * self.n_items + self.items)
+
+    def positives(self, user: int) -> Int32:
+        """Give the item rows of one user, increasing; a view."""
+        if not 0 <= user < self.n_users:
+            raise IndexError(f"user row {user} is not in 0..{self.n_users - 1}.")
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
+
+    def contains(self, user: npt.ArrayLike, item: npt.ArrayLike) -> Bool:
+        """Tell for each (user row, item row) whether it is a pair.
+
+        Parameters
+        ----------
+        user, item : array_like of int
+            Broadcast against each other.
+
+        Returns
+        -------
+        bool array
+            By binary search, exactly.
+
+        Raises
+        ------
+        IndexError
+            If a row is not on its axis.
+        """
+        rows, columns = np.asarray(user, np.int64), np.asarray(item, np.int64)
+        for part, n, name in ((rows, self.n_users, "user"), (columns, self.n_items, "item")):
+            if part.size and (part.min() < 0 or part.max() >= n):
+                raise IndexError(f"{name} rows must be in 0..{n - 1}.")
+        wanted = rows * self.n_items + columns
+        at = np.minimum(np.searchsorted(self._keys, wanted), max(self.n_pairs - 1, 0))
+        if self.n_pairs == 0:
+            return np.zeros(wanted.shape, np.bool_)
+        found: Bool = np.asarray(self._keys[at] == wanted)
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the pairs, times and ids, in hexadecimal; equal exactly for equal contents."""
+        digest = sha256(self.user_ids.digest() + self.item_ids.digest())
+        digest.update(self.indptr.astype("<i8").tobytes())
+        digest.update(self.items.astype("<i4").tobytes())
+        if self.times is not None:
+            little = self.times.astype(self.times.dtype.newbyteorder("<"))
+            digest.update(self.times.dtype.name.encode() + little.tobytes())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Interactions) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        timed = "" if self.times is None else ", with times"
+        size = f"{self.n_users:,} users, {self.n_items:,} items, {self.n_pairs:,} pairs"
+        return f"Interactions({size}, density {100 * self.density:.3g}%{timed})"
+
+    # ---------------------------------------------------------------- made into
+
+    def subset(self, mask: npt.ArrayLike) -> Interactions:
+        """Keep the pairs where `mask`, bool of shape (n_pairs,), is true; the axes stay.
+
+        Raises
+        ------
+        OptionError
+            If `mask` is not a bool array of that shape.
+        """
+        keep = np.asarray(mask)
+        if keep.dtype != np.bool_ or keep.shape != (self.n_pairs,):
+            raise OptionError(
+                f"`mask` must be bool with one entry for each of the {self.n_pairs:,} pairs; "
+                f"got {keep.dtype} of shape {keep.shape}."
+            )
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep, dtype=np.int64)])
+        times = None if self.times is None else self.times[keep]
+        axes = (self.user_ids, self.item_ids, self.item_table)
+        return Interactions(before[self.indptr], self.items[keep], times, *axes)
+
+    def aligned(self, user_ids: Ids, item_ids: Ids) -> Interactions:
+        """Move the pairs to other axes; those of a user or an item not on them are dropped.
+
+        Examples
+        --------
+        >>> data = Interactions.from_pairs([("ann", "tea"), ("bob", "tea"), ("ann", "jam")])
+        >>> train = Interactions.from_pairs([("ann", "tea"), ("eve", "jam")])
+        >>> data.aligned(train.user_ids, train.item_ids).without(train).to_frame().rows()
+        [('ann', 'jam')]
+        """
+        users = user_ids.places(self.user_ids)[self._pair_users]
+        items = item_ids.places(self.item_ids)[self.items]
+        known = (users >= 0) & (items >= 0)
+        times = None if self.times is None else self.times[known]
+        moved = Interactions.from_rows(users[known], items[known], user_ids, item_ids, times)
+        return replace(moved, item_table=self.item_table)
+
+    def without(self, other: Interactions) -> Interactions:
+        """Drop the pairs that `other`, on the same axes, has too.
+
+        Raises
+        ------
+        DataError
+            If the axes differ.
+        """
+        if self.user_ids != other.user_ids or self.item_ids != other.item_ids:
+            raise DataError(
+                "Only interactions on the same axes can be told apart; bring one to the axes of "
+                "the other with `aligned`."
+            )
+        return self.subset(~other.contains(self._pair_users, self.items))
+
+    def union(self, other: Interactions) -> Interactions:
+        """Put the pairs of both together, on axes that have the ids of both.
+
+        Times stay if both have them. What `item_table` says of an item stays as it is here.
+
+        Raises
+        ------
+        DataError
+            If ids of one are numbers and ids of the other text, for example.
+
+        Examples
+        --------
+        >>> data = Interactions.from_pairs([("ann", "tea"), ("bob", "jam")])
+        >>> data.union(Interactions.from_pairs([("ann", "jam"), ("eve", "tea")])).to_frame().rows()
+        [('ann', 'jam'), ('ann', 'tea'), ('bob', 'jam'), ('eve', 'tea')]
+        """
+        users, items = self.user_ids.union(other.user_ids), self.item_ids.union(other.item_ids)
+        parts = (self.aligned(users, items), other.aligned(users, items))
+        times = [part.times for part in parts if part.times is not None]
+        joined = Interactions.from_rows(
+            np.concatenate([part.pair_users() for part in parts]),
+            np.concatenate([part.items for part in parts]),
+            users,
+            items,
+            np.concatenate(times) if len(times) == len(parts) else None,
+        )
+        tables = [part.item_table for part in parts if part.item_table is not None]
+        if not tables:
+            return joined
+        table = pl.concat(tables, how="diagonal_relaxed")
+        return joined.with_item_table(table.unique("item_id", keep="first"))
+
+    def compact(self) -> Interactions:
+        """Drop the users and items that have no pair; the others move up."""
+        users, items = np.flatnonzero(self.user_counts), np.flatnonzero(self.item_counts)
+        item_row = np.zeros(self.n_items, np.int32)
+        item_row[items] = np.arange(items.size)
+        indptr = np.append(self.indptr[users], self.n_pairs)
+        return Interactions(
+            indptr,
+            item_row[self.items],
+            self.times,
+            self.user_ids.subset(users),
+            self.item_ids.subset(items),
+            self.item_table,
+        )
+
+    def with_item_table(self, table: pl.DataFrame) -> Interactions:
+        """Add what is known about the items.
+
+        Parameters
+        ----------
+        table : DataFrame
+            ``item_id``, of the type of the ids, each once; and any other columns. ``title`` is what
+            lists of items are printed with. Rows of other items are left out, and an item may
+            have none.
+
+        Raises
+        ------
+        MissingColumnError
+            If there is no column ``item_id``.
+        DataError
+            If the column is of another type than the ids, or has one twice or null.
+
+        Examples
+        --------
+        >>> data = Interactions.from_pairs([("ann", "t"), ("bob", "t"), ("ann", "j")])
+        >>> titles = pl.DataFrame({"item_id": ["j", "t", "x"], "title": ["jam", "tea", "salt"]})
+        >>> data.with_item_table(titles).titles(["t", "j", "?"])
+        ['tea', 'jam', None]
+        """
+        return replace(self, item_table=frames.about(table, self.item_ids))
+
+    def titles(self, item_ids: Iterable[Any]) -> list[str | None]:
+        """Give the title of each item as `item_table` has it, or None."""
+        return [self._title_of.get(item_id) for item_id in item_ids]
+
+    @cached_property
+    def _title_of(self) -> dict[Any, str | None]:
+        table = self.item_table
+        if table is None or "title" not in table.columns:
+            return {}
+        return dict(zip(table["item_id"], table["title"].cast(pl.String), strict=True))
+
+    def to_csr(self) -> sp.csr_array:
+        """Give a scipy matrix, users x items, with ones (float32) where there is a pair."""
+        import scipy.sparse as sp
+
+        ones = np.ones(self.n_pairs, np.float32)
+        return sp.csr_array(
+            (ones, self.items.copy(), self.indptr.copy()), (self.n_users, self.n_items)
+        )
+
+    def to_frame(self) -> pl.DataFrame:
+        """Give a table with the columns user_id, item_id and, if known, time; ids as they came."""
+        columns = {
+            "user_id": self.user_ids.take(self._pair_users),
+            "item_id": self.item_ids.take(self.items),
+        }
+        if self.times is not None:
+            columns["time"] = pl.Series(self.times)
+        return pl.DataFrame(columns)
+
+    # ---------------------------------------------------------------- on disk
+
+    def to_store(self) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
+        """Give what `nearfar.runtime.store` can write: meta data, and frames.
+
+        The frames are pairs (user, item, time: rows of the next two, sorted), users and items (id),
+        and item_table if there is one.
+
+        Raises
+        ------
+        DataError
+            If ids are Python objects that have no form on disk.
+        """
+        # not the cached column, which would stay in memory
+        pairs = {"user": pl.Series(self._repeated_users()), "item": pl.Series(self.items)}
+        if self.times is not None:
+            pairs["time"] = pl.Series(self.times)
+        user_form, users = self.user_ids.to_store()
+        item_form, items = self.item_ids.to_store()
+        meta = {"n_users": self.n_users, "n_items": self.n_items, "n_pairs": self.n_pairs,
+                "user_ids": user_form, "item_ids": item_form}  # fmt: skip
+        frames = {"pairs": pl.DataFrame(pairs), "users": users, "items": items}
+        if self.item_table is not None:
+            frames["item_table"] = self.item_table
+        return meta, frames
+
+    @classmethod
+    def from_store(cls, meta: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> Self:
+        """Read back what `to_store` gave; further entries of either are ignored.
+
+        Pairs in order, which they are unless somebody else wrote them, are not sorted again.
+
+        Raises
+        ------
+        StoreError
+            If they are not what `to_store` gives.
+        """
+        try:
+            user_ids = Ids.from_store(meta["user_ids"], frames["users"], "user")
+            item_ids = Ids.from_store(meta["item_ids"], frames["items"], "item")
+            pairs = frames["pairs"]
+            times = pairs["time"].to_numpy() if "time" in pairs.columns else None
+            made = cls.from_rows(
+                pairs["user"].to_numpy(), pairs["item"].to_numpy(), user_ids, item_ids, times
+            )
+        except (KeyError, ValueError, pl.exceptions.PolarsError) as error:
+            raise StoreError(f"The saved interactions are not readable: {error!r}.") from error
+        if "item_table" in frames:
+            made = replace(made, item_table=frames["item_table"])
+        if made.n_pairs != meta.get("n_pairs"):
+            raise StoreError(
+                f"The saved interactions must have {meta.get('n_pairs')} pairs; {made.n_pairs} "
+                "were found. Save them again."
+            )
+        return made
+
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        made: Mapping[str, Any] | None = None,
+        more: Mapping[str, pl.DataFrame] | None = None,
+    ) -> None:
+        """Write everything to the folder `path`, atomically: Parquet and a JSON manifest.
+
+        Parameters
+        ----------
+        path : path
+            The folder.
+        made : mapping, optional
+            How they were made: what JSON can say. It is kept in the manifest, and not read back.
+        more : mapping of str to DataFrame, optional
+            Further tables to keep there, which are not read back either.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be written or holds something else.
+        DataError
+            As `to_store`.
+        """
+        meta, frames = self.to_store()
+        meta |= {} if made is None else {"made": made}
+        store.save_folder(path, kind=KIND, meta=meta, frames={**frames, **(more or {})})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StoreError
+            If it is missing, damaged or something else.
+        """
+        folder = store.load_folder(path, kind=KIND)
+        return cls.from_store(folder.meta, folder.frames)
+
+
+def _frozen(array: Array) -> Array:
+    array.flags.writeable = False
+    return array

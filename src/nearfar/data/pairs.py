@@ -1,0 +1,189 @@
+"""Lists of (user, item) pairs by row: checked, sorted, without duplicates, compressed to CSR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.data.ids import Ids, check_axis, encode
+from nearfar.errors import DataError, EmptyDataError
+from nearfar.runtime.arrays import Bool, Float64, Int32, Int64, Integers
+
+Times = Int64 | Float64
+
+
+def compressed(
+    users: Integers, items: Integers, times: Times | None, shape: tuple[int, int]
+) -> tuple[Int64, Int32, Times | None]:
+    """Sort pairs by user, then item, and keep each once, with its earliest time.
+
+    Parameters
+    ----------
+    users, items : int64 array, shape (n,)
+        Integers, in any order.
+    times : int64 or float64 array, shape (n,), optional
+    shape : (int, int)
+        Number of users and of items.
+
+    Returns
+    -------
+    indptr : int64 array, shape (n_users + 1,)
+    items : int32 array, shape (n_distinct,)
+    times : as given, shape (n_distinct,)
+    """
+    n_users, n_items = shape
+    if _in_order(users, items):
+        counts = np.bincount(users, minlength=n_users)
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        return indptr, items.astype(np.int32), times
+    keys = users.astype(np.int64) * n_items + items  # below 2^62, because either axis is below 2^31
+    kept = None
+    if times is None:
+        keys.sort()  # np.unique hashes first, which takes seventy times as long
+        distinct = keys[_is_first(keys)]
+    else:
+        order = np.lexsort((times, keys))
+        first = _is_first(keys[order])
+        distinct, kept = keys[order[first]], times[order[first]]
+    counts = np.bincount(distinct // max(n_items, 1), minlength=n_users)
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    return indptr, (distinct % max(n_items, 1)).astype(np.int32), kept
+
+
+def _in_order(users: Integers, items: Integers) -> bool:
+    """Tell whether the pairs increase strictly, by user and then item, as saved ones do."""
+    same = users[1:] == users[:-1]
+    return bool(np.all(np.where(same, items[1:] > items[:-1], users[1:] > users[:-1])))
+
+
+def _is_first(ordered: Int64) -> Bool:
+    """Whether each of the sorted keys differs from the one before it."""
+    first = np.ones(ordered.size, np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return first
+
+
+def checked_rows(rows: npt.ArrayLike, n: int, name: str) -> Integers:
+    """Check that `rows` are integers in 0..n-1; give them as int32 if they are such, else as int64.
+
+    Raises
+    ------
+    DataError
+        Otherwise; names the first offending one.
+    """
+    array = np.asarray(rows)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DataError(
+            f"{name.capitalize()} rows must be a flat array of integers; got {array.dtype} of "
+            f"shape {array.shape}."
+        )
+    wrong = np.flatnonzero((array < 0) | (array >= n))
+    if wrong.size:
+        raise DataError(
+            f"{name.capitalize()} row {array[wrong[0]]} (entry {wrong[0]:,}) is not among the "
+            f"{n:,} {name}s; rows count from 0."
+        )
+    return array if array.dtype == np.int32 else array.astype(np.int64)
+
+
+def checked_times(times: npt.ArrayLike) -> Times:
+    """Check that `times` are finite numbers; give int64 if they are integers, else float64.
+
+    Raises
+    ------
+    DataError
+        Otherwise; names the first offending one.
+    """
+    array = np.asarray(times)
+    if array.ndim == 1 and array.dtype.kind in "iub":
+        return array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind != "f":
+        raise DataError(
+            f"Times must be a flat array of numbers; got {array.dtype} of shape {array.shape}. "
+            "Convert dates to a number, such as seconds since 1970."
+        )
+    wrong = np.flatnonzero(~np.isfinite(array))
+    if wrong.size:
+        raise DataError(f"Times must be finite; entry {wrong[0]:,} is {array[wrong[0]]}.")
+    return array.astype(np.float64)
+
+
+def columns(pairs: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    """Turn (user, item) or (user, item, time) tuples into two or three lists.
+
+    Raises
+    ------
+    EmptyDataError
+        If there are none.
+    DataError
+        If they are not all of the same length, 2 or 3.
+    """
+    listed = list(pairs)
+    if not listed:
+        raise EmptyDataError("`pairs` must have at least one (user, item); got none.")
+    usual = len(listed[0]) if isinstance(listed[0], (tuple, list)) else 0
+    for place, pair in enumerate(listed):
+        if not isinstance(pair, (tuple, list)) or len(pair) != usual or usual not in {2, 3}:
+            raise DataError(
+                "`pairs` must be (user, item) or (user, item, time) tuples, all of one length; "
+                f"entry {place:,} is {pair!r}."
+            )
+    return [list(column) for column in zip(*listed, strict=True)]
+
+
+def positive_entries(matrix: Any) -> tuple[Int64, Int64, tuple[int, int]]:
+    """Find the positive entries of a scipy sparse matrix: rows, columns and the shape.
+
+    Raises
+    ------
+    EmptyDataError
+        If there are none.
+    DataError
+        If it is no two-dimensional sparse matrix, an axis is too long, or an entry is NaN or
+        negative.
+    """
+    import scipy.sparse as sp
+
+    if not sp.issparse(matrix) or getattr(matrix, "ndim", 0) != 2:
+        raise DataError(
+            "`matrix` must be a two-dimensional scipy sparse matrix; got "
+            f"{type(matrix).__name__}. A dense one goes through `scipy.sparse.csr_array(...)`."
+        )
+    entries: Any = sp.coo_array(cast(Any, matrix))
+    n_users, n_items = entries.shape
+    check_axis(n_users, "user")
+    check_axis(n_items, "item")
+    wrong = np.flatnonzero(~(entries.data >= 0))
+    if wrong.size:
+        at = wrong[0]
+        raise DataError(
+            f"Entry ({entries.row[at]}, {entries.col[at]}) of `matrix` is {entries.data[at]}; "
+            "entries must be 0 or positive. Keep what is an interaction: `matrix > 0`."
+        )
+    keep = entries.data > 0
+    if not keep.any():
+        raise EmptyDataError("`matrix` has no positive entry, so there is no interaction in it.")
+    users, items = entries.row[keep].astype(np.int64), entries.col[keep].astype(np.int64)
+    return users, items, (n_users, n_items)
+
+
+def axis(given: Iterable[Any] | None, n: int, name: str) -> tuple[Ids, Int32]:
+    """Make the ids of an axis of n rows, and where each of its rows goes when they are sorted.
+
+    Raises
+    ------
+    DataError
+        If there are more or fewer ids than rows, or one is repeated.
+    """
+    if given is None:
+        return Ids.numbered(n, name), np.arange(n, dtype=np.int32)
+    ids, place = encode(given, name)
+    if place.size != n:
+        raise DataError(f"`{name}_ids` must be {n:,}, one a row of the axis; got {place.size:,}.")
+    if len(ids) != n:
+        repeated = ids.id(int(np.bincount(place).argmax()))
+        raise DataError(f"`{name}_ids` must be distinct; {repeated!r} is there more than once.")
+    return ids, place

@@ -1,0 +1,1 @@
+"""Training steps on the processor: compiled kernels that every thread of a team runs."""

@@ -1,0 +1,185 @@
+"""Training steps on the processor: compiled kernels, float32, any number of threads.
+
+The result does not depend on the number of threads, bit for bit: every row is gathered, collected
+and updated by one thread in a fixed order, every sum over the batch is taken in the order of the
+batch, and what a thread claims decides only who computes, never what. (Another processor or
+another version of the compiler may round differently.)
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from nearfar.engine.cpu.buffers import (
+    make_draws,
+    make_plans,
+    make_room,
+    make_second,
+    make_wide,
+    most_rows,
+)
+from nearfar.engine.cpu.decay import make_decay
+from nearfar.engine.cpu.plan import Positives
+from nearfar.engine.cpu.steps import PAIRS_AT_ONCE, export_rows, run_steps, settle_rows
+from nearfar.engine.cpu.team import make_team
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
+from nearfar.engine.spec import make_spec
+from nearfar.method.geometry import released_overflow_gap
+from nearfar.method.optimiser import Adam
+from nearfar.method.sampling import TwoStage
+from nearfar.runtime.arrays import Float32, Int64
+from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
+
+_ROWS_A_PART = 4096
+_PLANNED = 65_536
+"""Entries that are planned at a time, about."""
+_PIECES_A_THREAD = 4
+"""Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
+
+
+class CPUEngine:
+    """Training steps on the processor.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : State, optional
+        Where to go on; from the start if None. It is used in place.
+    threads : int
+        How many threads work on a step.
+    """
+
+    def __init__(self, problem: Problem, state: State | None = None, *, threads: int = 1) -> None:
+        self.problem = problem
+        self.state = problem.initial_state() if state is None else state
+        options = problem.options
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
+        self._spec = make_spec(problem)
+        self._draws = make_draws(problem)
+        data = problem.interactions
+        self._positives = Positives(data.indptr, data.items, problem.positive_users)
+        optimiser = options.optimiser
+        self._decay = make_decay(
+            optimiser if isinstance(optimiser, Adam) else None, problem.horizon
+        )
+        sampler = options.sampler
+        released = isinstance(sampler, TwoStage) and sampler.released_weight
+        self._overflow_gap = released_overflow_gap(options.dim) if released else -1.0
+        n_ahead = min(max(1, _PLANNED // most_rows(problem)), 64)
+        n_ahead = -(-n_ahead // threads) * threads
+        self._plans = make_plans(n_ahead, problem)
+        self._room = make_room(
+            most_rows(problem), options.batch, problem.n_own, options.dim,
+            extra=options.decorrelate is not None,
+        )  # fmt: skip
+        self._wide = make_wide(problem)
+        share = options.batch // (_PIECES_A_THREAD * threads)
+        share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
+        self._share = share if self._wide is None else None
+        self._second = make_second(problem)
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.state.step
+
+    def run(self, count: int) -> StepLog:
+        """Do the next `count` steps; see `Engine.run`."""
+        first, team = self.state.step, make_team()
+        log = np.zeros((count, len(LOG_FIELDS)))
+        arguments = (
+            team, first, count, self.state.rows, self.state.last, self._positives,
+            self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
+            self._spec, self._decay, self._plans, self._room, self._second, self._wide,
+            self._share, log,
+        )  # fmt: skip
+        with one_blas_thread(), interrupt_deferred():
+            self._together(lambda _: run_steps(*arguments))
+            self.state.step = first + count
+        return {name: log[:, i] for i, name in enumerate(LOG_FIELDS)}
+
+    def settle(self) -> None:
+        """Bring every row up to date; see `Engine.settle`."""
+        if not self.problem.bring_up_to_date():
+            return
+        state, bounds = self.state, self._shares()
+        self._together(
+            lambda i: settle_rows(
+                bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._spec,
+                self._decay,
+            )
+        )  # fmt: skip
+
+    def average(self, weight: float) -> None:
+        """Take the points of now into the mean; see `Engine.average`."""
+        self.state.average(weight, self._now)
+
+    def points(
+        self,
+        rows: Int64 | None = None,
+        out: Float32 | None = None,
+    ) -> Float32:
+        """Give points as of now; see `Engine.points`."""
+        if self.state.mean is None:
+            return self._now(rows, out)
+        return self.state.mean_points(rows, out, self.problem.options.geometry == "sphere")
+
+    def _now(
+        self,
+        rows: Int64 | None = None,
+        out: Float32 | None = None,
+    ) -> Float32:
+        """Give the points of the tables. Without `rows`, all threads work."""
+        state = self.state
+        listed = np.arange(self.problem.n_rows) if rows is None else rows
+        if out is None:
+            out = np.empty((len(listed), self.problem.options.dim), np.float32)
+
+        def export(begin: int, end: int) -> None:
+            export_rows(
+                listed, begin, end, state.rows, state.last, state.step, self._spec, self._decay,
+                out,
+            )  # fmt: skip
+
+        if rows is None:
+            bounds = self._shares()
+            self._together(lambda i: export(bounds[i], bounds[i + 1]))
+        else:
+            export(0, len(listed))
+        return out
+
+    def finish(self) -> Float32:
+        """Give all points, see `Engine.finish`, in memory that is there: no second copy."""
+        if self.state.mean is not None:
+            self.close()
+            return self.points(out=self.state.mean)
+        self.settle()
+        rows, n, dim = self.state.rows, self.problem.n_rows, self.problem.options.dim
+        flat = rows.reshape(-1)
+        for start in range(0, n, _ROWS_A_PART):
+            # a row's point comes to lie before the row itself, and before all that follow
+            part = self.points(np.arange(start, min(start + _ROWS_A_PART, n)))
+            flat[start * dim : start * dim + part.size] = part.reshape(-1)
+        del flat
+        self.close()
+        if not rows.flags.owndata:
+            return rows.reshape(-1)[: n * dim].reshape(n, dim).copy()
+        rows.resize((n, dim), refcheck=False)
+        return rows
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown()
+
+    def _shares(self) -> list[int]:
+        return [self.problem.n_rows * i // self._threads for i in range(self._threads + 1)]
+
+    def _together(self, work: Any) -> None:
+        """Run ``work(i)`` for each thread i; they wait for each other, so all must start."""
+        with interrupt_deferred():
+            for future in [self._pool.submit(work, i) for i in range(self._threads)]:
+                future.result()

@@ -1,0 +1,368 @@
+"""`GPUEngine`: whole runs of steps on a torch device, without a round trip to the host.
+
+S steps are planned at a time, all their integers side by side; then their arithmetic runs step by
+step. On a GPU the latter is a CUDA graph of S steps that is captured once and replayed. A plan for
+fewer steps leaves the others empty: a step without pairs changes nothing.
+
+Same seed, same bits: what flows into a row is summed in the order of the batch by one program, and
+so is every entry of a matrix product. With `fast` the factors of products are rounded to TF32, ten
+bits of mantissa instead of 23: the only difference, and only with `Shared`, `TwoStage` and
+`Decorrelate`, which have products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nearfar.engine.gpu import device_plan, device_spec, eager, points, words
+from nearfar.engine.gpu.memory import check_room, steps_at_once
+from nearfar.engine.gpu.parts import Parts, parts_for
+from nearfar.engine.gpu.points import Tables
+from nearfar.engine.gpu.room import DeviceRoom
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
+from nearfar.method.sampling import TwoStage
+from nearfar.runtime.arrays import Float32, Int64
+
+_ROWS_AT_ONCE = 65_536
+_SHORTER = 8
+"""The second captured run of steps is this many times shorter."""
+
+
+class GPUEngine:
+    """Training steps on a torch device.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : State, optional
+        Where to go on; from the start if None. It is copied to the device.
+    device : torch.device or str
+        Any torch device with float64: "cuda", "cuda:1", "cpu".
+    fast : bool
+        Round the factors of matrix products to TF32 (only on a GPU).
+    parts : Parts, optional
+        What steps are put together from; what is fastest on the device if None.
+
+    Raises
+    ------
+    OptionError
+        The tables do not fit into the device's memory.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        state: State | None = None,
+        *,
+        device: torch.device | str = "cuda",
+        fast: bool = False,
+        parts: Parts | None = None,
+    ) -> None:
+        self.problem, self.fast = problem, fast
+        self.device = torch.device(device)
+        self._rules, self._draws = device_spec.make_rules(problem), device_plan.make_draws(problem)
+        check_room(problem, self._draws, self.device)
+        start = problem.initial_state() if state is None else state
+        self.step = start.step
+        self._tables = Tables(
+            self._put(start.rows, torch.float32), self._put(start.last, torch.int64)
+        )
+        self._mean = None if start.mean is None else self._put(start.mean, torch.float32)
+        self._decay = device_spec.make_decay(problem, self.device)
+        self._data = device_plan.make_data(problem, self.device)
+        self._parts = parts_for(self.device, self._draws) if parts is None else parts
+        self._frozen = self._frozen_items()
+        self._n_steps = steps_at_once(self._draws, self.device)
+        self._plan = device_plan.make_plan(self._n_steps, self._draws, self.device)
+        self._room = DeviceRoom(self._n_steps, self._draws, self._rules, self.device)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._branched = False
+        if self._parts.captured:
+            self._side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+    # ---------------------------------------------------------------------------- contract
+
+    @property
+    def state(self) -> State:
+        """A copy of the tables on the host; see `Engine.state`."""
+        rows, last = (table.to("cpu", copy=True).numpy() for table in self._tables)
+        mean = None if self._mean is None else self._mean.to("cpu", copy=True).numpy()
+        return State(rows, last, self.step, mean)
+
+    def run(self, count: int) -> StepLog:
+        """Do the next `count` steps; see `Engine.run`."""
+        log = torch.zeros((count, len(LOG_FIELDS)), dtype=torch.float64, device=self.device)
+        on_gpu = self.device.type == "cuda"  # kernels are launched on the GPU that is current
+        with torch.cuda.device(self.device) if on_gpu else nullcontext():
+            for begin in range(0, count, self._n_steps):
+                n = min(self._n_steps, count - begin)
+                self._draw(self.step + begin, n)
+                self._compute(n)
+                self._room.write_log(self._plan, n, log[begin : begin + n])
+        self.step += count
+        values = log.cpu().numpy()
+        return {name: values[:, i] for i, name in enumerate(LOG_FIELDS)}
+
+    def settle(self) -> None:
+        """Bring every row up to date; see `Engine.settle`."""
+        if not self._rules.drifts:
+            return
+        t = torch.tensor(self.step, device=self.device)
+        for first in range(0, self.problem.n_rows, _ROWS_AT_ONCE):
+            part = slice(first, first + _ROWS_AT_ONCE)
+            points.settle(part, t, self._tables, self._rules, self._decay)
+
+    def average(self, weight: float) -> None:
+        """Take the points of now into the mean; see `Engine.average`."""
+        shape = (self.problem.n_rows, self._rules.dim)
+        if self._mean is None:
+            self._mean = torch.zeros(shape, dtype=torch.float32, device=self.device)
+        for first in range(0, self.problem.n_rows, _ROWS_AT_ONCE):
+            mean = self._mean[first : first + _ROWS_AT_ONCE]
+            rows = torch.arange(first, first + len(mean), device=self.device)
+            mean += float(np.float32(weight)) * (self._now(rows) - mean)
+
+    def points(
+        self,
+        rows: Int64 | None = None,
+        out: Float32 | None = None,
+    ) -> Float32:
+        """Give points on the host; see `Engine.points`."""
+        n = self.problem.n_rows if rows is None else len(rows)
+        found = np.empty((n, self._rules.dim), np.float32) if out is None else out
+        for first in range(0, n, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, n)
+            some = np.arange(first, last) if rows is None else rows[first:last]
+            there = self._model(torch.tensor(some, device=self.device))
+            torch.from_numpy(found[first:last]).copy_(there)
+        return found
+
+    def points_on_device(self) -> Tensor:
+        """Give all points (N + M, d), float32, on the device: a copy."""
+        out = torch.empty((self.problem.n_rows, self._rules.dim), device=self.device)
+        for first in range(0, len(out), _ROWS_AT_ONCE):
+            part = out[first : first + _ROWS_AT_ONCE]
+            part.copy_(self._model(torch.arange(first, first + len(part), device=self.device)))
+        return out
+
+    def finish(self) -> Float32:
+        """Give all points and let go of the device's memory."""
+        found = self.points()
+        self.close()
+        return found
+
+    def close(self) -> None:
+        """Let go of captured steps; they hold memory of the device."""
+        self._graphs.clear()
+
+    # ------------------------------------------------------------------------------ parts
+
+    def _put(self, array: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
+        """Copy an array to the device, without another copy on the way."""
+        writable = np.require(array, requirements=("C", "W"))  # PyTorch warns of others
+        return torch.from_numpy(writable).to(self.device, dtype, copy=True)
+
+    def _frozen_items(self) -> Tensor | None:
+        problem, sampler = self.problem, self.problem.options.sampler
+        if not isinstance(sampler, TwoStage) or sampler.vectors == "live":
+            return None
+        every = initial_points(problem.seed, problem.n_rows, self._rules.dim)
+        return self._put(every[problem.n_users :], torch.float32)
+
+    def _now(self, rows: Tensor) -> Tensor:
+        """Points of rows as the steps have left them."""
+        t = torch.tensor(self.step, device=self.device)
+        x = points.current(rows, t, self._tables, self._rules, self._decay)
+        return points.unit(x) if self._rules.sphere else x
+
+    def _model(self, rows: Tensor) -> Tensor:
+        """Points of the model: the mean, if there is one."""
+        if self._mean is None:
+            return self._now(rows)
+        return points.unit(self._mean[rows]) if self._rules.sphere else self._mean[rows]
+
+    def _draw(self, first: int, n: int) -> None:
+        """Plan steps first ... first + n - 1; the rest of the plan is empty."""
+        made = self._plan
+        made.step[:, 0] = torch.arange(first, first + self._n_steps, device=self.device)
+        self._room.pace[:] = device_spec.pace(made.step[:, 0], self._rules)
+        self._parts.draw_pairs(made, n, self._data, self._draws)
+        different = self._draw_different(n)
+        self._arrange(n)
+        if different is not None and device_plan.complete(different, self._data):
+            self._arrange(n)
+
+    def _draw_different(self, n: int) -> device_plan.Different | None:
+        """Draw what is to differ within a step: candidates, or first attempts at negatives."""
+        made, draws, support = self._plan, self._draws, self._data.support
+        if not draws.distinct:
+            return None
+        if draws.candidates:
+            out, base = made.candidates, draws.candidate
+            if draws.candidates == len(support):
+                out[:] = support
+                return None
+            counts = torch.full((len(out),), draws.candidates, device=self.device)
+            counts[n:] = 0
+        else:
+            out, base = self._room.first, draws.negative
+            counts = (made.entries[:, :, 0] >= 0).sum(1) * draws.negatives
+            counts[counts == len(support)] = 0  # then all of them, see `_arrange`
+        shape = (len(out), device_plan.SPARE * out.shape[1])
+        tried = torch.empty(shape, dtype=torch.int64, device=self.device)
+        self._parts.draw_items(made.step, base, self._data, tried)
+        key = words.stream(base, made.step[:, 0])
+        return device_plan.distinct(tried, key, counts, out)
+
+    def _arrange(self, n: int) -> None:
+        """Plan what follows from pairs and different items."""
+        made, data, draws, parts = self._plan, self._data, self._draws, self._parts
+        batch, own, support = draws.batch, draws.batch * draws.width, data.support
+        if draws.candidates:
+            if not draws.distinct:
+                parts.draw_items(made.step, draws.candidate, data, made.candidates)
+            if draws.shared:
+                made.candidates[n:] = -1
+            parts.find_mine(made, data)
+        if draws.two_stage:
+            made.looked[:, :batch] = made.entries[:, :, 1]
+            made.looked[:, batch:] = made.candidates + data.n_users
+            return
+        if not draws.shared:
+            first = self._room.first if draws.distinct else None
+            if first is not None and first.shape[1] == len(support):
+                full = (made.entries[:, :, 0] >= 0).all(1, keepdim=True)
+                first[:] = torch.where(full, support, first)
+            parts.draw_negatives(made, first, data, draws)
+        made.listed[:, :own] = made.entries.view(self._n_steps, -1)
+        if draws.shared:
+            shared = torch.where(made.candidates >= 0, made.candidates + data.n_users, -1)
+            made.listed[:, own:] = shared
+        parts.order_rows(made.listed, made.row, made.entry)
+
+    # -------------------------------------------------------------------------- arithmetic
+
+    def _compute(self, n: int) -> None:
+        """Do the n planned steps: a captured run of at least as many, or one by one."""
+        shorter = max(1, self._n_steps // _SHORTER)
+        if not self._parts.captured:
+            with self._precision():
+                for p in range(n):
+                    self._step(p)
+            return
+        length = shorter if n <= shorter else self._n_steps
+        if length not in self._graphs:
+            self._capture(length, n)
+        self._graphs[length].replay()
+
+    def _capture(self, length: int, n: int) -> None:
+        """Capture steps 0 ... length - 1 of the plan, after an empty one that compiles them."""
+        first = int(self._plan.step[0, 0])
+        self._draw(first, 0)
+        with self._precision():
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(stream):
+                for p in range(min(2, length)):  # two: addresses are aligned one way or the other
+                    self._step(p)
+            torch.cuda.current_stream(self.device).wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                for p in range(length):
+                    self._step(p)
+        self._graphs[length] = graph
+        self._draw(first, n)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Let what is launched here run beside what follows, up to `_join`: a branch in a graph."""
+        if not self._parts.captured:
+            yield
+            return
+        self._branched = True
+        self._side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._side):
+            yield
+
+    def _join(self) -> None:
+        if self._branched:
+            self._branched = False
+            torch.cuda.current_stream(self.device).wait_stream(self._side)
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = self.fast
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    def _step(self, p: int) -> None:
+        """Compute step p of the plan: gather, contrast, update."""
+        made, room, rules, draws, parts = (
+            self._plan, self._room, self._rules, self._draws, self._parts
+        )  # fmt: skip
+        step, entries, row, entry = made.step[p], made.entries[p], made.row[p], made.entry[p]
+        gathered, flow, log = room.points, room.flow, room.log(p)
+        listed = made.listed[p]
+        if draws.two_stage:
+            self._second_stage(p)
+            listed = entries.view(-1)
+            with self._aside():
+                parts.order_rows(listed, row, entry)
+        parts.gather(listed, step, self._tables, rules, self._decay, False, gathered)
+        if draws.shared:
+            self._contrast_shared(p)
+        else:
+            parts.compare(entries, gathered, rules, draws, flow, log)
+        if rules.spread_out > 0:
+            parts.spread_slopes(rules, flow)
+            parts.spread(entries, gathered, flow)
+            room.spread_loss[p] = flow.totals[2]
+        self._join()
+        if rules.decorrelate > 0:
+            room.covariance_loss[p] = eager.decorrelate(row, entry, gathered, rules, flow.extra)
+        parts.update(
+            row, entry, step, room.pace[p], gathered, rules, draws, self._decay, flow, self._tables
+        )
+
+    def _contrast_shared(self, p: int) -> None:
+        """Compare all pairs with the negatives that they share: three matrix products."""
+        made, room, rules, draws = self._plan, self._room, self._rules, self._draws
+        batch, flow, s = draws.batch, room.flow, room.products
+        pairs = room.points.point[: 2 * batch].view(batch, 2, -1)
+        users, shared = pairs[:, 0], room.points.point[2 * batch :]
+        multiply = self._parts.multiply
+        multiply(users, shared.T, s, False, self.fast)
+        self._parts.weigh(s, made.mine[p], room.points, rules, draws, flow, room.log(p))
+        with self._aside():
+            multiply(s.T, users, flow.side[2 * batch :], False, self.fast)
+        multiply(s, shared, flow.side[:batch], True, self.fast)
+        if not rules.sphere:
+            torch.sum(s, 0, out=flow.share)
+
+    def _second_stage(self, p: int) -> None:
+        """Draw the negatives of a step by the vectors of the moment."""
+        made, room, draws = self._plan, self._room, self._draws
+        unit, batch = room.units.point, draws.batch
+        if self._frozen is not None:
+            items = (made.looked[p] - self._data.n_users).clamp(min=0)
+            torch.index_select(self._frozen, 0, items, out=unit)
+        else:
+            self._parts.gather(
+                made.looked[p], made.step[p], self._tables, self._rules, self._decay, True,
+                room.units,
+            )  # fmt: skip
+        self._parts.multiply(unit[:batch], unit[batch:].T, room.products, False, self.fast)
+        self._parts.choose(
+            room.products, made.mine[p], made.candidates[p], made.step[p], self._data.n_users,
+            self._rules, draws, made.entries[p], made.missed[p],
+        )  # fmt: skip

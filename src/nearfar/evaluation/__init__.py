@@ -1,0 +1,1 @@
+"""How good a recommender is: metrics, the ranking of all users, and baselines."""

@@ -1,0 +1,84 @@
+"""Recommenders that learn nothing: what a model has to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nearfar.data.interactions import Interactions
+from nearfar.errors import OptionError
+from nearfar.runtime.arrays import Float32, Int32
+from nearfar.runtime.counter import Purpose, bits_at, stream
+from nearfar.runtime.jit import kernel
+
+
+class MostPopular:
+    """Recommends what most users have: the score of an item is its training interaction count.
+
+    Equally popular items come in the order of their rows. Counts are exact up to 2^24 users.
+
+    Parameters
+    ----------
+    train : Interactions
+
+    Examples
+    --------
+    >>> from nearfar.data.interactions import Interactions
+    >>> from nearfar.search.neighbours import top_k
+    >>> train = Interactions.from_pairs([("ann", "jam"), ("ann", "tea"), ("bob", "tea")])
+    >>> top_k(MostPopular(train), [0], k=2).scores.tolist()
+    [[2.0, 1.0]]
+    """
+
+    def __init__(self, train: Interactions) -> None:
+        self.interactions = train
+        self.n_users, self.n_items = train.n_users, train.n_items
+        self._counts = train.item_counts.astype(np.float32)
+
+    def scorer(self) -> MostPopular:
+        """Give itself: it is a scorer."""
+        return self
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Write the counts of the items to every row; see `nearfar.search.neighbours.Scorer`."""
+        out[:] = self._counts[first_item : first_item + out.shape[1]]
+
+
+class Random:
+    """Recommends by lot: the score of (user, item) is a hash of the two and of the seed.
+
+    It is a function, not a state: the same pair has the same score in every block and order.
+    Scores are the multiples of 2^-24 in [0, 1), equally likely.
+
+    Parameters
+    ----------
+    n_users, n_items : int
+    seed : int
+
+    Raises
+    ------
+    OptionError
+        A size is negative.
+    """
+
+    def __init__(self, n_users: int, n_items: int, *, seed: int = 0) -> None:
+        for name, value in (("n_users", n_users), ("n_items", n_items)):
+            if value < 0:
+                raise OptionError(f"`{name}` must not be negative; got {value}.")
+        self.n_users, self.n_items = n_users, n_items
+        self._key = stream(seed, Purpose.RANDOM_SCORE)
+
+    def scorer(self) -> Random:
+        """Give itself: it is a scorer."""
+        return self
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Write the lots of the pairs; see `nearfar.search.neighbours.Scorer`."""
+        _draw(self._key, rows, first_item, out)
+
+
+@kernel
+def _draw(key: np.uint64, rows: Int32, first_item: int, out: Float32) -> None:
+    for a in range(out.shape[0]):
+        for b in range(out.shape[1]):
+            lot = bits_at(key, rows[a], first_item + b) >> np.uint64(40)
+            out[a, b] = np.float32(lot) * np.float32(2.0**-24)

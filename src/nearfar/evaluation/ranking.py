@@ -1,0 +1,238 @@
+"""Full ranking: every item, for every user with test items.
+
+`evaluate` ranks, block by block, all items that a user does not have already, and measures the
+first k: accuracy against the test items, popularity against the training counts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from nearfar.data.interactions import Interactions
+from nearfar.errors import DataError, EmptyDataError, OptionError
+from nearfar.evaluation import metrics
+from nearfar.evaluation.result import PER_USER, Evaluation
+from nearfar.runtime.arrays import Bool, Int32, Int64
+from nearfar.runtime.devices import resolve_ranking
+from nearfar.runtime.jit import kernel
+from nearfar.runtime.threads import checked_threads
+from nearfar.search.heap import first_at_least
+from nearfar.search.neighbours import Scorer, top_k
+
+__all__ = ["ACCURACY", "POPULARITY", "Evaluation", "evaluate"]
+
+
+ACCURACY: Final = {
+    "map": metrics.average_precision,
+    "ndcg": metrics.ndcg,
+    "recall": metrics.recall,
+    "precision": metrics.precision,
+    "mrr": metrics.reciprocal_rank,
+    "hit_rate": metrics.hit_rate,
+}
+"""Functions of (hits, n_relevant), one number a user; the figure is their mean."""
+POPULARITY: Final = {
+    "mmr": metrics.median_popularity,
+    "mean_popularity": metrics.mean_popularity,
+}
+"""Functions of (items, item_counts), one number a user; the figure is their mean."""
+_PART = 2**15
+
+
+def evaluate(
+    recommender: Any,
+    train: Interactions,
+    test: Interactions,
+    *,
+    k: int = 50,
+    threads: int | None = None,
+    progress: bool = False,
+    exclude: Interactions | None = None,
+    device: str = "cpu",
+) -> Evaluation:
+    """Rank every item for every user who has test items, and measure the first k.
+
+    Parameters
+    ----------
+    recommender : object
+        A fitted model, or anything else with a ``scorer()``; or a `Scorer` itself.
+    train : Interactions
+        Popularity figures use its item counts; its pairs are left out of the lists.
+    test : Interactions
+        The relevant items, on the axes of `train`. Users without any are skipped.
+    k : int
+        Length of the lists.
+    threads : int, optional
+        By default, every core this process may use. The figures are the same for any number.
+    progress : bool
+        Whether to show a progress bar, if standard error is a terminal.
+    exclude : Interactions, optional
+        Pairs to leave out of the lists *instead* of those of `train`: training and validation
+        pairs together, for example.
+    device : str
+        Where to rank: "cpu", "cuda", "cuda:1", ..., "auto" or "torch:" and a device of PyTorch, as
+        in `nearfar.CML.fit`. A recommender whose ``scorer()`` takes no `device` ranks where
+        it does: for it, only "cpu" and "auto" are accepted.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    OptionError
+        `k` or `threads` is less than 1, `recommender` cannot score, or not on `device`, or there
+        is no such device.
+    MissingExtraError
+        `device` needs PyTorch.
+    DataError
+        The axes differ, or a test pair is among those left out, or a score is NaN.
+    EmptyDataError
+        No user has a test item.
+    """
+    if k < 1:
+        raise OptionError(f"`k` must be at least 1; got {k}.")
+    n_threads = checked_threads(threads)
+    scorer = _scorer(recommender, device)
+    left_out = train if exclude is None else exclude
+    _check_data(recommender, scorer, train, test, left_out)
+    users = np.flatnonzero(test.user_counts)
+    exposed, parts = np.zeros(train.n_items, np.int64), []
+    with _bar(len(users), progress) as advance:
+        for start in range(0, len(users), _PART):
+            part = users[start : start + _PART].astype(np.int32)
+            hidden = (left_out.indptr, left_out.items)
+            items = top_k(scorer, part, k, exclude=hidden, threads=n_threads, progress=advance)[0]
+            exposed += metrics.exposure(items, train.n_items)
+            parts.append(_measured(items, part, train, test))
+    per_user = pl.concat(parts)
+    return Evaluation(
+        k=k,
+        n_users=len(users),
+        n_skipped=train.n_users - len(users),
+        metrics=_means(per_user) | _overall(exposed, train.item_counts),
+        per_user=per_user,
+    )
+
+
+def _scorer(recommender: Any, device: str) -> Scorer:
+    name, kind = resolve_ranking(device), type(recommender).__name__
+    make = getattr(recommender, "scorer", None)
+    if name != "cpu" and make is not None and "device" in inspect.signature(make).parameters:
+        scorer = make(device=name)
+    elif name == "cpu" or device == "auto":
+        scorer = recommender if make is None else make()
+    else:
+        raise OptionError(
+            f"`device` is {device!r}, but a {kind} cannot be sent there; leave `device` out, or"
+            f" give 'auto'."
+        )
+    if not hasattr(scorer, "score_block"):
+        raise OptionError(f"`recommender` must have scorer() or be a Scorer; got a {kind}.")
+    return scorer  # type: ignore[no-any-return]
+
+
+def _check_data(
+    recommender: Any,
+    scorer: Scorer,
+    train: Interactions,
+    test: Interactions,
+    left_out: Interactions,
+) -> None:
+    if (scorer.n_users, scorer.n_items) != (train.n_users, train.n_items):
+        raise DataError(
+            f"The recommender has {scorer.n_users} users and {scorer.n_items} items, `train` has "
+            f"{train.n_users} and {train.n_items}; give the interactions that it was fitted on."
+        )
+    known = getattr(recommender, "interactions", None)
+    for name, other in (("test", test), ("exclude", left_out), ("the recommender", known)):
+        if other is not None:
+            _check_axes(name, other, train)
+    if test.n_pairs == 0:
+        raise EmptyDataError("No user has a test item; there is nothing to evaluate.")
+    common = _n_common(test.indptr, test.items, left_out.indptr, left_out.items)
+    if common:
+        raise DataError(
+            f"{common} of the {test.n_pairs} test pairs are left out of the lists, so they can "
+            "never be found; take them out of `test`, or say with `exclude` what is to be left out."
+        )
+
+
+def _check_axes(name: str, other: Interactions, train: Interactions) -> None:
+    label = f"`{name}`" if " " not in name else name
+    for axis, ours, theirs in (
+        ("user", train.user_ids, other.user_ids),
+        ("item", train.item_ids, other.item_ids),
+    ):
+        if ours is not theirs and ours != theirs:
+            raise DataError(
+                f"The {axis}s of {label} and `train` differ ({len(theirs)} and {len(ours)} ids); "
+                "cut both from the same interactions: `nearfar.data.split` keeps the axes."
+            )
+
+
+def _measured(items: Int32, users: Int32, train: Interactions, test: Interactions) -> pl.DataFrame:
+    """Measure one part of the users."""
+    hits = np.empty(items.shape, np.bool_)
+    _mark_hits(items, users, test.indptr, test.items, hits)
+    n_relevant = test.user_counts[users]
+    columns = {name: measure(hits, n_relevant) for name, measure in ACCURACY.items()}
+    columns |= {name: measure(items, train.item_counts) for name, measure in POPULARITY.items()}
+    frame = pl.DataFrame({"n_relevant": n_relevant, **columns})
+    return frame.insert_column(0, train.user_ids.take(users).alias("user_id"))
+
+
+def _means(per_user: pl.DataFrame) -> dict[str, float]:
+    """Average over the users that have a value; NaN if none has."""
+    values = {name: per_user[name].drop_nans().to_numpy() for name in PER_USER}
+    return {name: float(v.mean()) if len(v) else np.nan for name, v in values.items()}
+
+
+def _overall(exposed: Int64, item_counts: Int64) -> dict[str, float]:
+    return {
+        "mmr_distinct": metrics.median_popularity_distinct(exposed, item_counts),
+        "coverage": metrics.coverage(exposed),
+        "gini": metrics.gini(exposed),
+    }
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None] | None]:
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Ranking users", total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+@kernel
+def _mark_hits(items: Int32, users: Int32, indptr: Int64, relevant: Int32, hits: Bool) -> None:
+    for a in range(items.shape[0]):
+        end = indptr[users[a] + 1]
+        for r in range(items.shape[1]):
+            at = first_at_least(relevant, indptr[users[a]], end, items[a, r])
+            hits[a, r] = at < end and relevant[at] == items[a, r]
+
+
+@kernel
+def _n_common(indptr: Int64, items: Int32, other_indptr: Int64, other_items: Int32) -> int:
+    """Count the pairs that two sets of interactions share."""
+    n = 0
+    for user in range(indptr.shape[0] - 1):
+        end = other_indptr[user + 1]
+        at = other_indptr[user]
+        for p in range(indptr[user], indptr[user + 1]):
+            at = first_at_least(other_items, at, end, items[p])
+            n += at < end and other_items[at] == items[p]
+    return n

@@ -1,0 +1,151 @@
+"""The figures of a recommender: of each user, their means, and how sure those are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from nearfar.errors import OptionError
+from nearfar.runtime.arrays import Float64
+from nearfar.runtime.counter import Purpose, bits_at, stream_at, stream_base
+from nearfar.runtime.jit import kernel
+
+PER_USER: Final = (
+    "map",
+    "ndcg",
+    "recall",
+    "precision",
+    "mrr",
+    "hit_rate",
+    "mmr",
+    "mean_popularity",
+)
+"""Figures that are means over users."""
+OVERALL: Final = ("mmr_distinct", "coverage", "gini")
+"""Figures of all lists together, without a value for each user."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The figures of one recommender on one split; ``evaluation["ndcg"]`` is one of them.
+
+    Printed, it is a table of means with their standard errors.
+    """
+
+    k: int
+    """Length of the lists."""
+    n_users: int
+    """Users with test items: those who were evaluated."""
+    n_skipped: int
+    """Users without test items, who have no part in any figure."""
+    metrics: dict[str, float]
+    """map, ndcg, recall, precision, mrr, hit_rate, mmr, mean_popularity, mmr_distinct, coverage,
+    gini."""
+    per_user: pl.DataFrame = field(repr=False)
+    """user_id, n_relevant, and each metric that has a value for each user."""
+
+    def __getitem__(self, name: str) -> float:
+        self._check(name, (*PER_USER, *OVERALL))
+        return self.metrics[name]
+
+    def standard_error(self, name: str) -> float:
+        """Give the standard error of a mean over users: ``s / sqrt(n)``, s with n - 1 below.
+
+        NaN for fewer than two users.
+
+        Raises
+        ------
+        OptionError
+            There is no such metric, or it has no value for each user.
+        """
+        values = self._values(name)
+        return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
+
+    def bootstrap(
+        self, name: str, n: int = 1000, *, seed: int = 0, level: float = 0.95
+    ) -> tuple[float, float]:
+        """Give a percentile bootstrap interval of a mean, resampling users with replacement.
+
+        Parameters
+        ----------
+        name : str
+            A metric that has a value for each user.
+        n : int
+            Number of resamplings.
+        seed : int
+        level : float
+            Share of the resampled means inside the interval.
+
+        Returns
+        -------
+        (float, float)
+            NaN if no user has a value.
+
+        Raises
+        ------
+        OptionError
+            There is no such metric, or `n` or `level` is out of range.
+        """
+        values = self._values(name)
+        if n < 1:
+            raise OptionError(f"`n` must be at least 1; got {n}.")
+        if not 0 < level < 1:
+            raise OptionError(f"`level` must lie between 0 and 1; got {level}.")
+        if not len(values):
+            return np.nan, np.nan
+        means = np.empty(n)
+        _resampled_means(values, stream_base(seed, Purpose.BOOTSTRAP), means)
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything but the values of each user, ready for JSON; NaN becomes None."""
+        errors = {name: self.standard_error(name) for name in PER_USER}
+        return {
+            "k": self.k,
+            "n_users": self.n_users,
+            "n_skipped": self.n_skipped,
+            "metrics": {name: _or_none(value) for name, value in self.metrics.items()},
+            "standard_errors": {name: _or_none(value) for name, value in errors.items()},
+        }
+
+    def __str__(self) -> str:
+        skipped = f"; {self.n_skipped:,} without test items left out" if self.n_skipped else ""
+        lines = [f"top {self.k} of {self.n_users:,} users{skipped}"]
+        for name in PER_USER:
+            mean, error = self.metrics[name], self.standard_error(name)
+            lines.append(f"{name:<16}{mean:>12.4f} ± {error:.4f}")
+        lines += [f"{name:<16}{self.metrics[name]:>12.4f}" for name in OVERALL]
+        return "\n".join(lines)
+
+    def _values(self, name: str) -> Float64:
+        self._check(name, PER_USER)
+        values = self.per_user[name].to_numpy()
+        return np.asarray(values[~np.isnan(values)])
+
+    @staticmethod
+    def _check(name: str, names: tuple[str, ...]) -> None:
+        if name in OVERALL and name not in names:
+            raise OptionError(
+                f"`name` {name!r} is a figure of all lists; it has no per-user values."
+            )
+        if name not in names:
+            raise OptionError(f"`name` must be one of {', '.join(names)}; got {name!r}.")
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+@kernel
+def _resampled_means(values: Float64, base: np.uint64, out: Float64) -> None:
+    n = values.shape[0]
+    for sample in range(out.shape[0]):
+        key = stream_at(base, sample)
+        total = 0.0
+        for position in range(n):
+            total += values[bits_at(key, position, 0) % np.uint64(n)]
+        out[sample] = total / n

@@ -1,0 +1,259 @@
+"""Why a model does what it does: which items it recommends, how items lie, what is drawn.
+
+Three tables, all functions of arrays and a seed:
+
+- `exposure`: how recommendations and training interactions spread over popular and rare items;
+- `cosines`: how near each other the items of one user are, beside items at random and p(s);
+- `sampling`, of `nearfar.training.drawn`: how many items a negative is really chosen among, how
+  often it is a false one, and how many pairs still have something to learn from it.
+
+`diagnose` makes all three of a trained model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar.data.interactions import Interactions
+from nearfar.errors import DataError
+from nearfar.evaluation import metrics
+from nearfar.method.geometry import density, normalise
+from nearfar.method.options import Options
+from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64, Integers
+from nearfar.runtime.checks import check_count
+from nearfar.runtime.counter import Purpose, stream, uniform
+from nearfar.runtime.jit import kernel
+from nearfar.search.neighbours import top_k
+from nearfar.search.scoring import scorer_of
+from nearfar.training.drawn import check_points, sampling
+
+DECILES: Final = 10
+BINS: Final = 100
+"""Of the cosines between -1 and 1."""
+_PAIRS: Final = 8192
+"""Pairs that `diagnose` draws negatives for, about: the same for small batches and large ones."""
+_FIRST, _OTHER, _STRANGER = -1, -2, -3  # steps that training never takes, so the streams are ours
+
+
+def diagnose(
+    points: Float32,
+    train: Interactions,
+    test: Interactions,
+    options: Options,
+    *,
+    k: int = 50,
+    seed: int = 0,
+    threads: int | None = 1,
+    learned: Interactions | None = None,
+) -> dict[str, pl.DataFrame]:
+    """Make all tables of a trained model.
+
+    Parameters
+    ----------
+    points : float32 array of shape (N + M, d)
+        Users, then items, as they were trained.
+    train, test : Interactions
+        On the same axes. Lists leave out what is in `train` and are made for users with items in
+        `test`, as in `nearfar.evaluate`.
+    options : Options
+        Of the model.
+    k : int
+        Length of the lists.
+    seed : int
+        Of the training: `sampling` draws what the first steps would draw.
+    threads : int, optional
+        The tables are the same for any number.
+    learned : Interactions, optional
+        The part of `train` that the steps were taken on, if a validation part was cut off: the
+        sampler knows nothing of the rest, so that counts as held out. All of `train` if None.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        "exposure", "cosines" and "sampling", as the functions of these names give them.
+
+    Raises
+    ------
+    DataError
+        The points do not fit the interactions, or a score is NaN.
+    """
+    check_points(points, train, options)
+    users, items = points[: train.n_users], points[train.n_users :]
+    listed = top_k(
+        scorer_of(users, items, options.geometry),
+        np.flatnonzero(test.user_counts),
+        k,
+        exclude=(train.indptr, train.items),
+        threads=threads,
+    ).items
+    known = train if learned is None else learned
+    n_steps = -(-min(_PAIRS, known.n_pairs) // options.batch)
+    return {
+        "exposure": exposure(listed, train.item_counts),
+        "cosines": cosines(items, train, seed=seed),
+        "sampling": sampling(points, known, (train, test), options, seed=seed, n_steps=n_steps),
+    }
+
+
+def exposure(items: Integers, item_counts: Int64) -> pl.DataFrame:
+    """Spread recommendations and training interactions over the deciles of popularity.
+
+    Decile 1 is the most popular tenth of the items, by training interactions; of equally popular
+    items those with smaller rows come first. With M items, decile t has those at the places
+    ``M (t - 1) / 10 <= place < M t / 10`` from 0: without a multiple of ten the sizes differ by
+    one, and fewer than ten items leave some deciles empty.
+
+    Parameters
+    ----------
+    items : int array of shape (n_users, k)
+        Rows of the recommended items, -1 where a list is short.
+    item_counts : int array of shape (M,)
+        Training interactions of each item.
+
+    Returns
+    -------
+    DataFrame
+        Ten rows: ``decile``, ``items`` (how many are in it), and the decile's shares, between 0 and
+        1, of all ``recommendations`` and of all training ``interactions``; NaN where there are
+        none at all.
+
+    Raises
+    ------
+    DataError
+        An item row does not exist.
+
+    Examples
+    --------
+    >>> lists = np.array([[0, 1], [0, -1]])
+    >>> exposure(lists, np.array([5, 4, 3, 3, 2, 1, 1, 1, 0, 0])).head(2).rows()
+    [(1, 1, 0.6666666666666666, 0.25), (2, 1, 0.3333333333333333, 0.2)]
+    """
+    n_items = len(item_counts)
+    if items.size and not -1 <= items.min() <= items.max() < n_items:
+        raise DataError(
+            f"`items` must be rows in 0 ... {n_items - 1}, or -1 for none; got {items.min()} ... "
+            f"{items.max()}. Give the counts of the interactions that the lists were made from."
+        )
+    decile = np.empty(n_items, np.int64)
+    order = np.argsort(-item_counts, kind="stable")
+    decile[order] = np.arange(n_items) * DECILES // max(n_items, 1)
+    listed = metrics.exposure(items, n_items)
+    return pl.DataFrame(
+        {
+            "decile": np.arange(1, DECILES + 1),
+            "items": np.bincount(decile, minlength=DECILES).astype(np.int64),
+            "recommendations": _shares(decile, listed),
+            "interactions": _shares(decile, item_counts),
+        }
+    )
+
+
+def _shares(decile: Int64, count: Int64) -> Float64:
+    total = int(count.sum())
+    if total == 0:
+        return np.full(DECILES, np.nan)
+    return np.bincount(decile, weights=count, minlength=DECILES) / total
+
+
+def cosines(
+    item_points: Floats,
+    train: Interactions,
+    *,
+    n: int = 100_000,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Compare the cosines of items that go together with those of items that do not.
+
+    Each of `n` times a training pair (i, j) is drawn, all equally likely, and with it
+
+    - another item k of user i: v_j.v_k is one of the *positives*;
+    - an item k that user i does not have, all equally likely: v_j.v_k is one of the *negatives*.
+
+    Users with a single item or with all of them have no part in it.
+
+    Parameters
+    ----------
+    item_points : array of shape (M, d)
+        Normalised here, whatever the geometry.
+    train : Interactions
+    n : int
+        How many of each are drawn.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        For each of 100 equal bins between -1 and 1: ``bin_low``, ``bin_high``, the densities
+        ``positives`` and ``negatives`` (share of the draws, divided by the width of the bin; NaN if
+        no user takes part), and ``density``, the p(s) of two random unit vectors at the middle of
+        the bin (`nearfar.method.geometry.density`).
+
+    Raises
+    ------
+    OptionError
+        `n` is not a whole number from 1.
+    """
+    check_count("n", n)
+    one, other, stranger = _item_pairs(train, n, seed)
+    unit = normalise(np.asarray(item_points, np.float32))
+    edges = np.linspace(-1.0, 1.0, BINS + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    return pl.DataFrame(
+        {
+            "bin_low": edges[:-1],
+            "bin_high": edges[1:],
+            "positives": _histogram(unit, one, other, edges),
+            "negatives": _histogram(unit, one, stranger, edges),
+            "density": density(middle, item_points.shape[1]),
+        }
+    )
+
+
+def _item_pairs(train: Interactions, n: int, seed: int) -> tuple[Int32, Int32, Int32]:
+    """Draw n items, each with another of the same user and one that this user does not have."""
+    counts = train.user_counts[train.pair_users()]
+    usable = np.flatnonzero((counts > 1) & (counts < train.n_items))
+    if len(usable) == 0:
+        return (np.empty(0, np.int32),) * 3
+    first, second, third = (
+        uniform(stream(seed, Purpose.NEGATIVE, step), np.arange(n))
+        for step in (_FIRST, _OTHER, _STRANGER)
+    )
+    pair = usable[(first * len(usable)).astype(np.int64)]
+    user, size = train.pair_users()[pair], counts[pair]
+    begin = train.indptr[user]
+    place = pair - begin
+    further = 1 + (second * (size - 1)).astype(np.int64)
+    other = begin + (place + further) % size
+    rank = (third * (train.n_items - size)).astype(np.int64)
+    return train.items[pair], train.items[other], _absent(rank, user, train.indptr, train.items)
+
+
+@kernel
+def _absent(rank: Int64, user: Int32, indptr: Int64, items: Int32) -> Int32:
+    """Give the item that is number `rank`, from 0, of those that the user does not have."""
+    out = np.empty(rank.shape[0], np.int32)
+    for n in range(rank.shape[0]):
+        item = rank[n]
+        for at in range(indptr[user[n]], indptr[user[n] + 1]):
+            if items[at] > item:
+                break
+            item += 1
+        out[n] = item
+    return out
+
+
+def _histogram(unit: npt.NDArray[Any], one: Int32, other: Int32, edges: Float64) -> Float64:
+    count = np.zeros(BINS, np.int64)
+    for at in range(0, len(one), 2**14):
+        part = slice(at, at + 2**14)
+        s = np.sum(unit[one[part]] * unit[other[part]], axis=1, dtype=np.float64)
+        count += np.histogram(np.clip(s, -1.0, 1.0), edges)[0]
+    if len(one) == 0:
+        return np.full(BINS, np.nan)
+    height: Float64 = count * BINS / (2.0 * len(one))
+    return height

@@ -1,0 +1,177 @@
+"""The space the points live in: distance, score, the density of a random product.
+
+**One sign.** Inside nearfar there is only the *score*, larger is closer::
+
+    score(u, v) = 1 - D^2(u, v) / 2 = u.v - (|u|^2 - 1) / 2 - (|v|^2 - 1) / 2
+
+with D the Euclidean distance. On the unit sphere both corrections vanish and the score is the
+cosine. A difference of squared distances is minus twice a difference of scores, in any geometry.
+
+**Three geometries** (`Geometry`):
+
+- ``"sphere"``: a stored row is free and is divided by its length when it is used; the gradient
+  goes through that division. The 2019 paper.
+- ``"ball"``: rows are used as they are and clipped to length 1 after a step. CML, 2017.
+- ``"free"``: rows are used as they are. What the paper's released script did for two samplers.
+"""
+
+from __future__ import annotations
+
+from math import lgamma
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.runtime.arrays import Floats
+
+Geometry = Literal["sphere", "ball", "free"]
+"""Where the points may lie."""
+
+GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
+
+GAP_FLOOR = 2.0**-22
+"""The smallest 1 - s^2 that a float32 product of unit vectors can tell from 0, about; it is
+compiled into kernels, see `nearfar.runtime.jit`."""
+
+
+def normalise(x: npt.ArrayLike) -> Floats:
+    """Divide each row by its length; a row of zeros stays as it is.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., d)
+
+    Returns
+    -------
+    array of the same shape
+        Unit vectors, in the floating type of `x`.
+
+    Examples
+    --------
+    >>> normalise([[3.0, 4.0]])
+    array([[0.6, 0.8]])
+    """
+    rows = np.asarray(x)
+    if not np.issubdtype(rows.dtype, np.floating):
+        rows = rows.astype(np.float64)
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    unit: Floats = rows / np.where(length > 0, length, 1).astype(rows.dtype)
+    return unit
+
+
+def squared_distance(u: npt.ArrayLike, v: npt.ArrayLike) -> Floats:
+    """D^2(u, v) = |u - v|^2 over the last axis; shapes (..., d) broadcast to (...)."""
+    difference = np.asarray(u) - np.asarray(v)
+    squared: Floats = np.sum(difference * difference, axis=-1)
+    return squared
+
+
+def score(u: npt.ArrayLike, v: npt.ArrayLike) -> Floats:
+    """Score 1 - D^2(u, v) / 2 over the last axis, larger is closer; the cosine on the sphere.
+
+    Examples
+    --------
+    >>> float(score([1.0, 0.0], [0.0, 1.0]))
+    0.0
+    """
+    closeness: Floats = 1.0 - 0.5 * squared_distance(u, v)
+    return closeness
+
+
+def log_density(s: npt.ArrayLike, dim: int) -> Floats:
+    """Logarithm of `density`; minus infinity at s = -1 and 1 when dim > 3."""
+    s = np.asarray(s, np.float64)
+    power = 0.5 * (dim - 3)
+    with np.errstate(divide="ignore"):
+        log_gap = np.log1p(-s * s) if power else np.zeros_like(s)
+    log_beta = lgamma(0.5 * (dim - 1)) + lgamma(0.5) - lgamma(0.5 * dim)
+    log_p: Floats = power * log_gap - log_beta
+    return log_p
+
+
+def density(s: npt.ArrayLike, dim: int) -> Floats:
+    """Density of s = p.q for two independent uniform unit vectors in R^dim.
+
+    ::
+
+        p(s) = (1 - s^2)^((d-1)/2 - 1) / Beta((d-1)/2, 1/2),   -1 <= s <= 1
+
+    Parameters
+    ----------
+    s : array_like of float in [-1, 1]
+    dim : int
+        d >= 2.
+
+    Returns
+    -------
+    float64 array
+
+    References
+    ----------
+    Tran et al., SIGIR 2019, section 2.3.
+
+    Examples
+    --------
+    >>> round(float(density(0.3, 3)), 9)  # on the ordinary sphere a coordinate is uniform
+    0.5
+    """
+    return np.exp(log_density(s, dim))
+
+
+def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None = None) -> Floats:
+    """Weight of each candidate in the second stage of 2-stage sampling, up to a factor a row.
+
+    ::
+
+        1 / p(s)  ~  (top / (1 - s^2))^((d-3)/2)   if s >= 0, else 0
+
+    with ``top`` the smallest 1 - s^2 among the row's allowed candidates with s >= 0. For d >= 3
+    every factor is in [0, 1] and the row's largest weight is 1, so nothing overflows and nothing
+    is NaN for any d; 1 - s^2 below 2^-22 counts as 2^-22, what float32 can resolve.
+
+    Parameters
+    ----------
+    s : array_like of shape (..., C)
+        Products of unit vectors; values a rounding beyond [-1, 1] are taken as -1 or 1.
+    dim : int
+        d >= 2.
+    allowed : array_like of bool of shape (..., C), optional
+        Candidates that may be drawn; the others weigh 0 and do not enter ``top``.
+
+    Returns
+    -------
+    float64 array of shape (..., C)
+
+    References
+    ----------
+    Tran et al., SIGIR 2019, section 2.3.
+
+    Examples
+    --------
+    >>> stage_two_weight([0.0, 0.6, -0.6], 5).round(9).tolist()  # 1 - s^2 = 1, 0.64
+    [0.64, 1.0, 0.0]
+    """
+    s = np.asarray(s, np.float64)
+    gap = np.maximum((1.0 - s) * (1.0 + s), GAP_FLOOR)
+    admissible = s >= 0.0
+    if allowed is not None:
+        admissible = admissible & np.asarray(allowed)
+    top = np.min(gap, axis=-1, where=admissible, initial=1.0, keepdims=True)
+    ratio = np.where(admissible, top / gap, 0.0)
+    power = 0.5 * (dim - 3)
+    weight: Floats = np.where(admissible, np.where(admissible, ratio, 1.0) ** power, 0.0)
+    return weight
+
+
+def released_overflow_gap(dim: int) -> float:
+    """1 - s^2 + 1e-8 below which the released script's weight overflows to infinity.
+
+    The script raises ``1 - s^2 + 1e-8`` to the power -(d-3)/2 in float64; a row with an infinite
+    weight becomes NaN when it is divided by its sum, and the pair falls back to a uniform choice
+    among the candidates. 0 where no s overflows (d <= 3).
+    """
+    power = 0.5 * (dim - 3)
+    if power <= 0:
+        return 0.0
+    return float(np.exp(-np.log(np.finfo(np.float64).max) / power))

@@ -1,0 +1,294 @@
+"""What training minimises, each part with its gradient worked out by hand.
+
+The functions here are the specification: they take and give numpy arrays, in whatever floating
+type they are given, and the engines' kernels are tested against them. All gradients are with
+respect to the *points* (unit vectors on the sphere); the way from a point to the stored row is
+`through_normalisation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from nearfar.errors import OptionError
+from nearfar.method.geometry import score
+from nearfar.runtime.arrays import Floats
+from nearfar.runtime.checks import check_positive
+
+
+class TripletTerm(NamedTuple):
+    """One pair's share of the loss and its gradient."""
+
+    loss: float
+    violated: bool
+    """Whether the nearest negative lies inside the margin."""
+    user: Floats
+    """(d,) gradient of u_i."""
+    positive: Floats
+    """(d,) gradient of v_j."""
+    negatives: Floats
+    """(n, d) gradients of the v_k: with temperature 0, zero but for the nearest."""
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """The hinge on the nearest negative, eq. 1 of the paper, or a soft form of it.
+
+    ::
+
+        w_ij [ D^2(u_i, v_j) - min_k D^2(u_i, v_k) + margin ]_+
+
+    summed over the batch. In scores (larger is closer) the bracket is max_k x_k with
+    x_k = margin - 2 (score_ij - score_ik). With a temperature T > 0 it is its soft maximum
+
+        w_ij T log( 1 + sum_k exp(x_k / T) ),
+
+    whose gradient is that of the hinge, shared among the negatives by their softmax: what one draw
+    of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge. With
+    margin 0 it is T times the cross-entropy of the positive item among the negatives, with logits
+    2 score / T; a margin takes the positive item's own weight in it down by exp(-margin / T).
+    """
+
+    margin: float = 1.0
+    """alpha, in units of squared distance; 0 only with a temperature."""
+    rank_weight: bool = False
+    """CML's w_ij = log(rank + 1), rank = floor(M * impostors / n); 1 otherwise.
+
+    Impostors are the negatives inside the margin, n the pair's negatives, M the number of items.
+    The weight is taken as a constant in the gradient. A pair without impostors has weight 0."""
+    temperature: float | None = 0.0
+    """T, in units of squared distance: how evenly the negatives share the gradient. None is what
+    the number of items asks for, (50 / items)^(1/4). With shared negatives, from 0.4 to 4 times
+    that: of others `fit` warns."""
+
+    def __post_init__(self) -> None:
+        if not (self.margin == 0 and self.temperature != 0):
+            soft = " (0 goes with a temperature.)" if self.margin == 0 else ""
+            check_positive("`margin`", self.margin, soft)
+        if self.temperature is None or self.temperature == 0:
+            return
+        if not 1e-6 <= self.temperature < np.inf:
+            raise OptionError(
+                "`temperature` must be 0 (the nearest negative alone), at least 1e-6, or None "
+                f"(by the number of items); got {self.temperature!r}."
+            )
+
+    def at(self, n_items: int) -> Triplet:
+        """Give the loss for a number of items: T = (50 / n_items)^(1/4) if it is left to the data.
+
+        The more items there are, the more finely the near must be told from the far. The exponent
+        and the 50 are measured, see docs/negatives.md.
+
+        Parameters
+        ----------
+        n_items : int
+            Items with training interactions.
+
+        Returns
+        -------
+        Triplet
+
+        Examples
+        --------
+        >>> Triplet(0.2, temperature=None).at(31_250)
+        Triplet(margin=0.2, rank_weight=False, temperature=0.2)
+        """
+        if self.temperature is not None:
+            return self
+        return replace(self, temperature=round((50.0 / n_items) ** 0.25, 6))
+
+    @property
+    def known_temperature(self) -> float:
+        """T; an `OptionError` if it is still left to the data."""
+        if self.temperature is None:
+            raise OptionError("`temperature` is left to the data (None): `at(n_items)` first.")
+        return self.temperature
+
+    def term(self, user: Floats, positive: Floats, negatives: Floats, n_items: int) -> TripletTerm:
+        """Loss and gradient of one pair.
+
+        Parameters
+        ----------
+        user, positive : array of shape (d,)
+            u_i and v_j.
+        negatives : array of shape (n, d)
+            The v_k, k in N_ij; n may be 0, which costs nothing. Of equally near negatives the
+            first counts as nearest.
+        n_items : int
+            M, for the rank weight.
+
+        Returns
+        -------
+        TripletTerm
+        """
+        zero = TripletTerm(
+            0.0, False, np.zeros_like(user), np.zeros_like(positive), np.zeros_like(negatives)
+        )
+        if len(negatives) == 0:
+            return zero
+        inside = self.margin - 2.0 * (score(user, positive) - score(user, negatives))
+        weight = self.pair_weight(inside, n_items)
+        loss, share = self.soft_maximum(inside)
+        return TripletTerm(
+            float(weight * loss),
+            bool(inside.max() > 0),
+            2.0 * weight * (share @ negatives - share.sum() * positive),
+            2.0 * weight * share.sum() * (positive - user),
+            2.0 * weight * share[:, None] * (user - negatives),
+        )
+
+    def pair_weight(self, inside: Floats, n_items: int) -> float:
+        """w_ij, from the x_k of the pair's negatives, of which there is at least one."""
+        if not self.rank_weight:
+            return 1.0
+        rank = n_items * int(np.sum(inside > 0)) // len(inside)
+        return float(np.log(rank + 1.0))
+
+    def soft_maximum(self, inside: Floats) -> tuple[float, Floats]:
+        """[max x]_+, or T log(1 + sum exp(x / T)) with a temperature, and its derivatives.
+
+        Parameters
+        ----------
+        inside : array of shape (n,)
+            The x_k of a pair, n at least 1.
+
+        Returns
+        -------
+        loss : float
+        share : array of shape (n,)
+            Not negative, with a sum of at most 1.
+        """
+        top, temperature = max(float(inside.max()), 0.0), self.known_temperature
+        if temperature == 0:
+            share = np.zeros_like(inside)
+            share[np.argmax(inside)] = top > 0
+            return top, share
+        part = np.exp((inside - top) / temperature)
+        whole = part.sum() + np.exp(-top / temperature)
+        return top + temperature * float(np.log(whole)), part / whole
+
+
+@dataclass(frozen=True)
+class SpreadOut:
+    """Global orthogonal regularisation, eq. 3 of the paper.
+
+    ::
+
+        weight * { (1/Q sum s_jk)^2 + [ 1/Q sum s_jk^2 - 1/d ]_+ },   s_jk = v_j.v_k
+
+    over the Q pairs of a positive and one of its negatives in the batch: it pulls the first two
+    moments of s towards those of independent uniform unit vectors.
+
+    References
+    ----------
+    Zhang, Yu, Kumar & Chang, ICCV 2017; Tran et al., SIGIR 2019, eq. 3.
+    """
+
+    weight: float = 0.01
+    """lambda_g. The paper: 0.01 with one or two negatives, 0.001 with five."""
+
+    def __post_init__(self) -> None:
+        remedy = " Leave the term out with spread_out=None."
+        check_positive("`weight` of SpreadOut", self.weight, remedy)
+
+    def coefficients(self, s: Floats, dim: int) -> tuple[float, Floats]:
+        """Loss and its derivative with respect to each product.
+
+        Parameters
+        ----------
+        s : array of shape (Q,)
+            The products v_j.v_k; Q may be 0.
+        dim : int
+            d.
+
+        Returns
+        -------
+        loss : float
+        derivative : array of shape (Q,)
+            dL/ds: v_j receives the sum of ``derivative * v_k``, and v_k of ``derivative * v_j``.
+        """
+        if len(s) == 0:
+            return 0.0, s
+        mean, excess = s.mean(), (s * s).mean() - 1.0 / dim
+        loss = self.weight * (mean * mean + max(excess, 0.0))
+        derivative = self.weight / len(s) * (2.0 * mean + (2.0 * s if excess > 0 else 0.0 * s))
+        return float(loss), derivative
+
+
+@dataclass(frozen=True)
+class Decorrelate:
+    """CML's covariance loss: off-diagonal covariance is penalised.
+
+    ::
+
+        weight * (||C||_F - ||diag C||_2^2) / n,   C = 1/n sum (x - mean)(x - mean)^T
+
+    over the n distinct users and items of the batch. That is the formula as it is printed; a norm
+    and the square of a norm do not have the same unit, so ``squared`` offers the other reading,
+    ||C||_F^2 - ||diag C||_2^2, which is zero exactly when nothing is correlated.
+
+    References
+    ----------
+    Hsieh et al., WWW 2017, section 3.4.
+    """
+
+    weight: float = 0.1
+    """lambda_c."""
+    squared: bool = False
+    """Take the square of the Frobenius norm."""
+
+    def __post_init__(self) -> None:
+        remedy = " Leave the term out with decorrelate=None."
+        check_positive("`weight` of Decorrelate", self.weight, remedy)
+
+    def term(self, points: Floats) -> tuple[float, Floats]:
+        """Loss and gradient over the points of a batch.
+
+        Parameters
+        ----------
+        points : array of shape (n, d)
+
+        Returns
+        -------
+        loss : float
+        gradient : array of shape (n, d)
+            (2/n) X dL/dC with X the centred points; the mean adds nothing, as X sums to zero.
+        """
+        n = len(points)
+        centred = points - points.mean(axis=0)
+        covariance = centred.T @ centred / n
+        diagonal = np.diag(covariance)
+        frobenius = np.sqrt(np.sum(covariance**2))
+        if self.squared:
+            loss = frobenius**2 - np.sum(diagonal**2)
+            slope = 2.0 * (covariance - np.diag(diagonal))
+        else:
+            loss = frobenius - np.sum(diagonal**2)
+            slope = covariance / frobenius if frobenius > 0 else np.zeros_like(covariance)
+            slope = slope - 2.0 * np.diag(diagonal)
+        scale = self.weight / n
+        return float(scale * loss), (2.0 * scale / n) * (centred @ slope)
+
+
+def through_normalisation(gradient: Floats, row: Floats) -> Floats:
+    """Gradient of the stored row, given that of its point x = row / |row|.
+
+    ::
+
+        dL/drow = (g - (g.x) x) / |row|
+
+    Parameters
+    ----------
+    gradient, row : array of shape (..., d)
+
+    Returns
+    -------
+    array of shape (..., d)
+    """
+    length = np.linalg.norm(row, axis=-1, keepdims=True)
+    point = row / length
+    tangent: Floats = (gradient - np.sum(gradient * point, axis=-1, keepdims=True) * point) / length
+    return tangent

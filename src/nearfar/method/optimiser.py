@@ -1,0 +1,204 @@
+r"""Optimisers, written for tables of which a step touches a few rows.
+
+`Adam` here is the *dense* Adam of Kingma & Ba (ICLR 2015): in every step its momentum also moves
+the rows that the batch did not touch. Skipping those rows, as "sparse" and "lazy" variants do, is
+another optimiser. But a row whose gradient is zero from step t0 + 1 to t only follows
+m <- b1 m, v <- b2 v, so all it did can be made up for when it is next read::
+
+    theta_t = theta_t0 - lr * sum_{s = t0+1..t} w_s m_t0 / (sqrt(v_t0) + e_s)
+    w_s = rho^(s-t0) sqrt(1 - b2^s) / (1 - b1^s),      rho = b1 / sqrt(b2),
+    e_s = eps sqrt(1 - b2^s) b2^(-(s-t0)/2)
+
+Without eps that is one factor, S(t0, t) = sum w_s, and S(t0, t) = T(t0) - rho^(t-t0) T(t), where
+T(t) = rho (c_{t+1} + T(t+1)), c_s = sqrt(1 - b2^s) / (1 - b1^s), tends to rho / (1 - rho): one
+small table. For e_s stands its mean e over the gap, weighted by w_s, which needs a second table
+of the same form (`adam_drift_tables`). That is the only approximation. Its relative error in the
+movement of a gap is at most var(e_s) / (sqrt(v) + e)^2: nothing where sqrt(v) is well above eps;
+and where it is not, below 10^-4 once 1 / (1 - b2) steps are done.
+
+A gradient that is exactly zero is the same as no gradient, so a row is updated only when something
+flows into it. `SGD` and `Adagrad` never move a row without a gradient and need no catching up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from nearfar.errors import OptionError
+from nearfar.runtime.arrays import Float64, Floats, Int64
+from nearfar.runtime.checks import check_positive
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Plain stochastic gradient descent: theta <- theta - lr g."""
+
+    learning_rate: float = 0.05
+    """Step length."""
+
+    n_slots: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_positive("`learning_rate`", self.learning_rate)
+
+    def step(self, rows: Floats, gradient: Floats, t: int) -> None:
+        """Update `rows` (n, 1, d) in place with `gradient` (n, d)."""
+        rows[:, 0] -= self.learning_rate * gradient
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """Adagrad: a <- a + g^2, theta <- theta - lr g / (sqrt(a) + eps).
+
+    References
+    ----------
+    Duchi, Hazan & Singer, JMLR 2011. CML (2017) was trained with it.
+    """
+
+    learning_rate: float = 0.1
+    """Step length."""
+    initial: float = 0.1
+    """What the sum of squares starts from."""
+    epsilon: float = 1e-10
+    """Added to the square root."""
+
+    n_slots: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        check_positive("`learning_rate`", self.learning_rate)
+        if not (np.isfinite(self.initial) and self.initial >= 0):
+            raise OptionError(f"`initial` must be a number >= 0; got {self.initial!r}.")
+        check_positive("`epsilon`", self.epsilon)
+
+    def step(self, rows: Floats, gradient: Floats, t: int) -> None:
+        """Update `rows` (n, 2, d), theta and a, in place with `gradient` (n, d)."""
+        rows[:, 1] += gradient**2
+        rows[:, 0] -= self.learning_rate * gradient / (np.sqrt(rows[:, 1]) + self.epsilon)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Dense Adam, at the cost of the rows a step touches.
+
+    References
+    ----------
+    Kingma & Ba, ICLR 2015; the defaults and the place of epsilon are PyTorch's.
+    """
+
+    learning_rate: float = 1e-3
+    """Step length."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the square root of the second moment."""
+
+    n_slots: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        check_positive("`learning_rate`", self.learning_rate)
+        check_positive("`epsilon`", self.epsilon)
+        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0.0 <= value < 1.0:
+                raise OptionError(f"`{name}` must be at least 0 and below 1; got {value!r}.")
+        if self.beta1 >= self.beta2:
+            raise OptionError(
+                f"`beta1` must be below `beta2`, or an untouched row might never come to rest; got"
+                f" beta1={self.beta1!r}, beta2={self.beta2!r}."
+            )
+
+    def step(self, rows: Floats, gradient: Floats, t: int) -> None:
+        """Update every row of `rows` (n, 3, d), theta, m and v, in place: step t = 1, 2, ..."""
+        theta, m, v = rows[:, 0], rows[:, 1], rows[:, 2]
+        m[...] = self.beta1 * m + (1 - self.beta1) * gradient
+        v[...] = self.beta2 * v + (1 - self.beta2) * gradient**2
+        denominator = np.sqrt(v) / np.sqrt(1 - self.beta2**t) + self.epsilon
+        theta -= self.learning_rate / (1 - self.beta1**t) * m / denominator
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """The model is a mean of the points after each epoch, late ones counting more.
+
+    ::
+
+        mean_t = mean_{t-1} + (x_t - mean_{t-1}) (eta + 1) / (eta + t)
+
+    for the points x_t after epoch t = 1, 2, ...: polynomial-decay averaging. It reaches back over
+    about t / (eta + 1) epochs, so it forgets the beginning however long a run is, and takes out
+    the noise that a constant learning rate leaves. On the sphere means are normalised. Training
+    itself is not changed by it.
+
+    References
+    ----------
+    Shamir & Zhang, ICML 2013.
+    """
+
+    eta: float = 3.0
+    """The larger, the shorter it reaches back; near 0 it is the plain mean."""
+
+    def __post_init__(self) -> None:
+        check_positive("`eta` of Averaging", self.eta, " Leave it out with averaging=None.")
+
+    def weight(self, epoch: int) -> float:
+        """Give the weight of the points after `epoch`, from 1, against the mean before."""
+        return (self.eta + 1.0) / (self.eta + epoch)
+
+
+Optimiser = SGD | Adagrad | Adam
+"""What turns gradients into steps."""
+
+
+def adam_drift_tables(adam: Adam, horizon: int) -> Float64:
+    """Tabulate T(t) of the module docstring, and its like for the mean epsilon, for t = 0, 1, ...
+
+    ::
+
+        T_q(t) = rho_q (c_{q,t+1} + T_q(t+1)),    rho_1 = b1 / sqrt(b2),   rho_2 = b1 / b2,
+        c_{1,s} = sqrt(1 - b2^s) / (1 - b1^s),    c_{2,s} = (1 - b2^s) / (1 - b1^s)
+
+    so that sum w_s = T_1(t0) - rho_1^(t-t0) T_1(t), and sum w_s e_s / eps is the same with 2.
+
+    Parameters
+    ----------
+    adam : Adam
+    horizon : int
+        The last step that will be taken.
+
+    Returns
+    -------
+    float64 array of shape (2, length)
+        T_1 and T_2; the last entries stand for every later t. They are as long as the bias
+        corrections take to vanish in float64, and never longer than horizon + 1.
+
+    Examples
+    --------
+    >>> tables = adam_drift_tables(Adam(beta1=0.9, beta2=0.999), horizon=100_000)
+    >>> round(float(tables[0, -1]), 3)  # rho / (1 - rho)
+    9.045
+    """
+    if adam.beta1 == 0.0:
+        return np.zeros((2, 1))
+    settled = int(np.ceil(np.log(1e-17) / np.log(adam.beta2))) + 1
+    length = min(horizon, settled) + 1
+    last, tables = length - 1, np.empty((2, length))
+    for q, power in enumerate((0.5, 1.0)):
+        rho = adam.beta1 / adam.beta2**power
+        beyond = np.arange(1, int(np.ceil(np.log(1e-18) / np.log(rho))) + 2)
+        tables[q, last] = np.sum(rho**beyond * _corrections(adam, last + beyond, power))
+        corrections = _corrections(adam, np.arange(1, length), power)
+        for t in range(last - 1, -1, -1):
+            tables[q, t] = rho * (corrections[t] + tables[q, t + 1])
+    return tables
+
+
+def _corrections(adam: Adam, s: Int64, power: float) -> Float64:
+    """(1 - b2^s)^power / (1 - b1^s) for an array of steps s >= 1."""
+    corrected: Float64 = (-np.expm1(s * np.log(adam.beta2))) ** power / (
+        1 - adam.beta1 ** s.astype(np.float64)
+    )
+    return corrected

@@ -1,0 +1,145 @@
+"""The hyper-parameters of a model: what it is, not how a run goes.
+
+`Options` is frozen, checked when it is made, saved with the model, and the source of the command
+line's flags. Parts with parameters of their own are objects: ``sampler=TwoStage(candidates=500)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from nearfar.errors import OptionError
+from nearfar.method.geometry import GEOMETRIES, Geometry
+from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
+from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
+from nearfar.method.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
+
+STRATEGIES: dict[str, tuple[type[Any], ...]] = {
+    "sampler": (Uniform, Popularity, TwoStage, Shared),
+    "triplet": (Triplet,),
+    "spread_out": (SpreadOut, type(None)),
+    "decorrelate": (Decorrelate, type(None)),
+    "optimiser": (Adam, Adagrad, SGD),
+    "averaging": (Averaging, type(None)),
+}
+"""The closed set each part is chosen from."""
+
+
+SHARED_NEGATIVES, OWN_NEGATIVES = 512, 5
+"""What `Options.negatives` is if nothing is said, with `Shared` and with other samplers."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a `CML` model is and how it learns."""
+
+    dim: int = 128
+    """d, the dimension of the space; 2 to 4096."""
+    geometry: Geometry = "sphere"
+    """Where the points lie: "sphere", "ball" or "free"; see `nearfar.method.geometry`."""
+    sampler: Sampler = Shared()  # noqa: RUF009  # frozen, and shown in signatures
+    """What draws the negatives; see `nearfar.method.sampling`."""
+    negatives: int = 0
+    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch; 0 stands for the
+    sampler's usual number, 512 with `Shared` and 5 with others."""
+    batch: int = 256
+    """Pairs in a step."""
+    triplet: Triplet = Triplet(0.2, temperature=None)  # noqa: RUF009
+    """The loss of a pair and its negatives."""
+    spread_out: SpreadOut | None = None
+    """Spread-out regularisation, or None."""
+    decorrelate: Decorrelate | None = None
+    """CML's covariance loss, or None."""
+    optimiser: Optimiser = Adam(5e-3)  # noqa: RUF009
+    """What turns gradients into steps."""
+    averaging: Averaging | None = Averaging()  # noqa: RUF009
+    """A mean over epochs instead of the last points, or None."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("dim", 2, 4096),
+            ("negatives", 0, 100_000),
+            ("batch", 1, 1_000_000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise OptionError(f"`{name}` must be a whole number; got {value!r}.")
+            if not low <= value <= high:
+                raise OptionError(f"`{name}` must be between {low} and {high}; got {value!r}.")
+            object.__setattr__(self, name, int(value))
+        if self.negatives == 0:
+            usual = SHARED_NEGATIVES if isinstance(self.sampler, Shared) else OWN_NEGATIVES
+            object.__setattr__(self, "negatives", usual)
+        own = 0 if isinstance(self.sampler, Shared) else self.negatives
+        if self.batch * (2 + own) > 2**27:
+            raise OptionError(
+                f"`batch` x (`negatives` + 2) sizes the buffers of a step and must be at most 2^27;"
+                f" got {self.batch:,} x {own + 2:,}. Use a smaller batch."
+            )
+        if self.geometry not in GEOMETRIES:
+            raise OptionError(
+                f"`geometry` must be one of {', '.join(GEOMETRIES)}; got {self.geometry!r}."
+            )
+        for name, kinds in STRATEGIES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                names = " or ".join(
+                    "None" if k is type(None) else f"{k.__name__}(...)" for k in kinds
+                )
+                hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
+                raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
+        if isinstance(self.sampler, Shared) and self.spread_out is not None:
+            raise OptionError(
+                "`spread_out` compares each positive item with negatives of its own and is not "
+                f"there with sampler=Shared(...); got {self.spread_out!r}. Use spread_out=None."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` is the inverse.
+
+        Examples
+        --------
+        >>> Options.from_dict(Options(dim=8).to_dict()) == Options(dim=8)
+        True
+        """
+        plain: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if is_dataclass(value) and not isinstance(value, type):
+                value = {"kind": type(value).__name__, **asdict(value)}
+            plain[field.name] = value
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Options:
+        """Make options from what `to_dict` gave.
+
+        Raises
+        ------
+        OptionError
+            For an option or a kind this version does not know, or a value out of its range.
+        """
+        values = {"averaging": None, **plain}  # saved before there was a mean, it was without one
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise OptionError(f"unknown option(s) {', '.join(unknown)}.")
+        for name, kinds in STRATEGIES.items():
+            value = values.get(name)
+            if isinstance(value, Mapping):
+                values[name] = _strategy(name, kinds, dict(value))
+        return cls(**values)
+
+
+def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) -> Any:
+    by_name = {kind.__name__: kind for kind in kinds}
+    kind = value.pop("kind", None)
+    if kind not in by_name:
+        raise OptionError(f"`{name}` must be one of {', '.join(by_name)}; got {kind!r}.")
+    try:
+        return by_name[kind](**value)
+    except TypeError as error:
+        raise OptionError(f"`{name}`: {error}.") from error

@@ -1,0 +1,651 @@
+"""Collaborative metric learning: `CML`, the model a user works with.
+
+A model is its options and two tables of points, users and items, in one space: what a user likes is
+near, the rest is far, and recommending is looking around a point.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import polars as pl
+
+from nearfar.data import split
+from nearfar.data.ids import Ids
+from nearfar.data.interactions import Interactions
+from nearfar.engine import Problem
+from nearfar.errors import DataError, EmptyDataError, NotFittedError, OptionError
+from nearfar.evaluation.result import Evaluation
+from nearfar.method.options import Options
+from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
+from nearfar.model.item_map import Projection, project
+from nearfar.runtime.arrays import Bool, Float32, Int32
+from nearfar.runtime.checks import check_count
+from nearfar.runtime.devices import resolve_ranking
+from nearfar.search.neighbours import Index, Points, Scorer, TopK, top_k
+from nearfar.search.scoring import closeness, scorer_of
+from nearfar.training.fold_in import EPOCHS, Folding
+from nearfar.training.run import Callback, Run
+from nearfar.training.schedule import Schedule
+from nearfar.training.warm_start import grown_state
+
+if TYPE_CHECKING:
+    from nearfar.search.device_search import DevicePoints
+
+OPTION_NAMES = tuple(inspect.signature(Options).parameters)
+
+
+class CML:
+    """Collaborative metric learning.
+
+    Parameters
+    ----------
+    options : Options, optional
+        All hyper-parameters at once; the defaults if left out.
+    **changes
+        Single hyper-parameters, by the names of `Options`: ``CML(dim=64, negatives=10)``.
+
+    Raises
+    ------
+    OptionError
+        For a name that is not an option, or a value out of its range.
+
+    References
+    ----------
+    Hsieh et al., *Collaborative Metric Learning*, WWW 2017. Tran et al., *Improving Collaborative
+    Metric Learning with Efficient Negative Sampling*, SIGIR 2019.
+
+    Examples
+    --------
+    >>> import nearfar as nf
+    >>> liked = [(u, i) for u in range(8) for i in range(8) if (u + i) % 2 == 0 and u != i]
+    >>> model = nf.CML(dim=3, batch=8, optimiser=nf.Adam(0.03))
+    >>> model = model.fit(nf.Interactions.from_pairs(liked), epochs=30)
+    >>> model.recommend(0, k=1)["item_id"].to_list()  # 0 likes even items, and has 2, 4 and 6
+    [0]
+    """
+
+    __signature__ = inspect.signature(Options)
+
+    def __init__(self, options: Options | None = None, /, **changes: Any) -> None:
+        unknown = sorted(set(changes) - set(OPTION_NAMES))
+        if unknown:
+            known = ", ".join(OPTION_NAMES)
+            raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
+        self.options = Options(**changes) if options is None else replace(options, **changes)
+        self._fitted: Fitted | None = None
+        self._scorers: list[tuple[Float32, Points]] = []
+        self._folding: Folding | None = None
+
+    def __repr__(self) -> str:
+        """Show the options that differ from the defaults."""
+        default = Options()
+        changed = [
+            f"{name}={getattr(self.options, name)!r}"
+            for name in OPTION_NAMES
+            if getattr(self.options, name) != getattr(default, name)
+        ]
+        return f"CML({', '.join(changed)})"
+
+    # ------------------------------------------------------------------------------- training
+
+    def fit(
+        self,
+        train: Interactions,
+        *,
+        epochs: int = 50,
+        validation: float | Interactions | None = None,
+        every: int = 1,
+        metric: str = "ndcg",
+        k: int = 50,
+        patience: int | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_seconds: float = 60.0,
+        callbacks: Sequence[Callback] = (),
+        seed: int = 0,
+        threads: int | None = None,
+        device: str = "cpu",
+        fast: bool = False,
+        progress: bool | None = None,
+    ) -> Self:
+        """Learn the points from interactions.
+
+        Parameters
+        ----------
+        train : Interactions
+        epochs : int
+            Passes over the training pairs.
+        validation : float, Interactions or None
+            A share of each user's interactions to hold out, or a part that was cut off before. It
+            is evaluated every `every` epochs, and the points of the epoch that is best by `metric`
+            at `k` are kept. Without it, the last epoch's are.
+        patience : int, optional
+            Stop after this many evaluations in a row without a new best.
+        checkpoint : path, optional
+            A folder in which the run is saved every `checkpoint_seconds` and at its end. If it
+            holds this very run, training goes on from there, to the same bits.
+        callbacks : sequence of callables
+            Each is called with a `nearfar.training.run.Epoch` after every epoch; returning True
+            stops.
+        seed : int
+            Names every random number of the run.
+        threads : int, optional
+            Threads to use. None takes the available cores, as far as a step has work for them. The
+            result does not depend on it.
+        device : str
+            "cpu"; "cuda", "cuda:1", ...; "auto", a GPU where there is one; "reference": plain
+            loops in float64, slow, for checking; or "torch:" and any device of PyTorch. All but
+            "cpu" and "reference" need the extra ``nearfar[torch]``.
+        fast : bool
+            On a GPU: matrix products on tensor cores in TF32 (10 bits of mantissa instead of 23).
+            Faster with `Shared` and `TwoStage`; results differ in the third digit of a product.
+            Refused on the processor.
+        progress : bool, optional
+            Show a progress bar; where the error stream is a terminal if None.
+
+        Returns
+        -------
+        CML
+            This model.
+
+        Raises
+        ------
+        OptionError
+            An option is out of its range, or `device` is not there.
+        MissingExtraError
+            `device` needs PyTorch.
+        DivergedError
+            The loss is no longer a number. The best points so far, if any, are kept.
+        KeyboardInterrupt
+            As it came; the model keeps the best points so far (or the current ones) and works.
+
+        Warns
+        -----
+        NearfarWarning
+            The temperature given for shared negatives is far from what the number of items asks
+            for; most places for a negative stayed empty; or, with a validation part, NDCG has
+            fallen to less than 0.7 of its best, or never came above that of recommending what is
+            popular. It says what is the matter and what to do.
+        """
+        if not isinstance(train, Interactions):
+            raise DataError(
+                f"`train` must be nearfar.Interactions; got {type(train).__name__}. Make them with"
+                f" Interactions.from_pairs, from_frame, from_csr or read."
+            )
+        schedule = Schedule(epochs, every, metric, k, patience)
+        learned, held_out = train, validation
+        if isinstance(validation, float | int):
+            learned, held_out = split.ratio(train, test=float(validation), seed=seed)
+        steps = -(-max(learned.n_pairs, 1) // self.options.batch) * epochs
+        problem = Problem(learned, self.options, seed, horizon=steps)
+        run = Run(
+            problem,
+            schedule,
+            validation=held_out if isinstance(held_out, Interactions) else None,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            callbacks=callbacks,
+            device=device,
+            fast=fast,
+            threads=threads,
+            progress=progress,
+        )
+        try:
+            run.train()
+        finally:
+            self._keep(run, train)
+            run.close()
+        return self
+
+    def _keep(self, run: Run, train: Interactions, before: Fitted | None = None) -> None:
+        """Take over what the run has come to, unless all of it is broken."""
+        trained, n = run.outcome(), train.n_users
+        if before is not None:
+            trained = trained.after(before.history)
+        if all_finite(trained.points):
+            users, items = trained.points[:n], trained.points[n:]
+            self._take(Fitted(users, items, trained.history, trained.best_epoch, train))
+
+    def _take(self, fitted: Fitted) -> None:
+        self._fitted, self._folding, self._scorers = fitted, None, []
+
+    def partial_fit(
+        self,
+        new: Interactions,
+        *,
+        epochs: int = 8,
+        seed: int = 0,
+        threads: int | None = None,
+        device: str = "cpu",
+        fast: bool = False,
+        progress: bool | None = None,
+    ) -> Self:
+        """Learn from new interactions too, those of new users and items among them.
+
+        Training goes on, on the old and the new interactions together, from the points that are
+        there: a new user begins at the mean of the known items they like, a new item at the mean
+        of its users. It costs `epochs` passes instead of as many as `fit` needs, at half the
+        learning rate: most points are nearly where they belong. See docs/newcomers.md.
+
+        Parameters
+        ----------
+        new : Interactions
+            With ids of the same types. Pairs that are known already do no harm.
+        epochs, seed, threads, device, fast, progress
+            As in `fit`.
+
+        Returns
+        -------
+        CML
+            This model. Its `history` goes on where it was.
+
+        Raises
+        ------
+        NotFittedError
+            There is nothing to go on from.
+        DataError, OptionError, MissingExtraError, DivergedError, KeyboardInterrupt
+            As in `fit`; the model is as it was, or, after an interrupt, has the points so far.
+        """
+        fitted = self._known()
+        known = fitted.interactions
+        train = known.union(new)
+        schedule, steps = Schedule(epochs), -(-train.n_pairs // self.options.batch) * epochs
+        options = self.options
+        slower = replace(options.optimiser, learning_rate=options.optimiser.learning_rate / 2)
+        problem = Problem(train, replace(options, optimiser=slower), seed, horizon=steps)
+        run = Run(
+            problem,
+            schedule,
+            device=device,
+            fast=fast,
+            threads=threads,
+            progress=progress,
+            state=grown_state(problem, self.user_vectors, self.item_vectors, known),
+        )
+        try:
+            run.train()
+        finally:
+            self._keep(run, train, before=fitted)
+            run.close()
+        return self
+
+    # ---------------------------------------------------------------------------- what it knows
+
+    def _known(self) -> Fitted:
+        if self._fitted is None:
+            raise NotFittedError(
+                "this model has not been fitted; call fit(train) or CML.load(path)."
+            )
+        return self._fitted
+
+    @property
+    def interactions(self) -> Interactions:
+        """The training interactions, with the validation part if a share was held out."""
+        return self._known().interactions
+
+    @property
+    def user_vectors(self) -> Float32:
+        """(N, d) points of the users, in the order of ``interactions.user_ids``."""
+        return self._known().users
+
+    @property
+    def item_vectors(self) -> Float32:
+        """(M, d) points of the items, in the order of ``interactions.item_ids``."""
+        return self._known().items
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the training interactions; see `Interactions.fingerprint`."""
+        return self.interactions.fingerprint
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What is known of how good the model is: figures by name, k among them.
+
+        ``validation``: those of the epoch that was kept, if there was a validation part. ``test``:
+        those that `keep_evaluation` was given.
+        """
+        return self._known().metrics
+
+    def keep_evaluation(self, evaluation: Evaluation) -> None:
+        """Let the figures of an evaluation on test data go with the model, when it is saved.
+
+        They are forgotten when the model learns anew.
+        """
+        figures = evaluation.to_dict()
+        kept = {"k": evaluation.k, "n_users": evaluation.n_users, **figures["metrics"]}
+        self._fitted = self._known()._replace(evaluation=kept)
+
+    @property
+    def projection(self) -> Projection:
+        """The items on a plane, for people to look at: by PCA, or as `project` made it."""
+        self._fitted, projection = self._known().projected()
+        return projection
+
+    def project(self, method: str = "pca", *, seed: int = 0) -> Projection:
+        """Put the items on a plane by another method, which is kept; see `item_map`."""
+        made = project(self.item_vectors, method, seed=seed)
+        self._fitted = self._known()._replace(projection=made)
+        return made
+
+    @property
+    def history(self) -> pl.DataFrame:
+        """One row an epoch.
+
+        ``loss`` is the mean triplet loss of a pair, ``spread_out`` and ``decorrelate`` the mean of
+        a step, ``violated`` the share of pairs with a negative inside the margin, ``missed`` the
+        places for a negative that stayed empty, ``seconds`` the time spent on steps so far. After
+        epochs 1, 2, 4, 8 and so on there are also ``effective``, ``false_push`` and ``dimension``
+        (`nearfar.training.diagnostics`); and the metrics of the validation part, where it was
+        evaluated.
+        """
+        return self._known().history
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose points the model holds."""
+        return self._known().best_epoch
+
+    def scorer(self, device: str = "cpu") -> Points | DevicePoints:
+        """Score every item for a user, larger is closer; what `nearfar.evaluate` asks for.
+
+        Parameters
+        ----------
+        device : str
+            As in `recommend`. On a GPU the points are copied there; for many calls of
+            `nearfar.search.neighbours.top_k` make one scorer.
+        """
+        return self._points(self.user_vectors, self.item_vectors, device)
+
+    def _points(self, queries: Float32, targets: Float32, device: str) -> Points | DevicePoints:
+        name = resolve_ranking(device)
+        points = self._scorer_of(targets).with_queries(queries)
+        if name == "cpu":
+            return points
+        from nearfar.search.device_search import DevicePoints
+
+        return DevicePoints(points.queries, points.targets, points.offset, device=name)
+
+    def _scorer_of(self, targets: Float32) -> Points:
+        """Score a table of the model; what has to be computed of it is computed once."""
+        for table, points in self._scorers:
+            if table is targets:  # `points.targets` is not, if the table is mapped from a file
+                return points
+        made = scorer_of(targets, targets, self.options.geometry)
+        self._scorers.append((targets, made))
+        return made
+
+    def _items_near(
+        self, queries: Float32, device: str, index: Index | None, threads: int | None
+    ) -> Scorer:
+        """Score the items for queries: all of them, or those that an index finds."""
+        if index is None:
+            return self._points(queries, self.item_vectors, device)
+        if resolve_ranking(device) != "cpu":
+            raise OptionError(f"`index` searches on the processor; got device={device!r}.")
+        index.check(self.item_vectors)
+        return index.scorer(queries, threads=threads)
+
+    # -------------------------------------------------------------------------- newcomers
+
+    def fold_in(self, liked: Iterable[Any], *, epochs: int = EPOCHS, seed: int = 0) -> Float32:
+        """Give a user who was not there in training a point, from the items they like.
+
+        The training objective, with the negatives that training draws, is minimised over that one
+        point; all others stay. It takes milliseconds, and changes nothing in the model.
+
+        Parameters
+        ----------
+        liked : ids of items
+            At least one; one that is there several times counts once.
+        epochs : int
+            Steps; each takes all of `liked`.
+        seed : int
+            Names the random numbers: the same gives the same bits.
+
+        Returns
+        -------
+        float32 array of shape (d,)
+
+        Raises
+        ------
+        EmptyDataError
+            `liked` names no item.
+        UnknownIdError
+            An item that was not in the training interactions.
+        """
+        rows = _distinct(self.interactions.item_ids, liked, "liked")
+        return self._newcomers().user(rows, seed=seed, epochs=_checked_epochs(epochs))
+
+    def fold_in_item(
+        self, liked_by: Iterable[Any], *, epochs: int = EPOCHS, seed: int = 0
+    ) -> Float32:
+        """Give an item that was not there in training a point, from the users who like it.
+
+        As `fold_in`; the item is also pushed from users of other pairs, as often as the sampler
+        would draw it for them.
+        """
+        rows = _distinct(self.interactions.user_ids, liked_by, "liked_by")
+        return self._newcomers().item(rows, seed=seed, epochs=_checked_epochs(epochs))
+
+    def _newcomers(self) -> Folding:
+        if self._folding is None:
+            users, items = self.user_vectors, self.item_vectors
+            self._folding = Folding(users, items, self.interactions, self.options)
+        return self._folding
+
+    # ---------------------------------------------------------------------------- what it gives
+
+    def recommend(
+        self,
+        users: Any = None,
+        k: int = 10,
+        *,
+        liked: Iterable[Any] | None = None,
+        exclude_seen: bool = True,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
+        threads: int | None = None,
+        device: str = "cpu",
+        index: Index | None = None,
+    ) -> pl.DataFrame:
+        """Give each user the nearest items.
+
+        Parameters
+        ----------
+        users : id, or list, array or Series of ids, optional
+            One user or many; every user if None. (A tuple is one id.)
+        k : int
+            How many items. Where fewer are left the list is shorter; it is empty for a user with
+            nothing left.
+        liked : ids of items, optional
+            Instead of `users`: what one user likes who was not there in training; see `fold_in`.
+        exclude_seen : bool
+            Leave out what the user had in the training interactions, or what is in `liked`.
+        allow, deny : ids of items, optional
+            Recommend only these; never recommend these.
+        threads : int, optional
+            Every available core if None.
+        device : str
+            Where to rank, as in `fit`; but not "reference". Scores of another device may differ in
+            the last bits, and near ties in their order.
+        index : nearfar.ItemIndex, optional
+            Look for the items with this index of the model, which misses some; exactly if None.
+
+        Returns
+        -------
+        DataFrame
+            ``rank`` (from 1), ``item_id`` and ``score`` = 1 - D^2 / 2, the cosine on the sphere;
+            for many users also ``user_id``, first. Equal scores are ordered by item id.
+
+        Raises
+        ------
+        UnknownIdError
+            A user or item that was not in the training interactions.
+        OptionError
+            `k` is less than 1, `device` is not there, both `users` and `liked` are given, or
+            `index` is of another model or goes with a `device` other than the processor.
+        EmptyDataError
+            `liked` names no item.
+        MissingExtraError
+            `device` needs PyTorch.
+        """
+        if liked is not None and users is not None:
+            raise OptionError("`users` and `liked` were both given; give one of them.")
+        data, queries = self.interactions, self.user_vectors
+        if liked is None:
+            one, rows = _rows(data.user_ids, users)
+            seen = (data.indptr, data.items)
+        else:
+            own = _distinct(data.item_ids, liked, "liked")
+            queries = self._newcomers().user(own, seed=0)[None]
+            one, rows, seen = True, np.zeros(1, np.int32), (np.array([0, len(own)]), own)
+        scorer = self._items_near(queries, device, index, threads)
+        exclude, mask = seen if exclude_seen else None, self._mask(allow, deny)
+        found = top_k(scorer, rows, k, exclude=exclude, allow=mask, threads=threads)
+        return self._frame(found, one, rows, queries, data.user_ids, data.item_ids)
+
+    def similar_items(
+        self,
+        items: Any,
+        k: int = 10,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        index: Index | None = None,
+    ) -> pl.DataFrame:
+        """Give each item the items nearest to it, itself left out.
+
+        Parameters
+        ----------
+        items : id, or list, array or Series of ids
+        k : int
+        threads : int, optional
+        device : str
+        index : nearfar.ItemIndex, optional
+            As in `recommend`.
+
+        Returns
+        -------
+        DataFrame
+            As `recommend`, with the asked item as ``query_id`` where many are asked for.
+        """
+        points, ids = self.item_vectors, self.interactions.item_ids
+        scorer = self._items_near(points, device, index, threads)
+        return self._similar(items, k, points, ids, threads, scorer)
+
+    def similar_users(
+        self, users: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
+    ) -> pl.DataFrame:
+        """Give each user the users nearest to them; see `similar_items`."""
+        points, ids = self.user_vectors, self.interactions.user_ids
+        scorer = self._points(points, points, device)
+        return self._similar(users, k, points, ids, threads, scorer)
+
+    def _similar(
+        self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None, scorer: Scorer
+    ) -> pl.DataFrame:
+        one, rows = _rows(ids, asked)
+        n = len(points)
+        itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
+        found = top_k(scorer, rows, k, exclude=itself, threads=threads)
+        name = "user_id" if ids is self.interactions.user_ids else "item_id"
+        return self._frame(found, one, rows, points, ids, ids, query="query_id", name=name)
+
+    def _mask(self, allow: Iterable[Any] | None, deny: Iterable[Any] | None) -> Bool | None:
+        if allow is None and deny is None:
+            return None
+        ids = self.interactions.item_ids
+        mask = np.full(len(ids), allow is None)
+        if allow is not None:
+            mask[ids.rows(allow)] = True
+        if deny is not None:
+            mask[ids.rows(deny)] = False
+        return mask
+
+    def _frame(
+        self,
+        found: TopK,
+        one: bool,
+        rows: Int32,
+        points: Float32,
+        query_ids: Ids,
+        target_ids: Ids,
+        query: str = "user_id",
+        name: str = "item_id",
+    ) -> pl.DataFrame:
+        """Put lists into a frame, with ids, and with 1 - D^2 / 2 as the score."""
+        filled = found.items >= 0
+        row, rank = np.nonzero(filled)
+        scores = closeness(found.scores, points[rows], self.options.geometry)
+        columns = {
+            "rank": pl.Series((rank + 1).astype(np.int32)),
+            name: target_ids.take(found.items[filled]),
+            "score": pl.Series(scores[filled].astype(np.float32)),
+        }
+        if not one:
+            columns = {query: query_ids.take(rows[row]), **columns}
+        return pl.DataFrame(columns)
+
+    # ------------------------------------------------------------------------------ on disk
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model to the folder `path`, atomically: safetensors, Parquet, JSON, Markdown.
+
+        The training interactions are part of it: they are what `recommend` leaves out. So are the
+        items' places on a plane, what is known of the model's quality, and a model card.
+        """
+        self._fitted, _ = self._known().projected()
+        write_model(path, self._fitted, self.options)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, mmap: bool = False) -> CML:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        mmap : bool
+            Map the points into memory, read-only, instead of reading them: processes that serve
+            the same model share them.
+
+        Raises
+        ------
+        StoreError
+            The folder is missing, damaged, or something else; or it says what cannot be.
+        """
+        options, known = read_model(path, mmap=mmap)
+        model = cls(options)
+        model._take(known)
+        return model
+
+
+def _rows(ids: Ids, asked: Any) -> tuple[bool, Int32]:
+    """Row numbers of one id, of many, or of all; and whether it was one."""
+    if asked is None:
+        return False, np.arange(len(ids), dtype=np.int32)
+    if isinstance(asked, Hashable) and not isinstance(asked, pl.Series | range):
+        return True, np.array([ids.row(asked)], np.int32)
+    return False, ids.rows(asked)
+
+
+def _distinct(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
+    """Row numbers of ids, increasing, each once."""
+    if isinstance(asked, str | bytes):
+        raise DataError(
+            f"`{name}` must be a list of ids; got the single {asked!r}. Write [{asked!r}]."
+        )
+    rows = ids.rows(asked)
+    if not len(rows):
+        raise EmptyDataError(f"`{name}` names nothing; a point needs at least one id to go by.")
+    return np.unique(rows)
+
+
+def _checked_epochs(epochs: int) -> int:
+    check_count("epochs", epochs)
+    return epochs

@@ -1,0 +1,156 @@
+"""What a model has learned, and how it lies on disk: safetensors, Parquet, JSON, Markdown."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nearfar.data.interactions import Interactions
+from nearfar.errors import DataError, OptionError, StoreError
+from nearfar.method.options import Options
+from nearfar.model.card import card
+from nearfar.model.item_map import METHODS, Projection, project
+from nearfar.runtime import store
+from nearfar.runtime.arrays import Float32
+
+KIND: Final = "model"
+"""What `nearfar.runtime.store` calls a folder with a model."""
+_VALIDATION: Final = "validation_"
+
+
+class Fitted(NamedTuple):
+    """What a model has learned; it is replaced, never changed."""
+
+    users: Float32
+    """(N, d)."""
+    items: Float32
+    """(M, d)."""
+    history: pl.DataFrame
+    best_epoch: int
+    interactions: Interactions
+    evaluation: dict[str, Any] | None = None
+    projection: Projection | None = None
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Figures by name; see `nearfar.CML.metrics`."""
+        found = {}
+        names = [name for name in self.history.columns if name.startswith(_VALIDATION)]
+        row = self.history.filter(pl.col("epoch") == self.best_epoch)
+        if names and row.height:
+            values = {name.removeprefix(_VALIDATION): row[name][0] for name in names}
+            found["validation"] = {name: v for name, v in values.items() if v is not None}
+        if self.evaluation is not None:
+            found["test"] = self.evaluation
+        return found
+
+    def projected(self) -> tuple[Fitted, Projection]:
+        """Give it with the items on a plane, by PCA unless they are there already; and these."""
+        made = project(self.items) if self.projection is None else self.projection
+        return self._replace(projection=made), made
+
+
+def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> None:
+    """Write a model to a folder, with a model card; see `nearfar.CML.save`.
+
+    Raises
+    ------
+    StoreError
+        The folder holds something else, or writing fails.
+    """
+    fitted, projected = fitted.projected()
+    data = fitted.interactions
+    meta, frames = data.to_store()
+    described = card(
+        data,
+        options,
+        fingerprint=data.fingerprint,
+        epochs=fitted.history.height,
+        best_epoch=fitted.best_epoch,
+        metrics=fitted.metrics,
+    )
+    store.save_folder(
+        path,
+        kind=KIND,
+        meta={
+            "interactions": meta,
+            "options": options.to_dict(),
+            "evaluation": fitted.evaluation,
+            "projection": projected.method,
+            "fingerprint": data.fingerprint,
+            "best_epoch": fitted.best_epoch,
+        },
+        arrays={
+            "points": {"users": fitted.users, "items": fitted.items},
+            "projection": {
+                "points": projected.points,
+                "mean": projected.mean,
+                "axes": projected.axes,
+            },
+        },
+        frames={**frames, "history": fitted.history},
+        texts={"card": described},
+    )
+
+
+def read_model(path: str | PathLike[str], *, mmap: bool) -> tuple[Options, Fitted]:
+    """Read what `write_model` wrote; see `nearfar.CML.load`.
+
+    Raises
+    ------
+    StoreError
+        The folder is missing, damaged, or something else; or it says what cannot be.
+    """
+    folder = store.load_folder(path, kind=KIND, mmap=mmap)
+    try:
+        options = Options.from_dict(folder.meta["options"])
+        return options, _read(folder, options.dim)
+    except (KeyError, TypeError, ValueError, AttributeError, DataError, OptionError) as error:
+        raise StoreError(f"{str(path)!r} is not a readable model: {error}.") from error
+
+
+def _read(folder: store.Folder, dim: int) -> Fitted:
+    """Take what was saved, if it fits together."""
+    meta, points = folder.meta, folder.arrays["points"]
+    data = Interactions.from_store(meta["interactions"], folder.frames)
+    users = _checked(points["users"], "users", (data.n_users, dim))
+    items = _checked(points["items"], "items", (data.n_items, dim))
+    history, best, evaluation = folder.frames["history"], meta["best_epoch"], meta.get("evaluation")
+    if isinstance(best, bool) or not isinstance(best, int) or best < 0:
+        raise ValueError(f"`best_epoch` must be a whole number from 0; got {best!r}")
+    if evaluation is not None and not isinstance(evaluation, dict):
+        raise ValueError(f"`evaluation` must be figures by name; got {evaluation!r}")
+    projection = None
+    if (saved := folder.arrays.get("projection")) is not None:  # since format 1 of version 0.1.0
+        method = meta["projection"]
+        if method not in METHODS:
+            raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
+        projection = Projection(
+            method,
+            _checked(saved["points"], "projection", (data.n_items, 2)),
+            items,
+            _checked(saved["mean"], "its mean", (dim,)),
+            _checked(saved["axes"], "its axes", (dim, 2)),
+        )
+    return Fitted(users, items, history, best, data, evaluation, projection)
+
+
+def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Float32:
+    """Refuse a table of another type or shape, or with a number that is none."""
+    if table.dtype != np.float32 or table.shape != shape:
+        raise ValueError(
+            f"the table of {name} must be float32 of shape {shape}; got {table.dtype} of"
+            f" {table.shape}"
+        )
+    if not all_finite(table):
+        raise ValueError(f"the table of {name} has a value that is not a finite number")
+    return table
+
+
+def all_finite(table: npt.NDArray[Any]) -> bool:
+    """Look a part at a time, for a mask of all of it would be as long as the table."""
+    return all(np.isfinite(table[at : at + 4096]).all() for at in range(0, len(table), 4096))

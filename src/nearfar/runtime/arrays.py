@@ -1,0 +1,33 @@
+"""Types of arrays, named after what they hold.
+
+`Int` and `Real` are for the signatures of kernels, where a number may be a Python number outside
+and a machine number inside.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+Float64: TypeAlias = npt.NDArray[np.float64]
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Of any floating type."""
+Int32: TypeAlias = npt.NDArray[np.int32]
+Int64: TypeAlias = npt.NDArray[np.int64]
+Integers: TypeAlias = npt.NDArray[np.integer[Any]]
+"""Of any integer type."""
+UInt64: TypeAlias = npt.NDArray[np.uint64]
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+"""Arrays of any type by name."""
+Bool: TypeAlias = npt.NDArray[np.bool_]
+
+Array = TypeVar("Array", bound=npt.NDArray[Any])
+"""For a function that gives back an array of the type that it was given."""
+
+Int: TypeAlias = Any
+"""A whole number in a kernel's signature: a Python int outside, a machine integer inside."""
+Real: TypeAlias = Any
+"""A number in a kernel's signature; float32 or float64 as the kernel says."""

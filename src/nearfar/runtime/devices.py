@@ -1,0 +1,173 @@
+"""Which devices there are, and what they are called.
+
+============== ================================================================================
+"cpu"          this package's own compiled kernels, on the processor
+"reference"    plain loops in float64: slow, for checking, and for training only
+"cuda"         PyTorch on the current GPU; "cuda:1" is the second
+"auto"         "cuda" where PyTorch is installed and sees a GPU, else "cpu"
+"torch:cpu"    PyTorch on the device that follows the colon; "torch:cuda" is "cuda"
+============== ================================================================================
+
+PyTorch is an extra. It is imported when a device asks for it, and not before.
+"""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from nearfar.errors import MissingExtraError, OptionError
+from nearfar.runtime.extras import load_extra
+
+if TYPE_CHECKING:
+    import torch
+
+OWN = ("cpu", "reference")
+"""The devices that need no PyTorch."""
+_CUDA = re.compile(r"cuda(?::(\d+))?")
+_INSTEAD = "give device='cpu', or 'auto', which takes a GPU where there is one"
+
+
+def load_torch(asking: str = "This") -> ModuleType:
+    """Import PyTorch.
+
+    Parameters
+    ----------
+    asking : str
+        What needs it; the message begins with it.
+
+    Raises
+    ------
+    MissingExtraError
+        It is not installed.
+    """
+    missing = f'{asking} needs PyTorch, which is not installed: `pip install "nearfar[torch]"`.'
+    torch: ModuleType = load_extra("torch", missing)
+    return torch
+
+
+def resolve(device: str) -> str:
+    """Give the one name of a device that is there and can be used.
+
+    Parameters
+    ----------
+    device : str
+        "cpu", "reference", "auto", "cuda", "cuda:1", ... or "torch:" and a device of PyTorch.
+
+    Returns
+    -------
+    str
+        What was given, but for "auto", which becomes "cuda" or "cpu", and for the "torch:" before
+        "cuda", which is left out.
+
+    Raises
+    ------
+    OptionError
+        `device` is none of these, or it is not on this machine.
+    MissingExtraError
+        It needs PyTorch, which is not installed.
+
+    Examples
+    --------
+    >>> resolve("cpu")
+    'cpu'
+    """
+    if device in OWN:
+        return device
+    if device == "auto":
+        return _best()
+    name = device.removeprefix("torch:") if isinstance(device, str) else ""
+    if _CUDA.fullmatch(name):
+        _check_gpu(name)
+        return name
+    if not name or name == device:
+        raise OptionError(
+            "`device` must be one of cpu, reference, auto, cuda, cuda:1, ... or torch:<a device of"
+            f" PyTorch>; got {device!r}."
+        )
+    _check_usable(name)
+    return device
+
+
+def resolve_ranking(device: str) -> str:
+    """Give the one name of a device for ranking: as `resolve`, but "reference" is refused."""
+    name = resolve(device)
+    if name == "reference":
+        raise OptionError(
+            "`device` is 'reference', which is for training only; rank with device='cpu'."
+        )
+    return name
+
+
+def torch_device(device: str) -> torch.device | None:
+    """Give PyTorch's device of a resolved name; None for "cpu" and "reference".
+
+    Examples
+    --------
+    >>> torch_device("cpu")
+    """
+    if device in OWN:
+        return None
+    found: torch.device = load_torch(f"device={device!r}").device(device.removeprefix("torch:"))
+    return found
+
+
+def describe(device: str) -> str:
+    """Name a resolved device for people: "cuda" with the name of the GPU behind it.
+
+    Examples
+    --------
+    >>> describe("cpu")
+    'cpu'
+    """
+    if not _CUDA.fullmatch(device):
+        return device
+    gpu = load_torch(f"device={device!r}").cuda.get_device_name(torch_device(device))
+    return f"{device} ({gpu})"
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Count the memory that is left on a GPU; None for other devices, which do not say."""
+    if device.type != "cuda":
+        return None
+    cuda = load_torch().cuda
+    free, _ = cuda.mem_get_info(device)
+    return int(free + cuda.memory_reserved(device) - cuda.memory_allocated(device))
+
+
+def _best() -> str:
+    try:
+        return "cuda" if _n_gpus(load_torch()) else "cpu"
+    except MissingExtraError:
+        return "cpu"
+
+
+def _n_gpus(torch: ModuleType) -> int:
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
+def _check_gpu(name: str) -> None:
+    torch = load_torch(f"device={name!r}")
+    n_gpus, index = _n_gpus(torch), int(name.partition(":")[2] or 0)
+    if n_gpus == 0:
+        raise OptionError(
+            f"`device` is {name!r}, but PyTorch {torch.__version__} sees no GPU that it can use;"
+            f" {_INSTEAD}."
+        )
+    if index >= n_gpus:
+        there = "1 GPU, cuda:0" if n_gpus == 1 else f"{n_gpus} GPUs, cuda:0 to cuda:{n_gpus - 1}"
+        raise OptionError(f"`device` is {name!r}, but PyTorch sees {there}; {_INSTEAD}.")
+
+
+def _check_usable(name: str) -> None:
+    """Refuse a device of PyTorch on which no number can be written and read."""
+    torch = load_torch(f"device='torch:{name}'")
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise OptionError(
+            f"`device` is 'torch:{name}', which PyTorch {torch.__version__} cannot use here"
+            f" ({why}); {_INSTEAD}."
+        ) from error

@@ -1,0 +1,506 @@
+"""Folders on disk: tables of numbers and frames with a manifest, written atomically, never pickle.
+
+A folder holds payload files, safetensors for arrays, Parquet for frames and what a library writes
+in a form of its own, whose names contain the beginning of their SHA-256, and the manifest
+``nearfar.json`` that lists them. Payload is written
+first, each file under a temporary name, synchronised and renamed; the manifest comes last and by
+one rename, and that is the moment the new content counts. So a reader, or whoever comes after a
+crash, finds the old content or the new one, whole. What is no longer listed is removed afterwards.
+
+One process at a time may write a folder; any number may read it meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as parse_arrays
+
+from nearfar.errors import StoreError
+from nearfar.runtime.arrays import Arrays
+from nearfar.version import VERSION
+
+Bytes = bytes | memoryview
+Writer = Callable[[Path], None]
+
+FORMAT: Final = 1
+"""Version of the layout this code writes, and the newest it reads."""
+MANIFEST: Final = "nearfar.json"
+_TEMPORARY: Final = re.compile(r"\.nearfar-[0-9a-f]{32}\.tmp")
+_PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet|faiss|md)")
+_ENTRY: Final = re.compile(r"[a-z][a-z0-9_]*")
+_TENSOR_TYPES: Final = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
+}  # fmt: skip
+_UNREADABLE: Final = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, SafetensorError,
+    pl.exceptions.PolarsError, pl.exceptions.PanicException,
+)  # fmt: skip
+"""What reading a payload raises that is not what it should be."""
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What was in a folder."""
+
+    meta: dict[str, Any]
+    """The JSON part; tuples have come back as lists."""
+    arrays: dict[str, Arrays]
+    """For each safetensors file its arrays, by name."""
+    frames: dict[str, pl.DataFrame]
+    """The Parquet files."""
+    files: dict[str, Path]
+    """Where the others are; each was as it was written a moment ago."""
+    texts: dict[str, str]
+    """The Markdown files."""
+
+
+def save_folder(
+    path: str | PathLike[str],
+    *,
+    kind: str,
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]] = _NOTHING,
+    frames: Mapping[str, pl.DataFrame] = _NOTHING,
+    files: Mapping[str, Writer] = _NOTHING,
+    texts: Mapping[str, str] = _NOTHING,
+) -> None:
+    """Write a folder so that it holds the old content or the new one at every moment.
+
+    Parameters
+    ----------
+    path : path
+        The folder: new, empty, or one of the same kind, which is replaced.
+    kind : str
+        What it is, such as "model"; `load_folder` asks for it.
+    meta : mapping
+        Anything JSON can say.
+    arrays : mapping of mappings of arrays
+        Each entry becomes one safetensors file. Names are lower-case words: letters, digits, ``_``.
+    frames : mapping of DataFrames
+        Each entry becomes one Parquet file. Names differ from those of `arrays`.
+    files : mapping of callables
+        Each is called with a path and writes one file of faiss there, or raises OSError. Names
+        differ from the others.
+    texts : mapping of str
+        Each entry becomes one file of Markdown.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, the content has no form on disk, or writing fails; then
+        the folder is as it was.
+    """
+    folder = Path(path)
+    _check_names(arrays, frames, files, texts)
+    _check_types(frames)
+    tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
+    check_replaceable(folder, kind=kind)
+    manifest = {"kind": kind, "format": FORMAT, "nearfar": VERSION,
+                "files": {}, "meta": meta}  # fmt: skip
+    manifest = json.loads(_json(manifest))  # before anything is written
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {
+            name: _keep_parts(folder, name, parts, "safetensors") for name, parts in tensors.items()
+        }
+        kept |= {name: _keep_frame(folder, name, frame) for name, frame in frames.items()}
+        kept |= {name: _keep_file(folder, name, write) for name, write in files.items()}
+        kept |= {
+            name: _keep_parts(folder, name, [text.encode()], "md") for name, text in texts.items()
+        }
+        manifest["files"] = kept
+        manifest["seal"] = _seal(manifest)
+        _sync_folder(folder)
+        _write(folder / MANIFEST, [_json(manifest)])
+    except OSError as error:
+        raise StoreError(
+            f"Writing {str(folder)!r} failed: {error}. It is as it was before; check the space and "
+            "the rights there."
+        ) from error
+    finally:
+        _sweep(folder)
+    _sync_folder(folder)
+
+
+def load_folder(path: str | PathLike[str], *, kind: str, mmap: bool = False) -> Folder:
+    """Read a folder that `save_folder` wrote, and verify it.
+
+    Parameters
+    ----------
+    path : path
+        The folder.
+    kind : str
+        What it must be.
+    mmap : bool
+        Map the arrays into memory, read-only, instead of reading them.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, of another kind or a newer format, or a file is missing or not as it was
+        written; names the file and the remedy.
+    """
+    folder = Path(path)
+    manifest = _manifest(folder, kind)
+    while True:
+        try:
+            return _contents(folder, manifest, mmap)
+        except StoreError:
+            # A writer may have replaced the content between the manifest and its files.
+            newer = _manifest(folder, kind)
+            if newer == manifest:
+                raise
+            manifest = newer
+
+
+def check_replaceable(path: str | PathLike[str], *, kind: str) -> None:
+    """Refuse a place where `save_folder` would not write, before work is done for it.
+
+    Raises
+    ------
+    StoreError
+        It is a file, or a folder that holds something else.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{str(folder)!r} is a file; give the path of a folder.")
+    if not folder.is_dir():
+        return
+    strange = [p.name for p in folder.iterdir() if not _is_ours(p.name)]
+    if (folder / MANIFEST).exists():
+        found = _parsed(folder).get("kind")
+        if found != kind:
+            raise StoreError(
+                f"{str(folder)!r} holds a nearfar {found}, not {_a(kind)}; choose another folder "
+                "or remove it first."
+            )
+    elif strange:
+        raise StoreError(
+            f"{str(folder)!r} is not empty and not a nearfar folder (it has {strange[0]!r}); "
+            "choose another folder."
+        )
+
+
+@contextmanager
+def scratch(path: str | PathLike[str]) -> Iterator[Path]:
+    """Give a folder for files that are needed until `path` is saved: on the same disk, inside it.
+
+    It is removed at the end, and so is `path` if it was made for this and nothing was saved. What a
+    killed process leaves is removed by the next one that saves there.
+    """
+    folder = Path(path)
+    temporary = _temporary(folder)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise StoreError(
+            f"Writing {str(folder)!r} failed: {error}. Check the space and the rights there."
+        ) from error
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _check_names(*entries: Iterable[str]) -> None:
+    names = [name for some in entries for name in some]
+    twice = {name for name in names if names.count(name) > 1}
+    wrong = [name for name in names if not _ENTRY.fullmatch(name)]
+    if twice or wrong:
+        raise StoreError(f"Names of entries must be lower-case words, each used once; got "
+                         f"{sorted(twice) + wrong}.")  # fmt: skip
+
+
+def _check_types(frames: Mapping[str, pl.DataFrame]) -> None:
+    for name, frame in frames.items():
+        for column, dtype in frame.schema.items():
+            if dtype == pl.Object:
+                raise StoreError(
+                    f"The frame {name!r} cannot be saved: {column!r} holds Python objects."
+                )
+
+
+def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Bytes]:
+    """Give a safetensors file in parts: the header, then the memory of each array as it lies.
+
+    The library's own writer holds a second copy of all arrays. The format: the length of the header
+    in 8 bytes, the header as JSON, filled up with spaces to a multiple of 8, the data.
+    """
+    header: dict[str, Any] = {}
+    parts: list[Bytes] = []
+    end = 0
+    for key, table in sorted(tables.items(), key=lambda entry: (-entry[1].itemsize, entry[0])):
+        if table.dtype.name not in _TENSOR_TYPES:
+            raise StoreError(
+                f"The arrays of {name!r} cannot be saved: {key!r} is of type {table.dtype}."
+            )
+        ordered = np.asarray(table, table.dtype.newbyteorder("<"), order="C")
+        begin, end = end, end + ordered.nbytes
+        header[key] = {
+            "dtype": _TENSOR_TYPES[table.dtype.name],
+            "shape": table.shape,
+            "data_offsets": [begin, end],
+        }
+        parts.append(ordered.reshape(-1).view(np.uint8).data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *parts]
+
+
+def _keep_parts(
+    folder: Path, entry: str, parts: Sequence[Bytes], suffix: str
+) -> dict[str, str | int]:
+    """Write a file that lies in memory in parts; give its line of the manifest."""
+    digest = sha256()
+    for part in parts:
+        digest.update(part)
+    name = _named(entry, digest.hexdigest(), suffix)
+    _write(folder / name, parts)
+    return {"file": name, "size": sum(map(len, parts)), "sha256": digest.hexdigest()}
+
+
+def _keep_frame(folder: Path, entry: str, frame: pl.DataFrame) -> dict[str, str | int]:
+    """Write a Parquet file, which is never in memory as a whole; give its line of the manifest."""
+    temporary = _temporary(folder)
+    try:
+        frame.write_parquet(temporary)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise StoreError(f"The frame {entry!r} cannot be saved: {error}.") from error
+    return _keep(folder, entry, temporary, "parquet")
+
+
+def _keep_file(folder: Path, entry: str, write: Writer) -> dict[str, str | int]:
+    """Let a file be written; give its line of the manifest."""
+    temporary = _temporary(folder)
+    write(temporary)
+    return _keep(folder, entry, temporary, "faiss")
+
+
+def _keep(folder: Path, entry: str, temporary: Path, suffix: str) -> dict[str, str | int]:
+    digest = _sha256(temporary)
+    name = _named(entry, digest, suffix)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / name)
+    return {"file": name, "size": (folder / name).stat().st_size, "sha256": digest}
+
+
+def _named(entry: str, digest: str, suffix: str) -> str:
+    """Name a file by its content: it is never overwritten by another one."""
+    return f"{entry}-{digest[:12]}.{suffix}"
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".nearfar-{uuid.uuid4().hex}.tmp"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return file_digest(opened, "sha256").hexdigest()
+
+
+def _json(manifest: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"`meta` must be what JSON can say: {error}.") from error
+    return text.encode()
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """Hash what a manifest says, but for its seal."""
+    return sha256(json.dumps({**manifest, "seal": None}, sort_keys=True).encode()).hexdigest()
+
+
+def _check_seal(file: Path, manifest: Mapping[str, Any]) -> None:
+    try:
+        whole = manifest.get("seal") == _seal(manifest)
+    except RecursionError:
+        whole = False
+    if not whole:
+        raise StoreError(
+            f"{str(file)!r} is not as it was written: restore it, or remove the folder and save it "
+            "again."
+        )
+
+
+def _is_ours(name: str) -> bool:
+    return bool(name == MANIFEST or _TEMPORARY.fullmatch(name) or _PAYLOAD.fullmatch(name))
+
+
+def _listed(folder: Path) -> set[str]:
+    try:
+        return {str(listed["file"]) for listed in _parsed(folder)["files"].values()}
+    except (StoreError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def _write(target: Path, parts: Sequence[Bytes]) -> None:
+    temporary = _temporary(target.parent)
+    with temporary.open("xb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no way to synchronise a folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove our files that the manifest does not list; one that resists is left for later."""
+    kept = {MANIFEST, *_listed(folder)}
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.name not in kept and _is_ours(file.name):
+            try:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+            except OSError:
+                continue
+
+
+def _parsed(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    if not file.is_file():
+        what = "has no nearfar.json" if folder.is_dir() else "does not exist"
+        raise StoreError(f"{str(folder)!r} {what}; give a folder that nearfar has saved.")
+    try:
+        manifest = json.loads(file.read_bytes())
+        if not isinstance(manifest, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{str(file)!r} is damaged ({error}); remove the folder and save it again."
+        ) from error
+    return manifest
+
+
+def _manifest(folder: Path, kind: str) -> dict[str, Any]:
+    manifest = _parsed(folder)
+    file, version, found = str(folder / MANIFEST), manifest.get("format"), manifest.get("kind")
+    if not isinstance(version, int):
+        raise StoreError(
+            f"{file!r} names no format version; it is not a nearfar manifest. Give the path of "
+            "another folder."
+        )
+    if version > FORMAT:
+        raise StoreError(
+            f"{file!r} has format {version}, written by nearfar {manifest.get('nearfar')}; this "
+            f"nearfar {VERSION} reads up to format {FORMAT}. Upgrade nearfar."
+        )
+    if found != kind:
+        raise StoreError(
+            f"{str(folder)!r} holds a nearfar {found}, not {_a(kind)}; give the path of another "
+            "folder."
+        )
+    _check_seal(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _contents(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> Folder:
+    arrays: dict[str, Arrays] = {}
+    frames: dict[str, pl.DataFrame] = {}
+    files: dict[str, Path] = {}
+    texts: dict[str, str] = {}
+    try:
+        listed = [(name, dict(entry)) for name, entry in manifest["files"].items()]
+        meta = dict(manifest["meta"])
+        for name, entry in listed:
+            with _verified(folder, entry["file"], entry["size"], entry["sha256"]) as file:
+                if entry["file"].endswith(".safetensors"):
+                    arrays[name] = _mapped(file) if mmap else parse_arrays(file.read())
+                elif entry["file"].endswith(".parquet"):
+                    frames[name] = pl.read_parquet(file)
+                elif entry["file"].endswith(".md"):
+                    texts[name] = file.read().decode()
+                else:
+                    files[name] = folder / entry["file"]
+    except _UNREADABLE as error:
+        raise StoreError(
+            f"{str(folder / MANIFEST)!r} is damaged ({error!r}); remove the folder and save it "
+            "again."
+        ) from error
+    return Folder(meta, arrays, frames, files, texts)
+
+
+def _mapped(file: BinaryIO) -> Arrays:
+    """Map the arrays of a safetensors file; the library checks that they lie inside it."""
+    with safe_open(file.name, framework="numpy") as checked:
+        names = set(checked.keys())
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    found: Arrays = {}
+    for name in names:
+        entry, types = header[name], {known: name for name, known in _TENSOR_TYPES.items()}
+        dtype, shape = np.dtype(types[entry["dtype"]]).newbyteorder("<"), tuple(entry["shape"])
+        begin = 8 + length + entry["data_offsets"][0]
+        if 0 in shape:  # nothing cannot be mapped
+            found[name] = np.empty(shape, dtype)
+        else:
+            found[name] = np.memmap(file, dtype, "r", begin, shape)
+    return found
+
+
+@contextmanager
+def _verified(folder: Path, name: Any, size: Any, digest: Any) -> Iterator[BinaryIO]:
+    """Open a file and verify it; what is read afterwards is the same file, whoever replaces it."""
+    if not isinstance(name, str) or not _PAYLOAD.fullmatch(name):
+        raise StoreError(
+            f"{str(folder / MANIFEST)!r} lists {name!r}, which is not a plain name of a nearfar "
+            "file; it was not written by nearfar."
+        )
+    path = folder / name
+    try:
+        with path.open("rb") as file:
+            found, sha = os.fstat(file.fileno()).st_size, file_digest(file, "sha256").hexdigest()
+            if found != size:
+                raise StoreError(
+                    f"{str(path)!r} must have {size} bytes; it has {found}. It was cut off or "
+                    "changed: restore it or save the folder again."
+                )
+            if sha != digest:
+                raise StoreError(
+                    f"{str(path)!r} is not as it was written (its SHA-256 differs): restore it or "
+                    "save the folder again."
+                )
+            file.seek(0)
+            yield file
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({error.strerror}); restore it or save the folder again."
+        ) from error

@@ -1,0 +1,51 @@
+"""Scores without the rounding of a matrix product: compiled kernels.
+
+How a product in float32 is rounded depends on the processor, on BLAS and on what else is computed
+with it. So products only find candidates; their scores are computed here, each by itself, summed in
+float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nearfar.runtime.arrays import Float32, Int, Int32, Real
+from nearfar.runtime.jit import kernel, reduction
+from nearfar.search.heap import sift_down
+
+
+@reduction
+def product(queries: Float32, row: Int, targets: Float32, item: Int) -> Real:
+    """Inner product of a query and a target, in float64."""
+    total = 0.0
+    for i in range(queries.shape[1]):
+        total += np.float64(queries[row, i]) * np.float64(targets[item, i])
+    return total
+
+
+@kernel
+def keep_best(
+    queries: Float32,
+    targets: Float32,
+    offset: Float32,
+    rows: Int32,
+    candidates: Int32,
+    scores: Float32,
+    items: Int32,
+) -> None:
+    """Keep the best candidates of each row, in the heaps `scores` and `items`; see `heap`.
+
+    `offset` is empty where there is none; a candidate of -1 is none.
+    """
+    k = scores.shape[1]
+    for a in range(len(rows)):
+        for b in range(candidates.shape[1]):
+            item = candidates[a, b]
+            if item < 0:
+                continue
+            exact = product(queries, rows[a], targets, item)
+            if len(offset) > 0:
+                exact += np.float64(offset[item])
+            score = np.float32(exact)
+            if score > scores[a, 0] or (score == scores[a, 0] and item < items[a, 0]):
+                sift_down(scores, items, a, k, score, item)

@@ -1,0 +1,157 @@
+"""`Lists`: items in lists around centres, by faiss (IVF-Flat). What nearfar knows of faiss is here.
+
+Every query is asked for alone: among many, faiss computes distances to the centres by another
+formula, and what is found for one would depend on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import sqrt
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from nearfar.errors import StoreError
+from nearfar.runtime.arrays import Bool, Float32, Int64
+from nearfar.runtime.extras import load_extra
+
+
+def load_faiss() -> Any:
+    """Import faiss.
+
+    Raises
+    ------
+    MissingExtraError
+        It is not installed.
+    """
+    missing = 'This needs faiss, which is not installed: `pip install "nearfar[ann]"`.'
+    return load_extra("faiss", missing)
+
+
+def write_index(index: Any, what: str, file: Path) -> None:
+    """Write an index of faiss, which is of `what`, to a file.
+
+    Raises
+    ------
+    OSError
+        It could not be written.
+    """
+    try:
+        load_faiss().write_index(index, str(file))
+    except RuntimeError as error:
+        raise OSError(f"faiss could not write the {what} ({_why(error)})") from error
+
+
+class Lists:
+    """Items in lists, each around a centre of k-means; made by `of` or `opened`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lists = Lists.of(np.eye(4, dtype=np.float32), seed=0, threads=1)
+    >>> len(lists), lists.nearest(np.eye(4, dtype=np.float32)[2], 1, n_probed=2).tolist()
+    (2, [2])
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._faiss, self._index = load_faiss(), index
+
+    @classmethod
+    def of(cls, items: Float32, *, seed: int, threads: int) -> Self:
+        """Put the items, shape (M, d), into about sqrt(M) lists, in the order of their rows."""
+        faiss = load_faiss()
+        n_items, dim = items.shape
+        centres = faiss.IndexFlatL2(dim)
+        index = faiss.IndexIVFFlat(centres, dim, round(sqrt(n_items)), faiss.METRIC_L2)
+        index.cp.seed = seed % 2**31
+        index.cp.min_points_per_centroid = 1  # else it prints a warning for small catalogues
+        with _faiss_threads(faiss, threads):
+            index.train(items)
+            index.add(items)
+        return cls(index)
+
+    @classmethod
+    def opened(cls, file: Path, shape: tuple[int, int]) -> Self:
+        """Map a file that `write` wrote into memory: lists of so many items and dimensions.
+
+        Raises
+        ------
+        StoreError
+            faiss cannot read it, or it is something else.
+        """
+        faiss = load_faiss()
+        try:
+            index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP)
+        except RuntimeError as error:
+            raise StoreError(
+                f"{str(file)!r} is not readable by this version of faiss ({_why(error)}); make the"
+                " index anew with `nearfar index`."
+            ) from error
+        if not isinstance(index, faiss.IndexIVFFlat) or cls(index).shape != shape:
+            raise StoreError(
+                f"{str(file)!r} holds no lists of {shape[0]:,} items in {shape[1]} dimensions; make"
+                " the index anew with `nearfar index`."
+            )
+        return cls(index)
+
+    def write(self, file: Path) -> None:
+        """Write everything to a file.
+
+        Raises
+        ------
+        OSError
+            It could not be written.
+        """
+        write_index(self._index, "lists", file)
+
+    def __len__(self) -> int:
+        return int(self._index.nlist)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of items, and of dimensions."""
+        return int(self._index.ntotal), int(self._index.d)
+
+    def selector(self, allow: Bool) -> Any:
+        """Make what `nearest` takes as `allow`: bool for each item."""
+        return self._faiss.IDSelectorBitmap(np.packbits(allow, bitorder="little"))
+
+    def nearest(self, query: Float32, n: int, *, n_probed: int, allow: Any = None) -> Int64:
+        """Find the n nearest items of a query, shape (d,), in the lists that are nearest to it.
+
+        Nearest first; fewer than n, if these lists do not have them.
+        """
+        how = self._faiss.SearchParametersIVF(nprobe=n_probed, sel=allow)
+        _, (found,) = self._index.search(query[None], min(n, self._index.ntotal), params=how)
+        rows: Int64 = found[found >= 0]
+        return rows
+
+    def order(self, query: Float32) -> Int64:
+        """Give all lists in the order in which a query takes them, int64 (n_lists,)."""
+        _, (lists,) = self._index.quantizer.search(query[None], len(self))
+        order: Int64 = lists
+        return order
+
+    def list_of(self) -> Int64:
+        """Give the list of each item, int64 (M,)."""
+        self._index.make_direct_map()
+        lists: Int64 = self._faiss.vector_to_array(self._index.direct_map.array) >> 32
+        self._index.make_direct_map(False)
+        return lists
+
+
+@contextmanager
+def _faiss_threads(faiss: Any, threads: int) -> Iterator[None]:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _why(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,430 @@
+"""Exact nearest targets: the best k of every row, without holding rows x targets in memory.
+
+A `Scorer` fills one tile of the score matrix at a time (256 users x 2,048 items, 2 MiB, so that it
+stays in a core's own cache), and a compiled scan keeps the best k of every row in a heap. Most of a
+tile is looked at once, 16 scores by one comparison with the worst of the k, so the cost is that of
+the matrix product. Each thread has one tile: memory does not grow with the catalogue.
+
+**Exactness.** Products of `Points` are rounded, differently by each BLAS and in other company. So
+they only choose candidates, a few more than k; the scores of these are computed anew, each by
+itself in float64 (`nearfar.search.exact`), and decide. Where an item that was not kept could be
+as good as the last of the k, by the bound on what rounding can do, more are kept, and so on: the
+list is that of the exact scores, on every machine and in any company.
+
+**Ties.** The larger score comes first, and of equal scores the smaller item row. The rule holds
+everywhere, at the cut too, and for every number of threads.
+
+**Nothing.** A score of -infinity means *never*: it is what a filter writes, and a list that runs
+out of items ends in item -1 with score -infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from functools import cached_property
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from nearfar.errors import DataError, OptionError
+from nearfar.runtime.arrays import Array, Bool, Float32, Float64, Int32, Int64
+from nearfar.runtime.threads import checked_threads, run_blocks
+from nearfar.search import exact, heap
+
+Exclusion = tuple[Int64, Int32]
+
+BLOCK_USERS = 256
+"""Rows of a tile; also the work a thread takes at a time, whatever the number of threads."""
+BLOCK_ITEMS = 2048
+"""Columns of a tile. Wider tiles leave the cache, narrower ones make a slower matrix product."""
+SPARE = 8
+"""Candidates kept beyond k: for near ties at the cut."""
+_CANDIDATES = 2**18
+"""How many a block may keep, all rows together; one row may always keep all."""
+
+
+class Scorer(Protocol):
+    """Scores of users for items, one tile at a time; larger is closer.
+
+    A score may not depend on which other rows and items are asked for in the same call: it decides,
+    unless the scorer is `Points`. Several threads call `score_block` at once.
+    """
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows that can be asked for."""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items that are scored."""
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Write the score of user ``rows[a]`` and item ``first_item + b`` to ``out[a, b]``.
+
+        Parameters
+        ----------
+        rows : int32 array of shape (n_rows,)
+        first_item : int
+        out : float32 array of shape (n_rows, n_columns)
+            Every entry is to be overwritten.
+        """
+
+
+class Points:
+    """The scorer of a metric model: ``queries[a] . targets[b] + offset[b]``.
+
+    On the unit sphere the product alone orders by distance, ``D^2 = 2 - 2 q.t``. Elsewhere
+    ``D^2 = |q|^2 - 2 (q.t - |t|^2 / 2)``, so the offset is ``-|t|^2 / 2``.
+
+    `score_block` gives products as BLAS rounds them, `top_k` the best by exact scores.
+
+    Parameters
+    ----------
+    queries : float32 array of shape (n_users, dim)
+    targets : float32 array of shape (n_items, dim)
+    offset : float32 array of shape (n_items,), optional
+
+    Raises
+    ------
+    DataError
+        The shapes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> points = Points(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+    >>> top_k(points, np.array([0, 1]), k=1).items.tolist()
+    [[0], [1]]
+    """
+
+    def __init__(self, queries: Float32, targets: Float32, offset: Float32 | None = None) -> None:
+        check_shapes(queries.shape, targets.shape, None if offset is None else offset.shape)
+        self.queries = np.ascontiguousarray(queries, np.float32)
+        self._to = _Targets(
+            np.ascontiguousarray(targets, np.float32),
+            None if offset is None else np.ascontiguousarray(offset, np.float32),
+        )
+
+    @property
+    def targets(self) -> Float32:
+        """float32, (n_items, dim)."""
+        return self._to.table
+
+    @property
+    def offset(self) -> Float32 | None:
+        """float32, (n_items,), if there is one."""
+        return self._to.offset
+
+    @property
+    def n_users(self) -> int:
+        """Number of query points."""
+        return len(self.queries)
+
+    @property
+    def n_items(self) -> int:
+        """Number of target points."""
+        return len(self.targets)
+
+    def with_queries(self, queries: Float32) -> Points:
+        """Give points with other queries, and what is known already about these targets."""
+        check_shapes(queries.shape, self.targets.shape, None)
+        other = copy(self)
+        other.queries = np.ascontiguousarray(queries, np.float32)
+        return other
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Compute one tile of products; see `Scorer.score_block`."""
+        part = slice(first_item, first_item + out.shape[1])
+        np.matmul(self.queries[rows], self.targets[part].T, out=out)
+        if self.offset is not None:
+            out += self.offset[part]
+
+    def best_of(self, rows: Int32, candidates: Int32, k: int) -> TopK:
+        """Find the k best of each row's own candidates, by exact scores.
+
+        Parameters
+        ----------
+        rows : int32 array of shape (n_rows,)
+        candidates : int32 array of shape (n_rows, n)
+            Different items, in any order; -1 is none.
+        k : int
+        """
+        found = TopK.empty(len(rows), k)
+        offset = np.empty(0, np.float32) if self.offset is None else self.offset
+        queries, targets, offset = map(_read_only, (self.queries, self.targets, offset))
+        exact.keep_best(queries, targets, offset, rows, candidates, found.scores, found.items)
+        heap.sort(found.scores, found.items)
+        return found
+
+    def rounding(self, rows: Int32) -> Float64:
+        """Bound how far products are from exact scores, (n_rows,).
+
+        A float32 sum of d products, in any order, is within d u |q||t| of the exact one,
+        u = 2^-24; adding the offset rounds once more, and so does an exact score in the end.
+        """
+        queries = self.queries[rows].astype(np.float64)
+        length = np.sqrt(np.sum(queries * queries, axis=1))
+        reach = length * self._to.longest + self._to.largest_offset
+        bound: Float64 = 2.0**-24 * (self.queries.shape[1] + 4) * reach
+        return bound
+
+
+class _Targets:
+    """What is the same for all queries; lengths are computed when they are first wanted."""
+
+    def __init__(self, table: Float32, offset: Float32 | None) -> None:
+        self.table, self.offset = table, offset
+
+    @cached_property
+    def longest(self) -> float:
+        """The length of the longest target."""
+        parts = (self.table[at : at + 4096] for at in range(0, len(self.table), 4096))
+        squares = (np.einsum("ij,ij->i", part, part).max() for part in parts)
+        return float(np.sqrt(max(squares, default=0.0)))
+
+    @cached_property
+    def largest_offset(self) -> float:
+        """The largest offset, whatever its sign, of those that are finite."""
+        finite = np.empty(0) if self.offset is None else self.offset[np.isfinite(self.offset)]
+        return float(np.max(np.abs(finite), initial=0.0))
+
+
+def check_shapes(
+    queries: tuple[int, ...], targets: tuple[int, ...], offset: tuple[int, ...] | None
+) -> None:
+    """Refuse shapes of tables of points that do not fit together."""
+    if len(queries) != 2 or len(targets) != 2 or queries[1] != targets[1]:
+        message = "`queries` and `targets` must be tables of one width; got shapes {} and {}."
+        raise DataError(message.format(queries, targets))
+    if offset is not None and offset != targets[:1]:
+        message = "`offset` must have one entry for each of the {} targets; got shape {}."
+        raise DataError(message.format(targets[0], offset))
+
+
+class TopK(NamedTuple):
+    """The best items of each row, best first; ends of short lists hold -1 and -infinity."""
+
+    items: Int32
+    """int32, (n_rows, k)."""
+    scores: Float32
+    """float32, (n_rows, k)."""
+
+    @classmethod
+    def empty(cls, n_rows: int, k: int) -> TopK:
+        """Give lists with nothing in them, which are heaps as well."""
+        return cls(np.full((n_rows, k), -1, np.int32), np.full((n_rows, k), -np.inf, np.float32))
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """A scorer that finds the best items itself: where the scores are, they need not leave."""
+
+    def best(
+        self,
+        rows: Int32,
+        k: int,
+        *,
+        exclude: Exclusion | None,
+        allow: Bool | None,
+        progress: Callable[[int], None],
+    ) -> TopK:
+        """Do what `top_k` does, which has checked all that it passes on."""
+        ...
+
+
+class Index(Protocol):
+    """The items of one model, arranged so that few need be looked at to find the near ones."""
+
+    def check(self, item_vectors: Float32) -> None:
+        """Raise `OptionError` if it was made from other item vectors than these."""
+
+    def scorer(self, queries: Float32, *, threads: int | None = None) -> Scorer:
+        """Give a scorer, which is a `Finder` too, of queries of shape (n_users, dim)."""
+        ...
+
+
+def top_k(
+    scorer: Scorer,
+    rows: npt.ArrayLike,
+    k: int,
+    *,
+    exclude: Exclusion | None = None,
+    allow: Bool | None = None,
+    threads: int | None = 1,
+    progress: Callable[[int], None] | None = None,
+) -> TopK:
+    """Find the k best items of each row, exactly.
+
+    Filters come before the cut: a list is short only if fewer than k items are left. Among equal
+    scores the smaller item row comes first.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        One that is a `Finder` too is asked for its lists.
+    rows : int array of shape (n_rows,)
+        The users, in any order; one may occur twice.
+    k : int
+        Length of the lists; may exceed the catalogue.
+    exclude : (indptr, items), optional
+        Items left out per user, in the form of `Interactions`: int64 (n_users + 1,) and int32, the
+        items of user u at ``indptr[u]:indptr[u + 1]``, increasing.
+    allow : bool array of shape (n_items,), optional
+        Only these items may be listed.
+    threads : int or None
+        Python threads, each with its own tile and a BLAS of one thread; None for every core this
+        process may use. The result is the same for any number. A `Finder` has no use for it.
+    progress : callable, optional
+        Called in this thread with the number of rows just finished.
+
+    Returns
+    -------
+    TopK
+        Of shapes (n_rows, k).
+
+    Raises
+    ------
+    OptionError
+        `k` or `threads` is less than 1.
+    DataError
+        A row does not exist, a filter has the wrong shape, or a score is NaN.
+    """
+    if k < 1:
+        raise OptionError(f"`k` must be at least 1; got {k}.")
+    n_threads = checked_threads(threads)
+    users = _checked_rows(rows, scorer.n_users)
+    hidden, allowed = _checked_exclusion(exclude, scorer), _mask(allow, scorer)
+    if not isinstance(scorer, Points) and isinstance(scorer, Finder):
+        return scorer.best(
+            users,
+            k,
+            exclude=None if exclude is None else hidden,
+            allow=None if allow is None else allowed,
+            progress=progress or _ignore,
+        )
+    search = _ExactSearch(scorer, users, k, hidden, allowed)
+    search.run(n_threads, progress or _ignore)
+    return search.found
+
+
+def _ignore(_: int) -> None:
+    """Report progress to nobody."""
+
+
+def _checked_rows(rows: npt.ArrayLike, n_users: int) -> Int32:
+    given = np.atleast_1d(np.asarray(rows))
+    if given.size == 0:
+        return np.empty(0, np.int32)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        message = "`rows` must be a list of row numbers; got {} of shape {}."
+        raise DataError(message.format(given.dtype, given.shape))
+    if given.min() < 0 or given.max() >= n_users:
+        outside = given[(given < 0) | (given >= n_users)][0]
+        raise DataError(f"`rows` must lie in 0 ... {n_users - 1}; got {outside}.")
+    return given.astype(np.int32)
+
+
+def _checked_exclusion(exclude: Exclusion | None, scorer: Scorer) -> Exclusion:
+    if exclude is None:
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    indptr = _read_only(np.ascontiguousarray(exclude[0], np.int64))
+    items = _read_only(np.ascontiguousarray(exclude[1], np.int32))
+    ends = (len(indptr), *indptr[:1], *indptr[-1:])
+    if ends != (scorer.n_users + 1, 0, len(items)) or np.any(indptr[1:] < indptr[:-1]):
+        message = "`exclude` must be (indptr, items) of {} users; got {} pointers, {} items."
+        raise DataError(message.format(scorer.n_users, len(indptr), len(items)))
+    return indptr, items
+
+
+def _mask(allow: Bool | None, scorer: Scorer) -> Bool:
+    if allow is None:
+        return _read_only(np.empty(0, np.bool_))
+    if allow.dtype != np.bool_ or allow.shape != (scorer.n_items,):
+        message = "`allow` must be a bool for each of the {} items; got {} of shape {}."
+        raise DataError(message.format(scorer.n_items, allow.dtype, allow.shape))
+    return _read_only(np.ascontiguousarray(allow))
+
+
+def _read_only(array: Array) -> Array:
+    """Give a read-only view: for a kernel that is another type, and one type is enough."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+class _ExactSearch:
+    """One call of `top_k`: the question, the answer as it grows, and the tiles in use."""
+
+    def __init__(
+        self, scorer: Scorer, users: Int32, k: int, exclude: Exclusion, allowed: Bool
+    ) -> None:
+        self.scorer, self.users, self.exclude, self.allowed = scorer, users, exclude, allowed
+        self.k, self.found = k, TopK.empty(len(users), k)
+        self.tiles: SimpleQueue[Float32] = SimpleQueue()
+
+    def run(self, threads: int, progress: Callable[[int], None]) -> None:
+        """Answer every block."""
+        size = min(BLOCK_USERS * BLOCK_ITEMS, len(self.users) * self.scorer.n_items)
+        for _ in range(threads):
+            self.tiles.put(np.empty(size, np.float32))
+        run_blocks(self.block, range(0, len(self.users), BLOCK_USERS), threads, progress)
+
+    def block(self, start: int) -> int:
+        """Answer the block of users at `start`; return how many they are."""
+        places = np.arange(start, min(start + BLOCK_USERS, len(self.users)))
+        if isinstance(self.scorer, Points):
+            self._settle(self.scorer, places, self.k + SPARE)
+        else:
+            found = self._candidates(self.users[places], self.k, BLOCK_ITEMS)
+            heap.sort(found.scores, found.items)
+            self._keep(places, found)
+        return len(places)
+
+    def _settle(self, points: Points, places: Int64, n: int) -> None:
+        """Answer the rows at `places` by the exact scores of n candidates, or more if need be."""
+        n = min(n, points.n_items)
+        at_once = max(1, _CANDIDATES // max(n, 1))
+        for begin in range(0, len(places), at_once):
+            some = places[begin : begin + at_once]
+            users = self.users[some]
+            # few queries get wide tiles: their targets pass through the cache once anyway
+            widest = max(BLOCK_ITEMS, BLOCK_USERS * BLOCK_ITEMS // len(users))
+            candidates = self._candidates(users, n, widest)
+            found = points.best_of(users, candidates.items, self.k)
+            self._keep(some, found)
+            if n < points.n_items:
+                left = candidates.scores[:, 0] + points.rounding(users)  # the root is the worst
+                full = candidates.items[:, 0] >= 0
+                doubtful = full & (found.scores[:, -1] <= left.astype(np.float32))
+                self._settle(points, some[doubtful], 8 * n)
+
+    def _keep(self, places: Int64, found: TopK) -> None:
+        self.found.items[places], self.found.scores[places] = found
+
+    def _candidates(self, users: Int32, n: int, widest: int) -> TopK:
+        """Find the n best by what the scorer says, as heaps, by tiles of so many items."""
+        found, buffer = TopK.empty(len(users), n), self.tiles.get()
+        try:
+            for first in range(0, self.scorer.n_items, widest):
+                width = min(widest, self.scorer.n_items - first)
+                tile = buffer[: len(users) * width].reshape(len(users), width)
+                self.scorer.score_block(users, first, tile)
+                if len(self.exclude[1]):
+                    heap.hide(tile, first, users, *self.exclude)
+                bad = heap.scan(tile, first, self.allowed, found.scores, found.items)
+                if bad >= 0:
+                    raise not_a_number(int(users[bad // width]), first + bad % width)
+        finally:
+            self.tiles.put(buffer)
+        return found
+
+
+def not_a_number(user: int, item: int) -> DataError:
+    """Make the error for a score that is NaN."""
+    return DataError(
+        f"The score of user row {user} for item row {item} is NaN; every score must be a number. "
+        "A model whose tables hold NaN has diverged: train it again with a lower learning rate."
+    )

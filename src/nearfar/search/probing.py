@@ -1,0 +1,179 @@
+"""Lists from `Lists`: few candidates a query, filters before the cut, scores exact, order exact.
+
+faiss orders by squared distance, which is the order of scores in every geometry; of what it finds
+the exact scores decide, as in `nearfar.search.neighbours`. A list that comes out short is looked
+for in more of the lists, and in the end by exact search, so whoever has k items left gets k of
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nearfar.runtime.arrays import Bool, Float32, Int32, Int64
+from nearfar.runtime.threads import run_blocks
+from nearfar.search.inverted_lists import Lists
+from nearfar.search.neighbours import SPARE, Exclusion, Points, TopK, top_k
+
+_BLOCK_USERS = 64
+_BLOCK_CANDIDATES = 2**14
+
+
+class IndexedPoints:
+    """A scorer whose best items come from lists: a `Scorer` and a `Finder` of `neighbours`.
+
+    What it finds is the same for any number of threads, and in any company of other queries.
+
+    Parameters
+    ----------
+    points : Points
+        The queries, and the items that are in the lists.
+    lists : Lists
+    n_probed : int
+        How many lists a query looks through. With all of them the search is the exact one.
+    threads : int
+    """
+
+    def __init__(self, points: Points, lists: Lists, n_probed: int, threads: int) -> None:
+        self.points, self.lists, self.n_probed, self.threads = points, lists, n_probed, threads
+
+    @property
+    def n_users(self) -> int:
+        """Number of queries."""
+        return self.points.n_users
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return self.points.n_items
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Compute one tile of scores; see `nearfar.search.neighbours.Scorer`."""
+        self.points.score_block(rows, first_item, out)
+
+    def best(
+        self,
+        rows: Int32,
+        k: int,
+        *,
+        exclude: Exclusion | None,
+        allow: Bool | None,
+        progress: Callable[[int], None],
+    ) -> TopK:
+        """Find k of the best items of each row; see `nearfar.search.neighbours.Finder`."""
+        if self.n_probed == len(self.lists):
+            return top_k(self.points, rows, k, exclude=exclude, allow=allow,
+                         threads=self.threads, progress=progress)  # fmt: skip
+        search = _ListSearch(self, rows, k, exclude, allow)
+        search.run(progress)
+        return search.found
+
+
+class _ListSearch:
+    """One call of `IndexedPoints.best`: the question, and the answer as it grows."""
+
+    def __init__(
+        self,
+        scorer: IndexedPoints,
+        rows: Int32,
+        k: int,
+        exclude: Exclusion | None,
+        allow: Bool | None,
+    ) -> None:
+        self.scorer, self.rows, self.exclude, self.allow = scorer, rows, exclude, allow
+        self.found = TopK.empty(len(rows), k)
+        self.selector: Any = None
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Answer all rows; those whose lists come out short, by exact search."""
+        if self._few_allowed():
+            self.exactly(np.arange(len(self.rows)))
+            progress(len(self.rows))
+            return
+        if self.allow is not None:
+            self.selector = self.scorer.lists.selector(self.allow)
+        k = self.found.items.shape[1]
+        self.size = min(_BLOCK_USERS, -(-_BLOCK_CANDIDATES // (k + SPARE)))
+        starts = range(0, len(self.rows), self.size)
+        if len(starts) > 1:
+            run_blocks(self.block, starts, self.scorer.threads, progress)
+        elif len(starts) == 1:  # holding BLAS, which is not used here, would take as long again
+            progress(self.block(0))
+        self.exactly(np.flatnonzero(self.found.items[:, -1] < 0))
+
+    def _few_allowed(self) -> bool:
+        """Whether all allowed items are fewer than a query would look at."""
+        if self.allow is None:
+            return False
+        n_lists = len(self.scorer.lists)
+        looked_at = n_lists + self.scorer.n_items * self.scorer.n_probed / n_lists
+        return bool(np.count_nonzero(self.allow) <= looked_at)
+
+    def block(self, start: int) -> int:
+        """Answer the rows of the block at `start`; return how many they are."""
+        rows = self.rows[start : start + self.size]
+        n = self.found.items.shape[1] + SPARE
+        items = np.full((len(rows), n), -1, np.int32)
+        for place, row in enumerate(rows):
+            near = self._near(int(row), n)
+            items[place, : len(near)] = near
+        found = self.scorer.points.best_of(rows, items, n - SPARE)
+        self._keep(slice(start, start + len(rows)), found)
+        return len(rows)
+
+    def _near(self, row: int, n: int) -> Int64:
+        """Find n items of a row, or fewer than k if exact search has to.
+
+        Where the lists have not even k, ask in twice as many, and so on: up to half of all, for
+        then exact search is as fast. Lists that have just k had no choice: once more twice as many.
+        """
+        first, most, k = self.scorer.n_probed, len(self.scorer.lists), n - SPARE
+        n_probed, found = first, self._in_lists(row, n, first)
+        while len(found) < k and 2 * n_probed < most:
+            n_probed *= 2
+            found = self._in_lists(row, n, n_probed)
+        if len(found) >= k and n_probed > first:
+            found = self._in_lists(row, n, min(2 * n_probed, most))
+        return found
+
+    def _in_lists(self, row: int, n: int, n_probed: int) -> Int64:
+        """Ask for so many more as the row leaves out that n are left, if the lists have them."""
+        query, seen = self.scorer.points.queries[row], self._seen(row)
+        found = self.scorer.lists.nearest(
+            query, n + len(seen), n_probed=n_probed, allow=self.selector
+        )
+        if len(seen):
+            at = np.minimum(np.searchsorted(seen, found), len(seen) - 1)
+            found = found[seen[at] != found]
+        return found[:n]
+
+    def _seen(self, row: int) -> Int32:
+        if self.exclude is None:
+            return np.empty(0, np.int32)
+        indptr, items = self.exclude
+        return items[indptr[row] : indptr[row + 1]]
+
+    def _keep(self, places: Any, found: TopK) -> None:
+        self.found.items[places], self.found.scores[places] = found
+
+    def exactly(self, places: Int64) -> None:
+        """Answer the rows at `places` by exact search among the items that are allowed."""
+        if not len(places):
+            return
+        scorer, points, rows = self.scorer, self.scorer.points, self.rows[places]
+        n_items = scorer.n_items
+        among = np.arange(n_items) if self.allow is None else np.flatnonzero(self.allow)
+        here = np.full(n_items, -1, np.int32)
+        here[among] = np.arange(len(among), dtype=np.int32)
+        seen = [here[self._seen(int(row))] for row in rows]
+        seen = [some[some >= 0] for some in seen]
+        indptr = np.cumsum([0, *map(len, seen)], dtype=np.int64)
+        offset = None if points.offset is None else points.offset[among]
+        some = Points(points.queries[rows], points.targets[among], offset)
+        found = top_k(some, np.arange(len(rows)), self.found.items.shape[1],
+                      exclude=(indptr, np.concatenate(seen)), threads=scorer.threads)  # fmt: skip
+        items = np.append(among, -1)[found.items].astype(np.int32)
+        self._keep(places, TopK(items, found.scores))

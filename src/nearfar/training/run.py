@@ -1,0 +1,405 @@
+"""The training loop: epochs, validation, early stopping, checkpoints, progress.
+
+The loop asks an engine for steps in chunks of a fraction of a second. Between two chunks it may
+report, save a checkpoint or be interrupted; none of that changes a bit of the result. At the end of
+every epoch all rows are brought up to date, so a run does not depend on when it was looked at.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+
+import numpy as np
+import polars as pl
+
+from nearfar.data.interactions import Interactions
+from nearfar.engine import Engine, OnDevice, Problem, State, StepLog, make_engine
+from nearfar.errors import DataError, DivergedError, NearfarWarning
+from nearfar.evaluation.baselines import MostPopular
+from nearfar.evaluation.ranking import evaluate
+from nearfar.runtime.arrays import Float32, Float64, Int32
+from nearfar.runtime.devices import describe, resolve
+from nearfar.runtime.progress import Reporter
+from nearfar.runtime.threads import checked_threads, interrupt_deferred
+from nearfar.search.neighbours import Scorer
+from nearfar.search.scoring import scorer_of
+from nearfar.training import diagnostics
+from nearfar.training.checkpoint import Checkpoint
+from nearfar.training.schedule import METRICS, Schedule
+
+_CHUNK_SECONDS = 0.2
+_EPOCHS_TO_LEARN = 10
+_COLUMNS = (
+    "epoch", "loss", "spread_out", "decorrelate", "violated", "missed", "seconds",
+    "effective", "false_push", "dimension",
+    *(f"validation_{name}" for name in METRICS),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a callback is told after each epoch."""
+
+    epoch: int
+    """1 for the first."""
+    record: dict[str, float]
+    """The epoch's line of the history."""
+    points: Callable[[], Float32]
+    """Gives the points (N + M, d) as of now: users, then items."""
+
+
+Callback = Callable[[Epoch], bool | None]
+"""Called after each epoch; return True to stop."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come, apart from the engine's tables: small enough for JSON."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    """Totals of the step log over the epoch that is under way."""
+    best: float | None = None
+    best_epoch: int = 0
+    stale: int = 0
+    """Evaluations since the best one."""
+    stopped: bool = False
+    """Whether training has ended before its last epoch, by patience or a callback."""
+    seconds: float = 0.0
+    averaged: int = 0
+    """Epochs that are in the mean of the points, if there is one."""
+    warned: bool = False
+    """Whether the watch has said that the run goes badly."""
+
+    @property
+    def top_ndcg(self) -> float:
+        """The best NDCG on the validation part so far, 0 if there is none."""
+        return max((record.get("validation_ndcg", 0.0) for record in self.history), default=0.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a run, also of one that was cut short."""
+
+    points: Float32
+    """(N + M, d): the best epoch's where there is a validation part, else the last."""
+    history: pl.DataFrame
+    best_epoch: int
+    """The epoch the points are from; 0 before the end of the first."""
+
+    def after(self, before: pl.DataFrame) -> Trained:
+        """Give the outcome with the history of an earlier run before its own."""
+        parts, n = [before], before.height
+        if self.history.height:
+            parts.append(self.history.with_columns(pl.col("epoch") + n))
+        history = pl.concat(parts, how="diagonal_relaxed")
+        return replace(self, history=history, best_epoch=n + self.best_epoch)
+
+
+class Run:
+    """One training run.
+
+    Parameters
+    ----------
+    problem : Problem
+    schedule : Schedule
+    validation : Interactions or None
+        On the axes of the training interactions.
+    checkpoint : path, optional
+        A folder to save the run in, and to go on from if it holds this very run.
+    checkpoint_seconds : float
+        Time between two checkpoints.
+    callbacks : sequence of callables
+    device, fast, threads
+        See `nearfar.engine.make_engine`.
+    state : State, optional
+        Where a run begins that is not gone on with; ``problem.initial_state()`` if None.
+    progress : bool or None
+        Show a progress bar; None where the error stream is a terminal.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        schedule: Schedule,
+        *,
+        validation: Interactions | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_seconds: float = 60.0,
+        callbacks: Sequence[Callback] = (),
+        device: str = "cpu",
+        fast: bool = False,
+        threads: int | None = None,
+        progress: bool | None = None,
+        state: State | None = None,
+    ) -> None:
+        if validation is not None:
+            _check_validation(problem.interactions, validation)
+        self.problem, self.schedule, self.validation = problem, schedule, validation
+        self.callbacks, self.show = callbacks, progress
+        self.threads = checked_threads(threads)
+        self.progress = Progress()
+        self.best_points: Float32 | None = None
+        self.checkpoint = (
+            None
+            if checkpoint is None
+            else Checkpoint(checkpoint, problem, schedule, validation, checkpoint_seconds)
+        )
+        if self.checkpoint is not None and (saved := self.checkpoint.load()) is not None:
+            state, self.best_points = saved.state, saved.best_points
+            self.progress = Progress(**saved.progress)
+        workers = self.threads if threads else problem.useful_threads(self.threads)
+        self.device = resolve(device)
+        self.engine: Engine = make_engine(
+            problem, state, device=self.device, threads=workers, fast=fast
+        )
+
+    def train(self) -> None:
+        """Train to the end, or from where the checkpoint left off to the end.
+
+        Raises
+        ------
+        DivergedError
+            The loss is no longer a number.
+        KeyboardInterrupt
+            As it came. `outcome` gives what there is.
+        """
+        if not self.progress.history and (said := diagnostics.foreseen(self.problem)) is not None:
+            warnings.warn(said, NearfarWarning, stacklevel=3)
+        try:
+            with Reporter(self.show, self.schedule.epochs, self.problem.steps_per_epoch) as report:
+                where = "" if self.device == "cpu" else f"on {describe(self.device)}: "
+                report.note(f"{where}compiling, if this is the first run on this machine")
+                self.engine.run(0)
+                for _ in self._epochs(report):
+                    pass
+            self._compare_with_popularity()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._save()
+
+    def outcome(self) -> Trained:
+        """Give what the run has come to, and give up its tables."""
+        epoch = self.progress.best_epoch
+        points = self.best_points
+        if points is None:
+            epoch = len(self.progress.history)
+            points = self.engine.finish()
+        return Trained(points, self.history(), epoch)
+
+    def _average(self, epoch: int) -> None:
+        """Take the points after `epoch` into the mean, once."""
+        averaging = self.problem.options.averaging
+        if averaging is None or self.progress.averaged == epoch:
+            return
+        with interrupt_deferred():
+            self.engine.average(averaging.weight(epoch))
+            self.progress.averaged = epoch
+
+    def history(self) -> pl.DataFrame:
+        """One row an epoch; see `CML.history`."""
+        frame = pl.DataFrame(self.progress.history, infer_schema_length=None)
+        return frame.select(name for name in _COLUMNS if name in frame.columns)
+
+    def close(self) -> None:
+        """Let go of the engine's threads."""
+        self.engine.close()
+
+    def _epochs(self, report: Reporter) -> Iterator[None]:
+        length = self.problem.steps_per_epoch
+        while len(self.progress.history) < self.schedule.epochs and not self.progress.stopped:
+            self._steps(report, (len(self.progress.history) + 1) * length)
+            self.engine.settle()
+            self._finish_epoch(report)
+            yield
+
+    def _steps(self, report: Reporter, end: int) -> None:
+        """Run up to step `end` in chunks of about a fraction of a second."""
+        count, begun = 1, time.perf_counter()
+        sums = self.progress.sums
+        while self.engine.step < end:
+            count = min(count, end - self.engine.step)
+            with interrupt_deferred():
+                log = self.engine.run(count)
+                now = time.perf_counter()
+                self.progress.seconds += now - begun
+                for name, values in log.items():
+                    sums[name] = _add_in_order(sums.get(name, 0.0), values)
+            self._check_finite(log)
+            report.steps(self.engine.step, self._mean_loss())
+            if self.checkpoint is not None and self.checkpoint.is_due():
+                self._save()
+            count = max(1, min(int(count * _CHUNK_SECONDS / max(now - begun, 1e-6)), 4 * count))
+            begun = time.perf_counter()
+
+    def _check_finite(self, log: StepLog) -> None:
+        total = log["triplet"] + log["spread_out"] + log["decorrelate"]
+        bad = np.flatnonzero(~np.isfinite(total))
+        if len(bad):
+            step = self.engine.step - len(total) + int(bad[0])
+            epoch, place = divmod(step, self.problem.steps_per_epoch)
+            raise DivergedError(
+                f"the loss is {total[bad[0]]} in epoch {epoch + 1}, step {place + 1} of"
+                f" {self.problem.steps_per_epoch}; lower the learning rate (it is"
+                f" {self.problem.options.optimiser.learning_rate!r}) or the weights of the"
+                f" regularisers."
+            )
+
+    def _mean_loss(self) -> float:
+        return self.progress.sums["triplet"] / self.progress.sums["pairs"]
+
+    def _finish_epoch(self, report: Reporter) -> None:
+        """Record the epoch, evaluate, keep the best; an interrupt finds all of it or none."""
+        state, epoch = self.progress, len(self.progress.history) + 1
+        record = self._record(epoch)
+        self._average(epoch)
+        looks = epoch == self.schedule.epochs or epoch % self.schedule.every == 0
+        if self.validation is not None and looks:
+            report.note("validating")
+            record.update(self._validate(self.validation))
+        if epoch & (epoch - 1) == 0:  # 1, 2, 4, 8 ...: at whatever speed it learns, not often
+            record.update(self._look(epoch).to_dict())
+        if epoch == 1:
+            self._warn_of_missed(int(record["missed"]))
+        if "validation_ndcg" in record:
+            self._warn_of_a_fall(epoch, record["validation_ndcg"])
+        with interrupt_deferred():
+            state.history.append(record)
+            state.sums = {}
+            if self.validation is not None and looks:
+                self._compare(epoch, record[f"validation_{self.schedule.metric}"])
+        report.epoch(record)
+        event = Epoch(epoch, dict(record), self.engine.points)
+        for callback in self.callbacks:
+            state.stopped |= callback(event) is True
+
+    def _warn_of_missed(self, missed: int) -> None:
+        places = self.problem.interactions.n_pairs * self.problem.options.negatives
+        if missed > places / 2:
+            warnings.warn(
+                f"{missed:,} of {places:,} places for a negative stayed empty in the first epoch:"
+                f" most draws hit items that the user has already, or none that may be drawn. Pairs"
+                f" without a negative teach nothing; use another sampler, or more candidates.",
+                NearfarWarning,
+                stacklevel=5,
+            )
+
+    def _look(self, epoch: int) -> diagnostics.Sight:
+        return diagnostics.look(self.engine.points, self.problem, self.validation, epoch)
+
+    def _warn_of_a_fall(self, epoch: int, ndcg: float) -> None:
+        state, top = self.progress, self.progress.top_ndcg
+        if ndcg < diagnostics.FALLEN * top and not state.warned:
+            state.warned = True
+            self._warn(
+                epoch,
+                f"training goes badly: NDCG on the validation part was {top:.4f} and is"
+                f" {ndcg:.4f} after epoch {epoch}.",
+                stacklevel=7,  # whoever called `CML.fit`
+            )
+
+    def _compare_with_popularity(self) -> None:
+        """Warn if a run that went on long enough never ranked better than popularity does."""
+        state, train = self.progress, self.problem.interactions
+        given_up = state.stale == self.schedule.patience
+        if self.validation is None or state.best is None or state.warned:
+            return
+        if len(state.history) < _EPOCHS_TO_LEARN and not given_up:
+            return
+        by_popularity = evaluate(
+            MostPopular(train), train, self.validation, k=self.schedule.k, threads=self.threads
+        )
+        if state.top_ndcg <= (least := by_popularity.metrics["ndcg"]):
+            state.warned = True
+            self._warn(
+                len(state.history),
+                f"NDCG on the validation part came to {state.top_ndcg:.4f}, no more than"
+                f" recommending what is popular has ({least:.4f}).",
+                stacklevel=5,
+            )
+
+    def _warn(self, epoch: int, what: str, stacklevel: int) -> None:
+        """Warn, and say what can be done."""
+        why = diagnostics.remedy(self._look(epoch), self.problem)
+        warnings.warn(f"{what} {why}", NearfarWarning, stacklevel=stacklevel)
+
+    def _record(self, epoch: int) -> dict[str, float]:
+        sums, steps = self.progress.sums, self.problem.steps_per_epoch
+        return {
+            "epoch": epoch,
+            "loss": self._mean_loss(),
+            "spread_out": sums["spread_out"] / steps,
+            "decorrelate": sums["decorrelate"] / steps,
+            "violated": sums["violated"] / sums["pairs"],
+            "missed": int(sums["missed"]),
+            "seconds": self.progress.seconds,
+        }
+
+    def _validate(self, validation: Interactions) -> dict[str, float]:
+        scorer = self._scorer()
+        train, k, threads = self.problem.interactions, self.schedule.k, self.threads
+        result = evaluate(scorer, train, validation, k=k, threads=threads)
+        return {f"validation_{name}": value for name, value in result.metrics.items()}
+
+    def _scorer(self) -> Scorer:
+        """Score by the points as of now, where they are."""
+        if not isinstance(self.engine, OnDevice):
+            return _Live(self)
+        from nearfar.search.device_search import DevicePoints  # it imports PyTorch
+
+        n, points = self.problem.n_users, self.engine.points_on_device()
+        users, items = points[:n], points[n:]
+        on_sphere = self.problem.options.geometry == "sphere"
+        offset = None if on_sphere else -0.5 * (items * items).sum(1)
+        return DevicePoints(users, items, offset, device=self.engine.device)
+
+    def _compare(self, epoch: int, value: float) -> None:
+        """Keep the points if `value` is the best so far; count evaluations that were not."""
+        state = self.progress
+        if self.schedule.improves(value, state.best):
+            state.best, state.best_epoch, state.stale = value, epoch, 0
+            self.best_points = self.engine.points(out=self.best_points)
+        else:
+            state.stale += 1
+            state.stopped = state.stale == self.schedule.patience
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
+
+
+class _Live:
+    """Scores by the points as of now, a tile at a time: no copy of the tables is made."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.n_users, self.n_items = run.problem.n_users, run.problem.n_items
+
+    def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
+        """Score one tile; see `nearfar.search.neighbours.Scorer`."""
+        n_rows, n_items = out.shape
+        first = self.n_users + first_item
+        queries = self.run.engine.points(rows.astype(np.int64))
+        targets = self.run.engine.points(np.arange(first, first + n_items))
+        scorer = scorer_of(queries, targets, self.run.problem.options.geometry)
+        scorer.score_block(np.arange(n_rows, dtype=np.int32), 0, out)
+
+
+def _add_in_order(total: float, values: Float64) -> float:
+    """Sum one by one, so that it does not depend on how the steps were cut into chunks."""
+    for value in values.tolist():
+        total += value
+    return total
+
+
+def _check_validation(train: Interactions, validation: Interactions) -> None:
+    if train.user_ids != validation.user_ids or train.item_ids != validation.item_ids:
+        raise DataError(
+            "`validation` must have the same users and items as the training interactions, in the"
+            " same order; cut both from one Interactions with nearfar.data.split."
+        )

@@ -1,0 +1,56 @@
+"""From a trained model to one that knows more: where the points of a union of data begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nearfar.data.interactions import Interactions
+from nearfar.engine import Problem, State
+from nearfar.method.geometry import normalise
+from nearfar.runtime.arrays import Bool, Float32
+
+
+def grown_state(problem: Problem, users: Float32, items: Float32, known: Interactions) -> State:
+    """Give the state that training on more data begins with.
+
+    Who was there begins where they were. A new user begins at the mean of the known items they
+    like, a new item at the mean of its users that have a point by then; who has neither, at a
+    random point, as everybody does in `nearfar.CML.fit`.
+
+    Parameters
+    ----------
+    problem : Problem
+        Whose interactions have all users and items of `known`.
+    users, items : float32 arrays of shapes (N, d) and (M, d)
+        The points of the users and items of `known`.
+    known : Interactions
+    """
+    state, data = problem.initial_state(), problem.interactions
+    n, on_sphere = problem.n_users, problem.options.geometry == "sphere"
+    points = state.rows[:, 0]
+    placed = np.zeros(problem.n_rows, np.bool_)
+    for first, axis, old, ids in (
+        (0, data.user_ids, users, known.user_ids),
+        (n, data.item_ids, items, known.item_ids),
+    ):
+        rows = first + axis.places(ids)
+        points[rows], placed[rows] = old, True
+    liked = data.to_csr().astype(np.float32)
+    _to_means(points[:n], placed[:n], liked, points[n:], placed[n:], on_sphere)
+    _to_means(points[n:], placed[n:], liked.T.tocsr(), points[:n], placed[:n], on_sphere)
+    return state
+
+
+def _to_means(
+    points: Float32, placed: Bool, likes: Any, others: Float32, there: Bool, on_sphere: bool
+) -> None:
+    """Move points that are not placed to the mean of the others they like, if there are any."""
+    new = np.flatnonzero(~placed)
+    known = likes[new] * there.astype(np.float32)[None, :]
+    count = np.asarray(known.sum(axis=1)).ravel()
+    found = count > 0
+    mean = (known @ others)[found] / count[found, None]
+    points[new[found]] = normalise(mean) if on_sphere else mean
+    placed[new[found]] = True

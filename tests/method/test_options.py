@@ -1,0 +1,147 @@
+"""Options: checked, saved, and every one of them changes something."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from conftest import PLAIN, random_data
+from nearfar import CML, presets
+from nearfar.errors import OptionError
+from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
+from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
+from nearfar.method.options import STRATEGIES, Options
+from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
+
+DATA = random_data(crowded=True)
+
+CHANGES = {
+    "dim": 12,
+    "geometry": "ball",
+    "sampler": Popularity(),
+    "negatives": 3,
+    "batch": 32,
+    "triplet": Triplet(0.5),
+    "spread_out": SpreadOut(5.0),
+    "decorrelate": Decorrelate(50.0),
+    "optimiser": Adagrad(0.1),
+    "averaging": Averaging(),
+}
+PARTS = {
+    Uniform: {"redraws": 1},
+    Popularity: {"beta": 0.3, "distinct": True, "redraws": 1},
+    TwoStage: {
+        "candidates": 12,
+        "beta": 0.2,
+        "distinct": False,
+        "vectors": "initial",
+        "released_weight": True,
+    },
+    Shared: {"beta": 0.2},
+    Triplet: {"margin": 0.4, "rank_weight": True, "temperature": 0.3},
+    SpreadOut: {"weight": 1.0},
+    Decorrelate: {"weight": 10.0, "squared": True},
+    SGD: {"learning_rate": 0.01},
+    Adagrad: {"learning_rate": 0.01, "initial": 0.5, "epsilon": 0.5},
+    Adam: {"learning_rate": 0.03, "beta1": 0.5, "beta2": 0.95, "epsilon": 1e-2},
+    Averaging: {"eta": 9.0},
+}
+BASES = {
+    Uniform: {"sampler": Uniform()},
+    Popularity: {"sampler": Popularity()},
+    TwoStage: {"sampler": TwoStage(25)},
+    Shared: {"sampler": Shared(), "triplet": Triplet(temperature=None)},
+    Triplet: {"triplet": Triplet()},
+    SpreadOut: {"spread_out": SpreadOut(5.0)},
+    Decorrelate: {"decorrelate": Decorrelate(50.0)},
+    SGD: {"optimiser": SGD()},
+    Adagrad: {"optimiser": Adagrad()},
+    Adam: {"optimiser": Adam(0.01)},
+    Averaging: {"averaging": Averaging()},
+}
+
+
+def trained(**options):
+    base = {"dim": 128, "negatives": 2, "batch": 16, "optimiser": Adam(0.02), **options}
+    model = CML(PLAIN, **base).fit(DATA, epochs=3, threads=1)
+    return model.user_vectors[:, :8]
+
+
+def test_every_option_is_tried_here():
+    assert set(CHANGES) == {field.name for field in fields(Options)}
+    assert set(PARTS) == {kind for kinds in STRATEGIES.values() for kind in kinds} - {type(None)}
+    for kind, changes in PARTS.items():
+        assert set(changes) == {field.name for field in fields(kind)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_option_changes_the_result(name):
+    assert not np.array_equal(trained(), trained(**{name: CHANGES[name]}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, changes in PARTS.items() for name in changes]
+)
+def test_every_option_of_a_part_changes_the_result(kind, name):
+    (part, value), *_ = BASES[kind].items()
+    before = trained(**BASES[kind])
+    after = trained(**BASES[kind] | {part: replace(value, **{name: PARTS[kind][name]})})
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        presets.paper_2019("two-stage", negatives=1),
+        presets.released_2019("popularity"),
+        presets.cml_2017(),
+        Options(sampler=Shared(-0.5), negatives=500, triplet=Triplet(temperature=0.25)),
+    ],
+)
+def test_options_survive_json(options):
+    assert Options.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 1}, "`dim` must be between 2 and 4096; got 1"),
+        ({"dim": 4097}, "dim"),
+        ({"dim": 12.0}, "`dim` must be a whole number; got 12.0"),
+        ({"negatives": -1}, "`negatives` must be between 0 and"),
+        ({"batch": True}, "batch"),
+        (
+            {"sampler": Uniform(), "batch": 1_000_000, "negatives": 500},
+            "sizes the buffers .* 1,000,000 x 502",
+        ),
+        ({"geometry": "cube"}, "`geometry` must be one of sphere, ball, free; got 'cube'"),
+        ({"sampler": "uniform"}, r"`sampler` must be Uniform\(...\) or Popularity"),
+        ({"sampler": Uniform}, "add parentheses"),
+        ({"spread_out": 0.1}, "`spread_out` must be SpreadOut.* or None; got 0.1"),
+        (
+            {"sampler": Shared(), "spread_out": SpreadOut(0.1)},
+            r"not there with sampler=Shared\(...\); got SpreadOut\(.*\)\. Use spread_out=None",
+        ),
+        ({"negative": 3}, "unknown option 'negative'; the options are dim"),
+    ],
+)
+def test_bad_options_are_refused(changes, message):
+    with pytest.raises(OptionError, match=message):
+        CML(**changes)
+
+
+def test_options_saved_before_there_was_a_temperature_or_a_mean_are_read():
+    plain = PLAIN.to_dict()
+    del plain["triplet"]["temperature"], plain["averaging"]
+    assert Options.from_dict(plain) == PLAIN
+
+
+def test_unknown_saved_options_are_refused():
+    with pytest.raises(OptionError, match="unknown option"):
+        Options.from_dict({"dimension": 3})
+    with pytest.raises(OptionError, match="`sampler` must be one of Uniform"):
+        Options.from_dict({"sampler": {"kind": "Gaussian"}})
+    with pytest.raises(OptionError, match=r"`sampler`.*gamma"):
+        Options.from_dict({"sampler": {"kind": "Popularity", "gamma": 1}})

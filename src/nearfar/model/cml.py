@@ -230,7 +230,7 @@ class CML:
         Training goes on, on the old and the new interactions together, from the points that are
         there: a new user begins at the mean of the known items they like, a new item at the mean
         of its users. It costs `epochs` passes instead of as many as `fit` needs, at half the
-        learning rate: most points are nearly where they belong. See docs/newcomers.md.
+        learning rate: most points are nearly where they belong. See docs/guides/new-users.md.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README shows is what happens, and it is short."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 from nearfar import CML
 
 README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+TEXT = README.read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.mark.usefixtures("ml_100k")
@@ -29,3 +30,9 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
     assert names["again"].metrics["test"]["k"] == 50
     parts = names["train"].n_pairs + names["test"].n_pairs
     assert names["model"].interactions.n_pairs == parts
+
+
+def test_it_is_short_and_has_one_table_and_one_picture():
+    assert len(TEXT.split()) <= 900
+    assert len(re.findall(r"^\|[-|]+\|$", TEXT, re.MULTILINE)) == 1
+    assert re.findall(r"!\[[^]]*\]\(([^)]+)\)", TEXT) == ["docs/results/front.png"]

@@ -31,7 +31,7 @@ def _mix(z):
 @jit
 def _stream(base, step):
     """`nearfar.runtime.counter.stream_at`; `base` is a uint64 as an int64."""
-    return _mix(base.to(tl.uint64) + tl.full((), _GOLDEN, tl.uint64) + step.to(tl.uint64))
+    return _mix(tl.cast(base, tl.uint64) + tl.full((), _GOLDEN, tl.uint64) + step.to(tl.uint64))
 
 
 @jit
@@ -46,44 +46,41 @@ def _uniform(key, position, attempt):
 
 
 @jit
-def _drawn(key, position, attempt, keep, other, n_items, UNIFORM: constexpr):
+def _drawn(key, position, attempt, proposal, UNIFORM: constexpr):
     """Draw an item, int64; `nearfar.method.sampling.draw_at`."""
-    x = _uniform(key, position, attempt) * n_items.to(tl.float64)
+    x = _uniform(key, position, attempt) * tl.cast(proposal.n_items, tl.float64)
     column = x.to(tl.int64)
     if UNIFORM:
         return column
-    kept = x - column.to(tl.float64) < tl.load(keep + column)
-    return tl.where(kept, column, tl.load(other + column).to(tl.int64))
+    kept = x - column.to(tl.float64) < tl.load(proposal.keep + column)
+    return tl.where(kept, column, tl.load(proposal.other + column).to(tl.int64))
 
 
 @jit
-def _has(indptr, items, user, item, here, STEPS: constexpr):
-    """Whether users have items, where `here`; `nearfar.engine.gpu.device_plan.has`."""
-    at = tl.load(indptr + user, mask=here, other=0)
-    n = tl.load(indptr + user + 1, mask=here, other=0) - at
+def _has(known, user, item, here, STEPS: constexpr):
+    """Return whether users have items, where `here`; `nearfar.engine.gpu.device_plan.has`."""
+    at = tl.load(known.indptr + user, mask=here, other=0)
+    n = tl.load(known.indptr + user + 1, mask=here, other=0) - at
     some = here & (n > 0)
     for _ in range(STEPS):
         half = n // 2
-        below = tl.load(items + at + half, mask=some, other=0).to(tl.int64) <= item
+        below = tl.load(known.items + at + half, mask=some, other=0).to(tl.int64) <= item
         at += tl.where(below, half, 0)
         n = tl.maximum(n - half, 1)
-    return some & (tl.load(items + at, mask=some, other=0).to(tl.int64) == item)
+    return some & (tl.load(known.items + at, mask=some, other=0).to(tl.int64) == item)
 
 
 @jit
-def draw_pairs(
-    step, entries, users, items, base, n_pairs, steps_per_epoch, count, n_users, batch,
-    low, low_mask, high_mask, W: constexpr, BLOCK: constexpr,
-):  # fmt: skip
+def draw_pairs(step, entries, pairs, epoch, W: constexpr, BLOCK: constexpr):
     """Take a step's slice of the epoch's permutation; see `device_plan.draw_pairs`."""
     p = tl.program_id(0).to(tl.int64)
     g = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    t = tl.load(step + 2 * p)
-    index = (t % steps_per_epoch) * batch + g
-    there = (g < batch) & (index < n_pairs) & (p < count)
-    key = _stream(base + 0 * p, t // steps_per_epoch)
-    of_low, of_high = (low_mask + 0 * p).to(tl.uint64), (high_mask + 0 * p).to(tl.uint64)
-    shift = (low + 0 * p).to(tl.uint64)
+    batch, n_pairs, t = epoch.batch, pairs.n_pairs, tl.load(step + 2 * p)
+    index = (t % epoch.n_steps) * batch + g
+    there = (g < batch) & (index < n_pairs) & (p < epoch.n_planned)
+    key = _stream(epoch.base, t // epoch.n_steps)
+    of_low, of_high = tl.cast(epoch.low_mask, tl.uint64), tl.cast(epoch.high_mask, tl.uint64)
+    shift = tl.cast(epoch.low, tl.uint64)
     x = tl.where(there, index, 0).to(tl.uint64)
     outside = there
     while tl.sum(outside.to(tl.int32)) > 0:
@@ -94,83 +91,80 @@ def draw_pairs(
         x = tl.where(outside, (left << shift) | right, x)
         outside = there & (x.to(tl.int64) >= n_pairs)
     pair = x.to(tl.int64)
-    user = tl.load(users + pair, mask=there, other=0).to(tl.int64)
-    item = tl.load(items + pair, mask=there, other=0).to(tl.int64)
+    user = tl.load(pairs.users + pair, mask=there, other=0).to(tl.int64)
+    item = tl.load(pairs.items + pair, mask=there, other=0).to(tl.int64)
     place = entries + (p * batch + g) * W
     tl.store(place, tl.where(there, user, -1), mask=g < batch)
-    tl.store(place + 1, tl.where(there, item + n_users, -1), mask=g < batch)
+    tl.store(place + 1, tl.where(there, item + pairs.n_users, -1), mask=g < batch)
 
 
 @jit
-def draw_items(
-    step, out, keep, other, base, n_items, n, UNIFORM: constexpr, BLOCK: constexpr
-):  # fmt: skip
+def draw_items(step, out, proposal, stream, UNIFORM: constexpr, BLOCK: constexpr):
     """Draw the items of positions 0 ... n - 1 of a step's stream."""
     p = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    key = _stream(base + 0 * p, tl.load(step + 2 * p))
-    zero = tl.zeros((BLOCK,), tl.int64)
-    item = _drawn(key, i, zero, keep, other, n_items + 0 * p, UNIFORM)
-    tl.store(out + p * n + i, item, mask=i < n)
+    key = _stream(stream.base, tl.load(step + 2 * p))
+    item = _drawn(key, i, tl.zeros((BLOCK,), tl.int64), proposal, UNIFORM)
+    tl.store(out + p * stream.n + i, item, mask=i < stream.n)
 
 
 @jit
-def draw_negatives(
-    step, entries, first, missed, indptr, items, keep, other, base, n_items, n_users, redraws,
-    batch, N: constexpr, WIDE: constexpr, PAIRS: constexpr, STEPS: constexpr,
-    UNIFORM: constexpr, GIVEN: constexpr,
-):  # fmt: skip
+def draw_negatives(drawn, known, proposal, rule, shape: constexpr):
     """Draw the negatives of some pairs until none of them is the user's."""
+    N: constexpr = shape.n
+    WIDE: constexpr = shape.wide
+    PAIRS: constexpr = shape.pairs
+    batch = rule.batch
     p = tl.program_id(0).to(tl.int64)
     g = tl.program_id(1) * PAIRS + tl.arange(0, PAIRS)
     k = tl.arange(0, WIDE)
-    key = _stream(base + 0 * p, tl.load(step + 2 * p))
-    pair = entries + (p * batch + g) * (N + 2)
+    key = _stream(rule.base, tl.load(drawn.step + 2 * p))
+    pair = drawn.entries + (p * batch + g) * (N + 2)
     user = tl.load(pair, mask=g < batch, other=-1)
     here = (user >= 0)[:, None] & (k < N)[None, :]
     user = tl.broadcast_to(user[:, None], (PAIRS, WIDE))
     place = g[:, None] * N + k[None, :]
     attempt = tl.zeros((PAIRS, WIDE), tl.int64)
-    if GIVEN:
-        item = tl.load(first + p * batch * N + place, mask=here, other=0)
+    if shape.given:
+        item = tl.load(drawn.first + p * batch * N + place, mask=here, other=0)
     else:
-        item = _drawn(key, place, attempt, keep, other, n_items + 0 * p, UNIFORM)
-    wrong = _has(indptr, items, user, item, here, STEPS)
+        item = _drawn(key, place, attempt, proposal, shape.uniform)
+    wrong = _has(known, user, item, here, shape.steps)
     tries = 0
-    while (tl.sum(wrong.to(tl.int32)) > 0) & (tries < redraws):
+    while (tl.sum(wrong.to(tl.int32)) > 0) & (tries < rule.redraws):
         tries += 1
         attempt += 1
-        again = _drawn(key, place, attempt, keep, other, n_items + 0 * p, UNIFORM)
+        again = _drawn(key, place, attempt, proposal, shape.uniform)
         item = tl.where(wrong, again, item)
-        wrong = _has(indptr, items, user, item, wrong, STEPS)
-    found = tl.where(here & (wrong == 0), item + n_users, -1)
+        wrong = _has(known, user, item, wrong, shape.steps)
+    found = tl.where(here & (wrong == 0), item + rule.n_users, -1)
     tl.store(pair[:, None] + 2 + k[None, :], found, mask=(g < batch)[:, None] & (k < N)[None, :])
-    tl.store(missed + p * batch + g, tl.sum(wrong.to(tl.int64), 1), mask=g < batch)
+    tl.store(drawn.missed + p * batch + g, tl.sum(wrong.to(tl.int64), 1), mask=g < batch)
 
 
 @jit
-def find_mine(
-    entries, ordered, place, mine, indptr, items, batch,
-    N: constexpr, W: constexpr, BLOCK: constexpr, STEPS: constexpr,
-):  # fmt: skip
+def find_mine(entries, candidates, known, batch, shape: constexpr):
     """Mark the candidates that a pair's user has, all if there is no pair.
 
     Each of the user's items is looked for among the candidates, which are `ordered` (S, N), and
     stood at `place` before; `mine` (S, B, N) is all False so far.
     """
+    N: constexpr = shape.n
+    BLOCK: constexpr = shape.block
+    ordered, place = candidates.ordered, candidates.place
     p, g = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    user = tl.load(entries + (p * batch + g) * W)
-    to, of = mine + (p * batch + g) * N, p * N
+    user = tl.load(entries + (p * batch + g) * shape.width)
+    to, of = candidates.mine + (p * batch + g) * N, p * N
     k = tl.arange(0, BLOCK)
     if user < 0:
         for begin in range(0, N, BLOCK):
             tl.store(to + begin + k, 1, mask=begin + k < N)
         return
-    begin, end = tl.load(indptr + user), tl.load(indptr + user + 1)
+    begin, end = tl.load(known.indptr + user), tl.load(known.indptr + user + 1)
     while begin < end:
-        item = tl.load(items + begin + k, mask=begin + k < end, other=-1).to(tl.int64)
+        item = tl.load(known.items + begin + k, mask=begin + k < end, other=-1).to(tl.int64)
         at, left = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.int32) + N
-        for _ in range(STEPS):  # to the first that is not smaller
+        for _ in range(shape.steps):  # to the first that is not smaller
             half = (left + 1) // 2
             below = tl.load(ordered + of + at + half - 1, mask=left > 0, other=0) < item
             at += tl.where(below & (left > 0), half, 0)
@@ -188,7 +182,7 @@ def find_mine(
 
 @jit
 def _power(ratio, DIM: constexpr):
-    """Give ratio^((d - 3) / 2), float32, as `nearfar.engine.cpu.choose.weigh` does: by squaring."""
+    """Return ratio^((d - 3) / 2), float32, by squaring, as `nearfar.engine.cpu.choose.weigh`."""
     weight, power = tl.zeros_like(ratio) + 1.0, ratio
     if DIM < 3:
         weight = 1.0 / tl.sqrt(ratio)
@@ -203,37 +197,36 @@ def _power(ratio, DIM: constexpr):
 
 
 @jit
-def choose(
-    products, mine, candidates, step, entries, missed, base, n_users, overflow_gap,
-    N: constexpr, C: constexpr, WIDE: constexpr, AT_ONCE: constexpr, DIM: constexpr,
-    RELEASED: constexpr,
-):  # fmt: skip
+def choose(choosing, rule, shape: constexpr):
     """Draw a pair's negatives among the candidates; `nearfar.engine.gpu.eager.choose`."""
+    N: constexpr = shape.n
+    C: constexpr = shape.candidates
+    AT_ONCE: constexpr = shape.at_once
     g = tl.program_id(0).to(tl.int64)
-    c = tl.arange(0, WIDE)
-    s = tl.load(products + g * C + c, mask=c < C, other=-2.0)
-    is_mine = tl.load(mine + g * C + c, mask=c < C, other=1) != 0
+    c = tl.arange(0, shape.wide)
+    s = tl.load(choosing.products + g * C + c, mask=c < C, other=-2.0)
+    is_mine = tl.load(choosing.mine + g * C + c, mask=c < C, other=1) != 0
     gap = tl.maximum((1.0 - s) * (1.0 + s), _FLOOR)
     possible = (s >= 0.0) & (is_mine == 0)
     top = tl.min(tl.where(possible, gap, 1.0))
-    weight = tl.where(possible, _power(tl.where(possible, top / gap, 1.0), DIM), 0.0)
-    if RELEASED:
+    weight = tl.where(possible, _power(tl.where(possible, top / gap, 1.0), shape.dim), 0.0)
+    if shape.released:
         squares = tl.minimum(s.to(tl.float64) * s.to(tl.float64), 1.0)
-        over = tl.sum(((1.0 - squares + 1e-8 < overflow_gap) & (c < C)).to(tl.int32)) > 0
+        over = tl.sum(((1.0 - squares + 1e-8 < rule.overflow_gap) & (c < C)).to(tl.int32)) > 0
         weight = tl.where(over, (is_mine == 0).to(tl.float32), weight)
     cumulative = tl.cumsum(weight.to(tl.float64), 0)
     whole = tl.max(cumulative)
     last = tl.sum((cumulative < whole).to(tl.int32))
-    user = tl.load(entries + g * (N + 2))
-    key = _stream(base + 0 * user, tl.load(step))
+    user = tl.load(choosing.entries + g * (N + 2))
+    key = _stream(rule.base, tl.load(choosing.step))
     there = (user >= 0) & (whole > 0.0)
     for begin in tl.static_range(0, N, AT_ONCE):
         k = begin + tl.arange(0, AT_ONCE)
         target = _uniform(key, g * N + k, tl.zeros((AT_ONCE,), tl.int64)) * whole
         below = cumulative[None, :] <= target[:, None]
         at = tl.minimum(tl.sum(below.to(tl.int32), 1), last)
-        item = tl.load(candidates + at, mask=there & (k < N), other=-1)
-        found = tl.where(there, item + n_users, -1)
-        tl.store(entries + g * (N + 2) + 2 + k, found, mask=k < N)
+        item = tl.load(choosing.candidates + at, mask=there & (k < N), other=-1)
+        found = tl.where(there, item + rule.n_users, -1)
+        tl.store(choosing.entries + g * (N + 2) + 2 + k, found, mask=k < N)
     empty = tl.where((user >= 0) & (whole <= 0.0), N, 0)
-    tl.store(missed + g, empty.to(tl.int64))
+    tl.store(choosing.missed + g, empty.to(tl.int64))

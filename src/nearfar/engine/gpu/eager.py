@@ -11,46 +11,15 @@ negatives, for each of them the sum of share u.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from nearfar.engine.gpu import words
-from nearfar.engine.gpu.device_plan import DeviceDraws
-from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, DeviceDecay, StepRules
-from nearfar.engine.gpu.points import BatchPoints, Tables, clipped
+from nearfar.engine.gpu.device_plan import Data, DeviceDraws
+from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, StepRules
+from nearfar.engine.gpu.points import clipped
+from nearfar.engine.gpu.records import BatchPoints, Flow, Log, StepNow, Tables
 from nearfar.method.geometry import GAP_FLOOR
-
-
-class Flow(NamedTuple):
-    """What flows into the entries of a step."""
-
-    weight: Tensor
-    """(E,) see the module docstring. own_e is -weight_e for items of pairs, and 0 for users."""
-    side: Tensor
-    """(2 B + C, d), or (4 B, d) with a spread-out term: its gradients of the positives, and the
-    positives."""
-    share: Tensor
-    """(C,) the sum of the shares of each shared negative: -own_e."""
-    slope: Tensor
-    """(B, N) derivative of the spread-out term by v_j.v_k; products before that."""
-    moments: Tensor
-    """(B, 3) sums over the pair's negatives of 1, s and s^2, float64."""
-    totals: Tensor
-    """(3,) float64: spread-out slope of the mean, slope of s, loss."""
-    extra: Tensor
-    """(E, d) gradient of the covariance loss, in the order of `Plan.row`, or (0, d)."""
-
-
-class Log(NamedTuple):
-    """What a step writes down of its pairs."""
-
-    loss: Tensor
-    """(B,) float64."""
-    violated: Tensor
-    """(B,) bool."""
-
 
 # --------------------------------------------------------------------------------- compare
 
@@ -80,19 +49,13 @@ def compare(
 
 
 def weigh(
-    s: Tensor,
-    mine: Tensor,
-    points: BatchPoints,
-    rules: StepRules,
-    draws: DeviceDraws,
-    flow: Flow,
-    log: Log,
+    mine: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
 ) -> None:
-    """Compare each pair with the negatives that all share, given their products `s` (B, C).
+    """Compare each pair with the negatives that all share, given their products in `flow`.
 
     The shares of the loss come in their place. `mine` (B, C) are those that the user has.
     """
-    batch = len(s)
+    s, batch = flow.products, draws.batch
     point = points.point[: 2 * batch].view(batch, 2, -1)
     offset = points.offset[: 2 * batch].view(batch, 2)
     u, j = point[:, 0], point[:, 1]
@@ -117,8 +80,9 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, add: bool, fast: bool) -> None:
 def contrast(
     s: Tensor, near: Tensor, found: Tensor, rules: StepRules, log: Log
 ) -> tuple[Tensor, Tensor]:
-    """Give each pair's shares of the loss (B, N) and their sum (B,); see `nearfar.engine.cpu.soft`.
+    """Return each pair's shares of the loss (B, N) and their sum (B,).
 
+    See `nearfar.method.loss.Triplet`, whose soft maximum this is.
     `s` holds the scores, minus infinity for what is no negative; `found` counts the others.
     """
     inside = rules.margin - 2.0 * (near[:, None] - s)
@@ -160,7 +124,7 @@ def spread_slopes(rules: StepRules, flow: Flow) -> None:
 
 
 def spread(entries: Tensor, points: BatchPoints, flow: Flow) -> None:
-    """Turn the products into slopes, and give each positive what flows in from its negatives."""
+    """Turn the products into slopes, and sum what flows into each positive from its negatives."""
     batch, width = entries.shape
     point = points.point.view(batch, width, -1)
     slope = (flow.totals[0] + flow.totals[1] * flow.slope).to(torch.float32)
@@ -169,17 +133,16 @@ def spread(entries: Tensor, points: BatchPoints, flow: Flow) -> None:
     flow.side[3 * batch : 4 * batch] = point[:, 1]
 
 
-def decorrelate(
-    row: Tensor, entry: Tensor, points: BatchPoints, rules: StepRules, extra: Tensor
-) -> Tensor:
-    """`nearfar.method.loss.Decorrelate.term` over the different points of a step; gives the loss.
+def decorrelate(now: StepNow, points: BatchPoints, rules: StepRules, extra: Tensor) -> Tensor:
+    """`nearfar.method.loss.Decorrelate.term` over the different points of a step; returns the loss.
 
-    The gradient goes to the first entry of each row, in the order of `row`.
+    The gradient goes to the first entry of each row, in the order of `StepNow.row`.
     """
+    row = now.row
     first = (row >= 0)[:, None]
     first[1:] &= (row[1:] != row[:-1])[:, None]
     n = first.sum().clamp(min=1).to(torch.float32)
-    x = torch.where(first, points.point[entry.long()], 0.0)
+    x = torch.where(first, points.point[now.entry.long()], 0.0)
     centred = torch.where(first, x - x.sum(0) / n, 0.0)
     covariance = centred.T @ centred / n
     diagonal = torch.diagonal(covariance)
@@ -197,18 +160,13 @@ def decorrelate(
 
 
 def gradients(
-    row: Tensor,
-    entry: Tensor,
-    points: BatchPoints,
-    rules: StepRules,
-    draws: DeviceDraws,
-    flow: Flow,
+    now: StepNow, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow
 ) -> tuple[Tensor, Tensor]:
     """Sum what flows into each row over its entries, in their order.
 
-    Gives (E, d), of which only the places of first entries count, and these places.
+    Returns a sum for each row that is not empty, and the place of its first entry in `row`.
     """
-    batch, width, e = draws.batch, draws.width, entry.long()
+    batch, width, row, e = draws.batch, draws.width, now.row, now.entry.long()
     g, w, paired = e // width, e % width, e < batch * width
     source = torch.where(paired, torch.where(w == 0, g, batch + g), e - batch * width + 2 * batch)
     weight = flow.weight[e]
@@ -231,31 +189,27 @@ def gradients(
 
 
 def update(
-    row: Tensor,
-    entry: Tensor,
-    step: Tensor,
-    pace: Tensor,
+    now: StepNow,
     points: BatchPoints,
     rules: StepRules,
     draws: DeviceDraws,
-    decay: DeviceDecay,
     flow: Flow,
     tables: Tables,
 ) -> None:
     """Move each row into which something flows; see `nearfar.engine.cpu.compute.update`."""
-    total, start = gradients(row, entry, points, rules, draws, flow)
+    total, start = gradients(now, points, rules, draws, flow)
     moving = (total != 0).any(1)
     total, start = total[moving], start[moving]
-    at, e = row[start], entry[start].long()
+    at, e = now.row[start], now.entry[start].long()
     point, length = points.point[e], points.length[e][:, None]
     if rules.sphere:
         total = (total - (total * point).sum(1, keepdim=True) * point) / length
-    rate, eps = pace[0], pace[1]
+    rate, eps = now.pace[0], now.pace[1]
     x, old = point * length, tables.rows[at]
     if rules.adam:
-        gap = (step[0] + 1 - tables.last[at]).to(torch.float64)
+        gap = (now.step[0] + 1 - tables.last[at]).to(torch.float64)
         keep1, keep2 = (
-            torch.exp2(gap * decay.numbers[which]).to(torch.float32)[:, None]
+            torch.exp2(gap * tables.numbers[which]).to(torch.float32)[:, None]
             for which in (BETA_1, BETA_2)
         )
         old[:, 1] = keep1 * old[:, 1] + (1.0 - rules.beta1) * total
@@ -269,43 +223,33 @@ def update(
     if rules.ball:
         old[:, 0] = clipped(old[:, 0])
     tables.rows[at] = old
-    tables.last[at] = step[0] + 1
+    tables.last[at] = now.step[0] + 1
 
 
 # --------------------------------------------------------------------------- second stage
 
 
-def choose(
-    s: Tensor,
-    mine: Tensor,
-    candidates: Tensor,
-    step: Tensor,
-    n_users: int,
-    rules: StepRules,
-    draws: DeviceDraws,
-    entries: Tensor,
-    missed: Tensor,
-) -> None:
+def choose(now: StepNow, s: Tensor, data: Data, rules: StepRules, draws: DeviceDraws) -> None:
     """Draw each pair's negatives among the candidates, given their products `s` (B, C).
 
     The weights are `nearfar.method.geometry.stage_two_weight`, summed in float64.
     """
     gap = ((1.0 - s) * (1.0 + s)).clamp(min=GAP_FLOOR)
-    possible = (s >= 0) & ~mine
+    possible = (s >= 0) & ~now.mine
     top = torch.where(possible, gap, 1.0).min(1, keepdim=True).values
     power = (top / gap).to(torch.float64) ** (0.5 * (rules.dim - 3))
     weight = torch.where(possible, power, 0.0)
     if rules.overflow_gap >= 0:
         squares = (s.to(torch.float64) ** 2).clamp(max=1.0)
         over = (1.0 - squares + 1e-8 < rules.overflow_gap).any(1, keepdim=True)
-        weight = torch.where(over, (~mine).to(torch.float64), weight)
+        weight = torch.where(over, (~now.mine).to(torch.float64), weight)
     cumulative = weight.cumsum(1)
     whole, batch, n = cumulative[:, -1:], len(s), draws.negatives
     place = torch.arange(batch * n, device=s.device).view(batch, n)
-    target = words.uniform(words.stream(draws.choice, step[:1]), place) * whole
+    target = words.uniform(words.stream(draws.choice, now.step[:1]), place) * whole
     at = (cumulative[:, None] <= target[..., None]).sum(2)
     at = torch.minimum(at, (cumulative < whole).sum(1, keepdim=True))
-    paired = entries[:, :1] >= 0
+    paired = now.entries[:, :1] >= 0
     found = paired & (whole > 0)
-    entries[:, 2:] = torch.where(found, candidates[at] + n_users, -1)
-    missed[:] = torch.where(found, 0, n * paired)[:, 0]
+    now.entries[:, 2:] = torch.where(found, now.candidates[at] + data.n_users, -1)
+    now.missed[:] = torch.where(found, 0, n * paired)[:, 0]

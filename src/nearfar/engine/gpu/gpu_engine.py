@@ -24,7 +24,7 @@ from torch import Tensor
 from nearfar.engine.gpu import device_plan, device_spec, eager, points, words
 from nearfar.engine.gpu.memory import check_room, steps_at_once
 from nearfar.engine.gpu.parts import Parts, parts_for
-from nearfar.engine.gpu.points import Tables
+from nearfar.engine.gpu.records import StepNow, Tables
 from nearfar.engine.gpu.room import DeviceRoom
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
 from nearfar.method.sampling import TwoStage
@@ -71,11 +71,10 @@ class GPUEngine:
         check_room(problem, self._draws, self.device)
         start = problem.initial_state() if state is None else state
         self.step = start.step
-        self._tables = Tables(
-            self._put(start.rows, torch.float32), self._put(start.last, torch.int64)
-        )
+        rows, last = self._put(start.rows, torch.float32), self._put(start.last, torch.int64)
+        decay = device_spec.make_decay(problem, self.device)
+        self._tables = Tables(rows, last, *decay, decay.drift.shape[1])
         self._mean = None if start.mean is None else self._put(start.mean, torch.float32)
-        self._decay = device_spec.make_decay(problem, self.device)
         self._data = device_plan.make_data(problem, self.device)
         self._parts = parts_for(self.device, self._draws) if parts is None else parts
         self._frozen = self._frozen_items()
@@ -92,7 +91,7 @@ class GPUEngine:
     @property
     def state(self) -> State:
         """A copy of the tables on the host; see `Engine.state`."""
-        rows, last = (table.to("cpu", copy=True).numpy() for table in self._tables)
+        rows, last = (table.to("cpu", copy=True).numpy() for table in self._tables[:2])
         mean = None if self._mean is None else self._mean.to("cpu", copy=True).numpy()
         return State(rows, last, self.step, mean)
 
@@ -117,7 +116,7 @@ class GPUEngine:
         t = torch.tensor(self.step, device=self.device)
         for first in range(0, self.problem.n_rows, _ROWS_AT_ONCE):
             part = slice(first, first + _ROWS_AT_ONCE)
-            points.settle(part, t, self._tables, self._rules, self._decay)
+            points.settle(part, t, self._tables, self._rules)
 
     def average(self, weight: float) -> None:
         """Take the points of now into the mean; see `Engine.average`."""
@@ -179,7 +178,7 @@ class GPUEngine:
     def _now(self, rows: Tensor) -> Tensor:
         """Points of rows as the steps have left them."""
         t = torch.tensor(self.step, device=self.device)
-        x = points.current(rows, t, self._tables, self._rules, self._decay)
+        x = points.current(rows, t, self._tables, self._rules)
         return points.unit(x) if self._rules.sphere else x
 
     def _model(self, rows: Tensor) -> Tensor:
@@ -307,62 +306,51 @@ class GPUEngine:
 
     def _step(self, p: int) -> None:
         """Compute step p of the plan: gather, contrast, update."""
-        made, room, rules, draws, parts = (
-            self._plan, self._room, self._rules, self._draws, self._parts
-        )  # fmt: skip
-        step, entries, row, entry = made.step[p], made.entries[p], made.row[p], made.entry[p]
-        gathered, flow, log = room.points, room.flow, room.log(p)
-        listed = made.listed[p]
+        room, rules, draws, parts = self._room, self._rules, self._draws, self._parts
+        gathered, flow, now = room.points, room.flow, room.now(self._plan, p)
+        listed = self._plan.listed[p]
         if draws.two_stage:
-            self._second_stage(p)
-            listed = entries.view(-1)
+            self._second_stage(now, self._plan.looked[p])
+            listed = now.entries.view(-1)
             with self._aside():
-                parts.order_rows(listed, row, entry)
-        parts.gather(listed, step, self._tables, rules, self._decay, False, gathered)
+                parts.order_rows(listed, now.row, now.entry)
+        parts.gather(listed, now.step, self._tables, rules, False, gathered)
         if draws.shared:
             self._contrast_shared(p)
         else:
-            parts.compare(entries, gathered, rules, draws, flow, log)
+            parts.compare(now.entries, gathered, rules, draws, flow, room.log(p))
         if rules.spread_out > 0:
             parts.spread_slopes(rules, flow)
-            parts.spread(entries, gathered, flow)
+            parts.spread(now.entries, gathered, flow)
             room.spread_loss[p] = flow.totals[2]
         self._join()
         if rules.decorrelate > 0:
-            room.covariance_loss[p] = eager.decorrelate(row, entry, gathered, rules, flow.extra)
-        parts.update(
-            row, entry, step, room.pace[p], gathered, rules, draws, self._decay, flow, self._tables
-        )
+            room.covariance_loss[p] = eager.decorrelate(now, gathered, rules, flow.extra)
+        parts.update(now, gathered, rules, draws, flow, self._tables)
 
     def _contrast_shared(self, p: int) -> None:
         """Compare all pairs with the negatives that they share: three matrix products."""
         made, room, rules, draws = self._plan, self._room, self._rules, self._draws
-        batch, flow, s = draws.batch, room.flow, room.products
+        batch, flow, s = draws.batch, room.flow, room.flow.products
         pairs = room.points.point[: 2 * batch].view(batch, 2, -1)
         users, shared = pairs[:, 0], room.points.point[2 * batch :]
         multiply = self._parts.multiply
         multiply(users, shared.T, s, False, self.fast)
-        self._parts.weigh(s, made.mine[p], room.points, rules, draws, flow, room.log(p))
+        self._parts.weigh(made.mine[p], room.points, rules, draws, flow, room.log(p))
         with self._aside():
             multiply(s.T, users, flow.side[2 * batch :], False, self.fast)
         multiply(s, shared, flow.side[:batch], True, self.fast)
         if not rules.sphere:
             torch.sum(s, 0, out=flow.share)
 
-    def _second_stage(self, p: int) -> None:
+    def _second_stage(self, now: StepNow, looked: Tensor) -> None:
         """Draw the negatives of a step by the vectors of the moment."""
-        made, room, draws = self._plan, self._room, self._draws
-        unit, batch = room.units.point, draws.batch
+        room, rules, draws = self._room, self._rules, self._draws
+        unit, products, batch = room.units.point, room.flow.products, draws.batch
         if self._frozen is not None:
-            items = (made.looked[p] - self._data.n_users).clamp(min=0)
+            items = (looked - self._data.n_users).clamp(min=0)
             torch.index_select(self._frozen, 0, items, out=unit)
         else:
-            self._parts.gather(
-                made.looked[p], made.step[p], self._tables, self._rules, self._decay, True,
-                room.units,
-            )  # fmt: skip
-        self._parts.multiply(unit[:batch], unit[batch:].T, room.products, False, self.fast)
-        self._parts.choose(
-            room.products, made.mine[p], made.candidates[p], made.step[p], self._data.n_users,
-            self._rules, draws, made.entries[p], made.missed[p],
-        )  # fmt: skip
+            self._parts.gather(looked, now.step, self._tables, rules, True, room.units)
+        self._parts.multiply(unit[:batch], unit[batch:].T, products, False, self.fast)
+        self._parts.choose(now, products, self._data, rules, draws)

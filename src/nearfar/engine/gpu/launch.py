@@ -1,21 +1,19 @@
-"""Launches of the Triton kernels: the signatures of `eager` and `plan`, and the shape of the work.
+"""Launches of the Triton kernels, with the signatures of `eager` and `device_plan`.
 
 A program has as many warps as its rows keep busy, sixteen numbers a thread: with one warp a sum
-needs no barrier.
+needs no barrier. A kernel takes its arrays and numbers in a few records, which Triton specialises
+field by field, and what it is compiled for in one record, its shape.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from nearfar.engine.gpu import device_plan, drawing, kernels, moving, words
+from nearfar.engine.gpu import arguments, device_plan, drawing, kernels, moving, words
 from nearfar.engine.gpu.device_plan import Data, DeviceDraws, StepPlans
-from nearfar.engine.gpu.device_spec import DeviceDecay, StepRules
-from nearfar.engine.gpu.eager import Flow, Log
-from nearfar.engine.gpu.points import BatchPoints, Tables
+from nearfar.engine.gpu.device_spec import StepRules
+from nearfar.engine.gpu.records import BatchPoints, Flow, Log, StepNow, Tables
 
 _NUMBERS_A_TILE = 2048
 _DRAWS_A_PROGRAM = 128
@@ -24,17 +22,13 @@ _MOST_COMPARED = 8192
 
 
 def power_of_two(n: int) -> int:
-    """Give the smallest power of two that is at least n and 2."""
+    """Return the smallest power of two that is at least n and 2."""
     return max(2, 1 << (n - 1).bit_length())
 
 
 def warps(numbers: int) -> int:
-    """Warps of a program that holds so many numbers."""
+    """Return the warps of a program that holds so many numbers."""
     return max(1, min(8, numbers // 512))
-
-
-def _searches(data: Data) -> int:
-    return data.most.bit_length()
 
 
 # ----------------------------------------------------------------------------------- plans
@@ -45,9 +39,12 @@ def draw_pairs(plan: StepPlans, count: int, data: Data, draws: DeviceDraws) -> N
     n_steps, batch, width = plan.entries.shape
     n_pairs = len(data.users)
     block = min(_DRAWS_A_PROGRAM, power_of_two(batch))
+    epoch = arguments.EpochOrder(
+        draws.order, -(-n_pairs // batch), count, batch, *words.halves(n_pairs)
+    )
     drawing.draw_pairs[n_steps, -(-batch // block)](
-        plan.step, plan.entries, data.users, data.items, draws.order, n_pairs,
-        -(-n_pairs // batch), count, data.n_users, batch, *words.halves(n_pairs),
+        plan.step, plan.entries,
+        arguments.TrainingPairs(data.users, data.items, n_pairs, data.n_users), epoch,
         W=width, BLOCK=block, num_warps=4,
     )  # fmt: skip
 
@@ -57,7 +54,7 @@ def draw_items(step: Tensor, base: int, data: Data, out: Tensor) -> None:
     n_steps, n = out.shape
     block = min(_DRAWS_A_PROGRAM, power_of_two(n))
     drawing.draw_items[n_steps, -(-n // block)](
-        step, out, data.keep, data.other, base, data.n_items, n,
+        step, out, _item_draws(data), arguments.DrawStream(base, n),
         UNIFORM=len(data.keep) == 0, BLOCK=block, num_warps=4,
     )  # fmt: skip
 
@@ -67,11 +64,16 @@ def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: Dev
     n_steps, batch, _ = plan.entries.shape
     wide = power_of_two(draws.negatives)
     pairs = max(1, _DRAWS_A_PROGRAM // wide)
+    shape = arguments.NegativeShape(
+        draws.negatives, wide, pairs, data.most.bit_length(),
+        uniform=len(data.keep) == 0, given=first is not None,
+    )  # fmt: skip
+    first = plan.missed if first is None else first
     drawing.draw_negatives[n_steps, -(-batch // pairs)](
-        plan.step, plan.entries, plan.missed if first is None else first, plan.missed, data.indptr,
-        data.items, data.keep, data.other, draws.negative, data.n_items, data.n_users,
-        draws.redraws, batch, N=draws.negatives, WIDE=wide, PAIRS=pairs, STEPS=_searches(data),
-        UNIFORM=len(data.keep) == 0, GIVEN=first is not None, num_warps=4,
+        arguments.DrawnNegatives(plan.step, plan.entries, first, plan.missed),
+        arguments.KnownItems(data.indptr, data.items), _item_draws(data),
+        arguments.RedrawRule(draws.negative, draws.redraws, batch, data.n_users), shape,
+        num_warps=4,
     )  # fmt: skip
 
 
@@ -82,8 +84,9 @@ def find_mine(plan: StepPlans, data: Data) -> None:
     ordered, place = torch.sort(plan.candidates, dim=1)
     plan.mine.zero_()
     drawing.find_mine[n_steps, batch](
-        plan.entries, ordered, place, plan.mine.view(torch.uint8), data.indptr, data.items, batch,
-        N=n, W=width, BLOCK=64, STEPS=n.bit_length(), num_warps=2,
+        plan.entries, arguments.OrderedCandidates(ordered, place, plan.mine.view(torch.uint8)),
+        arguments.KnownItems(data.indptr, data.items), batch,
+        arguments.SearchShape(n, width, 64, n.bit_length()), num_warps=2,
     )  # fmt: skip
 
 
@@ -100,32 +103,15 @@ def order_rows(listed: Tensor, row: Tensor, entry: Tensor) -> None:
 # ----------------------------------------------------------------------------------- steps
 
 
-def _tile(rules: StepRules, most: int) -> tuple[int, int]:
-    """Numbers of a row, and the rows that are held at once."""
-    block = power_of_two(rules.dim)
-    return block, max(2, min(power_of_two(most), _NUMBERS_A_TILE // block))
-
-
-def _contrast(rules: StepRules) -> dict[str, Any]:
-    return {"RANK": rules.rank_weight, "SOFT": rules.temperature > 0}
-
-
 def gather(
-    listed: Tensor,
-    step: Tensor,
-    tables: Tables,
-    rules: StepRules,
-    decay: DeviceDecay,
-    unit: bool,
-    out: BatchPoints,
+    listed: Tensor, step: Tensor, tables: Tables, rules: StepRules, unit: bool, out: BatchPoints
 ) -> None:
     """See `nearfar.engine.gpu.points.gather`."""
     block = power_of_two(rules.dim)
-    kernels.gather[(len(listed),)](
-        listed, step, tables.rows, tables.last, decay.drift, decay.drift.shape[1], decay.numbers,
-        *out, DIM=rules.dim, BLOCK=block, SLOTS=rules.slots, DRIFTS=rules.drifts, BALL=rules.ball,
-        UNIT=rules.sphere or unit, num_warps=warps(block),
-    )  # fmt: skip
+    shape = arguments.RowShape(
+        rules.dim, block, rules.slots, rules.drifts, rules.ball, rules.sphere or unit
+    )
+    kernels.gather[(len(listed),)](listed, step, tables, out, shape, num_warps=warps(block))
 
 
 def compare(
@@ -133,31 +119,26 @@ def compare(
 ) -> None:
     """See `nearfar.engine.gpu.eager.compare`."""
     n = draws.negatives
-    block, chunk = _tile(rules, n)
-    kernels.compare[(draws.batch,)](
-        entries, points.point, points.offset, flow.weight, flow.side, flow.slope, flow.moments,
-        log.loss, log.violated, rules.margin, rules.temperature, rules.n_items, draws.batch,
-        N=n, WIDE=power_of_two(n), CHUNK=chunk, DIM=rules.dim, BLOCK=block,
-        SPREAD=rules.spread_out > 0, **_contrast(rules), num_warps=warps(block * chunk),
+    block, chunk = _tile(rules.dim, n)
+    shape = arguments.PairShape(
+        n, power_of_two(n), chunk, rules.dim, block, rules.rank_weight, rules.temperature > 0,
+        rules.spread_out > 0,
     )  # fmt: skip
+    kernels.compare[(draws.batch,)](
+        entries, points, flow, log, _loss_terms(rules, draws), shape, num_warps=warps(block * chunk)
+    )
 
 
 def weigh(
-    s: Tensor,
-    mine: Tensor,
-    points: BatchPoints,
-    rules: StepRules,
-    draws: DeviceDraws,
-    flow: Flow,
-    log: Log,
+    mine: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
 ) -> None:
     """See `nearfar.engine.gpu.eager.weigh`."""
-    block, wide = power_of_two(rules.dim), power_of_two(draws.candidates)
+    n, block, wide = draws.candidates, power_of_two(rules.dim), power_of_two(draws.candidates)
+    shape = arguments.PairShape(
+        n, wide, wide, rules.dim, block, rules.rank_weight, rules.temperature > 0, False
+    )
     kernels.weigh[(draws.batch,)](
-        s, mine.view(torch.uint8), points.point, points.offset, flow.weight, flow.side, log.loss,
-        log.violated,
-        rules.margin, rules.temperature, rules.n_items, draws.batch,
-        C=draws.candidates, WIDE=wide, DIM=rules.dim, BLOCK=block, **_contrast(rules),
+        mine.view(torch.uint8), points, flow, log, _loss_terms(rules, draws), shape,
         num_warps=warps(2 * max(block, wide)),
     )  # fmt: skip
 
@@ -165,41 +146,33 @@ def weigh(
 def spread_slopes(rules: StepRules, flow: Flow) -> None:
     """See `nearfar.engine.gpu.eager.spread_slopes`."""
     kernels.spread_slopes[(1,)](
-        flow.moments, flow.totals, rules.spread_out,
-        BATCH=len(flow.moments), DIM=rules.dim, BLOCK=1024, num_warps=8,
-    )  # fmt: skip
+        flow, rules.spread_out, BATCH=len(flow.moments), DIM=rules.dim, BLOCK=1024, num_warps=8
+    )
 
 
 def spread(entries: Tensor, points: BatchPoints, flow: Flow) -> None:
     """See `nearfar.engine.gpu.eager.spread`."""
     batch, width = entries.shape
-    dim = points.point.shape[1]
-    block = power_of_two(dim)
-    chunk = max(2, min(power_of_two(width - 2), _NUMBERS_A_TILE // block))
-    kernels.spread[(batch,)](
-        entries, points.point, flow.slope, flow.totals, flow.side, batch,
-        N=width - 2, CHUNK=chunk, DIM=dim, BLOCK=block, num_warps=warps(block * chunk),
-    )  # fmt: skip
+    n, dim = width - 2, points.point.shape[1]
+    block, chunk = _tile(dim, n)
+    shape = arguments.PairShape(n, power_of_two(n), chunk, dim, block, False, False, True)
+    kernels.spread[(batch,)](entries, points, flow, batch, shape, num_warps=warps(block * chunk))
 
 
-def choose(
-    s: Tensor,
-    mine: Tensor,
-    candidates: Tensor,
-    step: Tensor,
-    n_users: int,
-    rules: StepRules,
-    draws: DeviceDraws,
-    entries: Tensor,
-    missed: Tensor,
-) -> None:
+def choose(now: StepNow, s: Tensor, data: Data, rules: StepRules, draws: DeviceDraws) -> None:
     """See `nearfar.engine.gpu.eager.choose`."""
-    wide = power_of_two(draws.candidates)
+    n, wide = draws.negatives, power_of_two(draws.candidates)
+    released = rules.overflow_gap >= 0
+    shape = arguments.ChoiceShape(
+        n, draws.candidates, wide, min(8, power_of_two(n)), rules.dim, released
+    )
+    choosing = arguments.Choosing(
+        s, now.mine.view(torch.uint8), now.candidates, now.step, now.entries, now.missed
+    )
     drawing.choose[(draws.batch,)](
-        s, mine.view(torch.uint8), candidates, step, entries, missed, draws.choice, n_users,
-        rules.overflow_gap, N=draws.negatives, C=draws.candidates, WIDE=wide,
-        AT_ONCE=min(8, power_of_two(draws.negatives)), DIM=rules.dim,
-        RELEASED=rules.overflow_gap >= 0, num_warps=warps(2 * wide),
+        choosing,
+        arguments.ChoiceRule(draws.choice, data.n_users, rules.overflow_gap), shape,
+        num_warps=warps(2 * wide),
     )  # fmt: skip
 
 
@@ -210,34 +183,43 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, add: bool, fast: bool) -> None:
     """
     (rows, inner), columns = a.shape, b.shape[1]
     high, wide, deep = (64, 64, 32) if rows * columns > 64 * 64 * 128 else (16, 32, 64)
+    shape = arguments.ProductShape(inner, high, wide, deep, add, "tf32" if fast else "tf32x3")
     moving.multiply[-(-rows // high), -(-columns // wide)](
-        a, b, out, rows, columns, *a.stride(), *b.stride(), out.stride(0),
-        INNER=inner, HIGH=high, WIDE=wide, DEEP=deep, ADD=add,
-        PRECISION="tf32" if fast else "tf32x3",
+        *(arguments.Matrix(m, *m.stride()) for m in (a, b, out)), rows, columns, shape,
         num_warps=4 if high == 64 else 2, num_stages=3,
     )  # fmt: skip
 
 
 def update(
-    row: Tensor,
-    entry: Tensor,
-    step: Tensor,
-    pace: Tensor,
+    now: StepNow,
     points: BatchPoints,
     rules: StepRules,
     draws: DeviceDraws,
-    decay: DeviceDecay,
     flow: Flow,
     tables: Tables,
 ) -> None:
     """See `nearfar.engine.gpu.eager.update`."""
-    block, many = _tile(rules, 16)
-    few = min(4, many)
-    moving.update[(len(row),)](
-        row, entry, step, pace, points.point, points.length, flow.weight, flow.side, flow.share,
-        flow.slope, flow.extra, tables.rows, tables.last, decay.numbers, len(row), draws.batch,
-        W=draws.width, DIM=rules.dim, BLOCK=block, FEW=few, MANY=many,
-        SLOTS=rules.slots, SPHERE=rules.sphere, BALL=rules.ball, ADAM=rules.adam,
-        ADAGRAD=rules.adagrad,
-        SPREAD=rules.spread_out > 0, EXTRA=rules.decorrelate > 0, num_warps=warps(block * few),
+    block, many = _tile(rules.dim, 16)
+    few, n_entries = min(4, many), len(now.row)
+    shape = arguments.UpdateShape(
+        draws.width, rules.dim, block, few, many, rules.slots, rules.sphere, rules.ball,
+        rules.adam, rules.adagrad, rules.spread_out > 0, rules.decorrelate > 0,
     )  # fmt: skip
+    moving.update[(n_entries,)](
+        arguments.RowsNow(now.row, now.entry, now.step, now.pace, n_entries, draws.batch),
+        points, flow, tables, shape, num_warps=warps(block * few),
+    )  # fmt: skip
+
+
+def _tile(dim: int, most: int) -> tuple[int, int]:
+    """Return the numbers of a row, and the rows that are held at once."""
+    block = power_of_two(dim)
+    return block, max(2, min(power_of_two(most), _NUMBERS_A_TILE // block))
+
+
+def _loss_terms(rules: StepRules, draws: DeviceDraws) -> arguments.LossTerms:
+    return arguments.LossTerms(rules.margin, rules.temperature, rules.n_items, draws.batch)
+
+
+def _item_draws(data: Data) -> arguments.ItemDraws:
+    return arguments.ItemDraws(data.keep, data.other, data.n_items)

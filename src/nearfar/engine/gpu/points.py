@@ -6,49 +6,22 @@ The laws are those of `nearfar.engine.cpu.compute` and `nearfar.engine.spec`; on
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, RHO_1, RHO_2, DeviceDecay, StepRules
-
-
-class Tables(NamedTuple):
-    """The tables of a run on the device; see `nearfar.engine.problem.State`."""
-
-    rows: Tensor
-    """(N + M, slots, d) float32."""
-    last: Tensor
-    """(N + M,) int64."""
-
-
-class BatchPoints(NamedTuple):
-    """Rows of a step as they are now."""
-
-    point: Tensor
-    """(E, d); 0 for an empty place."""
-    length: Tensor
-    """(E,) of the stored row on the sphere, else 1."""
-    offset: Tensor
-    """(E,) what is taken off a product to make it a score; see `nearfar.engine.cpu.compute`."""
+from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, RHO_1, RHO_2, StepRules
+from nearfar.engine.gpu.records import BatchPoints, Tables
 
 
 def gather(
-    listed: Tensor,
-    step: Tensor,
-    tables: Tables,
-    rules: StepRules,
-    decay: DeviceDecay,
-    unit: bool,
-    out: BatchPoints,
+    listed: Tensor, step: Tensor, tables: Tables, rules: StepRules, unit: bool, out: BatchPoints
 ) -> None:
     """Put the points of rows `listed` (E,), as they are after `step` steps, into `out`.
 
     With `unit` they get length 1 in any geometry. Rows of -1 are empty places.
     """
     here, row = listed >= 0, listed.clamp(min=0)
-    x = current(row, step[0], tables, rules, decay)
+    x = current(row, step[0], tables, rules)
     x = torch.where(here[:, None], x, 0.0)
     squares = (x * x).sum(1)
     out.length.fill_(1.0)
@@ -60,13 +33,13 @@ def gather(
     out.point[:] = x / out.length[:, None]
 
 
-def current(row: Tensor, t: Tensor, tables: Tables, rules: StepRules, decay: DeviceDecay) -> Tensor:
-    """Give stored rows as they are after t steps; `tables` stay as they are."""
+def current(row: Tensor, t: Tensor, tables: Tables, rules: StepRules) -> Tensor:
+    """Return stored rows as they are after t steps; `tables` stay as they are."""
     x = tables.rows[row, 0]
     if not rules.drifts:
         return x
     t0, m, v = tables.last[row], tables.rows[row, 1], tables.rows[row, 2]
-    moved, eps = (z.to(torch.float32)[:, None] for z in drift(t0, t, rules, decay))
+    moved, eps = (z.to(torch.float32)[:, None] for z in drift(t0, t, tables, rules))
     y = torch.where(moved != 0, x - moved * m / (v.sqrt() + eps), x)
     if rules.ball:
         out = torch.nonzero(((y * y).sum(1) > 1) & (moved[:, 0] != 0)).flatten()
@@ -75,16 +48,16 @@ def current(row: Tensor, t: Tensor, tables: Tables, rules: StepRules, decay: Dev
     return y
 
 
-def settle(part: slice, t: Tensor, tables: Tables, rules: StepRules, decay: DeviceDecay) -> None:
+def settle(part: slice, t: Tensor, tables: Tables, rules: StepRules) -> None:
     """Bring the rows of a slice up to date for t steps done, in place."""
     rows, last = tables.rows[part], tables.last[part]
     index = torch.arange(part.start, part.start + len(last), device=last.device)
     behind = (last > 0) & (last < t)
     gap = (t - last).to(torch.float64)
-    x = current(index, t, tables, rules, decay)
+    x = current(index, t, tables, rules)
     rows[:, 0] = torch.where(behind[:, None], x, rows[:, 0])
     for slot, which in ((1, BETA_1), (2, BETA_2)):
-        keep = torch.where(behind, torch.exp2(gap * decay.numbers[which]), 1.0)
+        keep = torch.where(behind, torch.exp2(gap * tables.numbers[which]), 1.0)
         rows[:, slot] *= keep.to(torch.float32)[:, None]
     last[:] = torch.where(behind, t, last)
 
@@ -95,12 +68,12 @@ def unit(x: Tensor) -> Tensor:
     return x / torch.where(length > 0, length, 1.0)
 
 
-def drift(t0: Tensor, t: Tensor, rules: StepRules, decay: DeviceDecay) -> tuple[Tensor, Tensor]:
-    """How far rows with last update t0 have moved by step t; `nearfar.engine.spec.drift`."""
-    end, gap = decay.drift.shape[1] - 1, (t - t0).to(torch.float64)
+def drift(t0: Tensor, t: Tensor, tables: Tables, rules: StepRules) -> tuple[Tensor, Tensor]:
+    """Return how far rows with last update t0 have moved by step t; `nearfar.engine.spec.drift`."""
+    end, gap = tables.n_drift - 1, (t - t0).to(torch.float64)
     at0, at = t0.clamp(max=end), t.clamp(max=end)
-    weight = decay.drift[0, at0] - torch.exp2(gap * decay.numbers[RHO_1]) * decay.drift[0, at]
-    with_eps = decay.drift[1, at0] - torch.exp2(gap * decay.numbers[RHO_2]) * decay.drift[1, at]
+    weight = tables.drift[0, at0] - torch.exp2(gap * tables.numbers[RHO_1]) * tables.drift[0, at]
+    with_eps = tables.drift[1, at0] - torch.exp2(gap * tables.numbers[RHO_2]) * tables.drift[1, at]
     still = (t0 == 0) | (t0 == t)
     moved = torch.where(still, 0.0, rules.learning_rate * weight)
     return moved, torch.where(still, rules.epsilon, rules.epsilon * with_eps / weight)

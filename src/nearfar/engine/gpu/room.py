@@ -7,8 +7,7 @@ from torch import Tensor
 
 from nearfar.engine.gpu.device_plan import DeviceDraws, StepPlans
 from nearfar.engine.gpu.device_spec import StepRules
-from nearfar.engine.gpu.eager import Flow, Log
-from nearfar.engine.gpu.points import BatchPoints
+from nearfar.engine.gpu.records import BatchPoints, Flow, Log, StepNow
 
 
 class DeviceRoom:
@@ -25,11 +24,11 @@ class DeviceRoom:
         self.pace = room(n_steps, 4)
         self.points = BatchPoints(room(e, d), room(e), room(e))
         self.units = BatchPoints(*(room(*(b + c, d)[:k]) for k in (2, 1, 1)))
-        self.products = room(b, c)
         self.first = room(n_steps, b * n if draws.distinct else 0, dtype=torch.int64)
         self.flow = Flow(
             weight=torch.ones(e, device=device),
             side=room(4 * b if spreads else 2 * b + c * draws.shared, d),
+            products=room(b, c),
             share=room(c),
             slope=room(b * spreads, n),
             moments=room(b, 3, dtype=wide),
@@ -41,8 +40,15 @@ class DeviceRoom:
         self.spread_loss = room(n_steps, dtype=wide)
         self.covariance_loss = room(n_steps, dtype=wide)
 
+    def now(self, made: StepPlans, p: int) -> StepNow:
+        """Return step p of a plan."""
+        return StepNow(
+            made.step[p], self.pace[p], made.entries[p], made.row[p], made.entry[p],
+            made.candidates[p], made.mine[p], made.missed[p],
+        )  # fmt: skip
+
     def log(self, p: int) -> Log:
-        """Where step p writes down its pairs."""
+        """Return where step p writes down its pairs."""
         return Log(self.loss[p], self.violated[p])
 
     def write_log(self, made: StepPlans, n: int, out: Tensor) -> None:

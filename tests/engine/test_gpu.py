@@ -1,9 +1,12 @@
 """The torch engine where it goes its own ways: words, plans, memory, captured steps, kernels."""
 
+import json
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from conftest import TORCH_DEVICES, hopeless, import_path, plain, random_data
 from nearfar import CML, Averaging, Interactions
 from nearfar.engine import Problem, make_engine
 from nearfar.engine.reference import ReferenceEngine
-from nearfar.errors import OptionError
+from nearfar.errors import NearfarWarning, OptionError
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adam
 from nearfar.method.sampling import Popularity, Shared, TwoStage
@@ -23,7 +26,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from nearfar.engine.gpu import device_plan as plan  # noqa: E402
 from nearfar.engine.gpu import gpu_engine as gpu  # noqa: E402
-from nearfar.engine.gpu import memory, words  # noqa: E402
+from nearfar.engine.gpu import memory, parts, words  # noqa: E402
 from nearfar.engine.gpu.parts import EAGER, parts_for  # noqa: E402
 
 each_device = pytest.mark.parametrize("device", TORCH_DEVICES)
@@ -126,12 +129,12 @@ def test_draws_that_might_be_too_few_are_looked_at():
 @each_device
 def test_order_is_that_of_a_stable_sort(device):
     rng = np.random.default_rng(0)
-    parts = parts_for(torch_device(device), plan.make_draws(Problem(DATA, plain())))
+    made_of = parts_for(torch_device(device), plan.make_draws(Problem(DATA, plain())))
     for n in (1, 5, 1000, 3000):
         rows = rng.integers(-1, n // 2 + 1, n)
         listed = torch.tensor(rows, device=torch_device(device))
         row, entry = (torch.empty_like(listed, dtype=torch.int32) for _ in range(2))
-        parts.order_rows(listed, row, entry)
+        made_of.order_rows(listed, row, entry)
         order = np.argsort(rows, kind="stable")
         assert entry.tolist() == order.tolist()
         assert row.tolist() == rows[order].tolist()
@@ -204,8 +207,11 @@ for options in VARIED:
 """
 
 
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@needs_triton
 def test_kernels_agree_with_plain_torch_in_the_interpreter():
     """Without a GPU: Triton's interpreter runs the kernels' programs one by one in NumPy."""
     run = subprocess.run(
@@ -216,6 +222,68 @@ def test_kernels_agree_with_plain_torch_in_the_interpreter():
         check=False,
     )
     assert run.stdout.split() == ["agree"] * len(VARIED), run.stderr[-2000:]
+
+
+@pytest.mark.slow
+@needs_triton
+def test_kernels_compile_ahead_of_time_and_a_step_has_few_launches(tmp_path):
+    """Without a GPU: every launch of `ahead.CASES` is compiled for one."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", str(Path(__file__).parent / "ahead.py")],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(
+                [import_path(__file__), os.environ.get("PYTHONPATH", "")]
+            ),
+            "TRITON_CACHE_DIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    planned = {"draw_pairs", "draw_items", "draw_negatives", "find_mine"}
+    per_step = {
+        "two-stage": 7,
+        "released": 9,
+        "shared": 6,
+        "covariance": 6,
+        "large": 6,
+        "spread": 5,
+    }
+    for of in found:
+        launches = sum(n for name, n in of["launches"].items() if name not in planned)
+        assert launches == 3 * per_step.get(of["case"], 3), of
+        assert of["local"] == [], of  # all that a program holds is in registers
+        if of["case"] in {"own", "wide", "two-stage", "shared", "free"}:  # sixteen bytes at a time
+            read = {"gather", "compare", "update"} & set(of["launches"])
+            assert all(of["wide"][name] > 0 for name in read), of
+    assert {of["case"] for of in found} >= set(per_step)
+    seen = set().union(*(of["launches"] for of in found))
+    assert seen == planned | {
+        "order_rows", "gather", "compare", "weigh", "multiply", "spread_slopes", "spread",
+        "choose", "update",
+    }  # fmt: skip
+
+
+def test_a_triton_that_is_too_old_is_not_used(monkeypatch):
+    def install(version):
+        monkeypatch.setattr(parts, "find_spec", lambda name: version and name)
+        monkeypatch.setattr(
+            parts, "import_module", lambda name: SimpleNamespace(__version__=version)
+        )
+
+    gpu_0, draws = torch.device("cuda"), plan.make_draws(Problem(DATA, plain()))
+    install(None)
+    assert parts_for(gpu_0, draws) is EAGER
+    for version in ("2.2.0", "3.3.1"):
+        install(version)
+        with pytest.warns(NearfarWarning, match=rf"^Triton {version} is too old .* need 3\.4 or"):
+            assert parts_for(gpu_0, draws) is EAGER
+    for version in ("3.4.0", "3.10.1+git", "4.0"):
+        install(version)
+        assert parts.has_triton()
 
 
 # ---------------------------------------------------------------------------------- memory

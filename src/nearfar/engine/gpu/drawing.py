@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The draws of a step in Triton: `nearfar.engine.gpu.device_plan` and `eager.choose` once more.
+"""The draws of a step in Triton: the same as `nearfar.engine.gpu.device_plan` and `eager.choose`.
 
 The words are `nearfar.runtime.counter`'s; Triton has uint64, so they read as they do there.
 """

@@ -1,4 +1,4 @@
-"""What a run takes of the device's memory, known before anything is put there."""
+"""The memory that a run needs on the device, computed before anything is allocated there."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _PLANS = 2**29
 
 
 def table_bytes(problem: Problem) -> int:
-    """Count what the tables of a run take: parameter, moments, last steps, and the mean, if any."""
+    """Return the bytes of a run's tables: parameter, moments, last steps, and the mean, if any."""
     options = problem.options
     tables = options.optimiser.n_slots + (options.averaging is not None)
     return problem.n_rows * (4 * options.dim * tables + 8)
 
 
 def step_bytes(problem: Problem, draws: DeviceDraws) -> int:
-    """Count what the numbers of one step take."""
+    """Return the bytes of the numbers of one step."""
     d, b, c = problem.options.dim, draws.batch, draws.candidates
     return 4 * d * (3 * draws.places + 4 * b + 2 * c) + 16 * b * c
 
 
 def check_room(problem: Problem, draws: DeviceDraws, device: torch.device) -> None:
-    """Refuse a run whose tables do not fit, with the figures."""
+    """Raise `OptionError` if the tables of a run do not fit, with the numbers."""
     free = free_bytes(device)
     pairs = problem.interactions.n_pairs
     needed = table_bytes(problem) + step_bytes(problem, draws) + bytes_a_step(draws) + 8 * pairs
@@ -43,7 +43,7 @@ def check_room(problem: Problem, draws: DeviceDraws, device: torch.device) -> No
 
 
 def steps_at_once(draws: DeviceDraws, device: torch.device) -> int:
-    """Say how many steps are planned together: as many as keep the device busy, and fit."""
+    """Return how many steps are planned together: as many as keep the device busy, and fit."""
     most = _MOST_STEPS_ON_HOST if device.type == "cpu" else _MOST_STEPS
     free = free_bytes(device)
     room = _PLANS if free is None else min(_PLANS, free // 4)

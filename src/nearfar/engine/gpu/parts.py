@@ -1,11 +1,14 @@
-"""The parts that a step is put together from, in plain torch or in Triton.
+"""The parts of a step, in plain torch or in Triton.
 
-Both give the same integers, and floats within rounding; tests hold them against each other.
+Both compute the same integers, and floats within rounding; tests compare them.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -13,10 +16,13 @@ import torch
 
 from nearfar.engine.gpu import device_plan, eager, points
 from nearfar.engine.gpu.device_plan import DeviceDraws
+from nearfar.errors import NearfarWarning
 
 Part = Callable[..., Any]
 _WIDEST = 8192
 """Negatives of a pair that a kernel still holds in registers."""
+_OLDEST_TRITON = (3, 4)
+"""The first Triton whose kernels read the fields of a constant record; PyTorch 2.8 brings it."""
 
 
 class Parts(NamedTuple):
@@ -58,15 +64,33 @@ EAGER = Parts(
 
 
 def parts_for(device: torch.device, draws: DeviceDraws) -> Parts:
-    """Give Triton's parts on a GPU where there is Triton and no pair has too many negatives."""
+    """Return Triton's parts on a GPU where Triton is usable and no pair has too many negatives."""
     widest = max(draws.negatives, draws.candidates)
-    if device.type != "cuda" or find_spec("triton") is None or widest > _WIDEST:
+    if device.type != "cuda" or widest > _WIDEST or not has_triton():
         return EAGER
     return kernel_parts()
 
 
+def has_triton() -> bool:
+    """Return whether Triton is installed and recent enough; warn if it is too old."""
+    if find_spec("triton") is None:
+        return False
+    version = str(import_module("triton").__version__)
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) >= _OLDEST_TRITON:
+        return True
+    oldest = ".".join(map(str, _OLDEST_TRITON))
+    warnings.warn(
+        f"Triton {version} is too old for the kernels of the GPU engine, which need {oldest} or"
+        " later; steps run in plain PyTorch instead, which is slower. Triton comes with PyTorch:"
+        ' `pip install --upgrade "torch>=2.8"`.',
+        NearfarWarning,
+        stacklevel=7,  # whoever called `CML.fit`
+    )
+    return False
+
+
 def kernel_parts() -> Parts:
-    """Give the parts in Triton, which is imported for it."""
+    """Return the parts in Triton, which is imported for it."""
     from nearfar.engine.gpu import launch
 
     return Parts(

@@ -13,7 +13,7 @@ from nearfar.runtime.counter import ATTEMPT, GOLDEN, MULTIPLY_1, MULTIPLY_2, ROU
 
 
 def signed(word: int) -> int:
-    """Give the int64 with the bits of a uint64."""
+    """Return the int64 with the bits of a uint64."""
     word = int(word) % 2**64
     return word - 2**64 if word >= 2**63 else word
 
@@ -40,13 +40,13 @@ def stream(base: int, step: Tensor) -> Tensor:
 
 
 def bits(key: Tensor, position: Tensor, attempt: int = 0) -> Tensor:
-    """64 random bits for each key and position, broadcast against each other, at an attempt."""
+    """Return 64 random bits for each key and position, which are broadcast, at an attempt."""
     z = mix(key + (position + 1) * _GOLDEN)
     return mix(z + signed((attempt + 1) * int(ATTEMPT)))
 
 
 def uniform(key: Tensor, position: Tensor, attempt: int = 0) -> Tensor:
-    """Give float64 numbers in [0, 1), multiples of 2^-53."""
+    """Return float64 numbers in [0, 1), multiples of 2^-53."""
     return shifted(bits(key, position, attempt), 11).to(torch.float64) * UNIT
 
 
@@ -58,7 +58,7 @@ def halves(n: int) -> tuple[int, int, int]:
 
 
 def permuted(key: Tensor, index: Tensor, n: int) -> Tensor:
-    """Where each index of 0..n-1 goes under the permutation of its key; `permuted_at`."""
+    """Return where each index of 0..n-1 goes under the permutation of its key; `permuted_at`."""
     low, low_mask, high_mask = halves(n)
     x, outside = index, torch.ones_like(index, dtype=torch.bool)
     while bool(outside.any()):

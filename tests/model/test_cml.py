@@ -240,10 +240,6 @@ def test_bad_k_is_refused(model):
 
 
 def test_ids_keep_their_type():
-    tuples = Interactions.from_pairs([(("u", u), ("i", i)) for u in range(6) for i in range(u + 1)])
-    model = CML(dim=4, batch=4).fit(tuples, epochs=2)
-    found = model.recommend(("u", 0), k=2)
-    assert all(isinstance(item, tuple) for item in found["item_id"].to_list())
     frame = pl.DataFrame(
         {"u": [1, 2, 2, 3], "i": ["a", "b", "a", "c"]}, schema={"u": pl.Int16, "i": pl.String}
     )

@@ -9,7 +9,6 @@ import pytest
 import nearfar as nf
 from conftest import PLAIN, random_data
 from nearfar.cli.exporting import Format, What
-from nearfar.data.id_values import from_text
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError
 from nearfar.model import export as module
 from nearfar.model.export import FORMATS, WHAT, export
@@ -17,7 +16,6 @@ from nearfar.model.export import FORMATS, WHAT, export
 IDS = {
     "integers": lambda n: n - 3,
     "strings": lambda n: f"nö{n}",
-    "tuples": lambda n: ("a", n),
 }
 
 
@@ -39,10 +37,6 @@ def axis(model, what):
     return data.user_ids, model.user_vectors
 
 
-def ids_of(frame, kind):
-    return from_text(frame["id"]) if kind == "tuples" else frame["id"].to_list()
-
-
 @pytest.mark.parametrize("kind", IDS)
 @pytest.mark.parametrize("what", WHAT)
 def test_parquet_and_numpy_keep_ids_and_vectors(kind, what, tmp_path):
@@ -52,7 +46,7 @@ def test_parquet_and_numpy_keep_ids_and_vectors(kind, what, tmp_path):
     read = pl.read_parquet(file)
     assert read.columns == ["id", "vector"]
     assert read.schema["vector"] == pl.Array(pl.Float32, 4)
-    assert ids_of(read, kind) == ids.to_list()
+    assert read["id"].to_list() == ids.to_list()
     np.testing.assert_array_equal(read["vector"].to_numpy(), vectors)
 
     beside, file = export(model, tmp_path / "v.npy", "numpy", what=what)
@@ -60,13 +54,13 @@ def test_parquet_and_numpy_keep_ids_and_vectors(kind, what, tmp_path):
     loaded = np.load(file)
     assert loaded.dtype == np.float32
     np.testing.assert_array_equal(loaded, vectors)
-    assert ids_of(pl.read_parquet(beside), kind) == ids.to_list()
+    assert pl.read_parquet(beside)["id"].to_list() == ids.to_list()
     if kind == "integers":
         assert pl.read_parquet(beside)["id"].dtype == ids.dtype
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "v.ids.parquet", "v.npy"]
 
 
-@pytest.mark.parametrize("kind", ["integers", "strings"])
+@pytest.mark.parametrize("kind", IDS)
 def test_word2vec_is_a_line_for_each_and_keeps_every_bit(kind, tmp_path):
     model = fitted(kind)
     ids, vectors = axis(model, "items")
@@ -87,12 +81,6 @@ def test_ids_that_would_break_word2vec_are_refused(bad, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_ids_that_are_one_as_text_are_refused(tmp_path):
-    model = fitted(make=lambda n: n if n % 2 else str(n // 2 * 2 + 1))
-    with pytest.raises(DataError, match=r"Some item ids are the same as text; use another format"):
-        export(model, tmp_path / "v.txt", "word2vec")
-
-
 @pytest.mark.parametrize("geometry", ["sphere", "ball", "free"])
 @pytest.mark.parametrize("kind", IDS)
 def test_an_index_of_faiss_finds_what_the_model_finds(kind, geometry, tmp_path):
@@ -106,7 +94,7 @@ def test_an_index_of_faiss_finds_what_the_model_finds(kind, geometry, tmp_path):
         ids = found
     else:
         assert beside == [tmp_path / "v.ids.parquet"]
-        names = ids_of(pl.read_parquet(beside[0]), kind)
+        names = pl.read_parquet(beside[0])["id"].to_list()
         ids = [[names[row] for row in rows] for rows in found]
     for user, mine in zip(model.interactions.user_ids, ids, strict=True):
         expected = model.recommend(user, 9, exclude_seen=False)["item_id"].to_list()

@@ -186,10 +186,10 @@ def test_a_file_is_read_lazily(tmp_path):
     assert eager == lazy
 
 
-@pytest.mark.parametrize("dtype", [pl.Int64, pl.Int8, pl.UInt32, pl.Float64, pl.String, pl.Binary,
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Int8, pl.UInt32, pl.Float64, pl.String,
                                    pl.Categorical])  # fmt: skip
 def test_ids_keep_their_type(dtype):
-    ids = TABLE["item"].cast(pl.String if dtype in (pl.Binary, pl.Categorical) else dtype)
+    ids = TABLE["item"].cast(pl.String if dtype == pl.Categorical else dtype)
     table = TABLE.with_columns(item=ids.cast(dtype))
     data, _ = prepare(table)
     assert data == Interactions.from_frame(table, "user", "item", time="time")
@@ -197,10 +197,16 @@ def test_ids_keep_their_type(dtype):
     assert data.item_ids.dtype == kept
 
 
-def test_mixed_ids_will_do():
-    mixed = pl.Series([1, "1", (1, 2)], dtype=pl.Object)
-    data, _ = prepare(pl.DataFrame({"user": mixed, "item": [1, 1, 2]}), Rules(min_item_users=2))
-    assert pairs_of(data) == {(1, 1), ("1", 1)}
+def test_ids_that_are_neither_integers_nor_text_are_refused():
+    table = pl.DataFrame({"user": pl.Series([1, "1", (1, 2)], dtype=pl.Object), "item": [1, 1, 2]})
+    with pytest.raises(DataError, match=r"user id of row 3 .* is \(1, 2\) of type tuple. Ids must"):
+        prepare(table)
+    with pytest.raises(DataError, match="user ids are of mixed types"):
+        prepare(table.head(2))
+    kept = pl.DataFrame({"user": pl.Series([1, 2.0], dtype=pl.Object), "item": ["a", "b"]})
+    assert pairs_of(prepare(kept)[0]) == {(1, "a"), (2, "b")}
+    with pytest.raises(DataError, match=r"Item ids of type Binary, such as b'1', are not supp"):
+        prepare(TABLE.with_columns(item=pl.col("item").cast(pl.String).cast(pl.Binary)))
 
 
 @pytest.mark.parametrize("grouped", [1, 3])

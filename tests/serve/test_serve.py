@@ -102,21 +102,13 @@ def test_an_id_may_be_text_or_a_number(client):
     assert post(client, "/v1/similar/items", item="3") == post(client, "/v1/similar/items", item=3)
 
 
-def test_ids_of_any_type_have_a_form_in_json():
+def test_integers_and_text_have_a_form_in_json():
     assert Names(nf.Interactions.from_pairs([("7", "x")]).user_ids).rows([7]).tolist() == [0]
-    mixed = Names(nf.Interactions.from_pairs([(1, "x"), ("1", "x"), (("t", 1), "x")]).user_ids)
-    assert mixed.rows([1, "1", "('t', 1)"]).tolist() == [0, 1, 2]
-    assert mixed.shown([0, 1, 2]) == [1, "1", "('t', 1)"]
     large = Names(nf.Interactions.from_pairs([(2**53 + 1, "x"), (5, "x")]).user_ids)
     assert large.shown([0, 1]) == [5, "9007199254740993"]
     assert large.rows(["9007199254740993"]).tolist() == [1]
-    broken = Names(nf.Interactions.from_pairs([("\ud800", "x")]).user_ids)
-    assert broken.shown([0]) == ["\\ud800"]
-    assert broken.rows(["\\ud800"]).tolist() == [0]
-    truth = Names(nf.Interactions.from_pairs([(True, "x"), (False, "x")]).user_ids)
-    assert truth.rows(["True", "False"]).tolist() == [1, 0]
-    with pytest.raises(UnknownIdError, match="Unknown user id: 1"):
-        truth.rows([1])
+    with pytest.raises(UnknownIdError, match="Unknown user id: 'x'"):
+        large.rows(["x"])
 
 
 def test_an_index_is_searched_and_shown(saved_model, titled_model, tmp_path):

@@ -14,7 +14,15 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from nearfar.data.id_values import EXACT_FLOAT, ID_TYPES, as_column, label
+from nearfar.data.id_values import (
+    EXACT_FLOAT,
+    as_column,
+    id_column,
+    is_id_type,
+    label,
+    shown,
+    wrong_type,
+)
 from nearfar.data.ids import Ids
 from nearfar.errors import DataError, MissingColumnError, MissingExtraError
 from nearfar.readers.raw import Where, numbered
@@ -22,7 +30,6 @@ from nearfar.readers.raw import Where, numbered
 Column = str | int
 """A column by its name, or by its place counted from 0."""
 
-_LONGEST: Final = 80
 _KNOWN_NAMES: Final = {
     "user": {"user", "userid", "uid"},
     "item": {"item", "itemid", "iid"},
@@ -163,8 +170,8 @@ def cleaned(
     """Check columns of ids and of numbers in one pass, and bring them to the types for use.
 
     Numbers become Int64 if they are whole, else Float64; text is read as numbers; dates and times
-    become microseconds since 1970. Ids keep their type, but for whole floats, which become Int64,
-    and categories, which become the text they show.
+    become microseconds since 1970. Ids are integers or text and keep their type; whole floats
+    become Int64, and categories the text they show.
 
     Parameters
     ----------
@@ -187,14 +194,14 @@ def cleaned(
     Raises
     ------
     DataError
-        At the first id that is null, NaN or a fraction, and the first number that is null, NaN,
-        infinite or no number; names column, row and value.
+        At the first id that is null or neither an integer nor text, and the first number that is
+        null, NaN, infinite or no number; names column, row and value.
     """
     schema = frame.collect_schema()
-    for name in [name for name in numbers if schema[name] == pl.Object]:
-        frame = _as_text(frame, name)
+    for name in [name for name in (*ids, *numbers) if schema[name] == pl.Object]:
+        frame = _ids_of_objects(frame, name) if name in ids else _as_text(frame, name)
     schema = frame.collect_schema()
-    checks = [_id_check(name, schema[name]) for name in ids]
+    checks = [_id_check(frame, name, schema[name]) for name in ids]
     checks += [_number_check(name, schema[name], repr(called)) for name, called in numbers.items()]
     asked = [pl.len().alias("rows")]
     for check in checks:
@@ -223,15 +230,10 @@ def _first_bad(frame: pl.LazyFrame, check: _Check, where: Where) -> DataError:
         .collect(engine="streaming")
         .row(0)
     )
-    return DataError(f"{check.must}; {where(row)} has {_shown(found)}. {check.remedy}.")
+    return DataError(f"{check.must}; {where(row)} has {shown(found)}. {check.remedy}.")
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def _id_check(column: str, dtype: pl.DataType) -> _Check:
+def _id_check(frame: pl.LazyFrame, column: str, dtype: pl.DataType) -> _Check:
     value = pl.col(column)
     bad, becomes = value.is_null(), value
     if dtype.is_float():
@@ -239,10 +241,9 @@ def _id_check(column: str, dtype: pl.DataType) -> _Check:
         bad, becomes = bad | ~fits.fill_null(True), value.cast(pl.Int64)
     elif isinstance(dtype, (pl.Categorical, pl.Enum)):
         becomes = value.cast(pl.String)
-    elif not (dtype.is_integer() or dtype in ID_TYPES):
-        raise DataError(
-            f"{label(column).capitalize()}s of type {dtype} are not supported; convert to str."
-        )
+    elif not (is_id_type(dtype) or dtype == pl.Null):
+        some = frame.select(value.drop_nulls()).head(1).collect(engine="streaming")
+        raise wrong_type(dtype, some[column], column)
     must = f"A {label(column)} must not be missing, NaN, a fraction or a float above 2^53"
     return _Check(column, bad, must, "Correct or drop such rows", becomes)
 
@@ -282,8 +283,6 @@ def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
             f"A table about items needs a column 'item_id'; it has {', '.join(table.columns)}."
         )
     known = table["item_id"]
-    if ids.dtype == pl.Object:
-        raise DataError("Item ids of mixed types cannot have a table about them; convert to str.")
     if known.null_count():
         row = int(known.is_null().arg_max() or 0)
         raise DataError(f"The item id of {numbered(row)} of the table about items is null.")
@@ -299,6 +298,11 @@ def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
             "item."
         )
     return table.filter(known.is_in(ids.values.implode())).sort("item_id")
+
+
+def _ids_of_objects(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
+    table = frame.collect()
+    return table.with_columns(id_column(table[column], column).alias(column)).lazy()
 
 
 def _as_text(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:

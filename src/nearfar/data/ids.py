@@ -4,22 +4,14 @@ Inside nearfar a user or an item is a row number. `Ids` is the list that turns o
 It is sorted and has no duplicates, so a row depends on *which* ids there are and never on the order
 in which they were met.
 
-How ids keep their type:
-
-- Integers, strings, bytes, booleans and dates live in a polars Series and keep its type: Int32
-  stays Int32. Categories are taken as the strings they show.
-- Whole floats become Int64, because pandas turns an integer column with a gap into floats; any
-  other float is refused, and so are whole floats above 2^53, where neighbours become one number.
-- Anything else that is hashable (tuples, ``1`` next to ``"1"``, UUIDs) is kept as a Python object.
-  Objects are sorted by the name of their type, then by value where the type has a total order
-  (tuples entry by entry) and by ``repr`` where it has none.
+Ids are integers or text, all of one axis of one type; `nearfar.data.id_values` says what else is
+accepted as one of these. They live in a polars Series and keep its type: Int32 stays Int32.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from datetime import date
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final
@@ -28,22 +20,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nearfar.data.id_values import (
-    as_column,
-    encode_objects,
-    from_text,
-    id_column,
-    label,
-    plain,
-    sort_key,
-    to_text,
-)
+from nearfar.data.id_values import as_column, id_column, is_id_type, label
 from nearfar.errors import DataError, UnknownIdError
 from nearfar.runtime.arrays import Int32
 
 MAX_ROWS: Final = 2**31 - 1
 """Rows are int32, so an axis has no more of them than this."""
 _SHOWN: Final = 5
+_ASKED: Final = (str, int, float, np.integer, np.floating)
+"""Types of a single id that can be asked for; a whole float is the integer that it equals."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 
 
@@ -60,7 +45,7 @@ class Ids:
     Raises
     ------
     DataError
-        For a null, NaN or fractional id, an unhashable one, or a column type that cannot be an id.
+        For an id that is null or neither an integer nor text, or for ids of both kinds.
 
     Examples
     --------
@@ -102,7 +87,7 @@ class Ids:
 
     @property
     def dtype(self) -> pl.DataType:
-        """The polars type of the ids; `polars.Object` for Python objects."""
+        """The polars type of the ids: String or one of the integers."""
         return self._values.dtype
 
     @property
@@ -130,7 +115,7 @@ class Ids:
         return hash((len(self), str(self.dtype)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.to_list() if self._are_objects else self._values, self.name)
+        return Ids.from_sorted, (self._values, self.name)
 
     def __repr__(self) -> str:
         shown = ", ".join(repr(self.id(r)) for r in range(min(len(self), _SHOWN)))
@@ -141,8 +126,6 @@ class Ids:
         """Tell whether both hold the same ids, of the same type, in the same rows."""
         if self.dtype != other.dtype or len(self) != len(other):
             return False
-        if self._are_objects:
-            return [*map(sort_key, self)] == [*map(sort_key, other)]
         return bool((self._values == other._values).all())
 
     def to_list(self) -> list[Any]:
@@ -165,7 +148,7 @@ class Ids:
         """Restore the ids of `rows` (integers of any shape (n,)) in their original type."""
         return self._values[pl.Series(np.asarray(rows, dtype=np.int64))].alias(self.name)
 
-    def row(self, wanted: Hashable) -> int:
+    def row(self, wanted: object) -> int:
         """Give the row of one id.
 
         Raises
@@ -188,7 +171,7 @@ class Ids:
         """
         if isinstance(ids, (str, bytes)):
             raise TypeError(f"`rows` takes several ids; got {ids!r}. For one there is `row`.")
-        if isinstance(ids, pl.Series) and ids.dtype == self.dtype and not self._are_objects:
+        if isinstance(ids, pl.Series) and ids.dtype == self.dtype:
             found = _joined(ids, self._values)
             unknown = found.is_null()
             if unknown.any():
@@ -218,13 +201,11 @@ class Ids:
                 f"Ids of two kinds cannot be put together: {self.kind}, {self.dtype}, and"
                 f" {others.kind}, {others.dtype}. Convert one of them."
             )
-        if self._are_objects:
-            return encode([*self, *others], self.name)[0]
         return encode(pl.concat([self._values, others._values.alias(self.name)]), self.name)[0]
 
     def places(self, others: Ids) -> Int32:
         """Give the row here of each id of `others`, int32, or -1 where it is not among these."""
-        if others.dtype == self.dtype and not self._are_objects:
+        if others.dtype == self.dtype:
             return _joined(others._values, self._values).fill_null(-1).to_numpy().astype(np.int32)
         found = [self._find(one) for one in others]
         return np.array([-1 if row is None else row for row in found], dtype=np.int32)
@@ -241,71 +222,46 @@ class Ids:
         """
         if self.dtype == pl.String:
             return list(words)
-        if self.dtype.is_integer():
-            return [int(word) if _INTEGER.fullmatch(word) else word for word in words]
-        shown = {str(one): one for one in self}
-        return [word if word in self else shown.get(word, word) for word in words]
+        return [int(word) if _INTEGER.fullmatch(word) else word for word in words]
 
-    def to_store(self) -> tuple[str, pl.DataFrame]:
-        """Give the form in which the ids are saved: "column" or "objects", and a frame.
-
-        Raises
-        ------
-        DataError
-            If they are Python objects other than str, int, float, bool and tuples of these.
-        """
-        if self._are_objects:
-            return "objects", pl.DataFrame(
-                {"id": to_text(self, self.name)}, schema={"id": pl.String}
-            )
-        return "column", pl.DataFrame({"id": self._values})
+    def to_store(self) -> pl.DataFrame:
+        """Return the frame in which the ids are saved; its one column is ``id``."""
+        return pl.DataFrame({"id": self._values})
 
     @classmethod
-    def from_store(cls, form: str, frame: pl.DataFrame, name: str = "") -> Ids:
-        """Read back what `to_store` gave.
+    def from_store(cls, frame: pl.DataFrame, name: str = "") -> Ids:
+        """Read back what `to_store` returned.
 
         Raises
         ------
         ValueError
-            It is not: ids are missing, repeated or out of order.
+            If ids are missing, repeated, out of order, or neither integers nor text.
         """
-        if form == "objects":
-            return cls.from_sorted(pl.Series(from_text(frame["id"]), dtype=pl.Object), name)
         values = frame["id"]
-        nothing = values.null_count() or (values.dtype.is_float() and values.is_nan().any())
-        if nothing or not values.is_sorted() or values.n_unique() != values.len():
+        if not is_id_type(values.dtype):
+            raise ValueError(f"the ids of the {name}s are of type {values.dtype}")
+        if values.null_count() or not values.is_sorted() or values.n_unique() != values.len():
             raise ValueError(f"the ids of the {name}s are not all there, different and in order")
         return cls.from_sorted(values, name)
 
     def digest(self) -> bytes:
         """Hash the ids and their type (SHA-256)."""
-        listed = [*map(sort_key, self)] if self._are_objects else self.to_list()
-        return sha256(f"{self.dtype}{listed!r}".encode()).digest()
+        return sha256(f"{self.dtype}{self.to_list()!r}".encode()).digest()
 
     @property
     def kind(self) -> str:
-        """What the ids are, in words: "strings", "integers", "bytes", "booleans", ..."""
-        return _kind(self.dtype)
-
-    @property
-    def _are_objects(self) -> bool:
-        return self.dtype == pl.Object
+        """What the ids are, in words: "strings" or "integers"."""
+        return "strings" if self.dtype == pl.String else "integers"
 
     @cached_property
     def _row_of(self) -> dict[Any, int]:
-        keys = map(sort_key, self) if self._are_objects else iter(self)
-        return {key: row for row, key in enumerate(keys)}
+        return {key: row for row, key in enumerate(self)}
 
     def _find(self, wanted: object) -> int | None:
-        try:
-            if self._are_objects:
-                return self._row_of.get(sort_key(plain(wanted)))
-            boolean = isinstance(wanted, (bool, np.bool_))
-            if boolean != (self.dtype == pl.Boolean):
-                return None  # True == 1 in Python, but it is no id of user 1
-            return self._row_of.get(wanted)
-        except TypeError:  # not hashable, null or NaN: no id
+        # True == 1 == Decimal(1) in Python, but neither is the id of user 1
+        if isinstance(wanted, bool) or not isinstance(wanted, _ASKED):
             return None
+        return self._row_of.get(wanted)
 
     def _unknown(self, ids: Sequence[Any]) -> UnknownIdError:
         shown = ", ".join(map(repr, ids[:_SHOWN]))
@@ -317,20 +273,15 @@ class Ids:
         ids = f"{label(self.name)}s"
         if len(self) == 0:
             return f"There are no {ids} at all."
-        single = {pl.String: str, pl.Binary: bytes, pl.Boolean: bool, pl.Date: date}.get(
-            type(self.dtype), int if self.dtype.is_integer() else object
-        )
-        if not isinstance(stranger, (single, np.generic)):
+        text = self.dtype == pl.String
+        fits = isinstance(stranger, str if text else (int, np.integer))
+        if isinstance(stranger, bool) or not fits:
             return (
-                f"The {ids} are {self.kind}, such as {self.id(0)!r}; got {type(stranger).__name__}."
+                f"The {ids} are {self.kind}, such as {self.id(0)!r}; got "
+                f"{type(stranger).__name__}. Convert it, such as with "
+                f"`{'str' if text else 'int'}(id)`."
             )
         return f"There are {len(self):,} {ids}, such as {self.id(0)!r}; ask with `id in ids`."
-
-
-def _restore(values: Any, name: str) -> Ids:
-    if isinstance(values, list):
-        return Ids.from_sorted(pl.Series(name, values, dtype=pl.Object), name)
-    return Ids.from_sorted(values, name)
 
 
 def encode(values: Iterable[Any], name: str = "") -> tuple[Ids, Int32]:
@@ -355,12 +306,7 @@ def encode(values: Iterable[Any], name: str = "") -> tuple[Ids, Int32]:
     DataError
         As `Ids`.
     """
-    series = as_column(values)
-    if series.dtype == pl.Object:
-        objects, rows = encode_objects(series.to_list(), name)
-        check_axis(len(objects), name)
-        return Ids.from_sorted(pl.Series(name, objects, dtype=pl.Object), name), rows
-    series = id_column(series, name)
+    series = id_column(as_column(values), name)
     distinct = series.unique().sort()
     check_axis(distinct.len(), name)
     rows = _joined(series, distinct).to_numpy().astype(np.int32)
@@ -380,10 +326,3 @@ def _joined(series: pl.Series, distinct: pl.Series) -> pl.Series:
     left = pl.DataFrame({"id": series})
     right = pl.DataFrame({"id": distinct}).with_row_index("row")
     return left.join(right, on="id", how="left", maintain_order="left")["row"]
-
-
-def _kind(dtype: pl.DataType) -> str:
-    if dtype.is_integer():
-        return "integers"
-    names = {pl.String: "strings", pl.Binary: "bytes", pl.Boolean: "booleans", pl.Date: "dates"}
-    return names.get(type(dtype), "Python objects")

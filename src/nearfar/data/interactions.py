@@ -119,7 +119,8 @@ class Interactions:
         EmptyDataError
             If there are none.
         DataError
-            If a tuple has another length, an id is null, or a time is not a number.
+            If a tuple has another length, an id is neither an integer nor text, or a time is not a
+            number.
         """
         columns = pair_lists.columns(pairs)
         times = None
@@ -162,7 +163,8 @@ class Interactions:
         EmptyDataError
             If no row is left.
         DataError
-            If an id is null or a value or time is not a number; names column and row.
+            If an id is null or neither an integer nor text, or a value or time is not a number;
+            names column and row.
         """
         if (value is None) != (min_value is None):
             raise OptionError(f"`value` and `min_value` go together; got {value!r}, {min_value!r}.")
@@ -548,21 +550,17 @@ class Interactions:
 
         The frames are pairs (user, item, time: rows of the next two, sorted), users and items (id),
         and item_table if there is one.
-
-        Raises
-        ------
-        DataError
-            If ids are Python objects that have no form on disk.
         """
         # not the cached column, which would stay in memory
         pairs = {"user": pl.Series(self._repeated_users()), "item": pl.Series(self.items)}
         if self.times is not None:
             pairs["time"] = pl.Series(self.times)
-        user_form, users = self.user_ids.to_store()
-        item_form, items = self.item_ids.to_store()
-        meta = {"n_users": self.n_users, "n_items": self.n_items, "n_pairs": self.n_pairs,
-                "user_ids": user_form, "item_ids": item_form}  # fmt: skip
-        frames = {"pairs": pl.DataFrame(pairs), "users": users, "items": items}
+        meta = {"n_users": self.n_users, "n_items": self.n_items, "n_pairs": self.n_pairs}
+        frames = {
+            "pairs": pl.DataFrame(pairs),
+            "users": self.user_ids.to_store(),
+            "items": self.item_ids.to_store(),
+        }
         if self.item_table is not None:
             frames["item_table"] = self.item_table
         return meta, frames
@@ -579,8 +577,8 @@ class Interactions:
             If they are not what `to_store` gives.
         """
         try:
-            user_ids = Ids.from_store(meta["user_ids"], frames["users"], "user")
-            item_ids = Ids.from_store(meta["item_ids"], frames["items"], "item")
+            user_ids = Ids.from_store(frames["users"], "user")
+            item_ids = Ids.from_store(frames["items"], "item")
             pairs = frames["pairs"]
             times = pairs["time"].to_numpy() if "time" in pairs.columns else None
             made = cls.from_rows(
@@ -619,8 +617,6 @@ class Interactions:
         ------
         StoreError
             If the folder cannot be written or holds something else.
-        DataError
-            As `to_store`.
         """
         meta, frames = self.to_store()
         meta |= {} if made is None else {"made": made}

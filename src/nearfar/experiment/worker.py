@@ -15,8 +15,6 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import polars as pl
-
 from nearfar.data import split
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
@@ -85,7 +83,7 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
         scorer = scorer_of(users, items, options.geometry)
         found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
         metrics[which] = found.to_dict()["metrics"]
-        per_user[which] = _storable(found.per_user)
+        per_user[which] = found.per_user
     tables = diagnose(trained.points, train, test, options, k=schedule.k, seed=cell.seed,
                       threads=threads, learned=learned)  # fmt: skip
     return Outcome(
@@ -93,13 +91,6 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
         float(trained.history["seconds"][-1]), time.process_time() - begun, trained.history,
         metrics, per_user, tables, tuple(str(one.message) for one in said),
     )  # fmt: skip
-
-
-def _storable(frame: pl.DataFrame) -> pl.DataFrame:
-    """Put numbers for users whose ids are Python objects, which no Parquet file can hold."""
-    if frame.schema["user_id"] != pl.Object:
-        return frame
-    return frame.with_columns(user_id=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ import polars as pl
 
 from nearfar.errors import EmptyDataError, StoreError
 from nearfar.model.cml import CML
-from nearfar.model.export import storable, write_new
+from nearfar.model.export import write_new
 from nearfar.runtime import store
 from nearfar.runtime.checks import check_count
 from nearfar.runtime.progress import Stages
@@ -60,8 +60,7 @@ def recommend_to(
     """Write the recommendations of many users to a folder, or what is missing of them there.
 
     Read them with ``polars.scan_parquet("FOLDER/part-*.parquet")``: user_id, rank (from 1),
-    item_id, score, users in the order given, as `CML.recommend` has them. Ids that are Python
-    objects are text (JSON).
+    item_id, score, users in the order given, as `CML.recommend` has them.
 
     Parameters
     ----------
@@ -105,7 +104,7 @@ def recommend_to(
             some, file = asked.slice(start, size), folder / f"part-{part:05}.parquet"
             if not file.exists():
                 found = model.recommend(some, k, **options, threads=threads, index=index)
-                write_new({file: _storable(found).write_parquet})
+                write_new({file: found.write_parquet})
                 n_made += 1
             stages.advance(len(some))
     return Written(len(asked), len(starts), n_made)
@@ -153,7 +152,3 @@ def _open(folder: Path, settings: dict[str, Any]) -> None:
                 f" {', '.join(differ)}); choose another folder, or remove that one to start over."
             )
     store.save_folder(folder, kind=KIND, meta=settings)
-
-
-def _storable(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.with_columns(storable(frame[name], name) for name in ("user_id", "item_id"))

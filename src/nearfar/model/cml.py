@@ -7,7 +7,7 @@ near, the rest is far, and recommending is looking around a point.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
@@ -629,7 +629,7 @@ def _rows(ids: Ids, asked: Any) -> tuple[bool, Int32]:
     """Row numbers of one id, of many, or of all; and whether it was one."""
     if asked is None:
         return False, np.arange(len(ids), dtype=np.int32)
-    if isinstance(asked, Hashable) and not isinstance(asked, pl.Series | range):
+    if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
         return True, np.array([ids.row(asked)], np.int32)
     return False, ids.rows(asked)
 

@@ -10,8 +10,7 @@ faiss      an exact index: IndexFlatIP on the sphere,     in the index if they a
            else IndexFlatL2                               else ``.ids.parquet`` beside it
 =========  =============================================  ====================================
 
-A file of ids has one column, ``id``, in the order of the vectors. Ids that are Python objects, such
-as tuples, are text (JSON) in Parquet, which has no such type.
+A file of ids has one column, ``id``, in the order of the vectors.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from nearfar.data.id_values import to_text
 from nearfar.data.ids import Ids
 from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.model.cml import CML
@@ -109,13 +107,6 @@ def export(
     return list(files)
 
 
-def storable(ids: pl.Series, name: str) -> pl.Series:
-    """Give a column of ids that Parquet can hold: as it is, or text for Python objects."""
-    if ids.dtype != pl.Object:
-        return ids
-    return pl.Series(ids.name, to_text(ids.to_list(), name), dtype=pl.String)
-
-
 def write_new(files: Mapping[Path, Writer]) -> None:
     """Write files that are not there yet: all of them, whole, or none.
 
@@ -160,7 +151,7 @@ def _synchronise(file: Path) -> None:
 def _parquet(vectors: Vectors, path: Path) -> dict[Path, Writer]:
     dtype = pl.Array(pl.Float32, vectors.table.shape[1])
     columns = {
-        "id": storable(vectors.ids.values, vectors.ids.name),
+        "id": vectors.ids.values,
         "vector": pl.Series(np.asarray(vectors.table), dtype=dtype),
     }
     return {path: pl.DataFrame(columns).write_parquet}
@@ -182,11 +173,6 @@ def _word2vec(vectors: Vectors, path: Path) -> dict[Path, Writer]:
                 f"The {vectors.ids.name} id {word!r} has white space or is empty, which would"
                 " break a line of word2vec's text; use another format, such as parquet."
             )
-    if len(set(words)) < len(words):
-        raise DataError(
-            f"Some {vectors.ids.name} ids are the same as text; use another format, such as"
-            " parquet."
-        )
 
     def write(file: Path) -> None:
         n, dim = vectors.table.shape
@@ -221,8 +207,8 @@ def _as_int64(ids: Ids) -> Any:
 
 
 def _ids_beside(vectors: Vectors, path: Path) -> dict[Path, Writer]:
-    column = storable(vectors.ids.values, vectors.ids.name)
-    return {path.with_suffix(".ids.parquet"): pl.DataFrame({"id": column}).write_parquet}
+    frame = pl.DataFrame({"id": vectors.ids.values})
+    return {path.with_suffix(".ids.parquet"): frame.write_parquet}
 
 
 FORMATS: Mapping[str, Callable[[Vectors, Path], dict[Path, Writer]]] = {

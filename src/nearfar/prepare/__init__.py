@@ -97,8 +97,8 @@ def prepare(
         lists.merge(add=rules.repeats == "sum")
         stages.begin("filtering")
         _filter(lists, rules, least, steps)
-    user_ids = ids_of(users, lists.user_rows, clean.objects.get("user"), "user")
-    item_ids = ids_of(items, lists.item_rows, clean.objects.get("item"), "item")
+    user_ids = ids_of(users, lists.user_rows, "user")
+    item_ids = ids_of(items, lists.item_rows, "item")
     times = lists.times if lists.timed else None
     data = Interactions(lists.indptr, lists.items, times, user_ids, item_ids)
     return data if raw.items is None else data.with_item_table(raw.items), reported(data, steps)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
 
 from nearfar.data import frames
-from nearfar.data.id_values import encode_objects
 from nearfar.data.ids import Ids, check_axis
 from nearfar.errors import DataError, OptionError
 from nearfar.prepare.rules import Rules
@@ -40,8 +39,6 @@ class Checked:
     """Rows, those included that the recipe leaves out."""
     dropped: dict[str, int]
     """Rows that the recipe leaves out, by its reason."""
-    objects: dict[str, list[Any]]
-    """For a column of Python objects, which has become numbers, what they stand for."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,6 @@ def checked(raw: Raw, rules: Rules) -> Checked:
         numbers.append("value")
     frames.select(raw.rows, user="user", item="item")
     picked = raw.rows.select(*_SIDES, *numbers, *(["dropped"] if "dropped" in columns else []))
-    picked, objects = _without_objects(picked, raw)
     named = {name: name for name in numbers}
     clean, n_rows = frames.cleaned(picked, ids=_SIDES, numbers=named, where=raw.where)
     dropped: dict[str, int] = {}
@@ -85,18 +81,7 @@ def checked(raw: Raw, rules: Rules) -> Checked:
         reasons = clean.group_by("dropped").len().sort("dropped").collect(engine="streaming")
         dropped = {reason: n for reason, n in reasons.rows() if reason is not None}
         clean = clean.filter(pl.col("dropped").is_null()).drop("dropped")
-    return Checked(clean, n_rows, dropped, objects)
-
-
-def _without_objects(rows: pl.LazyFrame, raw: Raw) -> tuple[pl.LazyFrame, dict[str, list[Any]]]:
-    """Put numbers for ids that are Python objects of mixed types, which polars cannot compare."""
-    schema, objects = rows.collect_schema(), {}
-    for name in _SIDES:
-        if schema[name] == pl.Object:
-            table = rows.collect()
-            objects[name], codes = encode_objects(table[name].to_list(), name)
-            rows = table.with_columns(pl.Series(name, codes)).lazy()
-    return rows, objects
+    return Checked(clean, n_rows, dropped)
 
 
 def weighed(rows: pl.LazyFrame, rules: Rules) -> tuple[pl.LazyFrame, float]:
@@ -178,9 +163,6 @@ def placed(
     return lists
 
 
-def ids_of(axis: Axis, rows: Int64, objects: list[Any] | None, name: str) -> Ids:
-    """Give the ids of these rows of an axis."""
-    values = axis.ids.gather(rows)
-    if objects is not None:
-        values = pl.Series([objects[code] for code in values], dtype=pl.Object)
-    return Ids.from_sorted(values, name)
+def ids_of(axis: Axis, rows: Int64, name: str) -> Ids:
+    """Return the ids of these rows of an axis."""
+    return Ids.from_sorted(axis.ids.gather(rows), name)

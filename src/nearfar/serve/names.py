@@ -1,12 +1,9 @@
-"""Ids as JSON can say them: a string or an integer, for whatever type the model's own ids have."""
+"""Ids as JSON can say them: a string or an integer, whichever type the model's own ids have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
-from typing import Any, Final
-
-import polars as pl
+from typing import Final
 
 from nearfar.data.ids import Ids
 from nearfar.runtime.arrays import Int32
@@ -20,20 +17,18 @@ _FEW: Final = 100
 class Names:
     """The ids of one axis, as requests and answers say them.
 
-    Integers may be given as text, and text that is an integer as a number. Ids that are neither
-    (dates, booleans, tuples) are given, and shown, as Python writes them.
+    Integers may be given as text, and text that is an integer as a number.
 
     Examples
     --------
     >>> Names(Ids([7, 196])).rows(["196", 7]).tolist()
     [1, 0]
-    >>> Names(Ids([("a", 1), ("b", 2)])).rows(["('b', 2)"]).tolist()
-    [1]
+    >>> Names(Ids(["196", "7"])).rows([196, "7"]).tolist()
+    [0, 1]
     """
 
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
-        self._plain = ids.dtype == pl.String or ids.dtype.is_integer()
 
     def row(self, given: str | int) -> int:
         """Give the row of one id.
@@ -53,11 +48,7 @@ class Names:
         UnknownIdError
             One of them is not there.
         """
-        listed = list(given)
-        if self._plain:
-            return self.ids.rows(self.ids.typed(map(str, listed)))
-        own = [one if one in self.ids else self._by_text.get(str(one), one) for one in listed]
-        return self.ids.rows(own)
+        return self.ids.rows(self.ids.typed(map(str, given)))
 
     def shown(self, rows: Iterable[int]) -> list[str | int]:
         """Give the ids of rows as JSON can say them."""
@@ -66,13 +57,6 @@ class Names:
             return [_shown(one) for one in self.ids.take(listed).to_list()]
         return [_shown(self.ids.id(row)) for row in listed]
 
-    @cached_property
-    def _by_text(self) -> dict[str, Any]:
-        return {str(_shown(one)): one for one in self.ids}
 
-
-def _shown(one: Any) -> str | int:
-    if type(one) is int and abs(one) <= EXACT_INTEGER:
-        return one
-    # half of a surrogate pair is a string to Python, but no text that can be sent
-    return str(one).encode("utf-8", "backslashreplace").decode()
+def _shown(one: str | int) -> str | int:
+    return one if isinstance(one, int) and abs(one) <= EXACT_INTEGER else str(one)

@@ -1,5 +1,7 @@
-"""Fetching one file: resumed where it broke off, verified, and put in place by a rename.
+"""Fetching one file through pooch: resumed where it broke off, verified, put in place by a rename.
 
+pooch verifies a file and puts it in its place; it starts over whenever a connection breaks, which
+for the larger data sets means gigabytes. `_Resuming` is a downloader for it that goes on instead.
 What has arrived is in ``NAME.part``, and what the server said of it, its ETag or date, in
 ``NAME.part.from``: the next try asks for the rest only on the condition that this still holds
 (``If-Range``), and starts over where it does not or where the server knows no ranges.
@@ -7,34 +9,33 @@ What has arrived is in ``NAME.part``, and what the server said of it, its ETag o
 
 from __future__ import annotations
 
-import http.client
 import json
+import logging
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import md5, sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from nearfar.errors import SourceError
+
+if TYPE_CHECKING:
+    import requests
 
 Progress = Callable[[str, int, int | None], None]
 """Is told the name of a file, the bytes that are there, and how many there will be, if known."""
 
 CONNECT_SECONDS: Final = 10
-"""How long to wait for an answer, so that a machine without a network moves on quickly."""
+"""How long to wait for a connection, so that a machine without a network moves on quickly."""
 STALL_SECONDS: Final = 30
-"""How long to wait for the next bytes of a file before asking for the rest anew."""
+"""How long to wait for the next bytes before asking for the rest anew."""
 WHEEL_SECONDS: Final = 120
 """How long pip may take."""
 RETRIES: Final = 4
@@ -81,42 +82,41 @@ def download(
     OSError
         If it cannot be written.
     """
+    import pooch  # takes a tenth of a second, and only downloads need it
+
     part = _Part(target.with_name(f"{target.name}.part"), url)
-    resumed = bool(part.validator)
-    _complete(part, size, progress)
+    resumed, downloader = bool(part.validator), _Resuming(part, size, progress)
     try:
-        digest = verified(part.path, size, checksum)
-    except SourceError:
-        part.discard()
+        with _quiet(pooch.get_logger()):
+            whole = pooch.retrieve(
+                url, checksum, f"{target.name}.whole", target.parent, downloader=downloader
+            )
+    except ValueError as error:
         if not resumed:
-            raise
+            raise SourceError(str(error)) from error
         # What was left may have been of another file: once more, from nothing.
         return download(url, target, size=size, checksum=checksum, progress=progress)
-    part.become(target)
-    return digest
+    os.replace(whole, target)
+    return verified(target, None, None)
 
 
 def verified(path: Path, size: int | None, checksum: str | None) -> str:
-    """Give the SHA-256 of a file that has the size and the checksum it must have.
+    """Return the SHA-256 of a file that has the size and the checksum it must have.
 
     Raises
     ------
     SourceError
         If it has not; names what it must be and what it is.
     """
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise SourceError(f"{path.name} must have {size:,} bytes; got {found:,}.")
+    import pooch
+
+    if size is not None and path.stat().st_size != size:
+        raise SourceError(_other_size(path.name, size, path))
     kind, _, wanted = (checksum or "sha256:").partition(":")
-    hashes = {"sha256": sha256()} | ({"md5": md5(usedforsecurity=False)} if kind == "md5" else {})
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            for one in hashes.values():
-                one.update(block)
-    got = hashes[kind].hexdigest()
+    got = str(pooch.file_hash(path, kind))
     if wanted and got != wanted:
         raise SourceError(f"{path.name} must have the {kind} {wanted}; got {got}.")
-    return hashes["sha256"].hexdigest()
+    return got if kind == "sha256" else str(pooch.file_hash(path, "sha256"))
 
 
 def download_wheel(requirement: str, target: Path) -> str:
@@ -197,71 +197,117 @@ class _Part:
         self._note.unlink(missing_ok=True)
 
 
-def _complete(part: _Part, size: int | None, progress: Progress | None) -> None:
-    """Go on until the file is whole, over as many connections as it takes."""
-    answered, failures, most = False, 0, 0
-    while True:
-        try:
-            return _transfer(part, size, progress)
-        except _BrokenError as error:
-            answered = answered or error.answered
-            failures, most = (0, part.size) if part.size > most else (failures + 1, most)
-            if not answered or failures > RETRIES:
-                tries = f"; {failures} tries without progress" if answered else ""
-                raise SourceError(f"{part.url} cannot be fetched ({error}{tries}).") from error
-            time.sleep(BACKOFF_SECONDS * 2 ** max(failures - 1, 0))
+class _Resuming:
+    """A downloader for pooch: over as many connections as it takes, from where the last one ended.
+
+    Parameters
+    ----------
+    part : _Part
+        What has arrived.
+    size : int or None
+        How many bytes the file must have.
+    progress : callable or None
+        See `Progress`.
+    """
+
+    def __init__(self, part: _Part, size: int | None, progress: Progress | None) -> None:
+        self._part, self._size, self._progress = part, size, progress
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        """Fetch the file to `output_file`; called by pooch."""
+        self._complete()
+        if self._size is not None and self._part.size != self._size:
+            message = _other_size(self._part.path.stem, self._size, self._part.path)
+            self._part.discard()
+            raise ValueError(message)  # as pooch says that a checksum is another one
+        self._part.become(Path(output_file))
+
+    def _complete(self) -> None:
+        answered, failures, most = False, 0, 0
+        while True:
+            try:
+                return self._transfer()
+            except _BrokenError as error:
+                answered = answered or error.answered
+                there = self._part.size
+                failures, most = (0, there) if there > most else (failures + 1, most)
+                if not answered or failures > RETRIES:
+                    tries = f"; {failures} tries without progress" if answered else ""
+                    message = f"{self._part.url} cannot be fetched ({error}{tries})."
+                    raise SourceError(message) from error
+                time.sleep(BACKOFF_SECONDS * 2 ** max(failures - 1, 0))
+
+    def _transfer(self) -> None:
+        """Fetch what is missing over one connection."""
+        part, size = self._part, self._size
+        validator = part.validator
+        done = part.size if validator else 0
+        answer = _ask(part, done, validator)
+        if answer is None:
+            return
+        with answer:
+            total = _begin(answer, part, done)
+            if total is not None and size is not None and total != size:
+                part.discard()
+                raise SourceError(f"{part.url} has {total:,} bytes; it must have {size:,}.")
+            if total is not None:
+                _check_room(part.path, total - part.size)
+            self._receive(answer, total)
+
+    def _receive(self, answer: requests.Response, total: int | None) -> None:
+        import urllib3
+
+        there, reason, name = self._part.size, None, self._part.path.stem
+        with self._part.path.open("ab") as file:
+            try:
+                while block := answer.raw.read1(_BLOCK):  # as soon as there are any bytes
+                    file.write(block)
+                    there += len(block)
+                    if self._progress is not None:
+                        self._progress(name, there, total)
+            except (OSError, urllib3.exceptions.HTTPError) as error:
+                reason = error
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and there != total:
+            raise _BrokenError(f"it broke off after {there:,} of {total:,} bytes") from reason
+        if reason is not None:
+            raise _BrokenError(reason) from reason
 
 
-def _transfer(part: _Part, size: int | None, progress: Progress | None) -> None:
-    """Fetch what is missing over one connection."""
-    validator = part.validator
-    done = part.size if validator else 0
-    answer = _ask(part, done, validator)
-    if answer is None:
-        return
-    with answer:
-        total = _begin(answer, part, done)
-        if total is not None and size is not None and total != size:
-            part.discard()
-            raise SourceError(f"{part.url} has {total:,} bytes; it must have {size:,}.")
-        if total is not None:
-            _check_room(part.path, total - part.size)
-        _receive(answer, part, total, progress)
-    if total is not None and part.size != total:
-        raise _BrokenError(f"it broke off after {part.size:,} of {total:,} bytes")
-
-
-def _ask(part: _Part, done: int, validator: str) -> http.client.HTTPResponse | None:
+def _ask(part: _Part, done: int, validator: str) -> requests.Response | None:
     """Ask for the file from byte `done` on; None if nothing is missing."""
+    import requests
+
     headers = {"User-Agent": "nearfar", "Accept-Encoding": "identity"}
     if done:
         headers |= {"Range": f"bytes={done}-", "If-Range": validator}
-    request = urllib.request.Request(part.url, headers=headers)
+    patience = (CONNECT_SECONDS, STALL_SECONDS)
     try:
-        answer: http.client.HTTPResponse = _opener().open(request, timeout=CONNECT_SECONDS)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 416 and done:
-                if error.headers.get("Content-Range", "") == f"bytes */{done}":
-                    return None
-                part.discard()
-                raise _BrokenError("the file there is another one now") from error
-            if error.code in _PASSING:
-                raise _BrokenError(error) from error
-            raise SourceError(f"{part.url} cannot be fetched ({error}).") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise _BrokenError(reason, answered=False) from error
-    return answer
+        answer = requests.get(part.url, headers=headers, timeout=patience, stream=True)
+    except requests.RequestException as error:
+        raise _BrokenError(_reason(error), answered=False) from error
+    if answer.ok:
+        return answer
+    with answer:
+        said = f"HTTP Error {answer.status_code}: {answer.reason}"
+        if answer.status_code == 416 and done:
+            if answer.headers.get("Content-Range", "") == f"bytes */{done}":
+                return None
+            part.discard()
+            raise _BrokenError("the file there is another one now")
+        if answer.status_code in _PASSING:
+            raise _BrokenError(said)
+        raise SourceError(f"{part.url} cannot be fetched ({said}).")
 
 
-def _begin(answer: http.client.HTTPResponse, part: _Part, done: int) -> int | None:
-    """See what the server sends, all or the rest; give the size of the whole file, if known."""
-    if answer.headers.get_content_type() == "text/html":
+def _begin(answer: requests.Response, part: _Part, done: int) -> int | None:
+    """See what the server sends, all or the rest; return the size of the whole file, if known."""
+    if answer.headers.get("Content-Type", "").split(";")[0].strip() == "text/html":
         raise SourceError(f"{part.url} answers with a web page, not with the file.")
     said = _validator(answer)
     length = answer.headers.get("Content-Length", "")
-    if answer.status != 206:
+    if answer.status_code != 206:
         part.begin(said)
         return int(length) if length.isdecimal() else None
     sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
@@ -271,10 +317,23 @@ def _begin(answer: http.client.HTTPResponse, part: _Part, done: int) -> int | No
     raise _BrokenError("it sent another part than was asked for")
 
 
-def _validator(answer: http.client.HTTPResponse) -> str:
-    """Give what ``If-Range`` may name: a strong ETag, else the date."""
+def _validator(answer: requests.Response) -> str:
+    """Return what ``If-Range`` may name: a strong ETag, else the date."""
     tag = str(answer.headers.get("ETag", ""))
     return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
+
+
+def _other_size(name: str, size: int, path: Path) -> str:
+    return f"{name} must have {size:,} bytes; got {path.stat().st_size:,}."
+
+
+def _reason(error: Exception) -> object:
+    """Take the reason out of an error of requests, which wraps it in the details of its pool."""
+    import requests
+
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    return getattr(error.args[0] if error.args else None, "reason", error)
 
 
 def _check_room(path: Path, needed: int) -> None:
@@ -286,58 +345,12 @@ def _check_room(path: Path, needed: int) -> None:
         )
 
 
-def _receive(
-    answer: http.client.HTTPResponse, part: _Part, total: int | None, progress: Progress | None
-) -> None:
-    there = part.size
-    with part.path.open("ab") as file:
-        while block := _block(answer):
-            file.write(block)
-            there += len(block)
-            if progress is not None:
-                progress(part.path.stem, there, total)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _block(answer: http.client.HTTPResponse) -> bytes:
-    """Give the next bytes, as soon as there are any; none at the end."""
+@contextmanager
+def _quiet(log: logging.Logger) -> Iterator[None]:
+    """Keep pooch from printing each address; what is shown is `Progress`."""
+    level = log.level
+    log.setLevel(logging.WARNING)
     try:
-        return answer.read1(_BLOCK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(error) from error
-
-
-class _Patience:
-    """A connection that waits longer for the bytes of a file than for the answer."""
-
-    sock: Any
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        sock = self.sock  # the connection lets go of it when it has the answer
-        answer: http.client.HTTPResponse = super().getresponse()  # type: ignore[misc]
-        with suppress(OSError):  # closed already: the answer was empty
-            sock.settimeout(STALL_SECONDS)
-        return answer
-
-
-class _Connection(_Patience, http.client.HTTPConnection):
-    pass
-
-
-class _SafeConnection(_Patience, http.client.HTTPSConnection):
-    pass
-
-
-class _Handler(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, req)
-
-
-class _SafeHandler(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_SafeConnection, req, context=ssl.create_default_context())
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Handler, _SafeHandler)
+        yield
+    finally:
+        log.setLevel(level)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+import nearfar as nf
+from conftest import PLAIN
 from nearfar.evaluation import metrics
 
 # Three users, k = 4.            ranks 1..4           relevant
@@ -169,3 +171,32 @@ def test_nothing_recommended_is_nan():
     assert math.isnan(metrics.gini(nothing))
     assert math.isnan(metrics.median_popularity_distinct(nothing, COUNTS))
     assert math.isnan(metrics.coverage(np.zeros(0, np.int64)))
+
+
+def test_a_new_metric_is_known_everywhere_by_its_entry(monkeypatch, tmp_path, as_json, ok, board):
+    last = metrics.Metric("last_hit", "last hit", "hits", lambda hits, _: hits[:, -1] * 1.0)
+    width = metrics.Metric(
+        "width", "width", "exposure", lambda exposed, _: float((exposed > 0).sum()), is_count=True
+    )
+    for metric in (last, width):
+        monkeypatch.setitem(metrics.REGISTRY, metric.name, metric)
+    train, test = nf.split.ratio(board, 0.3, seed=0)
+    model = nf.CML(PLAIN, dim=3, batch=8).fit(train, epochs=2, validation=0.2, metric="width", k=3)
+    assert {"validation_last_hit", "validation_width"} <= set(model.history.columns)
+    found = nf.evaluate(model, train, test, k=3)
+    assert found["last_hit"] == pytest.approx(found.per_user["last_hit"].mean())
+    assert found["width"] == round(20 * found["coverage"])
+    assert found.standard_error("last_hit") > 0
+    printed = [line.split()[0] for line in str(found).splitlines()[1:]]
+    assert printed == list(metrics.names())
+    assert {"last_hit", "width"} <= set(printed)
+    assert set(found.to_dict()["metrics"]) == set(printed)
+    model.keep_evaluation(found)
+    model.save(tmp_path / "model")
+    (card,) = (file.read_text() for file in (tmp_path / "model").glob("card-*.md"))
+    (row,) = (line for line in card.splitlines() if line.startswith("| last_hit |"))
+    assert row.endswith(f" {found['last_hit']:.4f} |")
+    test.save(tmp_path / "test")
+    told = as_json("evaluate", tmp_path / "model", tmp_path / "test", "--k", 3)
+    assert "'last_hit'" in str(told)
+    assert "last_hit" in ok("evaluate", tmp_path / "model", tmp_path / "test", "--k", 3)

@@ -8,13 +8,14 @@ import polars as pl
 import pytest
 
 from nearfar.errors import OptionError
-from nearfar.evaluation.result import OVERALL, PER_USER, Evaluation
+from nearfar.evaluation.metrics import overall, per_user
+from nearfar.evaluation.result import Evaluation
 
 
 def figures(values, **others):
-    columns = dict.fromkeys(PER_USER, values) | others
+    columns = dict.fromkeys(per_user(), values) | others
     frame = pl.DataFrame({"user_id": np.arange(len(values)), **columns})
-    means = {name: float(np.nanmean(frame[name].to_numpy())) for name in PER_USER}
+    means = {name: float(np.nanmean(frame[name].to_numpy())) for name in per_user()}
     return Evaluation(
         k=5,
         n_users=len(values),
@@ -76,7 +77,7 @@ def test_the_printed_table():
     assert lines[0] == "top 5 of 2 users; 2 without test items left out"
     assert lines[1] == "map                   0.5000 ± 0.5000"
     assert lines[-3] == "mmr_distinct         12.5000"
-    assert [line.split()[0] for line in lines[1:]] == [*PER_USER, *OVERALL]
+    assert [line.split()[0] for line in lines[1:]] == [*per_user(), *overall()]
 
 
 def test_to_dict_is_json_without_nan():
@@ -85,7 +86,7 @@ def test_to_dict_is_json_without_nan():
     assert found["metrics"]["map"] == 0.5
     assert found["metrics"]["gini"] is None
     assert found["standard_errors"]["map"] == 0.5
-    assert set(found["standard_errors"]) == set(PER_USER)
+    assert set(found["standard_errors"]) == set(per_user())
 
 
 @pytest.mark.parametrize(
@@ -93,8 +94,8 @@ def test_to_dict_is_json_without_nan():
     [
         (lambda e: e["auc"], r"`name` must be one of map, .*gini; got 'auc'\."),
         (lambda e: e.standard_error("auc"), r"must be one of map, .*mean_popularity; got 'auc'\."),
-        (lambda e: e.standard_error("gini"), r"'gini' is a figure of all lists"),
-        (lambda e: e.bootstrap("coverage"), r"'coverage' is a figure of all lists"),
+        (lambda e: e.standard_error("gini"), r"'gini' is a metric of all lists"),
+        (lambda e: e.bootstrap("coverage"), r"'coverage' is a metric of all lists"),
         (lambda e: e.bootstrap("map", n=0), r"`n` must be at least 1; got 0\."),
         (lambda e: e.bootstrap("map", level=1), r"`level` must lie between 0 and 1; got 1\."),
         (lambda e: e.bootstrap("map", level=0), r"`level` must lie between 0 and 1; got 0\."),

@@ -23,7 +23,8 @@ from nearfar.errors import (
     OptionError,
     StoreError,
 )
-from nearfar.evaluation.result import OVERALL, PER_USER
+from nearfar.evaluation.metrics import overall
+from nearfar.evaluation.metrics import per_user as of_users
 from nearfar.experiment import cells, paper, rates, report, table2, tables, writers
 from nearfar.experiment.cells import Cell, Outcome, Setting
 from nearfar.experiment.page import _difference
@@ -44,13 +45,13 @@ def outcome(setting, fold=0, *, data="amazon", level=0.02, seed=0, rate=None, n=
     rng = np.random.default_rng([fold, seed, int(level * 1e6)])
     metrics, per_user = {}, {}
     for which, share in (("best", 1.0), ("last", 0.9)):
-        columns = {m: rng.random(n) * 2 * level * share for m in PER_USER}
+        columns = {m: rng.random(n) * 2 * level * share for m in of_users()}
         columns["mmr"] = np.round(columns["mmr"] * 5000) / 2
         per_user[which] = pl.DataFrame(
             {"user_id": [f"u{u}" for u in range(n)], "n_relevant": np.full(n, 3), **columns}
         )
         metrics[which] = {m: float(np.mean(values)) for m, values in columns.items()}
-        metrics[which] |= {m: float(rng.random()) for m in OVERALL}
+        metrics[which] |= {m: float(rng.random()) for m in overall()}
     history = pl.DataFrame(
         {
             "epoch": [1, 2, 3],
@@ -160,7 +161,7 @@ def test_a_summary_is_mean_and_deviation_over_folds():
         assert found.height == 15
         for row in found.iter_rows(named=True):
             own = [o for o in outcomes if o.cell["setting"]["name"] == row["setting"]]
-            for metric in (*PER_USER, *OVERALL):
+            for metric in (*of_users(), *overall()):
                 values = [o.metrics[which][metric] for o in own]
                 assert row[metric] == pytest.approx(statistics.mean(values))
                 assert row[f"{metric}_std"] == pytest.approx(statistics.stdev(values))

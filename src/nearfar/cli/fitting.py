@@ -26,6 +26,7 @@ from nearfar.cli.inputs import (
 from nearfar.data import split
 from nearfar.data.interactions import Interactions
 from nearfar.errors import EmptyDataError, NotFittedError
+from nearfar.evaluation.metrics import names
 from nearfar.evaluation.ranking import evaluate
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.presets import PRESETS
@@ -173,9 +174,9 @@ def crossvalidate(
         raise EmptyDataError(f"A fold is empty; give less than {folds} `--folds`, or more data.")
     for number, (train, test) in enumerate(cuts, start=1):
         found.append(_fold(number, chosen, plan, how, train, test))
-        line = ", ".join(f"{name} {show.figure(name, found[-1][name])}" for name in _SHORT)
+        line = ", ".join(f"{name} {show.figure(name, found[-1][name])}" for name in names("short"))
         (show.note if json else show.say)(f"fold {number} of {folds}: {line}")
-    spread = {name: _mean_and_std([one[name] for one in found]) for name in show.FIGURES}
+    spread = {name: _mean_and_std([one[name] for one in found]) for name in names()}
     if json:
         show.emit({"k": plan.k, "options": chosen.to_dict(), "metrics": spread,
                    "folds": [one.to_dict() for one in found]})  # fmt: skip
@@ -185,9 +186,6 @@ def crossvalidate(
         for name, value in spread.items()
     ]
     show.table(f"{folds} folds, top {plan.k}", ["", "mean", "std"], rows)
-
-
-_SHORT = ("map", "ndcg", "recall", "mmr", "coverage")
 
 
 def _fold(

@@ -10,14 +10,7 @@ import typer
 from nearfar.cli import demo as library
 from nearfar.cli import show
 from nearfar.cli.fitting import Json
-
-_COLUMNS = {
-    "map": "MAP",
-    "ndcg": "NDCG",
-    "recall": "recall",
-    "mmr": "MMR",
-    "coverage": "coverage",
-}
+from nearfar.evaluation.metrics import REGISTRY, names
 
 
 def demo(
@@ -50,11 +43,16 @@ def demo(
     )
     show.say(f"{found.model.history.height} epochs; the best on validation was"
              f" {found.model.best_epoch}.\n")  # fmt: skip
+    columns = names("short")
     rows = [
-        (name, *(show.figure(metric, one[metric]) for metric in _COLUMNS))
+        (name, *(show.figure(metric, one[metric]) for metric in columns))
         for name, one in found.evaluations.items()
     ]
-    show.table(f"The best {library.K} films for each user", ["", *_COLUMNS.values()], rows)
+    show.table(
+        f"The best {library.K} films for each user",
+        ["", *(REGISTRY[name].title for name in columns)],
+        rows,
+    )
     show.say("MMR: median of how many users know what is recommended; lower is less popular.\n")
     show.say(f"User {found.user} likes {', '.join(found.liked[:5])}.\n")
     for title, films in (

@@ -13,10 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nearfar.evaluation.result import OVERALL, PER_USER, Evaluation
-
-FIGURES = (*PER_USER, *OVERALL)
-_COUNTS = frozenset({"mmr", "mmr_distinct", "mean_popularity"})
+from nearfar.evaluation.metrics import REGISTRY, names
+from nearfar.evaluation.result import Evaluation
 
 
 def say(*parts: Any) -> None:
@@ -63,17 +61,17 @@ def _is_number(cell: str) -> bool:
 
 def figure(name: str, value: float) -> str:
     """Write a figure with as many places as it deserves."""
-    return f"{value:.1f}" if name in _COUNTS else f"{value:.4f}"
+    return f"{value:.1f}" if REGISTRY[name].is_count else f"{value:.4f}"
 
 
 def evaluations(title: str, found: Mapping[str, Evaluation]) -> None:
     """Print figures, one column a recommender, with the standard errors of means over users."""
     rows = []
-    for name in FIGURES:
+    for name in names():
         row = [name]
         for one in found.values():
             cell = figure(name, one[name])
-            if name in PER_USER:
+            if REGISTRY[name].is_per_user:
                 cell += f" ± {figure(name, one.standard_error(name))}"
             row.append(cell)
         rows.append(row)

@@ -1,4 +1,8 @@
-"""Metrics of ranked lists: pure functions of arrays.
+"""Metrics of ranked lists: pure functions of arrays, and `REGISTRY`, which names them.
+
+To add a metric, write its function and give it an entry there: `nearfar.evaluate`, its printed
+table, the history of a run, ``metric=`` of `CML.fit`, the model card, reports and the command line
+know it from then on.
 
 Accuracy is per user and takes
 
@@ -14,6 +18,10 @@ short, and the *training* interaction count of every item. Padding is ignored; a
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -159,3 +167,78 @@ def gini(exposed: Int64) -> float:
     weight = 2.0 * np.arange(1, m + 1) - m - 1
     # not a product of BLAS, whose threads spin for a while after it
     return float(np.sum(weight * np.sort(exposed)) / (m * total))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry of `REGISTRY`."""
+
+    name: str
+    """What it is called in results, options and files."""
+    title: str
+    """What it is called in tables for readers."""
+    of: Literal["hits", "items", "exposure"]
+    """What `measure` is a function of: (hits, n_relevant) or (items, item_counts), with one number
+    a user as the result, whose mean is the metric; or (exposed, item_counts), with one number."""
+    measure: Callable[[Any, Any], Any]
+    """The function."""
+    lower_is_better: bool = False
+    """Whether training keeps the epoch with the smallest."""
+    is_count: bool = False
+    """Whether it counts users; otherwise it is a share."""
+    shown: Literal["short", "card", "full"] = "short"
+    """The shortest table that has it: those of the demo and of folds, the model card, or all."""
+
+    @property
+    def is_per_user(self) -> bool:
+        """Whether each user has a value of it."""
+        return self.of != "exposure"
+
+
+def _popular(name: str, title: str, measure: Callable[[Any, Any], Any], **how: Any) -> Metric:
+    return Metric(name, title, measure=measure, lower_is_better=True, is_count=True, **how)
+
+
+REGISTRY: Final[dict[str, Metric]] = {
+    metric.name: metric
+    for metric in (
+        Metric("map", "MAP", "hits", average_precision),
+        Metric("ndcg", "NDCG", "hits", ndcg),
+        Metric("recall", "recall", "hits", recall),
+        Metric("precision", "precision", "hits", precision, shown="card"),
+        Metric("mrr", "MRR", "hits", reciprocal_rank, shown="full"),
+        Metric("hit_rate", "hit rate", "hits", hit_rate, shown="full"),
+        _popular("mmr", "MMR", median_popularity, of="items"),
+        _popular("mean_popularity", "mean popularity", mean_popularity, of="items", shown="full"),
+        _popular(
+            "mmr_distinct", "distinct MMR", median_popularity_distinct, of="exposure", shown="full"
+        ),
+        Metric("coverage", "coverage", "exposure", lambda exposed, _: coverage(exposed)),
+        Metric(
+            "gini",
+            "Gini",
+            "exposure",
+            lambda exposed, _: gini(exposed),
+            lower_is_better=True,
+            shown="card",
+        ),
+    )
+}
+"""Every metric, by name; those that have a value for each user come first."""
+
+
+def per_user() -> tuple[str, ...]:
+    """List the metrics that are means over users."""
+    return tuple(name for name, metric in REGISTRY.items() if metric.is_per_user)
+
+
+def overall() -> tuple[str, ...]:
+    """List the metrics of all lists together, without a value for each user."""
+    return tuple(name for name, metric in REGISTRY.items() if not metric.is_per_user)
+
+
+def names(shown: Literal["short", "card", "full"] = "full") -> tuple[str, ...]:
+    """List the metrics that a table has: all, those of the card, or those of short tables."""
+    lengths = ("short", "card", "full")
+    fit = lengths[: lengths.index(shown) + 1]
+    return tuple(name for name in (*per_user(), *overall()) if REGISTRY[name].shown in fit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,7 @@ import polars as pl
 from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.evaluation import metrics
-from nearfar.evaluation.result import PER_USER, Evaluation
+from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.jit import kernel
@@ -25,23 +25,8 @@ from nearfar.runtime.threads import checked_threads
 from nearfar.search.heap import first_at_least
 from nearfar.search.neighbours import Scorer, top_k
 
-__all__ = ["ACCURACY", "POPULARITY", "Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate"]
 
-
-ACCURACY: Final = {
-    "map": metrics.average_precision,
-    "ndcg": metrics.ndcg,
-    "recall": metrics.recall,
-    "precision": metrics.precision,
-    "mrr": metrics.reciprocal_rank,
-    "hit_rate": metrics.hit_rate,
-}
-"""Functions of (hits, n_relevant), one number a user; the figure is their mean."""
-POPULARITY: Final = {
-    "mmr": metrics.median_popularity,
-    "mean_popularity": metrics.mean_popularity,
-}
-"""Functions of (items, item_counts), one number a user; the figure is their mean."""
 _PART = 2**15
 
 
@@ -63,13 +48,13 @@ def evaluate(
     recommender : object
         A fitted model, or anything else with a ``scorer()``; or a `Scorer` itself.
     train : Interactions
-        Popularity figures use its item counts; its pairs are left out of the lists.
+        Metrics of popularity use its item counts; its pairs are left out of the lists.
     test : Interactions
         The relevant items, on the axes of `train`. Users without any are skipped.
     k : int
         Length of the lists.
     threads : int, optional
-        By default, every core this process may use. The figures are the same for any number.
+        By default, every core this process may use. The metrics are the same for any number.
     progress : bool
         Whether to show a progress bar, if standard error is a terminal.
     exclude : Interactions, optional
@@ -182,24 +167,22 @@ def _measured(items: Int32, users: Int32, train: Interactions, test: Interaction
     hits = np.empty(items.shape, np.bool_)
     _mark_hits(items, users, test.indptr, test.items, hits)
     n_relevant = test.user_counts[users]
-    columns = {name: measure(hits, n_relevant) for name, measure in ACCURACY.items()}
-    columns |= {name: measure(items, train.item_counts) for name, measure in POPULARITY.items()}
+    given = {"hits": (hits, n_relevant), "items": (items, train.item_counts)}
+    known = {name: metrics.REGISTRY[name] for name in metrics.per_user()}
+    columns = {name: metric.measure(*given[metric.of]) for name, metric in known.items()}
     frame = pl.DataFrame({"n_relevant": n_relevant, **columns})
     return frame.insert_column(0, train.user_ids.take(users).alias("user_id"))
 
 
 def _means(per_user: pl.DataFrame) -> dict[str, float]:
     """Average over the users that have a value; NaN if none has."""
-    values = {name: per_user[name].drop_nans().to_numpy() for name in PER_USER}
+    values = {name: per_user[name].drop_nans().to_numpy() for name in metrics.per_user()}
     return {name: float(v.mean()) if len(v) else np.nan for name, v in values.items()}
 
 
 def _overall(exposed: Int64, item_counts: Int64) -> dict[str, float]:
-    return {
-        "mmr_distinct": metrics.median_popularity_distinct(exposed, item_counts),
-        "coverage": metrics.coverage(exposed),
-        "gini": metrics.gini(exposed),
-    }
+    known = {name: metrics.REGISTRY[name] for name in metrics.overall()}
+    return {name: metric.measure(exposed, item_counts) for name, metric in known.items()}
 
 
 @contextmanager

@@ -1,36 +1,23 @@
-"""The figures of a recommender: of each user, their means, and how sure those are."""
+"""The metrics of a recommender: of each user, their means, and how sure those are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from nearfar.errors import OptionError
+from nearfar.evaluation.metrics import names, overall, per_user
 from nearfar.runtime.arrays import Float64
 from nearfar.runtime.counter import Purpose, bits_at, stream_at, stream_base
 from nearfar.runtime.jit import kernel
 
-PER_USER: Final = (
-    "map",
-    "ndcg",
-    "recall",
-    "precision",
-    "mrr",
-    "hit_rate",
-    "mmr",
-    "mean_popularity",
-)
-"""Figures that are means over users."""
-OVERALL: Final = ("mmr_distinct", "coverage", "gini")
-"""Figures of all lists together, without a value for each user."""
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The figures of one recommender on one split; ``evaluation["ndcg"]`` is one of them.
+    """The metrics of one recommender on one split; ``evaluation["ndcg"]`` is one of them.
 
     Printed, it is a table of means with their standard errors.
     """
@@ -40,15 +27,15 @@ class Evaluation:
     n_users: int
     """Users with test items: those who were evaluated."""
     n_skipped: int
-    """Users without test items, who have no part in any figure."""
+    """Users without test items, who have no part in any metric."""
     metrics: dict[str, float]
-    """map, ndcg, recall, precision, mrr, hit_rate, mmr, mean_popularity, mmr_distinct, coverage,
-    gini."""
+    """Each metric of `nearfar.evaluation.metrics.REGISTRY`: map, ndcg, recall, precision, mrr,
+    hit_rate, mmr, mean_popularity, mmr_distinct, coverage, gini."""
     per_user: pl.DataFrame = field(repr=False)
     """user_id, n_relevant, and each metric that has a value for each user."""
 
     def __getitem__(self, name: str) -> float:
-        self._check(name, (*PER_USER, *OVERALL))
+        self._check(name, names())
         return self.metrics[name]
 
     def standard_error(self, name: str) -> float:
@@ -103,7 +90,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything but the values of each user, ready for JSON; NaN becomes None."""
-        errors = {name: self.standard_error(name) for name in PER_USER}
+        errors = {name: self.standard_error(name) for name in per_user()}
         return {
             "k": self.k,
             "n_users": self.n_users,
@@ -115,25 +102,25 @@ class Evaluation:
     def __str__(self) -> str:
         skipped = f"; {self.n_skipped:,} without test items left out" if self.n_skipped else ""
         lines = [f"top {self.k} of {self.n_users:,} users{skipped}"]
-        for name in PER_USER:
+        for name in per_user():
             mean, error = self.metrics[name], self.standard_error(name)
             lines.append(f"{name:<16}{mean:>12.4f} ± {error:.4f}")
-        lines += [f"{name:<16}{self.metrics[name]:>12.4f}" for name in OVERALL]
+        lines += [f"{name:<16}{self.metrics[name]:>12.4f}" for name in overall()]
         return "\n".join(lines)
 
     def _values(self, name: str) -> Float64:
-        self._check(name, PER_USER)
+        self._check(name, per_user())
         values = self.per_user[name].to_numpy()
         return np.asarray(values[~np.isnan(values)])
 
     @staticmethod
-    def _check(name: str, names: tuple[str, ...]) -> None:
-        if name in OVERALL and name not in names:
+    def _check(name: str, known: tuple[str, ...]) -> None:
+        if name in overall() and name not in known:
             raise OptionError(
-                f"`name` {name!r} is a figure of all lists; it has no per-user values."
+                f"`name` {name!r} is a metric of all lists; it has no per-user values."
             )
-        if name not in names:
-            raise OptionError(f"`name` must be one of {', '.join(names)}; got {name!r}.")
+        if name not in known:
+            raise OptionError(f"`name` must be one of {', '.join(known)}; got {name!r}.")
 
 
 def _or_none(value: float) -> float | None:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nearfar.evaluation.metrics import REGISTRY
 from nearfar.experiment.cells import Outcome
-from nearfar.training.schedule import LOWER_IS_BETTER, Schedule
+from nearfar.training.schedule import Schedule
 
 
 def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> float | None:
@@ -51,7 +52,7 @@ def validated(outcome: Outcome) -> float | None:
     """Give the best figure on the validation part, of the metric that decides; None if none."""
     metric = outcome.cell["schedule"]["metric"]
     column = outcome.history[f"validation_{metric}"].drop_nulls().drop_nans()
-    best: Any = column.min() if metric in LOWER_IS_BETTER else column.max()
+    best: Any = column.min() if REGISTRY[metric].lower_is_better else column.max()
     return None if best is None else float(best)
 
 

@@ -16,15 +16,18 @@ import numpy as np
 import polars as pl
 
 from nearfar.errors import DataError, EmptyDataError, OptionError
+from nearfar.evaluation.metrics import REGISTRY, names
 from nearfar.experiment.cells import Outcome
 from nearfar.experiment.paper import PAPER, PaperData
-from nearfar.training.schedule import LOWER_IS_BETTER, METRICS
 
 Which = Literal["best", "last"]
 
 EPOCHS: Final[tuple[Which, Which]] = ("best", "last")
 """The epochs that an outcome has figures of."""
-SHOWN: Final = {"map": "MAP %", "ndcg": "NDCG %", "mmr": "MMR"}
+SHOWN: Final = {
+    name: REGISTRY[name].title + ("" if REGISTRY[name].is_count else " %")
+    for name in ("map", "ndcg", "mmr")
+}
 """The figures of the table and their headings."""
 SAMPLERS: Final = {
     "Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage", "Shared": "shared",
@@ -156,17 +159,19 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
     for outcome in comparable(outcomes):
         groups.setdefault(name_of(outcome), []).append(outcome)
     rows = [_summed_up(name, group, which) for name, group in groups.items()]
-    return pl.DataFrame(_with_methods(sorted(rows, key=_place)), schema=_SUMMARY)
+    measured: dict[str, pl.DataType] = {
+        f"{name}{end}": pl.Float64() for name in names() for end in ("", "_std")
+    }
+    return pl.DataFrame(_with_methods(sorted(rows, key=_place)), schema=_SETTING | measured)
 
 
-_SUMMARY: Final[dict[str, pl.DataType]] = {
+_SETTING: Final[dict[str, pl.DataType]] = {
     "setting": pl.String(), "method": pl.String(), "sampler": pl.String(), "batch": pl.Int64(),
     "negatives": pl.Int64(), "learning_rate": pl.Float64(), "folds": pl.Int64(),
-} | dict.fromkeys(
-    ("best_epoch", "last_epoch", "seconds", "machine_seconds",
-     *(f"{name}{end}" for name in METRICS for end in ("", "_std"))),
-    pl.Float64(),
-)  # fmt: skip
+    "best_epoch": pl.Float64(), "last_epoch": pl.Float64(), "seconds": pl.Float64(),
+    "machine_seconds": pl.Float64(),
+}  # fmt: skip
+"""The columns of `summary` in front of the metrics."""
 
 
 def _summed_up(name: str, outcomes: list[Outcome], which: Which) -> dict[str, Any]:
@@ -182,7 +187,7 @@ def _summed_up(name: str, outcomes: list[Outcome], which: Which) -> dict[str, An
     for field in ("best_epoch", "last_epoch", "seconds", "machine_seconds"):
         row[field] = float(np.mean([getattr(outcome, field) for outcome in outcomes]))
     in_order = sorted(outcomes, key=lambda outcome: int(outcome.cell["fold"]))
-    for metric in METRICS:
+    for metric in names():
         values = [outcome.metrics.get(which, {}).get(metric) for outcome in in_order]
         row[metric] = row[f"{metric}_std"] = None
         if (known := [v for v in values if v is not None]) and len(known) == len(values):
@@ -226,14 +231,13 @@ def tidy(outcomes: Sequence[Outcome]) -> pl.DataFrame:
     parts = []
     for which in EPOCHS:
         found = summary(outcomes, which)
-        rest = [name for name in _SUMMARY if name.removesuffix("_std") not in METRICS]
         parts += [
             found.select(
-                pl.lit(str(outcomes[0].cell["data"])).alias("data"), *rest,
+                pl.lit(str(outcomes[0].cell["data"])).alias("data"), *_SETTING,
                 pl.lit(which).alias("which"), pl.lit(metric).alias("metric"),
                 pl.col(metric).alias("mean"), pl.col(f"{metric}_std").alias("std"),
             )
-            for metric in METRICS
+            for metric in names()
         ]  # fmt: skip
     return pl.concat(parts)
 
@@ -316,7 +320,7 @@ def layout(found: pl.DataFrame, paper: PaperData | None = None) -> list[Row]:
 
 
 def _best(found: pl.DataFrame, metric: str) -> Any:
-    return found[metric].min() if metric in LOWER_IS_BETTER else found[metric].max()
+    return found[metric].min() if REGISTRY[metric].lower_is_better else found[metric].max()
 
 
 def _in_the_paper(row: Mapping[str, Any], paper: PaperData) -> tuple[str, ...]:
@@ -337,6 +341,6 @@ def figure_text(metric: str, mean: float | None, std: float | None = None) -> st
     """
     if mean is None:
         return ABSENT
-    scale, places = (1, 1) if metric in LOWER_IS_BETTER else (100, 2)
+    scale, places = (1, 1) if REGISTRY[metric].is_count else (100, 2)
     text = f"{scale * mean:.{places}f}"
     return text if std is None else f"{text} ± {scale * std:.{places}f}"

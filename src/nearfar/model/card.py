@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nearfar.data.interactions import Interactions
+from nearfar.evaluation.metrics import names
 from nearfar.method.options import Options
 from nearfar.version import VERSION
-
-FIGURES = ("map", "ndcg", "recall", "precision", "mmr", "coverage", "gini")
-"""Those that the card shows."""
 
 
 def card(
@@ -74,8 +72,8 @@ def _measured(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     found = {part: figures for part, figures in metrics.items() if figures}
     if not found:
         return "Nothing has been measured: `nearfar evaluate MODEL DATA --keep` does, and notes it."
-    names = [name for name in FIGURES if any(name in figures for figures in found.values())]
-    rows = [(name, *(_number(figures.get(name)) for figures in found.values())) for name in names]
+    shown = [name for name in names("card") if any(name in figures for figures in found.values())]
+    rows = [(name, *(_number(figures.get(name)) for figures in found.values())) for name in shown]
     length = [
         f"{part}: the best {figures['k']}" for part, figures in found.items() if "k" in figures
     ]

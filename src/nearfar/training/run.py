@@ -19,6 +19,7 @@ import polars as pl
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Engine, OnDevice, Problem, State, StepLog, make_engine
 from nearfar.errors import DataError, DivergedError, NearfarWarning
+from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular
 from nearfar.evaluation.ranking import evaluate
 from nearfar.runtime.arrays import Float32, Float64, Int32
@@ -29,14 +30,13 @@ from nearfar.search.neighbours import Scorer
 from nearfar.search.scoring import scorer_of
 from nearfar.training import diagnostics
 from nearfar.training.checkpoint import Checkpoint
-from nearfar.training.schedule import METRICS, Schedule
+from nearfar.training.schedule import Schedule
 
 _CHUNK_SECONDS = 0.2
 _EPOCHS_TO_LEARN = 10
 _COLUMNS = (
     "epoch", "loss", "spread_out", "decorrelate", "violated", "missed", "seconds",
     "effective", "false_push", "dimension",
-    *(f"validation_{name}" for name in METRICS),
 )  # fmt: skip
 
 
@@ -204,7 +204,8 @@ class Run:
     def history(self) -> pl.DataFrame:
         """One row an epoch; see `CML.history`."""
         frame = pl.DataFrame(self.progress.history, infer_schema_length=None)
-        return frame.select(name for name in _COLUMNS if name in frame.columns)
+        columns = (*_COLUMNS, *(f"validation_{name}" for name in metrics.names()))
+        return frame.select(name for name in columns if name in frame.columns)
 
     def close(self) -> None:
         """Let go of the engine's threads."""

@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nearfar.errors import OptionError
-from nearfar.evaluation.result import OVERALL, PER_USER
+from nearfar.evaluation import metrics
 from nearfar.runtime.checks import check_count
-
-METRICS = (*PER_USER, *OVERALL)
-"""What may decide: the figures of `nearfar.evaluate`."""
-
-LOWER_IS_BETTER = frozenset({"mmr", "mmr_distinct", "mean_popularity", "gini"})
-"""Metrics of which training keeps the smallest."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +29,13 @@ class Schedule:
             check_count(name, getattr(self, name))
         if self.patience is not None:
             check_count("patience", self.patience)
-        if self.metric not in METRICS:
-            raise OptionError(f"`metric` must be one of {', '.join(METRICS)}; got {self.metric!r}.")
+        if self.metric not in metrics.REGISTRY:
+            known = ", ".join(metrics.names())
+            raise OptionError(f"`metric` must be one of {known}; got {self.metric!r}.")
 
     def improves(self, value: float, best: float | None) -> bool:
         """Whether `value` of the metric beats `best`."""
         if best is None:
             return True
-        return value < best if self.metric in LOWER_IS_BETTER else value > best
+        lower = metrics.REGISTRY[self.metric].lower_is_better
+        return value < best if lower else value > best

@@ -23,7 +23,7 @@ from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.ranking import evaluate
 from nearfar.evaluation.result import Evaluation
 from nearfar.model.cml import CML
-from nearfar.runtime.progress import shows
+from nearfar.runtime.progress import Bars, shows
 
 DATA: Final = "ml-100k"
 EPOCHS: Final = 30
@@ -198,13 +198,6 @@ class _Clock:
 @contextmanager
 def _doing(what: str, shown: bool) -> Iterator[None]:
     """Show that something of unknown length is going on."""
-    if not shown:
-        yield
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        bar.add_task(what, total=None)
+    with Bars(shown, "busy", transient=True) as bar:
+        bar.show(what)
         yield

@@ -15,7 +15,7 @@ from nearfar.cli.fitting import Json
 from nearfar.datasets import cache
 from nearfar.datasets.download import Progress
 from nearfar.errors import SourceError
-from nearfar.runtime.progress import shows
+from nearfar.runtime.progress import Bars, shows
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="One of `nearfar datasets list`.")]
 
@@ -154,17 +154,5 @@ def download_bar(progress: bool | None) -> Iterator[Progress | None]:
     if not shows(progress):
         yield None
         return
-    from rich import progress as rich
-    from rich.console import Console
-
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.DownloadColumn(),
-               rich.TransferSpeedColumn(), rich.TimeRemainingColumn())  # fmt: skip
-    with rich.Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def moved(name: str, done: int, total: int | None) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, total=total)
-
-        yield moved
+    with Bars(progress, "bytes") as bar:
+        yield lambda name, done, total: bar.show(name, completed=done, total=total)

@@ -21,6 +21,7 @@ from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.jit import kernel
+from nearfar.runtime.progress import Bars
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.heap import first_at_least
 from nearfar.search.neighbours import Scorer, top_k
@@ -190,13 +191,9 @@ def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None] | None]:
     if not shown:
         yield None
         return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Ranking users", total=total)
-        yield lambda n: bar.advance(task, n)
+    with Bars(True, "share", terminal_only=True, transient=True) as bar:
+        bar.show("Ranking users", total=total)
+        yield lambda n: bar.show("Ranking users", advance=n)
 
 
 @kernel

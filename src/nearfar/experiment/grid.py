@@ -144,7 +144,6 @@ class Grid:
                 for cell, answer in pool.answers():
                     jobs.ended(cell, answer)
                     board.ended(cell, answer, jobs.n_expected)
-                board.tick()
         return jobs.failures
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from nearfar.experiment.cells import Cell
 from nearfar.experiment.worker import Answer
-from nearfar.runtime.progress import shows
+from nearfar.runtime.progress import Display, shows
 
 
-class Board:
+class Board(Display):
     """The state of each setting: cells done, running and failed, and the time that is left.
 
     Parameters
@@ -29,36 +28,16 @@ class Board:
     def __init__(
         self, progress: bool | None, rows: Sequence[tuple[str, str]], workers: int
     ) -> None:
-        self._show = shows(progress)
+        super().__init__(progress, terminal_only=True)
+        self._lines = shows(progress)
         self._counts = {row: {"done": 0, "running": 0, "failed": 0} for row in rows}
         self._errors: dict[tuple[str, str], str] = {}
         self._workers, self._seconds, self._n_ended, self._left = workers, 0.0, 0, 0
         self._begun = time.perf_counter()
-        self._live: Any = None
-
-    def __enter__(self) -> Self:
-        if self._show and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(self._table(), console=Console(stderr=True), refresh_per_second=2)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.update(self._table())
-            self._live.stop()
 
     def begun(self, cell: Cell) -> None:
         """Take note that a cell is being computed."""
         self._counts[cell.data, cell.setting.name]["running"] += 1
-        self.tick()
 
     def ended(self, cell: Cell, answer: Answer, left: int) -> None:
         """Take note that a cell has ended, and how many are to come."""
@@ -70,17 +49,11 @@ class Board:
         self._seconds, self._n_ended, self._left = (
             self._seconds + answer.seconds, self._n_ended + 1, left,
         )  # fmt: skip
-        if self._show and self._live is None:
+        if self._lines and not self.visible:
             said = answer.error or f"{answer.seconds:.1f} s"
             rate = cell.setting.options.optimiser.learning_rate
             what = f"{cell.setting.name}, fold {cell.fold + 1}, learning rate {rate:g}"
             print(f"{cell.data}: {what}: {said}; {self._time_left()}", file=sys.stderr, flush=True)
-        self.tick()
-
-    def tick(self) -> None:
-        """Draw anew."""
-        if self._live is not None:
-            self._live.update(self._table())
 
     def _time_left(self) -> str:
         if not self._n_ended:
@@ -89,7 +62,8 @@ class Board:
         seconds = self._seconds / self._n_ended * (self._left + running) / self._workers
         return f"about {self._left + running} cells and {seconds / 60:.0f} min left"
 
-    def _table(self) -> Any:
+    def draw(self) -> Any:
+        """Return the table."""
         from rich.markup import escape
         from rich.table import Table
 

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,20 +219,3 @@ def first_fold(path: Path) -> tuple[nf.Interactions, nf.Interactions]:
     train, _ = nf.split.k_fold(load(path), 4, seed=0)[0]
     learn, held_out = nf.split.ratio(train, test=0.1, seed=0)
     return learn, held_out
-
-
-def loss_at(temperature: float) -> nf.Triplet:
-    """Give the loss of the defaults at a temperature."""
-    return replace(nf.Options().triplet, temperature=temperature)
-
-
-def has_line(file: Path, what: Mapping[str, Any]) -> bool:
-    """Whether a CSV file has a line with these values: such a run need not be computed again."""
-    return file.exists() and len(pl.read_csv(file).filter(**what)) > 0
-
-
-def add_line(file: Path, line: Mapping[str, Any]) -> None:
-    """Print a line, and put it at the end of a CSV file."""
-    print(line, flush=True)
-    new = pl.DataFrame([line])
-    pl.concat([pl.read_csv(file), new] if file.exists() else [new]).write_csv(file)

@@ -1,6 +1,7 @@
 """Put the tables in results/ into the pages, so that no figure there is typed by hand.
 
-Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands results/NAME.csv, with the columns below
+Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands NAME.csv of results/ here or of
+research/results/, with the columns below
 and ranges behind their medians.
 
     python benchmarks/report.py
@@ -16,6 +17,7 @@ import polars as pl
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
+RESULTS = (HERE / "results", HERE.parent / "research" / "results")
 PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "results" / "gpu.md",
          DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
@@ -139,9 +141,15 @@ COLUMNS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-def table_of(name: str) -> str:
-    """Write a table of results/ in Markdown."""
-    frame = pl.read_csv(HERE / "results" / f"{name}.csv", infer_schema_length=None)
+def file_of(name: str) -> Path | None:
+    """Find the results of a table; None if they are not there."""
+    files = [folder / f"{name}.csv" for folder in RESULTS]
+    return next((file for file in files if file.is_file()), None)
+
+
+def table_of(name: str, file: Path) -> str:
+    """Write a table of results in Markdown."""
+    frame = pl.read_csv(file, infer_schema_length=None)
     columns = {key: title for key, title in COLUMNS[name].items() if key in frame.columns}
     if "note" in columns and frame["note"].is_null().all():
         del columns["note"]
@@ -171,9 +179,9 @@ def with_tables(text: str) -> str:
     """Replace every marked table whose results are there."""
 
     def replaced(match: re.Match[str]) -> str:
-        if not (HERE / "results" / f"{match[1]}.csv").is_file():
+        if (file := file_of(match[1])) is None:
             return match[0]
-        return f"<!-- table {match[1]} -->\n{table_of(match[1])}\n<!-- end -->"
+        return f"<!-- table {match[1]} -->\n{table_of(match[1], file)}\n<!-- end -->"
 
     return re.sub(r"<!-- table (\w+) -->.*?<!-- end -->", replaced, text, flags=re.S)
 

@@ -2,7 +2,7 @@
 
 Stage 2 compares a sum of weights with a random number. The CPU engine has the weights in float32,
 the reference in float64; where they round to different sides, they choose different candidates.
-Both get the same tables here: Gowalla (see prototype.py), d = 128, 2,000 candidates, before
+Both get the same tables here: Gowalla, d = 128, 2,000 candidates, before
 training and after 3,000 steps.
 
     python benchmarks/rounding.py [--steps 25]
@@ -17,13 +17,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 import nearfar as nf
 from common import HINGE
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.engine.reference import ReferenceEngine
-from prototype import DATA, gowalla
+
+DATA = Path(__file__).parent / "../../shared/data/gowalla-lightgcn.parquet"
+
+
+def gowalla(path: Path) -> nf.Interactions:
+    """Read users with more than 20 interactions, train and test parts together."""
+    table = pl.read_parquet(path).select("user", "item").unique()
+    return nf.Interactions.from_frame(
+        table.filter(pl.len().over("user") > 20), user="user", item="item"
+    )
 
 
 def disagreements(problem: Problem, trained: int, steps: int) -> tuple[int, int]:

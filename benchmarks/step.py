@@ -5,7 +5,7 @@ limit is the time to read and write the touched rows of parameter and both momen
 rows, on as many threads, in the same round: by a plain loop, and by one that asks for its rows
 ahead as the engine does, whichever is faster. With 2-stage sampling it is the larger of that and
 the time of the batch x d x candidates product. `plain_ratio` is against the plain loop (or the
-product), which is how the limit of the prototype was measured.
+product).
 
     python benchmarks/step.py [--rounds 5] [--seconds 0.3]
 

@@ -5,7 +5,7 @@ the paper's grid, and ours: the defaults, which are beta = 0, and the long tails
 negatives, from the largest MMR to the smallest, and the long tails with 64 negatives. Each makes a
 line, level to the right of its largest MMR, that ends at the smallest; the front is the upper one.
 
-    python benchmarks/front.py
+    python research/front.py
 
 draws docs/results/front.png and writes results/front.csv: a line for each row of the grid, with
 what the front has at its MMR.

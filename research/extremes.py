@@ -6,7 +6,7 @@ bad if its last NDCG@50 on the validation part is below half of that of the defa
 than a popularity recommender's. A bad run without a warning makes this fail; a warning on a run
 that is not bad is shown as a false alarm.
 
-    python benchmarks/extremes.py gowalla/ lastfm/ amazon-cds/ ml-100k -o results/extremes.csv
+    python research/extremes.py gowalla/ lastfm/ amazon-cds/ ml-100k -o results/extremes.csv
 
 takes folders that `nearfar prepare` wrote, or ml-100k. Runs that are in the file already are not
 computed again.
@@ -26,8 +26,8 @@ import numpy as np
 import polars as pl
 
 import nearfar as nf
-from common import add_line, has_line, load, loss_at, show
 from nearfar.errors import NearfarWarning
+from runs import add_line, has_line, load, loss_at, show
 
 DIMENSIONS = (16, 64, 128, 256)
 EPOCHS, EVERY, PATIENCE, K = 72, 3, 4, 50

@@ -1,6 +1,6 @@
 """Newcomers: fold-in against training, and going on against starting over.
 
-``python benchmarks/newcomers.py DATA... [--dim 64] [--epochs 20]`` for Parquet files of users and
+``python research/newcomers.py DATA... [--dim 64] [--epochs 20]`` for Parquet files of users and
 items, or ``ml-100k``. For each data set, and into ``results/newcomers.csv``:
 
 - *users*: a tenth of the users is held out, a quarter of what they like hidden. NDCG@50 on that,

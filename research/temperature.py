@@ -3,7 +3,7 @@
 The defaults are trained with multiples of that temperature on the training part of one fold; the
 figure is the best NDCG@50 on the validation part. Nothing is tested.
 
-    python benchmarks/temperature.py ml-100k lastfm/ -o benchmarks/results/temperature.csv
+    python research/temperature.py ml-100k lastfm/ -o research/results/temperature.csv
 
 takes folders that `nearfar prepare` wrote, or ml-100k. Runs that are in the file already are not
 computed again.
@@ -20,7 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import polars as pl
 
 import nearfar as nf
-from common import add_line, first_fold, has_line, loss_at, show
+from runs import add_line, first_fold, has_line, loss_at, show
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 EPOCHS, EVERY, PATIENCE, K = 80, 4, 3, 50

@@ -4,8 +4,8 @@ d = 64; all items are ranked, training items left out. Every method chooses amon
 NDCG@20 on a validation part, a tenth of each user's training items; with `--test` the best setting
 of each is trained on all training items, and evaluated once on the test part.
 
-    python benchmarks/leaderboards.py gowalla-lightgcn.parquet -o results/leaderboard_gowalla.csv
-    python benchmarks/leaderboards.py gowalla-lightgcn.parquet -o results/leaderboard_gowalla.csv \
+    python research/leaderboards.py gowalla-lightgcn.parquet -o results/leaderboard_gowalla.csv
+    python research/leaderboards.py gowalla-lightgcn.parquet -o results/leaderboard_gowalla.csv \
         --test
 
 The file has the columns user, item and split, which is train or test. After each run a line is
@@ -35,9 +35,9 @@ from scipy.sparse import csr_matrix, diags_array
 from scipy.sparse.linalg import svds
 
 import nearfar as nf
-from common import add_line, has_line
 from nearfar.runtime.devices import torch_device
 from nearfar.search.neighbours import Points
+from runs import add_line, has_line
 
 Float32 = npt.NDArray[np.float32]
 Setting = dict[str, Any]

@@ -10,7 +10,7 @@ at its best epoch by NDCG@50. Nothing is tested.
 - minus gamma log n: items ranked by u_i.v_j - gamma log n_j with the points of the defaults, n_j
   training interactions.
 
-    python benchmarks/tail.py lastfm/ ml-100k -o benchmarks/results/tail.csv
+    python research/tail.py lastfm/ ml-100k -o research/results/tail.csv
 
 takes folders that `nearfar prepare` wrote, or ml-100k. After each run a line is written to
 results/tail_runs.csv, and what is there is not computed again. The output puts beside each MAP that
@@ -31,8 +31,8 @@ import numpy as np
 import polars as pl
 
 import nearfar as nf
-from common import add_line, first_fold, has_line, loss_at, show
 from nearfar.search.neighbours import Points
+from runs import add_line, first_fold, has_line, loss_at, show
 
 BETAS, GAMMAS = (0.35, 0.55, 0.65, 0.8, 1.0, 1.5), (0.0, 0.02, 0.04, 0.06, 0.08)
 EPOCHS, EVERY, PATIENCE, K = 400, 4, 5, 50

@@ -6,7 +6,7 @@ average. Everything else is the same for all: points on the sphere, d = 128, Ada
 best epoch by NDCG@50 on the validation part. Each rule has one number of its own: three are tried
 at the middle learning rate, then the two other rates with the best of them, by the same NDCG.
 
-    python benchmarks/rules.py ml-100k lastfm/ -o benchmarks/results/rules.csv
+    python research/rules.py ml-100k lastfm/ -o research/results/rules.csv
 
 takes folders that `nearfar prepare` wrote, or ml-100k. Runs that are in the file already are not
 computed again. The best of each rule are printed and put into rules_best.csv; with `--show` nothing
@@ -31,8 +31,8 @@ import polars as pl
 from scipy.sparse import csr_matrix
 
 import nearfar as nf
-from common import add_line, first_fold, has_line
 from nearfar.method.geometry import normalise
+from runs import add_line, first_fold, has_line
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]

@@ -8,7 +8,7 @@ best uniform sampling with up to five negatives. The chosen setting of each fami
 on the other folds. Of the defaults with one thing changed only the hard maximum is tuned, by its
 rate.
 
-    python benchmarks/study.py lastfm/ -o study/ --tested-folds 4
+    python research/study.py lastfm/ -o study/ --tested-folds 4
 
 takes a folder that `nearfar prepare` wrote, or ml-100k. Runs that are there are not computed again;
 `--family` takes some of the families. The report of all runs is written into the folder, and
@@ -28,7 +28,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import polars as pl
 
 import nearfar as nf
-from common import load, loss_at
 from nearfar.experiment.cells import Outcome, Setting, load_all
 from nearfar.experiment.grid import Grid
 from nearfar.experiment.rates import validated, with_chosen_rates
@@ -36,6 +35,7 @@ from nearfar.experiment.report import write_report
 from nearfar.experiment.table2 import rows
 from nearfar.experiment.tables import longest, name_of, summary
 from nearfar.training.schedule import Schedule
+from runs import load, loss_at
 
 
 @dataclass(frozen=True)

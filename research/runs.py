@@ -1,0 +1,36 @@
+"""What the research scripts share: data, results that are added line by line, and tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import nearfar as nf
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+
+from common import first_fold, load, show
+
+__all__ = ["add_line", "first_fold", "has_line", "load", "loss_at", "show"]
+
+
+def loss_at(temperature: float) -> nf.Triplet:
+    """Return the loss of the defaults at a temperature."""
+    return replace(nf.Options().triplet, temperature=temperature)
+
+
+def has_line(file: Path, what: Mapping[str, Any]) -> bool:
+    """Whether a CSV file has a line with these values: such a run need not be computed again."""
+    return file.exists() and len(pl.read_csv(file).filter(**what)) > 0
+
+
+def add_line(file: Path, line: Mapping[str, Any]) -> None:
+    """Print a line, and put it at the end of a CSV file."""
+    print(line, flush=True)
+    new = pl.DataFrame([line])
+    pl.concat([pl.read_csv(file), new] if file.exists() else [new]).write_csv(file)

@@ -621,7 +621,7 @@ LATE = """() => {
   const real = window.fetch;
   let n = 0;
   window.fetch = async (path, options = {}) => {
-    const late = path === "/v1/recommend" && n++ === 0;
+    const late = new URL(path, location.href).pathname === "/v1/recommend" && n++ === 0;
     const answer = await real(path, { ...options, signal: null });
     if (late) await new Promise((done) => setTimeout(done, 900));
     if (late) window.late = true;

@@ -3,10 +3,12 @@
 import json
 import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 
 import nearfar as nf
@@ -430,6 +432,42 @@ def test_the_page_may_ask_nobody_else(client):
     assert page.headers["x-content-type-options"] == "nosniff"
     linked = r"""(?:src|href|action)\s*=\s*["']?(?:[a-z]+:)?//|@import|url\(\s*["']?[a-z]+://"""
     assert not re.search(linked, page.text, re.IGNORECASE)
+
+
+def test_the_page_is_a_document_a_stylesheet_and_modules(client):
+    document = client.get("/")
+    assert not re.search(r"<style|<script[^>]*>[^<]| style=| on[a-z]+=", document.text)
+    linked = re.findall(r"""(?:src|href)="([^"#:]+)\"""", document.text)
+    assert sorted(linked) == ["page/main.js", "page/style.css"]
+    folder = Path(nf.__file__).parent / "serve" / "page"
+    kinds = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+    for file in folder.iterdir():
+        if file.name != "index.html":
+            answer = client.get(f"/page/{file.name}")
+            assert answer.status_code == 200
+            assert answer.text == file.read_text("utf-8")
+            assert answer.headers["content-type"] == kinds[file.suffix]
+            for name in ("content-security-policy", "x-content-type-options", "cache-control"):
+                assert answer.headers[name] == document.headers[name]
+            assert not re.search(r"""[("'`]/v1/|from "(?!\./)""", answer.text)
+    assert "unsafe-inline" not in document.headers["content-security-policy"]
+    for path in ("/page/index.html", "/page/none.js", "/page/../routes.py", "/page/"):
+        assert client.get(path).status_code == 404
+
+
+def test_the_page_works_under_a_prefix(saved_model):
+    inside = create_app(saved_model)
+    outside = FastAPI(lifespan=lambda _: inside.router.lifespan_context(inside))
+    outside.mount("/films", inside)
+    with serving(outside) as client:
+        document = client.get("/films/")
+        assert document.headers["content-type"].startswith("text/html")
+        for name in re.findall(r"""(?:src|href)="([^"#:]+)\"""", document.text):
+            assert client.get(document.url.join(name)).status_code == 200
+        main = client.get(document.url.join("page/main.js"))
+        for name in re.findall(r"""from "([^"]+)\"""", main.text):
+            assert client.get(main.url.join(name)).status_code == 200
+        assert ids(post(client, "/films/v1/recommend", user=0, k=3))
 
 
 def test_the_description_needs_nothing_from_elsewhere(client):

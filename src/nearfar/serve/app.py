@@ -110,7 +110,7 @@ def create_app(
     )
     app.include_router(endpoints.router())
     app.state.endpoints = endpoints
-    paths = frozenset({*app.openapi()["paths"], "/", "/openapi.json"})
+    paths = frozenset({*app.openapi()["paths"], *endpoints.page, "/openapi.json"})
     # the last is the outermost
     app.add_middleware(Admission, at_once=max_concurrent, waiting=max_waiting, free=_OPERATION)
     app.add_middleware(BodyLimit, most=max_body)

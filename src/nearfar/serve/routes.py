@@ -6,11 +6,14 @@ import asyncio
 import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
 
 from nearfar.errors import NearfarError
@@ -26,7 +29,7 @@ Text = Annotated[str, Query(max_length=200, description="A part of a title or an
 Limit = Annotated[int, Query(ge=1, le=schemas.MAX_K)]
 MapLimit = Annotated[int, Query(ge=1, le=schemas.MAX_MAP)]
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
@@ -36,6 +39,8 @@ _PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+"""What the files of the page are."""
 _TOLD: Final = {
     401: "No token.",
     403: "The wrong token, or this server has none.",
@@ -46,6 +51,16 @@ _TOLD: Final = {
     503: "Too many requests; `Retry-After` says when to come again.",
     504: "It took too long.",
 }
+
+
+def page_files() -> dict[str, tuple[bytes, str]]:
+    """Read the files of the page: content and type by path; the document is at the root."""
+    found = {}
+    for file in (files("nearfar.serve") / "page").iterdir():
+        if kind := _TYPES.get(Path(file.name).suffix):
+            path = "/" if file.name == "index.html" else f"/page/{file.name}"
+            found[path] = file.read_bytes(), kind
+    return found
 
 
 class Endpoints:
@@ -61,7 +76,7 @@ class Endpoints:
     ) -> None:
         self.holder, self.batches, self.workers = holder, batches, workers
         self.metrics, self.token = metrics, token
-        self.page = (files("nearfar.serve") / "page" / "index.html").read_bytes()
+        self.page = page_files()
 
     def router(self) -> APIRouter:
         """Put every handler under its path."""
@@ -86,7 +101,9 @@ class Endpoints:
             responses=_told(401, 403, 409, 422),
         )  # fmt: skip
         router.add_api_route("/metrics", self.figures, response_class=_Figures)
-        router.add_api_route("/", self.root, include_in_schema=False)
+        for path, (content, kind) in self.page.items():
+            handler = partial(_file, content, kind)
+            router.add_route(path, handler, include_in_schema=False)
         return router
 
     # ------------------------------------------------------------------------------- lists
@@ -184,10 +201,6 @@ class Endpoints:
             self.metrics.reloads.labels(outcome).inc()
         return loaded
 
-    async def root(self) -> Response:
-        """Give the page for people."""
-        return Response(self.page, headers=_PAGE_HEADERS, media_type="text/html")
-
     async def _answer(self, make: Callable[..., BaseModel], *asked: Any) -> Response:
         """Make an answer from the current version on a thread, its JSON too."""
         loaded = self.holder.current
@@ -195,6 +208,11 @@ class Endpoints:
 
     async def _work(self, make: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.workers, make, *given)
+
+
+async def _file(content: bytes, kind: str, request: Request) -> Response:
+    """Return a file of the page for people."""
+    return Response(content, headers=_PAGE_HEADERS, media_type=kind)
 
 
 class _Figures(Response):

@@ -1,0 +1,81 @@
+// The model, and how accurate it is.
+
+import { $, el, figure, svg, whole } from "./dom.js";
+import { ask, Panel } from "./server.js";
+
+const modelPanel = new Panel($("model"), "Asking for the model …");
+const accuracyPanel = new Panel(document.querySelector("#accuracy .body"));
+
+export function loadModel() {
+  return modelPanel.ask((signal) => ask("v1/model", null, signal), (model) => {
+    const loaded = new Date(model.loaded_at);
+    const facts = {
+      users: whole(model.n_users), items: whole(model.n_items), pairs: whole(model.n_pairs), dimensions: whole(model.dim),
+      loaded: el("time", { datetime: model.loaded_at }, loaded.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })),
+      search: model.index ? `by index, recall@${model.index.k} ${model.index.recall.toFixed(3)}` : "exact",
+      nearfar: model.version,
+    };
+    modelPanel.show(el("dl", { class: "facts" }, ...Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
+    if (model.categories) $("colours").querySelector("span").textContent = model.categories;
+    showAccuracy(model);
+  });
+}
+
+function showAccuracy({ history: all, metrics }) {
+  const epochs = (all ?? []).filter((row) => Number.isFinite(row.validation_ndcg) && Number.isFinite(row.validation_mmr));
+  const parts = Object.keys(metrics ?? {}).filter((part) => metrics[part] && Object.keys(metrics[part]).length);
+  const nothing = "This model has no figures with it: it was trained without a validation part, and no evaluation was saved with it.";
+  if (!epochs.length && !parts.length) return accuracyPanel.show(el("p", { class: "small" }, nothing));
+  const draw = el("figure", {});
+  const drawn = epochs.length ? draw : el("p", { class: "small" }, "It was trained without a validation part, so there is no course over the epochs.");
+  accuracyPanel.show(el("div", { class: "evidence" }, drawn,
+    el("div", {}, parts.length ? metricTable(metrics, parts) : el("p", { class: "small" }, "No evaluation was saved with the model."),
+      epochs.length ? epochTable(epochs) : null)));
+  if (epochs.length) new ResizeObserver(() => draw.replaceChildren(...course(epochs, draw.clientWidth))).observe(draw);
+  return undefined;
+}
+
+function table(head, rows) {
+  const line = (cells, tag) => el("tr", {}, ...cells.map((cell, n) => el(n && tag === "td" ? "td" : "th", { scope: tag === "th" ? "col" : n ? null : "row" }, cell)));
+  return el("table", {}, el("thead", {}, line(head, "th")), el("tbody", {}, ...rows.map((cells) => line(cells, "td"))));
+}
+
+function metricTable(metrics, parts) {
+  const names = [...new Set(parts.flatMap((part) => Object.keys(metrics[part])))];
+  const shown = (value) => typeof value === "number" ? figure(value) : value === null || value === undefined ? "–" : String(value);
+  const spelt = (name) => name.replaceAll("_", " ").replace(/\b(map|ndcg|mmr|mrr|auc)\b/g, (word) => word.toUpperCase());
+  return table(["metric", ...parts], names.map((name) => [spelt(name), ...parts.map((part) => shown(metrics[part][name]))]));
+}
+
+const epochTable = (epochs) => el("details", {}, el("summary", { class: "small" }, "The course over the epochs as a table"),
+  table(["epoch", "NDCG", "MMR"], epochs.map((row) => [whole(row.epoch), figure(row.validation_ndcg), figure(row.validation_mmr)])));
+
+/** NDCG against MMR, a point an epoch, joined in their order. */
+function course(epochs, width) {
+  const height = 276, [left, right, top, bottom] = [52, width - 16, 50, height - 46];
+  const scaled = (name, from, to) => {
+    const values = epochs.map((row) => row[name]), low = Math.min(...values), high = Math.max(...values);
+    const at = (value) => high > low ? from + (value - low) / (high - low) * (to - from) : (from + to) / 2;
+    return { at, ends: high > low ? [low, high] : [low] };
+  };
+  const x = scaled("validation_mmr", left + 12, right - 12), y = scaled("validation_ndcg", bottom - 12, top + 12);
+  const place = (row) => [x.at(row.validation_mmr), y.at(row.validation_ndcg)];
+  const best = epochs.reduce((a, b) => b.validation_ndcg > a.validation_ndcg ? b : a);
+  const told = `best: epoch ${best.epoch}, NDCG ${figure(best.validation_ndcg)}, MMR ${figure(best.validation_mmr)}`;
+  const text = (words, at) => svg("text", at, words);
+  const [fx, fy] = place(epochs[0]);
+  const caption = "NDCG on the validation part (upwards) against MMR (to the right: lists of better known items), a point for each epoch";
+  return [
+    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${caption}; ${told}.` },
+      svg("path", { class: "axis", fill: "none", d: `M${left} ${top}V${bottom}H${right}` }),
+      ...y.ends.map((value) => text(figure(value), { x: left - 6, y: y.at(value) + 4, "text-anchor": "end" })),
+      ...x.ends.map((value) => text(figure(value), { x: x.at(value), y: bottom + 18, "text-anchor": "middle" })),
+      text("NDCG", { x: left - 6, y: top - 8, "text-anchor": "end" }),
+      text("MMR →", { x: right, y: bottom + 36, "text-anchor": "end" }),
+      svg("path", { class: "path", d: `M${epochs.map((row) => place(row).map((v) => v.toFixed(1)).join(" ")).join("L")}` }),
+      ...epochs.map((row) => svg("circle", { cx: place(row)[0], cy: place(row)[1], r: row === best ? 5 : 2.5, class: row === best ? "best" : "" })),
+      text("first", { x: fx + 9, y: fy + 4 }),
+      text(told, { class: "told", x: 0, y: 14 })),
+    el("figcaption", { class: "small" }, `${caption}.`),
+  ];
+}

@@ -1,0 +1,53 @@
+// Lists of items, with a gauge of their distance.
+
+import { el, markOf } from "./dom.js";
+import { itemOf, likedBy, meet, nameOf } from "./items.js";
+import { chart } from "./map.js";
+import { choose, state, toggle } from "./state.js";
+
+/** The distance that a score stands for: score = 1 - D^2 / 2. */
+const distance = (score) => Math.sqrt(Math.max(2 - 2 * score, 0));
+
+export function addButton(key) {
+  const inside = state.taste.includes(key);
+  const name = `${inside ? "Take" : "Add"} ${nameOf(key)} ${inside ? "out of" : "to"} the taste`;
+  return el("button", { class: "square add", "aria-pressed": String(inside), "aria-label": name, title: name,
+    "data-key": key, onclick: () => toggle(key) }, inside ? "✓" : "+");
+}
+
+function row({ id, score }, kind, farthest) {
+  const key = String(id);
+  const at = `--at:${(100 * distance(score) / (farthest || 1)).toFixed(1)}%`;
+  const point = (on) => () => chart.hint(on ? key : null);
+  return el("li", { class: "row", onmouseenter: point(true), onmouseleave: point(false), onfocusin: point(true), onfocusout: point(false) },
+    markOf(kind),
+    el("div", {},
+      el("button", { class: "bare open", onclick: () => choose(key) }, el("span", { class: "title" }, nameOf(key))),
+      el("div", { class: "measure small figure" },
+        el("span", { class: "gauge", style: at, "aria-hidden": "true" }),
+        el("span", { class: "score" }, el("span", { class: "unseen" }, "score "), score.toFixed(3)),
+        el("span", { class: "liked" }, likedBy(itemOf(key))))),
+    addButton(key));
+}
+
+/** A list of results with a gauge each, on one scale from no distance to that of the last. */
+export function listOf(results, kind, label) {
+  results.forEach(meet);
+  const farthest = Math.max(...results.map(({ score }) => distance(score)));
+  return [
+    el("div", { class: "ends", "aria-hidden": "true" }, el("span", {}, "near"), el("span", {}, "far")),
+    el("ol", { class: "rows", "aria-label": label }, ...results.map((result) => row(result, kind, farthest))),
+  ];
+}
+
+/** Show `make()` in `panel`; whoever was on the n-th title or button stays on the n-th. */
+export function replaced(panel, ...children) {
+  const old = document.activeElement;
+  const kind = panel.place.contains(old) && [".open", ".add"].find((name) => old.matches(name));
+  const n = kind && [...panel.place.querySelectorAll(kind)].indexOf(old);
+  panel.show(...children);
+  if (kind) {
+    const now = panel.place.querySelectorAll(kind);
+    now[Math.min(n, now.length - 1)]?.focus({ preventScroll: true });
+  }
+}

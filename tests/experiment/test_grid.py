@@ -330,13 +330,13 @@ def test_a_run_is_checked(data, tmp_path):
         GRID.run({"d": tmp_path / "none"}, tmp_path, workers=0)
 
 
-def test_ids_of_mixed_types_can_be_saved(tmp_path):
-    pairs = [((u, "x") if u % 2 else str(u), i) for u in range(8) for i in range(8) if u != i]
+def test_figures_of_each_user_are_saved_under_their_ids(tmp_path):
+    pairs = [(f"user {u}", i) for u in range(8) for i in range(8) if u != i]
     grid = replace(GRID, settings=SETTINGS[:1], learning_rates=(), tested_folds=1)
     data = nf.Interactions.from_pairs(pairs)
     assert grid.run({"d": data}, tmp_path, workers=0, progress=False) == {}
     (outcome,) = cells.load_all(tmp_path)
-    assert outcome.per_user["best"]["user_id"].to_list() == list(range(8))
+    assert outcome.per_user["best"]["user_id"].to_list() == [f"user {u}" for u in range(8)]
 
 
 def test_compute_does_not_depend_on_threads(data):

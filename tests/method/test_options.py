@@ -1,7 +1,7 @@
 """Options: checked, saved, and every one of them changes something."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -132,16 +132,22 @@ def test_bad_options_are_refused(changes, message):
         CML(**changes)
 
 
-def test_options_saved_before_there_was_a_temperature_or_a_mean_are_read():
+def test_saved_options_that_lack_one_are_refused():
     plain = PLAIN.to_dict()
-    del plain["triplet"]["temperature"], plain["averaging"]
-    assert Options.from_dict(plain) == PLAIN
+    del plain["averaging"]
+    with pytest.raises(OptionError, match=r"missing option\(s\) averaging"):
+        Options.from_dict(plain)
+    plain = PLAIN.to_dict()
+    del plain["triplet"]["temperature"]
+    with pytest.raises(OptionError, match="`triplet`: temperature missing"):
+        Options.from_dict(plain)
 
 
 def test_unknown_saved_options_are_refused():
     with pytest.raises(OptionError, match="unknown option"):
         Options.from_dict({"dimension": 3})
     with pytest.raises(OptionError, match="`sampler` must be one of Uniform"):
-        Options.from_dict({"sampler": {"kind": "Gaussian"}})
+        Options.from_dict(PLAIN.to_dict() | {"sampler": {"kind": "Gaussian"}})
+    sampler = asdict(Popularity()) | {"kind": "Popularity", "gamma": 1}
     with pytest.raises(OptionError, match=r"`sampler`.*gamma"):
-        Options.from_dict({"sampler": {"kind": "Popularity", "gamma": 1}})
+        Options.from_dict(PLAIN.to_dict() | {"sampler": sampler})

@@ -466,18 +466,26 @@ def test_the_places_of_the_items_on_a_plane_go_with_the_model(model, tmp_path):
         model.project("tsne")
 
 
-def test_a_model_of_an_earlier_version_has_no_places_and_is_read(model, tmp_path):
-    meta, frames = model.interactions.to_store()
-    store.save_folder(
-        tmp_path / "old",
-        kind="model",
-        meta={"interactions": meta, "options": model.options.to_dict(), "best_epoch": 40},
-        arrays={"points": {"users": model.user_vectors, "items": model.item_vectors}},
-        frames={**frames, "history": model.history},
-    )
-    old = CML.load(tmp_path / "old")
-    assert np.array_equal(old.projection.points, model.projection.points)
-    assert old.recommend(1).equals(model.recommend(1))
+def test_a_model_of_before_the_first_release_is_refused(model, tmp_path):
+    _, frames = model.interactions.to_store()
+    model.save(tmp_path / "new")
+    whole = store.load_folder(tmp_path / "new", kind="model")
+    table = {"points": {"users": model.user_vectors, "items": model.item_vectors}}
+    options = {k: v for k, v in model.options.to_dict().items() if k != "averaging"}
+    for meta, arrays, named in (
+        (whole.meta, table, "'projection'"),
+        (whole.meta | {"options": options}, whole.arrays, r"missing option\(s\) averaging"),
+        ({k: v for k, v in whole.meta.items() if k != "evaluation"}, whole.arrays, "'evaluation'"),
+    ):
+        store.save_folder(
+            tmp_path / "old",
+            kind="model",
+            meta=meta,
+            arrays=arrays,
+            frames={**frames, "history": model.history},
+        )
+        with pytest.raises(StoreError, match=rf"is not a readable model: .*{named}"):
+            CML.load(tmp_path / "old")
 
 
 @pytest.mark.parametrize("mmap", [False, True])

@@ -163,7 +163,10 @@ def test_manifests_are_not_trusted(tmp_path):
             store.load_folder(tmp_path, kind="model")
     edit(tmp_path, format=store.FORMAT + 1, nearfar="9.9")
     with pytest.raises(StoreError, match=rf"format {store.FORMAT + 1}, written by nearfar 9.9; .*"
-                                         rf"up to format {store.FORMAT}. Upgrade"):  # fmt: skip
+                                         rf"reads format {store.FORMAT}. Upgrade"):  # fmt: skip
+        store.load_folder(tmp_path, kind="model")
+    edit(tmp_path, format=0, nearfar="0.0.1")
+    with pytest.raises(StoreError, match=r"format 0, written by nearfar 0.0.1; .*save it again"):
         store.load_folder(tmp_path, kind="model")
     edit(tmp_path, format="1")
     with pytest.raises(StoreError, match="names no format version"):

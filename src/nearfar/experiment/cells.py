@@ -153,7 +153,7 @@ def load(folder: str | PathLike[str]) -> Outcome:
             meta["metrics"],
             {which: frames[f"users_{which}"] for which in meta["metrics"]},
             {name: frames[name] for name in meta["diagnostics"]},
-            tuple(meta.get("warnings", ())),
+            tuple(meta["warnings"]),
         )
     except KeyError as error:
         raise StoreError(

@@ -121,12 +121,13 @@ class Options:
         Raises
         ------
         OptionError
-            For an option or a kind this version does not know, or a value out of its range.
+            For an option that is missing, an option or a kind this version does not know, or a
+            value out of its range.
         """
-        values = {"averaging": None, **plain}  # saved before there was a mean, it was without one
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise OptionError(f"unknown option(s) {', '.join(unknown)}.")
+        values, known = dict(plain), {field.name for field in fields(cls)}
+        for what, names in (("unknown", set(values) - known), ("missing", known - set(values))):
+            if names:
+                raise OptionError(f"{what} option(s) {', '.join(sorted(names))}.")
         for name, kinds in STRATEGIES.items():
             value = values.get(name)
             if isinstance(value, Mapping):
@@ -140,6 +141,10 @@ def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) ->
     if kind not in by_name:
         raise OptionError(f"`{name}` must be one of {', '.join(by_name)}; got {kind!r}.")
     try:
-        return by_name[kind](**value)
+        made = by_name[kind](**value)
+        missing = {field.name for field in fields(made)} - set(value)
     except TypeError as error:
         raise OptionError(f"`{name}`: {error}.") from error
+    if missing:
+        raise OptionError(f"`{name}`: {', '.join(sorted(missing))} missing.")
+    return made

@@ -119,23 +119,21 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
     data = Interactions.from_store(meta["interactions"], folder.frames)
     users = _checked(points["users"], "users", (data.n_users, dim))
     items = _checked(points["items"], "items", (data.n_items, dim))
-    history, best, evaluation = folder.frames["history"], meta["best_epoch"], meta.get("evaluation")
+    history, best, evaluation = folder.frames["history"], meta["best_epoch"], meta["evaluation"]
     if isinstance(best, bool) or not isinstance(best, int) or best < 0:
         raise ValueError(f"`best_epoch` must be a whole number from 0; got {best!r}")
     if evaluation is not None and not isinstance(evaluation, dict):
         raise ValueError(f"`evaluation` must be figures by name; got {evaluation!r}")
-    projection = None
-    if (saved := folder.arrays.get("projection")) is not None:  # since format 1 of version 0.1.0
-        method = meta["projection"]
-        if method not in METHODS:
-            raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
-        projection = Projection(
-            method,
-            _checked(saved["points"], "projection", (data.n_items, 2)),
-            items,
-            _checked(saved["mean"], "its mean", (dim,)),
-            _checked(saved["axes"], "its axes", (dim, 2)),
-        )
+    saved, method = folder.arrays["projection"], meta["projection"]
+    if method not in METHODS:
+        raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
+    projection = Projection(
+        method,
+        _checked(saved["points"], "projection", (data.n_items, 2)),
+        items,
+        _checked(saved["mean"], "its mean", (dim,)),
+        _checked(saved["axes"], "its axes", (dim, 2)),
+    )
     return Fitted(users, items, history, best, data, evaluation, projection)
 
 

@@ -40,7 +40,7 @@ Bytes = bytes | memoryview
 Writer = Callable[[Path], None]
 
 FORMAT: Final = 1
-"""Version of the layout this code writes, and the newest it reads."""
+"""Version of the layout that this code writes and reads."""
 MANIFEST: Final = "nearfar.json"
 _TEMPORARY: Final = re.compile(r"\.nearfar-[0-9a-f]{32}\.tmp")
 _PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet|faiss|md)")
@@ -411,15 +411,16 @@ def _parsed(folder: Path) -> dict[str, Any]:
 def _manifest(folder: Path, kind: str) -> dict[str, Any]:
     manifest = _parsed(folder)
     file, version, found = str(folder / MANIFEST), manifest.get("format"), manifest.get("kind")
-    if not isinstance(version, int):
+    if isinstance(version, bool) or not isinstance(version, int):
         raise StoreError(
             f"{file!r} names no format version; it is not a nearfar manifest. Give the path of "
             "another folder."
         )
-    if version > FORMAT:
+    if version != FORMAT:
+        remedy = "Upgrade nearfar" if version > FORMAT else "Remove the folder and save it again"
         raise StoreError(
             f"{file!r} has format {version}, written by nearfar {manifest.get('nearfar')}; this "
-            f"nearfar {VERSION} reads up to format {FORMAT}. Upgrade nearfar."
+            f"nearfar {VERSION} reads format {FORMAT}. {remedy}."
         )
     if found != kind:
         raise StoreError(

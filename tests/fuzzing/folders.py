@@ -16,7 +16,7 @@ from nearfar import Interactions
 @cache
 def saved(which):
     """Save interactions and give the files and their content."""
-    ids = [str, int, lambda n: (n, "x") if n % 2 else f"{n}"][which % 3]
+    ids = [str, int, lambda n: f"näme {n}"][which % 3]
     rng = random.Random(which)
     pairs = [(ids(rng.randrange(9)), ids(rng.randrange(9)), n) for n in range(30)]
     data = Interactions.from_pairs(pairs if which % 2 else [pair[:2] for pair in pairs])

@@ -54,7 +54,7 @@ from common import (
 from nearfar.data.ids import Ids
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
-from nearfar.method.sampling import alias_table, popularity_weight
+from nearfar.method.proposal import alias_table, popularity_weight
 
 SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
 SAMPLERS = (nf.Uniform(), nf.Popularity(1.0), nf.TwoStage(2000))

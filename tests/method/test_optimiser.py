@@ -4,38 +4,34 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import plain
+from nearfar.data.interactions import Interactions
+from nearfar.engine import Problem
 from nearfar.engine.cpu import compute
 from nearfar.engine.cpu.buffers import make_room
 from nearfar.engine.cpu.decay import make_decay, step_size
 from nearfar.engine.cpu.steps import settle_rows
-from nearfar.engine.spec import FREE, Spec
+from nearfar.engine.spec import make_spec
 from nearfar.errors import OptionError
 from nearfar.method.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 
 F32, F64 = torch.float32, torch.float64
 
 
-def recipe_of(optimiser, geometry=FREE):
-    return Spec(
-        geometry, 1.0, 0.0, False, 10, 0.0, 0.0, False,
-        {SGD: 0, Adagrad: 1, Adam: 2}[type(optimiser)],
-        optimiser.learning_rate,
-        getattr(optimiser, "beta1", 0.0),
-        getattr(optimiser, "beta2", 0.0),
-        getattr(optimiser, "epsilon", 0.0),
-    )  # fmt: skip
+def recipe_of(optimiser, geometry="free"):
+    data = Interactions.from_pairs([(0, 0)])
+    return make_spec(Problem(data, plain(geometry=geometry, optimiser=optimiser)))
 
 
 class Sparse:
     """The engine's kernels, fed with gradients of our own."""
 
-    def __init__(self, optimiser, start, horizon, geometry=FREE):
+    def __init__(self, optimiser, start, horizon, geometry="free"):
         n, dim = start.shape
         self.recipe = recipe_of(optimiser, geometry)
         self.rows = np.zeros((n, optimiser.n_slots, dim), np.float32)
         self.rows[:, 0] = start
-        if isinstance(optimiser, Adagrad):
-            self.rows[:, 1] = optimiser.initial
+        optimiser.start(self.rows)
         self.last = np.zeros(n, np.int64)
         self.decay = make_decay(optimiser if isinstance(optimiser, Adam) else None, horizon)
         self.room = make_room(1, 1, 1, dim, extra=False)

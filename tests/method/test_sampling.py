@@ -21,15 +21,8 @@ from nearfar.errors import EmptyDataError, OptionError
 from nearfar.method.geometry import normalise, stage_two_weight
 from nearfar.method.loss import Triplet
 from nearfar.method.optimiser import SGD
-from nearfar.method.sampling import (
-    Popularity,
-    Shared,
-    TwoStage,
-    Uniform,
-    alias_table,
-    draw_at,
-    popularity_weight,
-)
+from nearfar.method.proposal import alias_table, draw_at, popularity_weight
+from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
 from nearfar.runtime import counter
 
 STILL = SGD(1e-30)

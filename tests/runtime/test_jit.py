@@ -17,7 +17,7 @@ from nearfar.runtime.jit import inner, kernel
 
 SCRIPT = """
 from nearfar.runtime.counter import Purpose, stream
-from nearfar.method.sampling import alias_table, draw_at
+from nearfar.method.proposal import alias_table, draw_at
 import numpy as np
 table = alias_table(np.arange(1.0, 1001.0))
 print([draw_at(table, stream(0, Purpose.NEGATIVE), i, 0) for i in range(5)],

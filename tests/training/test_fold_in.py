@@ -9,13 +9,14 @@ import pytest
 import nearfar as nf
 from conftest import PLAIN, SAMPLERS, checkerboard, plain, random_data
 from nearfar.engine import Problem
+from nearfar.engine.negatives import OneUser, TrainingUsers
 from nearfar.engine.reference import ReferenceEngine
 from nearfar.errors import DataError, EmptyDataError, OptionError, UnknownIdError
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.method.sampling import Shared
-from nearfar.training.fold_in import Folding, OneUser, TrainingUsers, shares
+from nearfar.training.fold_in import Folding
 
 DATA = random_data(crowded=True)
 GEOMETRIES = ["sphere", "ball", "free"]
@@ -61,7 +62,7 @@ def test_shares_are_those_of_the_triplet_term(temperature, rank_weight):
         0.5 - 2 * (u @ p - 0.5 * p @ p - (n @ u - 0.5 * (n * n).sum(1)))
         for u, p, n in zip(users, positives, negatives, strict=True)
     ])  # fmt: skip
-    share = shares(triplet, inside, 50)
+    share = triplet.shares(inside, 50)
     assert (share > 0).any()
     for g in range(9):
         term = triplet.term(users[g], positives[g], negatives[g], 50)
@@ -69,7 +70,7 @@ def test_shares_are_those_of_the_triplet_term(temperature, rank_weight):
             2 * share[g][:, None] * (users[g] - negatives[g]), term.negatives, atol=1e-12
         )
     nothing = np.full((1, 3), -np.inf)
-    assert shares(triplet, nothing, 50).tolist() == [[0.0, 0.0, 0.0]]
+    assert triplet.shares(nothing, 50).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def loss_of(folding, liked, seed, step):

@@ -12,16 +12,8 @@ import numpy as np
 from nearfar.errors import EmptyDataError, OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
-from nearfar.method.optimiser import Adagrad, Adam
 from nearfar.method.options import Options
-from nearfar.method.sampling import (
-    AliasTable,
-    Popularity,
-    Shared,
-    TwoStage,
-    alias_table,
-    popularity_weight,
-)
+from nearfar.method.proposal import AliasTable, alias_table
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64
 from nearfar.runtime.counter import Purpose, normal_at, stream
 from nearfar.runtime.jit import kernel
@@ -103,13 +95,13 @@ class Problem:
             raise EmptyDataError("there are no interactions to train on.")
         object.__setattr__(self, "positive_users", self.interactions.pair_users())
         sampler = self.options.sampler
-        if isinstance(sampler, Popularity) and sampler.distinct:
+        if sampler.needs.distinct_places:
             needed = self.options.batch * self.options.negatives
             if needed > self.support.shape[0]:
                 raise OptionError(
-                    f"Popularity(distinct=True) needs batch x negatives = {needed:,} different"
-                    f" items a step, but only {len(self.support):,} can be drawn; use a smaller"
-                    f" `batch`, fewer `negatives`, or distinct=False."
+                    f"{type(sampler).__name__}(distinct=True) needs batch x negatives ="
+                    f" {needed:,} different items a step, but only {len(self.support):,} can be"
+                    f" drawn; use a smaller `batch`, fewer `negatives`, or distinct=False."
                 )
 
     @cached_property
@@ -144,9 +136,8 @@ class Problem:
 
     @cached_property
     def proposal(self) -> AliasTable:
-        """Eq. 4 for the sampler's beta, or the uniform distribution."""
-        beta = getattr(self.options.sampler, "beta", 0.0)
-        return alias_table(popularity_weight(self.interactions.item_counts, beta))
+        """Draws items by the sampler's weight, eq. 4 or another."""
+        return alias_table(self.options.sampler.proposal(self.interactions.item_counts))
 
     @cached_property
     def support(self) -> Int32:
@@ -156,19 +147,18 @@ class Problem:
     @property
     def n_candidates(self) -> int:
         """Items that all pairs of a step share, of stage 1 or as negatives; 0 if there are none."""
-        sampler = self.options.sampler
-        if isinstance(sampler, Shared):
-            return min(self.options.negatives, len(self.support))
-        if not isinstance(sampler, TwoStage):
-            return 0
-        if sampler.distinct:
-            return min(sampler.candidates, len(self.support))
-        return sampler.candidates
+        return self.options.sampler.needs.n_candidates(self.options.negatives, len(self.support))
 
     @property
     def n_own(self) -> int:
         """Negatives that a pair has for itself: |N_ij|, or none if all pairs share theirs."""
-        return 0 if isinstance(self.options.sampler, Shared) else self.options.negatives
+        return 0 if self.options.sampler.needs.shared else self.options.negatives
+
+    def frozen_items(self) -> Float32 | None:
+        """Return the initial points of the items, (M, d), if the second stage looks at those."""
+        if self.options.sampler.needs.vectors != "initial":
+            return None
+        return initial_points(self.seed, self.n_rows, self.options.dim)[self.n_users :].copy()
 
     def useful_threads(self, threads: int) -> int:
         """Count the threads, at most `threads`, that a step has enough work for.
@@ -177,7 +167,7 @@ class Problem:
         """
         options = self.options
         rows = options.batch * (2 + self.n_own) + self.n_candidates
-        if isinstance(options.sampler, Shared):  # the products take most of the time
+        if options.sampler.needs.shared:  # the products take most of the time
             rows += options.batch * self.n_candidates // 16
         return max(1, min(threads, rows * options.dim // 16_384))
 
@@ -186,13 +176,8 @@ class Problem:
         optimiser, dim = self.options.optimiser, self.options.dim
         rows = np.zeros((self.n_rows, optimiser.n_slots, dim), np.float32)
         _gaussian_directions(stream(self.seed, Purpose.INITIAL), rows)
-        if isinstance(optimiser, Adagrad):
-            rows[:, 1] = optimiser.initial
+        optimiser.start(rows)
         return State(rows, np.zeros(self.n_rows, np.int64))
-
-    def bring_up_to_date(self) -> bool:
-        """Whether rows that a step does not touch still move: only under Adam."""
-        return isinstance(self.options.optimiser, Adam)
 
 
 def initial_points(seed: int, n_rows: int, dim: int) -> Float32:

@@ -1,21 +1,23 @@
 """The specification: what a training step computes, in plain loops and float64.
 
-Slow on purpose. Every row is updated in every step, as the formulas say; nothing is lazy, nothing
-is shared. The engines are tested against it: the same integers, and numbers within rounding. (Stage
-2 of 2-stage sampling compares a sum of weights with a random number; where float32 and float64
-round to different sides, an engine chooses another candidate: benchmarks/rounding.py counts them.)
+Slow on purpose. The parts say what they do: negatives are those of the sampler's `draw`, the loss
+is `Triplet.term`, and the optimiser's `step` updates every row in every step, as the formulas say;
+nothing is lazy. The engines are tested against it: the same integers, and numbers within rounding.
+(Stage 2 of 2-stage sampling compares a sum of weights with a random number; where float32 and
+float64 round to different sides, an engine chooses another candidate: benchmarks/rounding.py counts
+them.)
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
+from nearfar.engine.negatives import TrainingUsers, candidates_of, draw, pairs_of
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import through_normalisation
-from nearfar.method.sampling import Popularity, Shared, TwoStage, draw_at
 from nearfar.runtime.arrays import Float32, Floats, Int64
-from nearfar.runtime.counter import Purpose, permutation, stream, uniform
+from nearfar.runtime.counter import Source
 
 
 class ReferenceEngine:
@@ -25,9 +27,9 @@ class ReferenceEngine:
         self.problem = problem
         self.state = problem.initial_state() if state is None else state
         self.state.rows = self.state.rows.astype(np.float64)
-        self._initial_items = initial_points(problem.seed, problem.n_rows, problem.options.dim)[
-            problem.n_users :
-        ].astype(np.float64)
+        self._known = TrainingUsers(problem.interactions)
+        frozen = problem.frozen_items()
+        self._frozen = None if frozen is None else frozen.astype(np.float64)
 
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; see `Engine.run`."""
@@ -73,95 +75,36 @@ class ReferenceEngine:
 
     def pairs(self, step: int) -> list[tuple[int, int]]:
         """List the batch of a step: (user, item)."""
-        problem = self.problem
-        epoch, place = divmod(step, problem.steps_per_epoch)
-        n_pairs, batch = problem.interactions.n_pairs, problem.options.batch
-        order = permutation(stream(problem.seed, Purpose.ORDER, epoch), n_pairs)
-        chosen = order[place * batch : (place + 1) * batch]
-        items = problem.interactions.items
-        return [(int(problem.positive_users[p]), int(items[p])) for p in chosen]
-
-    def negatives(self, step: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
-        """List the negatives of each pair; an empty place is -1."""
-        sampler = self.problem.options.sampler
-        if isinstance(sampler, TwoStage):
-            return self._second_stage(step, pairs, sampler)
-        if isinstance(sampler, Shared):
-            shared = self.candidates(step)
-            return [[k for k in shared if k not in self._positives(user)] for user, _ in pairs]
-        n, seed = self.problem.options.negatives, self.problem.seed
-        key = stream(seed, Purpose.NEGATIVE, step)
-        first: list[int] = []
-        if isinstance(sampler, Popularity) and sampler.distinct:
-            first = self._draw_distinct(key, len(pairs) * n)
-        drawn: list[list[int]] = []
-        for g, (user, _) in enumerate(pairs):
-            drawn.append([])
-            for k in range(n):
-                place, found = g * n + k, -1
-                for attempt in range(sampler.redraws + 1):
-                    item = draw_at(self.problem.proposal, key, place, attempt)
-                    if first and attempt == 0:
-                        item = first[place]
-                    if item not in self._positives(user):
-                        found = item
-                        break
-                drawn[g].append(found)
-        return drawn
-
-    def _positives(self, user: int) -> set[int]:
-        indptr, items = self.problem.interactions.indptr, self.problem.interactions.items
-        return set(items[indptr[user] : indptr[user + 1]].tolist())
-
-    def _draw_distinct(self, key: np.uint64, count: int) -> list[int]:
-        """Successive draws without replacement: repetitions skipped, then exponential clocks."""
-        support, weight = self.problem.support.tolist(), self.problem.proposal.weight
-        if count >= len(support):
-            return list(support)
-        drawn: list[int] = []
-        for t in range(4 * count):
-            item = draw_at(self.problem.proposal, key, t, 0)
-            if item not in drawn and len(drawn) < count:
-                drawn.append(item)
-        clocks = []
-        for item in support:
-            if item not in drawn:
-                u = float(uniform(key, 4 * count + item)[0])
-                clocks.append((-np.log1p(-u) / weight[item], item))
-        return drawn + [item for _, item in sorted(clocks)[: count - len(drawn)]]
+        users, items = pairs_of(self.problem, step)
+        return list(zip(users.tolist(), items.tolist(), strict=True))
 
     def candidates(self, step: int) -> list[int]:
-        """Draw the items that all pairs of a step share: of stage 1, or its negatives."""
-        sampler, problem = self.problem.options.sampler, self.problem
-        key = stream(problem.seed, Purpose.CANDIDATE, step)
-        if isinstance(sampler, Shared):
-            return self._draw_distinct(key, problem.options.negatives)
-        if not isinstance(sampler, TwoStage):
-            return []
-        if sampler.distinct:
-            return self._draw_distinct(key, sampler.candidates)
-        return [draw_at(problem.proposal, key, t, 0) for t in range(sampler.candidates)]
+        """List the items that all pairs of a step share: of stage 1, or its negatives."""
+        found: list[int] = candidates_of(self.problem, Source(self.problem.seed, step)).tolist()
+        return found
 
-    def _second_stage(
-        self, step: int, pairs: list[tuple[int, int]], sampler: TwoStage
-    ) -> list[list[int]]:
-        problem, n = self.problem, self.problem.options.negatives
-        key = stream(problem.seed, Purpose.CHOICE, step)
-        candidates = self.candidates(step)
-        items = normalise(self.state.rows[problem.n_users :, 0])
-        if sampler.vectors == "initial":
-            items = self._initial_items
-        drawn: list[list[int]] = []
-        for g, (user, positive) in enumerate(pairs):
-            s = np.array([items[positive] @ items[c] for c in candidates])
-            allowed = np.array([c not in self._positives(user) for c in candidates])
-            cumulative = np.cumsum(sampler.weight(s, problem.options.dim, allowed))
-            drawn.append([])
-            for k in range(n):
-                target = float(uniform(key, g * n + k)[0]) * cumulative[-1]
-                c = int(np.searchsorted(cumulative, target, side="right"))
-                drawn[g].append(candidates[c] if cumulative[-1] > 0 else -1)
-        return drawn
+    def negatives(self, step: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
+        """List the negatives of each pair: an empty place is -1, a shared one is left out."""
+        users, positives = np.array(pairs, np.int64).reshape(-1, 2).T
+        source = Source(self.problem.seed, step)
+        candidates = candidates_of(self.problem, source)
+
+        def compare(items: Int64) -> Floats:
+            vectors = self._compared()
+            return vectors[positives] @ vectors[items].T
+
+        drawn = draw(self.problem, source, users, self._known, candidates, compare)
+        places = np.broadcast_to(drawn.items, drawn.allowed.shape)
+        if self.problem.options.sampler.needs.shared:
+            return [row[there].tolist() for row, there in zip(places, drawn.allowed, strict=True)]
+        listed: list[list[int]] = np.where(drawn.allowed, places, -1).tolist()
+        return listed
+
+    def _compared(self) -> Floats:
+        """Return the vectors of the items that the second stage compares, at length 1."""
+        if self._frozen is not None:
+            return self._frozen
+        return normalise(self.state.rows[self.problem.n_users :, 0])
 
     def _points(self) -> Floats:
         stored: Floats = self.state.rows[:, 0]
@@ -177,7 +120,7 @@ class ReferenceEngine:
         points = self._points()
         gradient = np.zeros_like(points)
         touched = set[int]()
-        if isinstance(options.sampler, Shared):
+        if options.sampler.needs.shared:
             touched = {problem.n_users + k for k in self.candidates(t)}
         products = []
         for (user, item), drawn in zip(pairs, negatives, strict=True):

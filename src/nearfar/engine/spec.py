@@ -1,58 +1,172 @@
-"""The options in numbers, once for all engines.
+"""The options in numbers, once for all engines: what a step computes, and what it draws.
 
 They are compiled into kernels; see `nearfar.runtime.jit`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nearfar.engine.problem import Problem
-from nearfar.method.optimiser import SGD, Adagrad, Adam
+from nearfar.errors import OptionError
+from nearfar.method.geometry import released_overflow_gap
+from nearfar.runtime.arrays import Int
+from nearfar.runtime.counter import Purpose, stream_base
 
 SPHERE, BALL, FREE = 0, 1, 2
 USE_SGD, USE_ADAGRAD, USE_ADAM = 0, 1, 2
+INDEPENDENT, DISTINCT, TWO_STAGE, SHARED = 0, 1, 2, 3
+
+_GEOMETRIES = {"sphere": SPHERE, "ball": BALL, "free": FREE}
+_OPTIMISERS = {"sgd": USE_SGD, "adagrad": USE_ADAGRAD, "adam": USE_ADAM}
+_KINDS = {
+    "independent": INDEPENDENT,
+    "distinct": DISTINCT,
+    "two-stage": TWO_STAGE,
+    "shared": SHARED,
+}
 
 
 class Spec(NamedTuple):
-    """The numbers of the options."""
+    """What a step computes."""
 
     geometry: int
+    """SPHERE, BALL or FREE."""
+    dim: int
     margin: float
     temperature: float
     rank_weight: bool
     n_items: int
     spread_out: float
+    """Its weight; 0 without it."""
     decorrelate: float
+    """Its weight; 0 without it."""
     decorrelate_squared: bool
+    overflow_gap: float
+    """`released_overflow_gap` with the released script's weight, else negative."""
     optimiser: int
+    """USE_SGD, USE_ADAGRAD or USE_ADAM."""
+    slots: int
+    """Vectors in a row: the parameter and the optimiser's moments."""
     learning_rate: float
     beta1: float
     beta2: float
     epsilon: float
 
+    @property
+    def sphere(self) -> bool:
+        """Whether points have length 1."""
+        return self.geometry == SPHERE
+
+    @property
+    def ball(self) -> bool:
+        """Whether rows are clipped to length 1."""
+        return self.geometry == BALL
+
+    @property
+    def adam(self) -> bool:
+        """Whether rows have two moments."""
+        return self.optimiser == USE_ADAM
+
+    @property
+    def adagrad(self) -> bool:
+        """Whether rows have a sum of squares."""
+        return self.optimiser == USE_ADAGRAD
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the parameters of rows that a step does not touch still move."""
+        return self.adam and self.beta1 > 0.0
+
+
+class DrawSpec(NamedTuple):
+    """What a step draws, and the bases of its streams."""
+
+    kind: int
+    """INDEPENDENT, DISTINCT, TWO_STAGE or SHARED."""
+    batch: int
+    negatives: int
+    """Those that a pair has for itself: 0 with SHARED."""
+    candidates: int
+    """Items that all pairs of a step share; 0 if there are none."""
+    redraws: int
+    distinct: bool
+    """Whether candidates, or the first attempts at the negatives of a batch, differ."""
+    order: Int
+    negative: Int
+    candidate: Int
+    choice: Int
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether pairs choose among candidates."""
+        return self.kind == TWO_STAGE
+
+    @property
+    def shared(self) -> bool:
+        """Whether the candidates are the negatives of all pairs."""
+        return self.kind == SHARED
+
+    @property
+    def width(self) -> int:
+        """W = 2 + N, the entries of a pair."""
+        return 2 + self.negatives
+
+    @property
+    def places(self) -> int:
+        """Entries of a step that are known before its vectors: B W, and C if they are shared."""
+        return self.batch * self.width + (self.candidates if self.shared else 0)
+
 
 def make_spec(problem: Problem) -> Spec:
-    """Put the options into numbers."""
-    options, optimiser = problem.options, problem.options.optimiser
-    kinds: dict[type[Any], int] = {
-        SGD: USE_SGD,
-        Adagrad: USE_ADAGRAD,
-        Adam: USE_ADAM,
-    }
-    geometries = {"sphere": SPHERE, "ball": BALL, "free": FREE}
+    """Put the loss, the geometry and the optimiser into numbers."""
+    options, optimiser, triplet = problem.options, problem.options.optimiser, problem.triplet
+    spread_out, decorrelate = options.spread_out, options.decorrelate
+    released = options.sampler.needs.released_weight
     return Spec(
-        geometry=geometries[options.geometry],
-        margin=float(problem.triplet.margin),
-        temperature=float(problem.triplet.known_temperature),
-        rank_weight=problem.triplet.rank_weight,
+        geometry=_GEOMETRIES[options.geometry],
+        dim=options.dim,
+        margin=float(triplet.margin),
+        temperature=float(triplet.known_temperature),
+        rank_weight=triplet.rank_weight,
         n_items=problem.n_items,
-        spread_out=float(options.spread_out.weight) if options.spread_out else 0.0,
-        decorrelate=float(options.decorrelate.weight) if options.decorrelate else 0.0,
-        decorrelate_squared=bool(options.decorrelate and options.decorrelate.squared),
-        optimiser=kinds[type(optimiser)],
+        spread_out=float(spread_out.weight) if spread_out else 0.0,
+        decorrelate=float(decorrelate.weight) if decorrelate else 0.0,
+        decorrelate_squared=bool(decorrelate and decorrelate.squared),
+        overflow_gap=released_overflow_gap(options.dim) if released else -1.0,
+        optimiser=_OPTIMISERS[optimiser.kernel],
+        slots=optimiser.n_slots,
         learning_rate=float(optimiser.learning_rate),
-        beta1=float(getattr(optimiser, "beta1", 0.0)),
-        beta2=float(getattr(optimiser, "beta2", 0.0)),
-        epsilon=float(getattr(optimiser, "epsilon", 0.0)),
+        beta1=float(optimiser.beta1),
+        beta2=float(optimiser.beta2),
+        epsilon=float(optimiser.epsilon),
+    )
+
+
+def make_draw_spec(problem: Problem) -> DrawSpec:
+    """Put the sampler and the streams of the seed into numbers.
+
+    Raises
+    ------
+    OptionError
+        No kernels draw what the sampler draws.
+    """
+    sampler, seed = problem.options.sampler, problem.seed
+    needs = sampler.needs
+    if needs.kernel is None:
+        raise OptionError(
+            f"no kernels draw what sampler={sampler!r} draws, so only the reference engine can"
+            f' train with it: use device="reference".'
+        )
+    return DrawSpec(
+        kind=_KINDS[needs.kernel],
+        batch=problem.options.batch,
+        negatives=problem.n_own,
+        candidates=problem.n_candidates,
+        redraws=needs.redraws,
+        distinct=needs.distinct,
+        order=stream_base(seed, Purpose.ORDER),
+        negative=stream_base(seed, Purpose.NEGATIVE),
+        candidate=stream_base(seed, Purpose.CANDIDATE),
+        choice=stream_base(seed, Purpose.CHOICE),
     )

@@ -109,7 +109,7 @@ def density(s: npt.ArrayLike, dim: int) -> Floats:
 
     References
     ----------
-    Tran et al., SIGIR 2019, section 2.3.
+    Tran et al., SIGIR 2019, section 3.1.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def density(s: npt.ArrayLike, dim: int) -> Floats:
 
 
 def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None = None) -> Floats:
-    """Weight of each candidate in the second stage of 2-stage sampling, up to a factor a row.
+    """Weight of each candidate in the second stage (eq. 5), up to a factor a row.
 
     ::
 
@@ -145,7 +145,7 @@ def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None =
 
     References
     ----------
-    Tran et al., SIGIR 2019, section 2.3.
+    Tran et al., SIGIR 2019, section 3.2, eq. 5.
 
     Examples
     --------

@@ -1,9 +1,8 @@
 """What training minimises, each part with its gradient worked out by hand.
 
-The functions here are the specification: they take and give numpy arrays, in whatever floating
-type they are given, and the engines' kernels are tested against them. All gradients are with
-respect to the *points* (unit vectors on the sphere); the way from a point to the stored row is
-`through_normalisation`.
+The functions here are the specification: they take and return numpy arrays of any floating type,
+and the engines' kernels are tested against them. All gradients are with respect to the *points*
+(unit vectors on the sphere); the way from a point to the stored row is `through_normalisation`.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Triplet:
             )
 
     def at(self, n_items: int) -> Triplet:
-        """Give the loss for a number of items: T = (50 / n_items)^(1/4) if it is left to the data.
+        """Return the loss for a number of items: T = (50 / n_items)^(1/4) if T is None.
 
         The more items there are, the more finely the near must be told from the far. The exponent
         and the 50 are measured, see docs/negatives.md.
@@ -130,7 +129,7 @@ class Triplet:
         if len(negatives) == 0:
             return zero
         inside = self.margin - 2.0 * (score(user, positive) - score(user, negatives))
-        weight = self.pair_weight(inside, n_items)
+        weight = float(self.pair_weight(inside, n_items))
         loss, share = self.soft_maximum(inside)
         return TripletTerm(
             float(weight * loss),
@@ -140,35 +139,43 @@ class Triplet:
             2.0 * weight * share[:, None] * (user - negatives),
         )
 
-    def pair_weight(self, inside: Floats, n_items: int) -> float:
-        """w_ij, from the x_k of the pair's negatives, of which there is at least one."""
+    def pair_weight(self, inside: Floats, n_items: int) -> Floats:
+        """w_ij, from the x_k of each pair's negatives: (..., n) to (...)."""
+        impostors, found = np.sum(inside > 0, axis=-1), np.sum(inside > -np.inf, axis=-1)
         if not self.rank_weight:
-            return 1.0
-        rank = n_items * int(np.sum(inside > 0)) // len(inside)
-        return float(np.log(rank + 1.0))
+            return np.ones(found.shape)
+        weight: Floats = np.log(n_items * impostors // np.maximum(found, 1) + 1.0)
+        return weight
 
-    def soft_maximum(self, inside: Floats) -> tuple[float, Floats]:
+    def soft_maximum(self, inside: Floats) -> tuple[Floats, Floats]:
         """[max x]_+, or T log(1 + sum exp(x / T)) with a temperature, and its derivatives.
 
         Parameters
         ----------
-        inside : array of shape (n,)
-            The x_k of a pair, n at least 1.
+        inside : array of shape (..., n)
+            The x_k of each pair, n at least 1; minus infinity for an empty place.
 
         Returns
         -------
-        loss : float
-        share : array of shape (n,)
-            Not negative, with a sum of at most 1.
+        loss : array of shape (...)
+        share : array of shape (..., n)
+            Not negative, with a sum of at most 1 for each pair.
         """
-        top, temperature = max(float(inside.max()), 0.0), self.known_temperature
+        top = np.maximum(inside.max(axis=-1, keepdims=True), 0.0)
+        temperature = self.known_temperature
         if temperature == 0:
             share = np.zeros_like(inside)
-            share[np.argmax(inside)] = top > 0
-            return top, share
+            nearest = inside.argmax(axis=-1)[..., None]
+            np.put_along_axis(share, nearest, top > 0, axis=-1)
+            return top[..., 0], share
         part = np.exp((inside - top) / temperature)
-        whole = part.sum() + np.exp(-top / temperature)
-        return top + temperature * float(np.log(whole)), part / whole
+        whole = part.sum(axis=-1, keepdims=True) + np.exp(-top / temperature)
+        return (top + temperature * np.log(whole))[..., 0], part / whole
+
+    def shares(self, inside: Floats, n_items: int) -> Floats:
+        """w_ij times the derivatives of the soft maximum: (..., n) to (..., n)."""
+        share: Floats = self.soft_maximum(inside)[1]
+        return share * self.pair_weight(inside, n_items)[..., None].astype(share.dtype)
 
 
 @dataclass(frozen=True)

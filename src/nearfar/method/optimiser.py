@@ -18,12 +18,17 @@ and where it is not, below 10^-4 once 1 / (1 - b2) steps are done.
 
 A gradient that is exactly zero is the same as no gradient, so a row is updated only when something
 flows into it. `SGD` and `Adagrad` never move a row without a gradient and need no catching up.
+
+An optimiser says what engines have to know of it: ``n_slots``, the vectors in a row of the tables
+(the parameter and its moments); ``start``, what the moments start from; ``drifts``, whether a row
+still changes in steps that do not touch it; ``kernel``, the compiled rule that does the same as
+``step``, with ``beta1``, ``beta2`` and ``epsilon``, 0 where it has none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -39,7 +44,12 @@ class SGD:
     learning_rate: float = 0.05
     """Step length."""
 
+    kernel: ClassVar[Literal["sgd"]] = "sgd"
     n_slots: ClassVar[int] = 1
+    drifts: ClassVar[bool] = False
+    beta1: ClassVar[float] = 0.0
+    beta2: ClassVar[float] = 0.0
+    epsilon: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         check_positive("`learning_rate`", self.learning_rate)
@@ -47,6 +57,9 @@ class SGD:
     def step(self, rows: Floats, gradient: Floats, t: int) -> None:
         """Update `rows` (n, 1, d) in place with `gradient` (n, d)."""
         rows[:, 0] -= self.learning_rate * gradient
+
+    def start(self, rows: Floats) -> None:
+        """Leave new rows as they are: there are no moments."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,11 @@ class Adagrad:
     epsilon: float = 1e-10
     """Added to the square root."""
 
+    kernel: ClassVar[Literal["adagrad"]] = "adagrad"
     n_slots: ClassVar[int] = 2
+    drifts: ClassVar[bool] = False
+    beta1: ClassVar[float] = 0.0
+    beta2: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         check_positive("`learning_rate`", self.learning_rate)
@@ -77,6 +94,10 @@ class Adagrad:
         """Update `rows` (n, 2, d), theta and a, in place with `gradient` (n, d)."""
         rows[:, 1] += gradient**2
         rows[:, 0] -= self.learning_rate * gradient / (np.sqrt(rows[:, 1]) + self.epsilon)
+
+    def start(self, rows: Floats) -> None:
+        """Set the sums of squares of new rows (n, 2, d), which are 0, to `initial`."""
+        rows[:, 1] = self.initial
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,9 @@ class Adam:
     epsilon: float = 1e-8
     """Added to the square root of the second moment."""
 
+    kernel: ClassVar[Literal["adam"]] = "adam"
     n_slots: ClassVar[int] = 3
+    drifts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive("`learning_rate`", self.learning_rate)
@@ -118,6 +141,9 @@ class Adam:
         v[...] = self.beta2 * v + (1 - self.beta2) * gradient**2
         denominator = np.sqrt(v) / np.sqrt(1 - self.beta2**t) + self.epsilon
         theta -= self.learning_rate / (1 - self.beta1**t) * m / denominator
+
+    def start(self, rows: Floats) -> None:
+        """Leave new rows as they are: moments start from 0."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +171,7 @@ class Averaging:
         check_positive("`eta` of Averaging", self.eta, " Leave it out with averaging=None.")
 
     def weight(self, epoch: int) -> float:
-        """Give the weight of the points after `epoch`, from 1, against the mean before."""
+        """Return the weight of the points after `epoch`, from 1, against the mean before."""
         return (self.eta + 1.0) / (self.eta + epoch)
 
 

@@ -29,10 +29,6 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
 """The closed set each part is chosen from."""
 
 
-SHARED_NEGATIVES, OWN_NEGATIVES = 512, 5
-"""What `Options.negatives` is if nothing is said, with `Shared` and with other samplers."""
-
-
 @dataclass(frozen=True)
 class Options:
     """What a `CML` model is and how it learns."""
@@ -60,6 +56,14 @@ class Options:
     """A mean over epochs instead of the last points, or None."""
 
     def __post_init__(self) -> None:
+        for name, kinds in STRATEGIES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                names = " or ".join(
+                    "None" if k is type(None) else f"{k.__name__}(...)" for k in kinds
+                )
+                hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
+                raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
         for name, low, high in (
             ("dim", 2, 4096),
             ("negatives", 0, 100_000),
@@ -71,10 +75,10 @@ class Options:
             if not low <= value <= high:
                 raise OptionError(f"`{name}` must be between {low} and {high}; got {value!r}.")
             object.__setattr__(self, name, int(value))
+        needs = self.sampler.needs
         if self.negatives == 0:
-            usual = SHARED_NEGATIVES if isinstance(self.sampler, Shared) else OWN_NEGATIVES
-            object.__setattr__(self, "negatives", usual)
-        own = 0 if isinstance(self.sampler, Shared) else self.negatives
+            object.__setattr__(self, "negatives", needs.usual)
+        own = 0 if needs.shared else self.negatives
         if self.batch * (2 + own) > 2**27:
             raise OptionError(
                 f"`batch` x (`negatives` + 2) sizes the buffers of a step and must be at most 2^27;"
@@ -84,18 +88,11 @@ class Options:
             raise OptionError(
                 f"`geometry` must be one of {', '.join(GEOMETRIES)}; got {self.geometry!r}."
             )
-        for name, kinds in STRATEGIES.items():
-            value = getattr(self, name)
-            if not isinstance(value, kinds):
-                names = " or ".join(
-                    "None" if k is type(None) else f"{k.__name__}(...)" for k in kinds
-                )
-                hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
-                raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
-        if isinstance(self.sampler, Shared) and self.spread_out is not None:
+        if needs.shared and self.spread_out is not None:
             raise OptionError(
-                "`spread_out` compares each positive item with negatives of its own and is not "
-                f"there with sampler=Shared(...); got {self.spread_out!r}. Use spread_out=None."
+                "`spread_out` compares each positive item with negatives of its own and is not"
+                f" there with sampler={type(self.sampler).__name__}(...); got {self.spread_out!r}."
+                " Use spread_out=None."
             )
 
     def to_dict(self) -> dict[str, Any]:

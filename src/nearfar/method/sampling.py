@@ -1,4 +1,4 @@
-"""Which items a pair is contrasted with: the proposals, and the distribution each one draws from.
+"""Which items a pair is contrasted with: the samplers, each with what it draws and what it needs.
 
 All of them leave out the user's known positives, exactly: a draw that hits one is drawn again.
 A place that cannot be filled stays **empty**: it takes no part in the loss, it is counted, and the
@@ -10,22 +10,48 @@ f(j) is the number of training interactions of item j, and eq. 4 of the paper re
 
 beta = 0 is uniform over all items. For any other beta an item without training interactions has
 weight 0: for beta > 0 the formula says so, and for beta < 0 its weight would be infinite.
+
+A sampler is a frozen dataclass with three more properties, the protocol `Sampler`: what it needs
+of an engine (`Needs`), the weight it proposes items by, and `draw`, which says in plain numpy what
+is drawn. `nearfar.engine.reference` trains with `draw` itself; the other engines have kernels for
+the four kinds of drawing here, which draw the same integers. A sampler of your own trains on the
+reference engine; where it draws as one of the four does, and only its weights are new, it names
+that kind in ``Needs.kernel`` and trains on every engine. Make it known with
+`nearfar.method.options.register_sampler`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import OptionError
+from nearfar.method.draws import Batch, Drawn, Kernel, Needs, draw_own
 from nearfar.method.geometry import released_overflow_gap, stage_two_weight
-from nearfar.runtime.arrays import Float64, Floats, Int, Int32
+from nearfar.method.proposal import different, popularity_weight
+from nearfar.runtime.arrays import Float64, Floats
 from nearfar.runtime.checks import check_count
-from nearfar.runtime.counter import uniform_at
-from nearfar.runtime.jit import kernel
+from nearfar.runtime.counter import Purpose, uniform
+
+
+class Sampler(Protocol):
+    """What draws negatives; a frozen dataclass."""
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs of an engine."""
+        ...
+
+    def proposal(self, item_counts: npt.ArrayLike) -> Float64:
+        """Return the weight (M,) by which items are drawn, given their training interactions."""
+        ...
+
+    def draw(self, batch: Batch) -> Drawn:
+        """Draw the negatives of the pairs of a step."""
+        ...
 
 
 def _check_beta(beta: float) -> None:
@@ -45,6 +71,19 @@ class Uniform:
 
     def __post_init__(self) -> None:
         check_count("redraws", self.redraws)
+
+    @property
+    def needs(self) -> Needs:
+        """Negatives of its own for each pair."""
+        return Needs(redraws=self.redraws, kernel="independent")
+
+    def proposal(self, item_counts: npt.ArrayLike) -> Float64:
+        """1 for each item, (M,)."""
+        return popularity_weight(item_counts, 0.0)
+
+    def draw(self, batch: Batch) -> Drawn:
+        """Draw each place until the user does not have the item."""
+        return draw_own(batch, self.redraws)
 
 
 @dataclass(frozen=True)
@@ -67,13 +106,34 @@ class Popularity:
         _check_beta(self.beta)
         check_count("redraws", self.redraws)
 
+    @property
+    def needs(self) -> Needs:
+        """Negatives of its own for each pair; of a batch, all different with `distinct`."""
+        kernel: Kernel = "distinct" if self.distinct else "independent"
+        return Needs(distinct=self.distinct, redraws=self.redraws, kernel=kernel)
+
+    def proposal(self, item_counts: npt.ArrayLike) -> Float64:
+        """f(j)^beta, (M,)."""
+        return popularity_weight(item_counts, self.beta)
+
+    def draw(self, batch: Batch) -> Drawn:
+        """Draw each place until the user does not have the item.
+
+        With `distinct` the places of more pairs than the items suffice for begin again.
+        """
+        if not self.distinct:
+            return draw_own(batch, self.redraws)
+        places, key = len(batch.users) * batch.negatives, batch.source.stream(Purpose.NEGATIVE)
+        first = different(batch.table, batch.support, key, places)
+        return draw_own(batch, self.redraws, np.resize(first, places))
+
 
 @dataclass(frozen=True)
 class TwoStage:
     """The paper's 2-stage sampling.
 
     Stage 1 draws ``candidates`` items by eq. 4, shared by the whole batch. Stage 2 draws each
-    negative n of a pair (i, j) independently among them, the user's positives left out, by
+    negative n of a pair (i, j) independently among them, the user's positives left out, by eq. 5,
 
         Pr(n | v_j) ~ 1 / p(v_j.v_n)   if 0 <= v_j.v_n <= 1,  else 0
 
@@ -81,6 +141,10 @@ class TwoStage:
     (`nearfar.method.geometry.density`) and the vectors of the moment, taken at length 1. If no
     candidate is left with a positive weight, because all are positives of the user or lie beyond
     a right angle, the place stays empty.
+
+    References
+    ----------
+    Tran et al., SIGIR 2019, section 3.2, eq. 4 and 5.
     """
 
     candidates: int = 2000
@@ -107,8 +171,39 @@ class TwoStage:
         if self.vectors not in ("live", "initial"):
             raise OptionError(f"`vectors` must be 'live' or 'initial'; got {self.vectors!r}.")
 
+    @property
+    def needs(self) -> Needs:
+        """Candidates that the batch shares, and vectors to choose among them by."""
+        return Needs(
+            candidates=self.candidates,
+            distinct=self.distinct,
+            vectors=self.vectors,
+            released_weight=self.released_weight,
+            kernel="two-stage",
+        )
+
+    def proposal(self, item_counts: npt.ArrayLike) -> Float64:
+        """f(j)^beta, (M,)."""
+        return popularity_weight(item_counts, self.beta)
+
+    def draw(self, batch: Batch) -> Drawn:
+        """Choose among the candidates by `weight`: the first whose cumulative weight exceeds U."""
+        n, candidates = batch.negatives, batch.candidates
+        allowed = ~batch.known.shared(batch.users, candidates)
+        weight = self.weight(batch.compare(candidates), batch.dim, allowed)
+        cumulative = np.cumsum(weight, axis=1)
+        places = batch.first * n + np.arange(len(batch.users) * n)
+        u = uniform(batch.source.stream(Purpose.CHOICE), places).reshape(-1, n)
+        target = u * cumulative[:, -1:]
+        at = [
+            np.searchsorted(row, t, side="right") for row, t in zip(cumulative, target, strict=True)
+        ]
+        found = np.minimum(np.reshape(at, (-1, n)), len(candidates) - 1)
+        some = np.broadcast_to(cumulative[:, -1:] > 0, target.shape)
+        return Drawn(candidates[found], some, weight)
+
     def weight(self, s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike) -> Floats:
-        """Weigh the candidates of each pair for stage 2, up to a factor a row.
+        """Weigh the candidates of each pair for stage 2 (eq. 5), up to a factor a row.
 
         Parameters
         ----------
@@ -151,119 +246,15 @@ class Shared:
     def __post_init__(self) -> None:
         _check_beta(self.beta)
 
+    @property
+    def needs(self) -> Needs:
+        """Different items, many of them, that the batch shares."""
+        return Needs(usual=512, shared=True, distinct=True, kernel="shared")
 
-Sampler = Uniform | Popularity | TwoStage | Shared
-"""What draws negatives."""
+    def proposal(self, item_counts: npt.ArrayLike) -> Float64:
+        """f(j)^beta, (M,)."""
+        return popularity_weight(item_counts, self.beta)
 
-
-def popularity_weight(item_counts: npt.ArrayLike, beta: float) -> Float64:
-    """f(j)^beta, scaled so that the largest is 1 (eq. 4).
-
-    Parameters
-    ----------
-    item_counts : array_like of int of shape (M,)
-        f(j), training interactions of each item.
-    beta : float
-        Any real number.
-
-    Returns
-    -------
-    float64 array of shape (M,)
-        1 for all when beta is 0; otherwise 0 where f(j) = 0.
-
-    Raises
-    ------
-    OptionError
-        When no item has a positive weight.
-
-    Examples
-    --------
-    >>> popularity_weight([4, 2, 0], beta=1.0).tolist()
-    [1.0, 0.5, 0.0]
-    >>> popularity_weight([4, 2, 0], beta=0.0).tolist()
-    [1.0, 1.0, 1.0]
-    """
-    f = np.asarray(item_counts, np.float64)
-    if beta == 0.0:
-        return np.ones_like(f)
-    seen = f > 0
-    if not seen.any():
-        raise OptionError(
-            f"no item has a training interaction, so popularity with `beta`={beta!r} has nothing to"
-            f" draw from; use Uniform() or beta=0."
-        )
-    log_weight = beta * np.log(f, where=seen, out=np.full_like(f, -np.inf))
-    log_weight[~seen] = -np.inf
-    weight: Float64 = np.exp(log_weight - log_weight[seen].max())
-    return weight
-
-
-class AliasTable(NamedTuple):
-    """Draws from a fixed discrete distribution in constant time (Walker 1977, Vose 1991).
-
-    Column j of n keeps its own item with probability ``keep[j]`` and gives ``other[j]`` otherwise.
-    Both arrays are empty for the uniform distribution, which needs no table.
-    """
-
-    n: int
-    keep: Float64
-    other: Int32
-    weight: Float64
-
-
-def alias_table(weight: Float64) -> AliasTable:
-    """Build the table for probabilities proportional to `weight` (M,), in time O(M)."""
-    n = weight.shape[0]
-    if (weight == weight[0]).all():
-        return AliasTable(n, np.empty(0), np.empty(0, np.int32), weight)
-    keep = weight * (n / weight.sum())
-    other = np.arange(n, dtype=np.int32)
-    _pair_columns(keep, other)
-    return AliasTable(n, keep, other, weight)
-
-
-@kernel
-def _pair_columns(keep: Float64, other: Int32) -> None:
-    """Vose's method: fill each column below 1 from one above 1 until none is left."""
-    n = keep.shape[0]
-    small = np.empty(n, np.int32)
-    large = np.empty(n, np.int32)
-    n_small = n_large = 0
-    scaled = keep.copy()
-    for j in range(n):
-        if scaled[j] < 1.0:
-            small[n_small] = j
-            n_small += 1
-        else:
-            large[n_large] = j
-            n_large += 1
-    while n_small > 0 and n_large > 0:
-        n_small -= 1
-        poor, rich = small[n_small], large[n_large - 1]
-        keep[poor] = scaled[poor]
-        other[poor] = rich
-        scaled[rich] -= 1.0 - scaled[poor]
-        if scaled[rich] < 1.0:
-            n_large -= 1
-            small[n_small] = rich
-            n_small += 1
-    for i in range(n_large):
-        keep[large[i]] = 1.0
-    for i in range(n_small):  # only rounding leaves these; a weight of zero stays impossible
-        if scaled[small[i]] > 0.5:
-            keep[small[i]] = 1.0
-    return
-
-
-@kernel
-def draw_at(table: AliasTable, key: np.uint64, position: Int, attempt: Int) -> Int:
-    """Draw the item for (position, attempt) of the stream `key`.
-
-    One uniform number gives the column and the coin: its integer part after scaling by n, and what
-    is left.
-    """
-    x = uniform_at(key, position, attempt) * table.n
-    column = np.int64(x)
-    if table.keep.shape[0] == 0 or x - column < table.keep[column]:
-        return column
-    return np.int64(table.other[column])
+    def draw(self, batch: Batch) -> Drawn:
+        """Take the candidates, for each pair those that its user does not have."""
+        return Drawn(batch.candidates[None], ~batch.known.shared(batch.users, batch.candidates))

@@ -14,7 +14,7 @@ Functions ending in ``_at`` are scalar kernels; the others take and give numpy a
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,17 @@ def stream(seed: int, purpose: Purpose, step: int = 0) -> np.uint64:
     for part in (seed, int(purpose), step):
         key = _mix(key + GOLDEN + np.uint64(part % 2**64))
     return np.uint64(key[0])
+
+
+class Source(NamedTuple):
+    """All streams of a seed at a step."""
+
+    seed: int
+    step: int
+
+    def stream(self, purpose: Purpose) -> np.uint64:
+        """Name the stream of `purpose`; see `stream`."""
+        return stream(self.seed, purpose, self.step)
 
 
 @kernel

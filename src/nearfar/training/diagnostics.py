@@ -28,7 +28,6 @@ from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
-from nearfar.method.sampling import Shared, TwoStage
 from nearfar.runtime.counter import Purpose, stream, uniform
 from nearfar.runtime.threads import one_blas_thread
 from nearfar.training.drawn import Lookup, sampled
@@ -119,7 +118,7 @@ def foreseen(problem: Problem) -> str | None:
     str or None
     """
     given = problem.options.triplet.temperature
-    if given is None or not isinstance(problem.options.sampler, Shared):
+    if given is None or not problem.options.sampler.needs.shared:
         return None
     usual = Triplet(temperature=None).at(problem.n_trained_items).known_temperature
     least, most = (share * usual for share in TEMPERATURES)
@@ -146,25 +145,24 @@ def remedy(sight: Sight, problem: Problem) -> str:
         How it is now.
     problem : Problem
     """
-    sampler, dim = problem.options.sampler, problem.options.dim
+    needs, dim = problem.options.sampler.needs, problem.options.dim
     false = (
         f"items that users like are pushed away {sight.false_push:.1f} times as often as by chance"
     )
-    if isinstance(sampler, TwoStage) and sight.effective < 0.1 * problem.n_candidates:
+    if needs.candidates and sight.effective < 0.1 * problem.n_candidates:
         return (
             f"The second stage chooses among {sight.effective:.0f} of {problem.n_candidates:,}"
             f" candidates, and {false}: it finds what is like the positive item. Use Shared(), or"
             f" TwoStage(vectors='initial')."
         )
-    is_shared = isinstance(sampler, Shared)
     temperature = f"Triplet(temperature=...) (it is {problem.triplet.known_temperature:g})"
     if sight.dimension < 2.0:
         return (
             f"The items lie in {sight.dimension:.1f} of {dim} directions. Use a lower"
-            f" {temperature}{'' if is_shared else ', or SpreadOut()'}."
+            f" {temperature}{'' if needs.shared else ', or SpreadOut()'}."
         )
     if sight.false_push > FALSE:
-        milder = f"a higher {temperature}" if is_shared else "Shared()"
+        milder = f"a higher {temperature}" if needs.shared else "Shared()"
         return (
             f"The negatives are too hard: {false}. Use fewer negatives, less popular ones (a"
             f" smaller beta), or {milder}."

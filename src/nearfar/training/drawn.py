@@ -1,12 +1,13 @@
 """What the sampler draws: how hard, how false and how varied the negatives of a model are.
 
-`sampling` takes the vectors as they are and draws the negatives of some steps with the very kernels
-of the engine, so that it shows what a step of the training would have met.
+`sampling` takes the vectors as they are and draws the negatives of some steps by the sampler's own
+`draw`, so that it shows what a step of the training would have met.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -15,21 +16,19 @@ import polars as pl
 
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
-from nearfar.engine.cpu.buffers import PAIRS_A_BLOCK, make_draws, make_plans
-from nearfar.engine.cpu.choose import choose_negatives, hash_candidates
-from nearfar.engine.cpu.plan import N_PAIRS, Draws, Plan, Positives, plan_step, table_size
-from nearfar.engine.problem import initial_points
+from nearfar.engine.negatives import TrainingUsers, candidates_of, draw, pairs_of
 from nearfar.errors import DataError
-from nearfar.method.geometry import normalise, released_overflow_gap, score
+from nearfar.method.geometry import normalise, score
 from nearfar.method.loss import Triplet
 from nearfar.method.options import Options
-from nearfar.method.sampling import AliasTable, Popularity, Shared, TwoStage
-from nearfar.runtime.arrays import Float32, Float64, Int, Int32, Int64, Integers, Real
+from nearfar.runtime.arrays import Float32, Float64, Floats, Int64
 from nearfar.runtime.checks import check_count
-from nearfar.runtime.counter import Purpose, stream
-from nearfar.runtime.jit import kernel
+from nearfar.runtime.counter import Source
 
 Lookup = Callable[[Int64], Float32]
+
+_PAIRS_AT_ONCE = 128
+"""Pairs whose products with all candidates are in memory together."""
 
 
 def check_points(points: Float32, train: Interactions, options: Options) -> None:
@@ -51,7 +50,7 @@ def sampling(
     seed: int = 0,
     n_steps: int = 32,
 ) -> pl.DataFrame:
-    """Draw the negatives of some steps, by the engine's own sampler, and look at them.
+    """Draw the negatives of some steps as training does, and look at them.
 
     Parameters
     ----------
@@ -121,7 +120,7 @@ def sampled(
     most_pairs : int, optional
         Look at so many pairs of each step; at all if None.
     """
-    options, n_users, n_items = problem.options, problem.n_users, problem.n_items
+    n_users, n_items = problem.n_users, problem.n_items
     drawing = _Steps(points_of, problem)
     parts = [drawing.draw(t, most_pairs) for t in steps]
     user, positive = (np.concatenate([entries[:, w] for entries, _ in parts]) for w in (0, 1))
@@ -134,7 +133,7 @@ def sampled(
         false |= other.contains(*drawn)
     inside = _inside(points_of, n_users, user, positive, negatives, problem.triplet)
     share = np.array([_shares(problem.triplet, x, n_items) for x in inside])
-    is_shared = isinstance(options.sampler, Shared)
+    is_shared = problem.options.sampler.needs.shared
     row = {
         "steps": len(steps),
         "pairs": len(user),
@@ -196,79 +195,52 @@ def _shares(triplet: Triplet, inside: Float64, n_items: int) -> Float64:
 
 
 class _Steps:
-    """What the engine would draw with the points as they are, step by step."""
+    """What training would draw with the points as they are, step by step."""
 
     def __init__(self, points_of: Lookup, problem: Problem) -> None:
-        self.problem, self.draws = problem, make_draws(problem)
-        data, options, n = problem.interactions, problem.options, problem.n_candidates
-        self.positives = Positives(data.indptr, data.items, problem.positive_users)
-        room = make_plans(1, problem)
-        self.plan = Plan(*(array[0] for array in room))
-        self.places, self.following = np.empty(table_size(n), np.int64), np.empty(n, np.int32)
-        self.scratch = np.empty((3, n), np.float32)
-        self.vectors_of = points_of
-        if isinstance(options.sampler, TwoStage) and options.sampler.vectors == "initial":
-            initial = initial_points(problem.seed, problem.n_rows, options.dim)
-            self.vectors_of = initial.__getitem__
+        self.points_of, self.problem = points_of, problem
+        self.known, self.frozen = TrainingUsers(problem.interactions), problem.frozen_items()
 
     def draw(self, step: int, most_pairs: int | None) -> tuple[Int64, Float64]:
-        """Give (user, item, negatives) rows, -1 for an empty place, and effective numbers."""
-        problem, plan = self.problem, self.plan
-        _plan(
-            step, self.positives, problem.proposal, problem.support, self.draws, plan,
-            self.places, self.following,
-        )  # fmt: skip
-        entries = plan.entries[: plan.size[N_PAIRS]][:most_pairs]
-        if isinstance(problem.options.sampler, Shared):
-            return self._shared(entries), np.empty(0)
-        if problem.n_candidates:
-            effective = self._second_stage(step, entries)
-        else:
-            effective = _effective_first(problem, entries[:, 0])
-        items = entries[:, 1:]
-        items = np.where(items >= 0, items - problem.n_users, -1)
-        return np.column_stack([entries[:, 0], items]), effective
-
-    def _shared(self, entries: Int64) -> Int64:
-        """Give (user, item, shared negatives) rows, -1 for one that the user has."""
-        user, items = entries[:, 0], self.plan.candidates.astype(np.int64)
-        grid = np.broadcast_to(user[:, None], (len(user), len(items)))
-        wide = np.broadcast_to(items, grid.shape)
-        known = self.problem.interactions.contains(grid.ravel(), wide.ravel()).reshape(grid.shape)
-        positive = entries[:, 1] - self.problem.n_users
-        return np.column_stack([user, positive, np.where(known, -1, wide)])
-
-    def _second_stage(self, step: int, entries: Int64) -> Float64:
-        problem, n_candidates = self.problem, self.problem.n_candidates
-        sampler, dim = problem.options.sampler, problem.options.dim
-        assert isinstance(sampler, TwoStage)
-        gap = released_overflow_gap(dim) if sampler.released_weight else -1.0
-        key = stream(problem.seed, Purpose.CHOICE, step)
-        candidates = self._unit(self.plan.candidates[:n_candidates])
-        effective = []
-        for first in range(0, len(entries), PAIRS_A_BLOCK):
-            positive = entries[first : first + PAIRS_A_BLOCK, 1] - problem.n_users
-            products = np.ascontiguousarray(self._unit(positive) @ candidates.T, np.float32)
-            s = products.copy()
-            _choose(
-                s, first, dim, gap, key, self.positives, self.plan, self.places,
-                self.following, self.scratch,
+        """Return (user, item, negatives) rows, -1 for an empty place, and effective numbers."""
+        problem, source = self.problem, Source(self.problem.seed, step)
+        users, items = pairs_of(problem, step)
+        candidates = candidates_of(problem, source)
+        at_once = len(users)
+        if len(candidates):  # given these, pairs draw on their own
+            users, items, at_once = users[:most_pairs], items[:most_pairs], _PAIRS_AT_ONCE
+        rows, effective = [], []
+        for first in range(0, len(users), at_once):
+            part = slice(first, first + at_once)
+            drawn = draw(
+                problem, source, users[part], self.known, candidates,
+                partial(self._compare, items[part]), first,
             )  # fmt: skip
-            allowed = s >= -1.5  # what is excluded has been marked with -2
-            effective.append(self._effective(sampler.weight(products, dim, allowed)))
-        return np.concatenate(effective)
+            found = np.where(drawn.allowed, drawn.items, -1)
+            rows.append(np.column_stack([users[part], items[part], found]))
+            effective.append(self._effective(users[part], candidates, drawn.weight))
+        return np.concatenate(rows)[:most_pairs], np.concatenate(effective)[:most_pairs]
 
-    def _unit(self, items: Integers) -> Float32:
-        """Give the vectors of items that stage 2 looks at, at length 1."""
-        rows = self.problem.n_users + items.astype(np.int64)
-        return normalise(np.asarray(self.vectors_of(rows), np.float32))
+    def _compare(self, positive: Int64, items: Int64) -> Float32:
+        """Multiply the vectors of positive items with those of others, at length 1: (L, C)."""
+        products: Float32 = self._unit(positive) @ self._unit(items).T
+        return products
 
-    def _effective(self, weight: npt.NDArray[Any]) -> Float64:
-        """1 / sum Pr^2 of each row, where an item that is several candidates counts once."""
-        candidates = self.plan.candidates
-        order = np.argsort(candidates, kind="stable")
-        begin = np.flatnonzero(np.diff(candidates[order], prepend=-1))
-        return _effective_number(np.add.reduceat(weight[:, order], begin, axis=1))
+    def _unit(self, items: Int64) -> Float32:
+        """Return the vectors of items that a second stage looks at, at length 1."""
+        if self.frozen is not None:
+            return self.frozen[items]
+        return normalise(np.asarray(self.points_of(self.problem.n_users + items), np.float32))
+
+    def _effective(self, users: Int64, candidates: Int64, weight: Floats | None) -> Float64:
+        """1 / sum Pr^2 for each pair; NaN where it is not known, or not for a pair alone."""
+        if weight is not None:  # an item that is several candidates counts once
+            order = np.argsort(candidates, kind="stable")
+            begin = np.flatnonzero(np.diff(candidates[order], prepend=-1))
+            return _effective_number(np.add.reduceat(weight[:, order], begin, axis=1))
+        if self.problem.options.sampler.needs.kernel == "independent":
+            return _effective_first(self.problem, users)
+        return np.full(len(users), np.nan)
 
 
 def _effective_number(weight: npt.NDArray[Any]) -> Float64:
@@ -279,9 +251,6 @@ def _effective_number(weight: npt.NDArray[Any]) -> Float64:
 def _effective_first(problem: Problem, users: Int64) -> Float64:
     """1 / sum Pr^2 of a draw by eq. 4 for each of the users, whose own items are left out."""
     data, weight = problem.interactions, problem.proposal.weight
-    sampler = problem.options.sampler
-    if isinstance(sampler, Popularity) and sampler.distinct:
-        return np.full(len(users), np.nan)
     some, place = np.unique(users, return_inverse=True)
     own = [weight[data.positives(int(user))] for user in some]
     left = weight.sum() - np.array([w.sum() for w in own])
@@ -289,39 +258,3 @@ def _effective_first(problem: Problem, users: Int64) -> Float64:
     any_left = left > 1e-9 * weight.sum()  # the rest is rounding: the user has all of them
     effective = np.where(any_left, left**2 / np.where(any_left, squares, 1.0), np.nan)
     return effective[place]
-
-
-@kernel
-def _plan(
-    step: Int,
-    positives: Positives,
-    table: AliasTable,
-    support: Int32,
-    draws: Draws,
-    plan: Plan,
-    places: Int64,
-    following: Int32,
-) -> None:
-    """Plan a step, and find the candidates, if there are any, by their item."""
-    plan_step(step, positives, table, support, draws, plan)
-    hash_candidates(plan.candidates, plan.candidates.shape[0], places, following)
-
-
-@kernel
-def _choose(
-    s: Float32,
-    first: Int,
-    dim: Int,
-    overflow_gap: Real,
-    key: np.uint64,
-    positives: Positives,
-    plan: Plan,
-    places: Int64,
-    following: Int32,
-    scratch: Float32,
-) -> Int:
-    """Choose the negatives of the pairs from `first` on; marks excluded candidates in `s`."""
-    return choose_negatives(
-        s, first, s.shape[0], s.shape[1], dim, overflow_gap, key, positives, plan.candidates,
-        plan.entries, places, following, scratch,
-    )  # fmt: skip

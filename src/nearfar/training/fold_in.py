@@ -13,22 +13,19 @@ second it would come to lie amid its users, and too near to everybody like them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, lru_cache
-from typing import NamedTuple, Protocol
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
-from nearfar.engine.cpu.plan import draw_distinct
-from nearfar.engine.problem import initial_points
+from nearfar.engine.negatives import OneUser, TrainingUsers, candidates_of, draw
+from nearfar.method.draws import Drawn, Known
 from nearfar.method.geometry import normalise
-from nearfar.method.loss import Triplet, through_normalisation
-from nearfar.method.optimiser import Adagrad
+from nearfar.method.loss import through_normalisation
 from nearfar.method.options import Options
-from nearfar.method.sampling import AliasTable, Popularity, Shared, TwoStage
 from nearfar.runtime.arrays import Bool, Float32, Floats, Int32, Int64, Integers
-from nearfar.runtime.counter import Purpose, bits, stream, uniform
+from nearfar.runtime.counter import Purpose, Source, bits, stream
 
 EPOCHS = 60
 """Steps of a fold-in; more change little, see benchmarks/README.md."""
@@ -36,64 +33,6 @@ _KEPT_BYTES = 2**25
 """Points of shared negatives that are kept from one fold-in to the next."""
 _OTHER_PAIRS = 64
 """Training pairs of a step in which a new item takes the negative's part."""
-
-
-class Drawn(NamedTuple):
-    """Negatives of some pairs."""
-
-    items: Int64
-    """(L, n) of each pair, or (1, n) if all pairs share theirs."""
-    allowed: Bool
-    """(L, n) whether it is one: the pair's user does not have it, and the place is not empty."""
-
-
-class Known(Protocol):
-    """What users have already, which is no negative for them."""
-
-    def own(self, users: Integers, items: Int64) -> Bool:
-        """Tell for each user and item, both (n,), whether the user has it."""
-        ...
-
-    def shared(self, users: Integers, items: Int64) -> Bool:
-        """Tell for each user (L,) which of the items (C,) they have: (L, C), or (1, C) for all."""
-        ...
-
-
-class OneUser:
-    """`Known` of a single user, whatever number they go by."""
-
-    def __init__(self, liked: Int32, n_items: int) -> None:
-        self._has = np.zeros(n_items, np.bool_)
-        self._has[liked] = True
-
-    def own(self, users: Integers, items: Int64) -> Bool:
-        """Look the items up."""
-        return self._has[items]
-
-    def shared(self, users: Integers, items: Int64) -> Bool:
-        """Look the items up; a single row."""
-        return self._has[items][None]
-
-
-class TrainingUsers:
-    """`Known` of the users of some interactions."""
-
-    def __init__(self, data: Interactions) -> None:
-        self._data, self.own = data, data.contains
-
-    def shared(self, users: Integers, items: Int64) -> Bool:
-        """Go through the users' items, of which there are fewer than users x items."""
-        data, n = self._data, len(items)
-        place = np.full(data.n_items, -1, np.int64)
-        place[items] = np.arange(n)
-        counts = data.user_counts[users]
-        row = np.repeat(np.arange(len(users)), counts)
-        before = np.repeat(np.cumsum(counts) - counts, counts)
-        theirs = data.items[data.indptr[users][row] + np.arange(len(row)) - before]
-        known = np.zeros((len(users), n), np.bool_)
-        there = place[theirs] >= 0
-        known[row[there], place[theirs[there]]] = True
-        return known[:, place[items]]  # an item may be there several times
 
 
 class Folding:
@@ -113,7 +52,7 @@ class Folding:
         self.users, self.items, self.train, self.options = users, items, train, options
         self.problem = Problem(train, options)
         self._known = TrainingUsers(train)
-        self._candidates = lru_cache(maxsize=4 * EPOCHS)(self._draw_candidates)
+        self._candidates = lru_cache(maxsize=4 * EPOCHS)(partial(candidates_of, self.problem))
         row_bytes = max(self.problem.n_candidates, 1) * options.dim * 4
         self._shared_rows = lru_cache(maxsize=_KEPT_BYTES // row_bytes)(self._gather_shared)
         on_sphere = options.geometry == "sphere"
@@ -178,94 +117,32 @@ class Folding:
         points : array of shape (L, d), optional
             The positive items' points, if they are not the model's.
         """
-        sampler = self.options.sampler
-        if isinstance(sampler, TwoStage):
+        source = Source(seed, step)
+
+        def compare(found: Int64) -> Floats:
             where = self._compared[items] if points is None else normalise(points)
-            return self._second_stage(seed, step, known, users, where, sampler)
-        if isinstance(sampler, Shared):
-            shared = self._candidates(seed, step)
-            return Drawn(shared[None, :], ~known.shared(users, shared))
-        return self._own(seed, step, known, users)
+            return where @ self._compared[found].T
+
+        return draw(self.problem, source, users, known, self._candidates(source), compare)
 
     # ------------------------------------------------------------------------- draws
 
-    def _own(self, seed: int, step: int, known: Known, users: Integers) -> Drawn:
-        """Draw each pair's own negatives, again where one is known, as often as is allowed."""
-        sampler, n = self.options.sampler, self.options.negatives
-        key, table = stream(seed, Purpose.NEGATIVE, step), self.problem.proposal
-        place = np.arange(len(users) * n)
-        if isinstance(sampler, Popularity) and sampler.distinct:
-            first = np.empty(min(len(place), len(self.problem.support)), np.int32)
-            draw_distinct(table, self.problem.support, key, first)
-            # there may be more pairs than in any batch
-            items = np.resize(first.astype(np.int64), len(place))
-        else:
-            items = _draw(table, key, place, 0)
-        user = np.repeat(users, n)
-        refused = known.own(user, items)
-        for attempt in range(1, getattr(sampler, "redraws", 0) + 1):
-            again = np.flatnonzero(refused)
-            if not len(again):
-                break
-            items[again] = _draw(table, key, again, attempt)
-            refused[again] = known.own(user[again], items[again])
-        shape = (len(users), n)
-        return Drawn(items.reshape(shape), ~refused.reshape(shape))
-
-    def _draw_candidates(self, seed: int, step: int) -> Int64:
-        """Draw the items that all pairs of a step share: of stage 1, or its negatives."""
-        problem, sampler = self.problem, self.options.sampler
-        key, n = stream(seed, Purpose.CANDIDATE, step), problem.n_candidates
-        if isinstance(sampler, TwoStage) and not sampler.distinct:
-            return _draw(problem.proposal, key, np.arange(n), 0)
-        drawn = np.empty(n, np.int32)
-        draw_distinct(problem.proposal, problem.support, key, drawn)
-        return drawn.astype(np.int64)
-
     def _rows(self, items: Int64, seed: int, step: int) -> Float32:
-        """Give the points of all drawn items, one after the other."""
-        if isinstance(self.options.sampler, Shared):
-            return self._shared_rows(seed, step)
+        """Return the points of all drawn items, one after the other."""
+        if self.options.sampler.needs.shared:
+            return self._shared_rows(Source(seed, step))
         rows: Float32 = self.items[items.ravel()]
         return rows
 
-    def _gather_shared(self, seed: int, step: int) -> Float32:
-        rows: Float32 = self.items[self._candidates(seed, step)]
+    def _gather_shared(self, source: Source) -> Float32:
+        rows: Float32 = self.items[self._candidates(source)]
         return rows
-
-    def _second_stage(
-        self,
-        seed: int,
-        step: int,
-        known: Known,
-        users: Integers,
-        positive: Floats,
-        sampler: TwoStage,
-    ) -> Drawn:
-        n = self.options.negatives
-        candidates = self._candidates(seed, step)
-        s = positive @ self._compared[candidates].T
-        allowed = ~known.shared(users, candidates)
-        weight = sampler.weight(s, self.options.dim, allowed)
-        cumulative = np.cumsum(weight, axis=1)
-        place = np.arange(len(users) * n)
-        drawn = uniform(stream(seed, Purpose.CHOICE, step), place).reshape(-1, n)
-        target = drawn * cumulative[:, -1:]
-        at = [
-            np.searchsorted(row, t, side="right") for row, t in zip(cumulative, target, strict=True)
-        ]
-        some = np.broadcast_to(cumulative[:, -1:] > 0, target.shape)
-        found = np.minimum(np.reshape(at, (-1, n)), len(candidates) - 1)
-        return Drawn(candidates[found], some)
 
     @cached_property
     def _compared(self) -> Float32:
         """(M, d) the vectors that stage 2 compares: of now, or those that a run starts from."""
-        sampler = self.options.sampler
-        if isinstance(sampler, TwoStage) and sampler.vectors == "initial":
-            n, rows = self.train.n_users, self.problem.n_rows
-            return initial_points(self.problem.seed, rows, self.options.dim)[n:]
-        return normalise(self.items)
+        frozen = self.problem.frozen_items()
+        return normalise(self.items) if frozen is None else frozen
 
     # --------------------------------------------------------------------- objective
 
@@ -289,7 +166,7 @@ class Folding:
     def _shares(self, near: Floats, far: Floats, allowed: Bool) -> Floats:
         triplet = self.problem.triplet
         inside = triplet.margin - 2.0 * (near[:, None] - far)
-        return shares(triplet, np.where(allowed, inside, -np.inf), self.train.n_items)
+        return triplet.shares(np.where(allowed, inside, -np.inf), self.train.n_items)
 
     def _descend(
         self, start: Floats, slope: Callable[[Floats, int], Floats], epochs: int
@@ -297,8 +174,7 @@ class Folding:
         """Train one row, from `start`, as `nearfar.engine.reference` updates any."""
         options, optimiser = self.options, self.options.optimiser
         rows = np.zeros((1, optimiser.n_slots, options.dim))
-        if isinstance(optimiser, Adagrad):
-            rows[:, 1] = optimiser.initial
+        optimiser.start(rows)
         rows[0, 0] = start
         point = rows[0, 0] = self._point(rows[0, 0])
         mean = np.zeros_like(point)
@@ -327,12 +203,12 @@ class _Others:
     def __init__(self, folding: Folding, liked_by: Int32) -> None:
         self.folding = folding
         self.liked_by = liked_by
-        sampler, problem = folding.options.sampler, folding.problem
-        beta = getattr(sampler, "beta", 0.0)
         most = max(int(folding.train.item_counts.max()), 1)
-        own = 1.0 if beta == 0.0 else (len(liked_by) / most) ** beta
-        self.chance = float(own / (problem.proposal.weight.sum() + own))
-        """Of being drawn by eq. 4, once."""
+        likeliest, new = folding.options.sampler.proposal([most, len(liked_by)])
+        own = new / likeliest
+        self.chance = float(own / (folding.problem.proposal.weight.sum() + own))
+        """Of being drawn once by the proposal."""
+        self.nobody = OneUser(liked_by[:0], folding.train.n_items)
 
     def push(self, point: Floats, seed: int, step: int) -> tuple[Float32, Floats]:
         """Give users (R, d), and what each adds to the gradient of the item: push (u - v).
@@ -357,54 +233,22 @@ class _Others:
 
     def _times(self, point: Floats, items: Int32, seed: int, step: int) -> Floats | float:
         """How often each pair would draw the item, on average."""
-        folding, sampler = self.folding, self.folding.options.sampler
-        if not isinstance(sampler, TwoStage):
-            return (folding.problem.n_candidates or folding.options.negatives) * self.chance
-        rows = folding._compared[folding._candidates(seed, step)]
-        rows[-1] = normalise(point[None])[0]
-        s = folding._compared[items] @ rows.T
-        weight = sampler.weight(s, folding.options.dim, np.ones(s.shape, np.bool_))
+        folding, options = self.folding, self.folding.options
+        places = folding.problem.n_candidates or options.negatives
+        if not options.sampler.needs.candidates:
+            return places * self.chance
+        source = Source(seed, step)
+
+        def compare(found: Int64) -> Floats:
+            rows = folding._compared[found]
+            rows[-1] = normalise(point[None])[0]
+            return folding._compared[items] @ rows.T
+
+        weight = draw(
+            folding.problem, source, items, self.nobody, folding._candidates(source), compare
+        ).weight
+        if weight is None:
+            return options.negatives * self.chance
         whole = np.maximum(weight.sum(axis=1), np.finfo(np.float32).tiny)
-        places = folding.options.negatives * folding.problem.n_candidates * self.chance
-        times: Floats = places * weight[:, -1] / whole
+        times: Floats = options.negatives * places * self.chance * weight[:, -1] / whole
         return times
-
-
-def shares(triplet: Triplet, inside: Floats, n_items: int) -> Floats:
-    """Give w_ij times the derivatives of the soft maximum, `Triplet.term` for many pairs at once.
-
-    Parameters
-    ----------
-    triplet : Triplet
-    inside : array of shape (L, n)
-        The x_k of each pair, minus infinity for an empty place.
-    n_items : int
-        M, for the rank weight.
-
-    Returns
-    -------
-    array of shape (L, n)
-    """
-    temperature = triplet.known_temperature
-    top = np.maximum(inside.max(axis=1, keepdims=True), 0.0)
-    if temperature == 0:
-        share = np.zeros_like(inside)
-        best = inside.argmax(axis=1)
-        share[np.arange(len(inside)), best] = inside[np.arange(len(inside)), best] > 0
-    else:
-        share = np.exp((inside - top) / temperature)
-        share /= share.sum(axis=1, keepdims=True) + np.exp(-top / temperature)
-    if triplet.rank_weight:
-        found = np.maximum((inside > -np.inf).sum(axis=1), 1)
-        rank = n_items * (inside > 0).sum(axis=1) // found
-        share = share * np.log(rank + 1.0)[:, None].astype(share.dtype)
-    return share
-
-
-def _draw(table: AliasTable, key: np.uint64, place: Int64, attempt: int) -> Int64:
-    """Draw by eq. 4 for each place: `nearfar.method.sampling.draw_at` for arrays."""
-    x = uniform(key, place, attempt) * table.n
-    column = x.astype(np.int64)
-    if not len(table.keep):
-        return column
-    return np.where(x - column < table.keep[column], column, table.other[column])

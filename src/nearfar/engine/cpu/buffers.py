@@ -7,20 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nearfar.engine.cpu.compute import Room
-from nearfar.engine.cpu.plan import (
-    DISTINCT,
-    INDEPENDENT,
-    SHARED,
-    TWO_STAGE,
-    Draws,
-    Plan,
-    table_size,
-)
+from nearfar.engine.cpu.plan import Draws, Plan, table_size
 from nearfar.engine.cpu.shared import Wide
-from nearfar.engine.problem import Problem, initial_points
-from nearfar.method.sampling import Popularity, Shared, TwoStage
+from nearfar.engine.problem import Problem
+from nearfar.engine.spec import make_draw_spec
 from nearfar.runtime.arrays import Float32, Int32, Int64
-from nearfar.runtime.counter import Purpose, stream_base
 
 PAIRS_A_BLOCK = 128
 """Pairs whose products with all candidates are computed in one matrix product. Every product packs
@@ -49,27 +40,19 @@ class Second(NamedTuple):
 
 def make_draws(problem: Problem) -> Draws:
     """Put the sampler and the streams of the seed into numbers."""
-    sampler, seed = problem.options.sampler, problem.seed
-    kind = INDEPENDENT
-    if isinstance(sampler, TwoStage):
-        kind = TWO_STAGE
-    elif isinstance(sampler, Shared):
-        kind = SHARED
-    elif isinstance(sampler, Popularity) and sampler.distinct:
-        kind = DISTINCT
+    given, options = make_draw_spec(problem), problem.options
     return Draws(
-        kind=kind,
-        batch=problem.options.batch,
-        negatives=problem.n_own,
-        redraws=int(getattr(sampler, "redraws", 0)),
-        candidates=problem.n_candidates,
-        distinct_candidates=kind == SHARED or bool(getattr(sampler, "distinct", False)),
-        all_shared=problem.options.spread_out is not None
-        or problem.options.decorrelate is not None,
-        order=stream_base(seed, Purpose.ORDER),
-        negative=stream_base(seed, Purpose.NEGATIVE),
-        candidate=stream_base(seed, Purpose.CANDIDATE),
-        choice=stream_base(seed, Purpose.CHOICE),
+        kind=given.kind,
+        batch=given.batch,
+        negatives=given.negatives,
+        redraws=given.redraws,
+        candidates=given.candidates,
+        distinct_candidates=given.distinct,
+        all_shared=options.spread_out is not None or options.decorrelate is not None,
+        order=given.order,
+        negative=given.negative,
+        candidate=given.candidate,
+        choice=given.choice,
     )
 
 
@@ -92,7 +75,7 @@ def make_plans(n_ahead: int, problem: Problem) -> Plan:
 
 def most_rows(problem: Problem) -> int:
     """Count the rows that a step touches at most."""
-    shared = problem.n_candidates if isinstance(problem.options.sampler, Shared) else 0
+    shared = problem.n_candidates if problem.options.sampler.needs.shared else 0
     return problem.options.batch * (2 + problem.n_own) + shared
 
 
@@ -115,7 +98,7 @@ def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -
 
 def make_wide(problem: Problem) -> Wide | None:
     """Make room for shared negatives, if there are any."""
-    if not isinstance(problem.options.sampler, Shared):
+    if not problem.options.sampler.needs.shared:
         return None
     batch, dim = problem.options.batch, problem.options.dim
     rows, n, blocks = most_rows(problem), problem.n_candidates, -(-batch // PAIRS_A_BLOCK)
@@ -133,11 +116,11 @@ def make_wide(problem: Problem) -> Wide | None:
 def make_second(problem: Problem) -> Second | None:
     """Make room for the second stage, if there is one, and the initial item points it may need."""
     options, n = problem.options, problem.n_candidates
-    if not isinstance(options.sampler, TwoStage):
+    if not options.sampler.needs.candidates:
         return None
-    frozen = np.empty((0, options.dim), np.float32)
-    if options.sampler.vectors == "initial":
-        frozen = initial_points(problem.seed, problem.n_rows, options.dim)[problem.n_users :].copy()
+    frozen = problem.frozen_items()
+    if frozen is None:
+        frozen = np.empty((0, options.dim), np.float32)
     batch, units = options.batch, options.batch + n
     return Second(
         frozen=frozen,

@@ -27,9 +27,6 @@ from nearfar.engine.cpu.steps import PAIRS_AT_ONCE, export_rows, run_steps, sett
 from nearfar.engine.cpu.team import make_team
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
 from nearfar.engine.spec import make_spec
-from nearfar.method.geometry import released_overflow_gap
-from nearfar.method.optimiser import Adam
-from nearfar.method.sampling import TwoStage
 from nearfar.runtime.arrays import Float32, Int64
 from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
 
@@ -63,12 +60,9 @@ class CPUEngine:
         data = problem.interactions
         self._positives = Positives(data.indptr, data.items, problem.positive_users)
         optimiser = options.optimiser
-        self._decay = make_decay(
-            optimiser if isinstance(optimiser, Adam) else None, problem.horizon
-        )
-        sampler = options.sampler
-        released = isinstance(sampler, TwoStage) and sampler.released_weight
-        self._overflow_gap = released_overflow_gap(options.dim) if released else -1.0
+        adam = optimiser if optimiser.kernel == "adam" else None
+        self._decay = make_decay(adam, problem.horizon)
+        self._overflow_gap = self._spec.overflow_gap
         n_ahead = min(max(1, _PLANNED // most_rows(problem)), 64)
         n_ahead = -(-n_ahead // threads) * threads
         self._plans = make_plans(n_ahead, problem)
@@ -104,7 +98,7 @@ class CPUEngine:
 
     def settle(self) -> None:
         """Bring every row up to date; see `Engine.settle`."""
-        if not self.problem.bring_up_to_date():
+        if not self.problem.options.optimiser.drifts:
             return
         state, bounds = self.state, self._shares()
         self._together(

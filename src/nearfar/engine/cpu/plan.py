@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nearfar.engine.cpu.prefetch import prefetch
-from nearfar.method.sampling import AliasTable, draw_at
+from nearfar.engine.spec import DISTINCT, SHARED, TWO_STAGE
+from nearfar.method.proposal import AliasTable, draw_at
 from nearfar.runtime.arrays import Int, Int32, Int64
 from nearfar.runtime.counter import GOLDEN, permuted, stream_at, uniform_at
 from nearfar.runtime.jit import inner, kernel
@@ -22,8 +23,6 @@ from nearfar.search import heap
 
 _AHEAD = 16
 """How many pairs ahead of its use memory is asked for."""
-
-INDEPENDENT, DISTINCT, TWO_STAGE, SHARED = 0, 1, 2, 3
 
 
 class Positives(NamedTuple):

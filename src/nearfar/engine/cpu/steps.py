@@ -26,7 +26,7 @@ from nearfar.engine.cpu.plan import (
 from nearfar.engine.cpu.shared import Wide
 from nearfar.engine.cpu.team import Team, claim, done, wait
 from nearfar.engine.spec import SPHERE, Spec
-from nearfar.method.sampling import AliasTable
+from nearfar.method.proposal import AliasTable
 from nearfar.runtime.arrays import Float32, Float64, Int, Int32, Int64, Real
 from nearfar.runtime.counter import stream_at
 from nearfar.runtime.jit import inner, kernel

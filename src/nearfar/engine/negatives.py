@@ -1,0 +1,109 @@
+"""The negatives of any pairs, as the sampler itself draws them for a step: not fast, but for all.
+
+The reference engine, fold-in and the diagnostics draw here. Engines that train fast have kernels
+that draw the same integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearfar.engine.problem import Problem
+from nearfar.method.draws import Batch, Drawn, Known, draw_candidates
+from nearfar.runtime.arrays import Bool, Floats, Int32, Int64, Integers
+from nearfar.runtime.counter import Purpose, Source, permutation, stream
+
+if TYPE_CHECKING:
+    from nearfar.data.interactions import Interactions
+
+
+class OneUser:
+    """`Known` of a single user, whatever number they go by."""
+
+    def __init__(self, liked: Int32, n_items: int) -> None:
+        self._has = np.zeros(n_items, np.bool_)
+        self._has[liked] = True
+
+    def own(self, users: Integers, items: Int64) -> Bool:
+        """Look the items up."""
+        return self._has[items]
+
+    def shared(self, users: Integers, items: Int64) -> Bool:
+        """Look the items up; a single row."""
+        return self._has[items][None]
+
+
+class TrainingUsers:
+    """`Known` of the users of some interactions."""
+
+    def __init__(self, data: Interactions) -> None:
+        self._data, self.own = data, data.contains
+
+    def shared(self, users: Integers, items: Int64) -> Bool:
+        """Go through the users' items, of which there are fewer than users x items."""
+        data, n = self._data, len(items)
+        place = np.full(data.n_items, -1, np.int64)
+        place[items] = np.arange(n)
+        counts = data.user_counts[users]
+        row = np.repeat(np.arange(len(users)), counts)
+        before = np.repeat(np.cumsum(counts) - counts, counts)
+        theirs = data.items[data.indptr[users][row] + np.arange(len(row)) - before]
+        known = np.zeros((len(users), n), np.bool_)
+        there = place[theirs] >= 0
+        known[row[there], place[theirs[there]]] = True
+        return known[:, place[items]]  # an item may be there several times
+
+
+def pairs_of(problem: Problem, step: int) -> tuple[Int64, Int64]:
+    """Return users and positive items of the pairs of a step, in their order."""
+    data, batch = problem.interactions, problem.options.batch
+    epoch, place = divmod(step, problem.steps_per_epoch)
+    order = permutation(stream(problem.seed, Purpose.ORDER, epoch), data.n_pairs)
+    chosen = order[place * batch : (place + 1) * batch]
+    return problem.positive_users[chosen].astype(np.int64), data.items[chosen].astype(np.int64)
+
+
+def candidates_of(problem: Problem, source: Source) -> Int64:
+    """Return the items that all pairs of a step share, in the order in which they are drawn."""
+    options = problem.options
+    return draw_candidates(
+        options.sampler.needs, options.negatives, problem.proposal, problem.support, source
+    )
+
+
+def draw(
+    problem: Problem,
+    source: Source,
+    users: Integers,
+    known: Known,
+    candidates: Int64,
+    compare: Callable[[Int64], Floats],
+    first: int = 0,
+) -> Drawn:
+    """Draw the negatives of pairs as the step would that `source` names.
+
+    Parameters
+    ----------
+    problem : Problem
+    source : Source
+    users : int array of shape (L,)
+        Those of the pairs, by which `known` is asked.
+    known : Known
+    candidates : int64 array
+        From `candidates_of`.
+    compare : callable
+        See `nearfar.method.draws.Batch`; called by samplers with a second stage.
+    first : int
+        The place of the first pair in the step. Pairs that share candidates may be drawn for in
+        parts; otherwise all pairs of a step have to be there.
+    """
+    options = problem.options
+    return options.sampler.draw(
+        Batch(
+            users, options.negatives, problem.proposal, problem.support, candidates, source, known,
+            compare, options.dim, first,
+        )
+    )  # fmt: skip

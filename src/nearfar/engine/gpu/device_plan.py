@@ -16,12 +16,9 @@ from torch import Tensor
 
 from nearfar.engine.gpu import words
 from nearfar.engine.problem import Problem
-from nearfar.method.sampling import Shared, TwoStage
+from nearfar.engine.spec import DrawSpec, make_draw_spec
+from nearfar.method.proposal import SPARE
 from nearfar.runtime.arrays import Float64
-from nearfar.runtime.counter import Purpose, stream_base
-
-SPARE = 4
-"""So many draws an item that is to be different are tried; then the catalogue is gone through."""
 
 
 class Data(NamedTuple):
@@ -46,36 +43,6 @@ class Data(NamedTuple):
     """Positives of the user who has most."""
     likeliest: Float64
     """(n,) on the host: the probability of the likeliest item, of the two likeliest, and so on."""
-
-
-class DeviceDraws(NamedTuple):
-    """What is drawn in a step."""
-
-    batch: int
-    negatives: int
-    """That a pair has for itself."""
-    candidates: int
-    """Items that all pairs of a step share; 0 if there are none."""
-    redraws: int
-    distinct: bool
-    """Whether candidates, or the first attempts at the negatives of a batch, differ."""
-    two_stage: bool
-    shared: bool
-    order: int
-    """Bases of the streams, as `words.signed` gives them."""
-    negative: int
-    candidate: int
-    choice: int
-
-    @property
-    def width(self) -> int:
-        """W."""
-        return 2 + self.negatives
-
-    @property
-    def places(self) -> int:
-        """Entries of a step that are known before its vectors: B W, and C if they are shared."""
-        return self.batch * self.width + (self.candidates if self.shared else 0)
 
 
 class StepPlans(NamedTuple):
@@ -124,30 +91,18 @@ def make_data(problem: Problem, device: torch.device) -> Data:
     )
 
 
-def make_draws(problem: Problem) -> DeviceDraws:
-    """Put the sampler and the streams of the seed into numbers."""
-    sampler = problem.options.sampler
-
-    def base(purpose: Purpose) -> int:
-        return words.signed(int(stream_base(problem.seed, purpose)))
-
-    shared = isinstance(sampler, Shared)
-    return DeviceDraws(
-        batch=problem.options.batch,
-        negatives=problem.n_own,
-        candidates=problem.n_candidates,
-        redraws=int(getattr(sampler, "redraws", 0)),
-        distinct=shared or bool(getattr(sampler, "distinct", False)),
-        two_stage=isinstance(sampler, TwoStage),
-        shared=shared,
-        order=base(Purpose.ORDER),
-        negative=base(Purpose.NEGATIVE),
-        candidate=base(Purpose.CANDIDATE),
-        choice=base(Purpose.CHOICE),
+def make_draws(problem: Problem) -> DrawSpec:
+    """Put the sampler into numbers, the bases of the streams as `words.signed` returns them."""
+    draws = make_draw_spec(problem)
+    return draws._replace(
+        order=words.signed(int(draws.order)),
+        negative=words.signed(int(draws.negative)),
+        candidate=words.signed(int(draws.candidate)),
+        choice=words.signed(int(draws.choice)),
     )
 
 
-def make_plan(n_steps: int, draws: DeviceDraws, device: torch.device) -> StepPlans:
+def make_plan(n_steps: int, draws: DrawSpec, device: torch.device) -> StepPlans:
     """Make room for the plans of `n_steps` steps."""
     s, b, w, c, e = n_steps, draws.batch, draws.width, draws.candidates, draws.places
     whole = torch.int64
@@ -164,7 +119,7 @@ def make_plan(n_steps: int, draws: DeviceDraws, device: torch.device) -> StepPla
     )
 
 
-def bytes_a_step(draws: DeviceDraws) -> int:
+def bytes_a_step(draws: DrawSpec) -> int:
     """Count what a step of a plan takes, with what is made in between."""
     sampled = SPARE * max(draws.candidates, draws.distinct * draws.batch * draws.negatives)
     return 48 * draws.places + draws.batch * (draws.candidates + 64) + 64 * sampled
@@ -174,7 +129,7 @@ def bytes_a_step(draws: DeviceDraws) -> int:
 
 
 def drawn(data: Data, key: Tensor, position: Tensor, attempt: int = 0) -> Tensor:
-    """Draw items (int64) for positions at an attempt; `nearfar.method.sampling.draw_at`."""
+    """Draw items (int64) for positions at an attempt; `nearfar.method.proposal.draw_at`."""
     x = words.uniform(key, position, attempt) * data.n_items
     column = x.to(torch.int64)
     if len(data.keep) == 0:
@@ -198,7 +153,7 @@ def has(data: Data, user: Tensor, item: Tensor) -> Tensor:
 # --------------------------------------------------------------------------- parts of a plan
 
 
-def draw_pairs(plan: StepPlans, count: int, data: Data, draws: DeviceDraws) -> None:
+def draw_pairs(plan: StepPlans, count: int, data: Data, draws: DrawSpec) -> None:
     """Fill users and positives of the first `count` steps of the plan; the others are empty."""
     batch, n_pairs = draws.batch, len(data.users)
     steps_per_epoch = -(-n_pairs // batch)
@@ -218,7 +173,7 @@ def draw_items(step: Tensor, base: int, data: Data, out: Tensor) -> None:
     out[:] = drawn(data, key, torch.arange(out.shape[1], device=out.device))
 
 
-def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: DeviceDraws) -> None:
+def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: DrawSpec) -> None:
     """Draw each negative from the proposal until the pair's user does not have it.
 
     `first` (S, B N) holds the first attempts, if they are not ordinary draws.
@@ -283,7 +238,7 @@ def distinct(tried: Tensor, key: Tensor, counts: Tensor, out: Tensor) -> Differe
 def complete(drawn: Different, data: Data) -> bool:
     """Draw what is missing: the items with the smallest exponential clocks; whether any was.
 
-    See `nearfar.engine.cpu.plan.draw_distinct`. The host has to know which rows are short, and
+    See `nearfar.method.proposal.different`. The host has to know which rows are short, and
     waits for the device, unless it is out of the question that there are any.
     """
     if never_short(drawn.out.shape[1], data):

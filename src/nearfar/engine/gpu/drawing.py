@@ -47,7 +47,7 @@ def _uniform(key, position, attempt):
 
 @jit
 def _drawn(key, position, attempt, proposal, UNIFORM: constexpr):
-    """Draw an item, int64; `nearfar.method.sampling.draw_at`."""
+    """Draw an item, int64; `nearfar.method.proposal.draw_at`."""
     x = _uniform(key, position, attempt) * tl.cast(proposal.n_items, tl.float64)
     column = x.to(tl.int64)
     if UNIFORM:

@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 from nearfar.engine.gpu import words
-from nearfar.engine.gpu.device_plan import Data, DeviceDraws
-from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, StepRules
+from nearfar.engine.gpu.device_plan import Data
+from nearfar.engine.gpu.device_spec import BETA_1, BETA_2
 from nearfar.engine.gpu.points import clipped
 from nearfar.engine.gpu.records import BatchPoints, Flow, Log, StepNow, Tables
+from nearfar.engine.spec import DrawSpec, Spec
 from nearfar.method.geometry import GAP_FLOOR
 
 # --------------------------------------------------------------------------------- compare
 
 
 def compare(
-    entries: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
+    entries: Tensor, points: BatchPoints, rules: Spec, draws: DrawSpec, flow: Flow, log: Log
 ) -> None:
     """Compare each pair with negatives of its own: eq. 1. `entries` is (B, W)."""
     batch, width = entries.shape
@@ -49,7 +50,7 @@ def compare(
 
 
 def weigh(
-    mine: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
+    mine: Tensor, points: BatchPoints, rules: Spec, draws: DrawSpec, flow: Flow, log: Log
 ) -> None:
     """Compare each pair with the negatives that all share, given their products in `flow`.
 
@@ -78,7 +79,7 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, add: bool, fast: bool) -> None:
 
 
 def contrast(
-    s: Tensor, near: Tensor, found: Tensor, rules: StepRules, log: Log
+    s: Tensor, near: Tensor, found: Tensor, rules: Spec, log: Log
 ) -> tuple[Tensor, Tensor]:
     """Return each pair's shares of the loss (B, N) and their sum (B,).
 
@@ -112,7 +113,7 @@ def contrast(
 # ------------------------------------------------------------------------ the regularisers
 
 
-def spread_slopes(rules: StepRules, flow: Flow) -> None:
+def spread_slopes(rules: Spec, flow: Flow) -> None:
     """Eq. 3 over the whole batch: its loss, and dL/ds = totals[0] + totals[1] s."""
     count, first, second = flow.moments.sum(0)
     some = count.clamp(min=1.0)
@@ -133,7 +134,7 @@ def spread(entries: Tensor, points: BatchPoints, flow: Flow) -> None:
     flow.side[3 * batch : 4 * batch] = point[:, 1]
 
 
-def decorrelate(now: StepNow, points: BatchPoints, rules: StepRules, extra: Tensor) -> Tensor:
+def decorrelate(now: StepNow, points: BatchPoints, rules: Spec, extra: Tensor) -> Tensor:
     """`nearfar.method.loss.Decorrelate.term` over the different points of a step; returns the loss.
 
     The gradient goes to the first entry of each row, in the order of `StepNow.row`.
@@ -160,7 +161,7 @@ def decorrelate(now: StepNow, points: BatchPoints, rules: StepRules, extra: Tens
 
 
 def gradients(
-    now: StepNow, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow
+    now: StepNow, points: BatchPoints, rules: Spec, draws: DrawSpec, flow: Flow
 ) -> tuple[Tensor, Tensor]:
     """Sum what flows into each row over its entries, in their order.
 
@@ -191,8 +192,8 @@ def gradients(
 def update(
     now: StepNow,
     points: BatchPoints,
-    rules: StepRules,
-    draws: DeviceDraws,
+    rules: Spec,
+    draws: DrawSpec,
     flow: Flow,
     tables: Tables,
 ) -> None:
@@ -229,7 +230,7 @@ def update(
 # --------------------------------------------------------------------------- second stage
 
 
-def choose(now: StepNow, s: Tensor, data: Data, rules: StepRules, draws: DeviceDraws) -> None:
+def choose(now: StepNow, s: Tensor, data: Data, rules: Spec, draws: DrawSpec) -> None:
     """Draw each pair's negatives among the candidates, given their products `s` (B, C).
 
     The weights are `nearfar.method.geometry.stage_two_weight`, summed in float64.

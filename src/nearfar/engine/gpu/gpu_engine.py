@@ -26,8 +26,9 @@ from nearfar.engine.gpu.memory import check_room, steps_at_once
 from nearfar.engine.gpu.parts import Parts, parts_for
 from nearfar.engine.gpu.records import StepNow, Tables
 from nearfar.engine.gpu.room import DeviceRoom
-from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, initial_points
-from nearfar.method.sampling import TwoStage
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
+from nearfar.engine.spec import make_spec
+from nearfar.method.proposal import SPARE
 from nearfar.runtime.arrays import Float32, Int64
 
 _ROWS_AT_ONCE = 65_536
@@ -67,7 +68,7 @@ class GPUEngine:
     ) -> None:
         self.problem, self.fast = problem, fast
         self.device = torch.device(device)
-        self._rules, self._draws = device_spec.make_rules(problem), device_plan.make_draws(problem)
+        self._rules, self._draws = make_spec(problem), device_plan.make_draws(problem)
         check_room(problem, self._draws, self.device)
         start = problem.initial_state() if state is None else state
         self.step = start.step
@@ -169,11 +170,8 @@ class GPUEngine:
         return torch.from_numpy(writable).to(self.device, dtype, copy=True)
 
     def _frozen_items(self) -> Tensor | None:
-        problem, sampler = self.problem, self.problem.options.sampler
-        if not isinstance(sampler, TwoStage) or sampler.vectors == "live":
-            return None
-        every = initial_points(problem.seed, problem.n_rows, self._rules.dim)
-        return self._put(every[problem.n_users :], torch.float32)
+        frozen = self.problem.frozen_items()
+        return None if frozen is None else self._put(frozen, torch.float32)
 
     def _now(self, rows: Tensor) -> Tensor:
         """Points of rows as the steps have left them."""
@@ -214,7 +212,7 @@ class GPUEngine:
             out, base = self._room.first, draws.negative
             counts = (made.entries[:, :, 0] >= 0).sum(1) * draws.negatives
             counts[counts == len(support)] = 0  # then all of them, see `_arrange`
-        shape = (len(out), device_plan.SPARE * out.shape[1])
+        shape = (len(out), SPARE * out.shape[1])
         tried = torch.empty(shape, dtype=torch.int64, device=self.device)
         self._parts.draw_items(made.step, base, self._data, tried)
         key = words.stream(base, made.step[:, 0])

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nearfar.engine.gpu import arguments, device_plan, drawing, kernels, moving, words
-from nearfar.engine.gpu.device_plan import Data, DeviceDraws, StepPlans
-from nearfar.engine.gpu.device_spec import StepRules
+from nearfar.engine.gpu.device_plan import Data, StepPlans
 from nearfar.engine.gpu.records import BatchPoints, Flow, Log, StepNow, Tables
+from nearfar.engine.spec import DrawSpec, Spec
 
 _NUMBERS_A_TILE = 2048
 _DRAWS_A_PROGRAM = 128
@@ -34,7 +34,7 @@ def warps(numbers: int) -> int:
 # ----------------------------------------------------------------------------------- plans
 
 
-def draw_pairs(plan: StepPlans, count: int, data: Data, draws: DeviceDraws) -> None:
+def draw_pairs(plan: StepPlans, count: int, data: Data, draws: DrawSpec) -> None:
     """See `nearfar.engine.gpu.device_plan.draw_pairs`."""
     n_steps, batch, width = plan.entries.shape
     n_pairs = len(data.users)
@@ -59,7 +59,7 @@ def draw_items(step: Tensor, base: int, data: Data, out: Tensor) -> None:
     )  # fmt: skip
 
 
-def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: DeviceDraws) -> None:
+def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: DrawSpec) -> None:
     """See `nearfar.engine.gpu.device_plan.draw_negatives`."""
     n_steps, batch, _ = plan.entries.shape
     wide = power_of_two(draws.negatives)
@@ -104,7 +104,7 @@ def order_rows(listed: Tensor, row: Tensor, entry: Tensor) -> None:
 
 
 def gather(
-    listed: Tensor, step: Tensor, tables: Tables, rules: StepRules, unit: bool, out: BatchPoints
+    listed: Tensor, step: Tensor, tables: Tables, rules: Spec, unit: bool, out: BatchPoints
 ) -> None:
     """See `nearfar.engine.gpu.points.gather`."""
     block = power_of_two(rules.dim)
@@ -115,7 +115,7 @@ def gather(
 
 
 def compare(
-    entries: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
+    entries: Tensor, points: BatchPoints, rules: Spec, draws: DrawSpec, flow: Flow, log: Log
 ) -> None:
     """See `nearfar.engine.gpu.eager.compare`."""
     n = draws.negatives
@@ -130,7 +130,7 @@ def compare(
 
 
 def weigh(
-    mine: Tensor, points: BatchPoints, rules: StepRules, draws: DeviceDraws, flow: Flow, log: Log
+    mine: Tensor, points: BatchPoints, rules: Spec, draws: DrawSpec, flow: Flow, log: Log
 ) -> None:
     """See `nearfar.engine.gpu.eager.weigh`."""
     n, block, wide = draws.candidates, power_of_two(rules.dim), power_of_two(draws.candidates)
@@ -143,7 +143,7 @@ def weigh(
     )  # fmt: skip
 
 
-def spread_slopes(rules: StepRules, flow: Flow) -> None:
+def spread_slopes(rules: Spec, flow: Flow) -> None:
     """See `nearfar.engine.gpu.eager.spread_slopes`."""
     kernels.spread_slopes[(1,)](
         flow, rules.spread_out, BATCH=len(flow.moments), DIM=rules.dim, BLOCK=1024, num_warps=8
@@ -159,7 +159,7 @@ def spread(entries: Tensor, points: BatchPoints, flow: Flow) -> None:
     kernels.spread[(batch,)](entries, points, flow, batch, shape, num_warps=warps(block * chunk))
 
 
-def choose(now: StepNow, s: Tensor, data: Data, rules: StepRules, draws: DeviceDraws) -> None:
+def choose(now: StepNow, s: Tensor, data: Data, rules: Spec, draws: DrawSpec) -> None:
     """See `nearfar.engine.gpu.eager.choose`."""
     n, wide = draws.negatives, power_of_two(draws.candidates)
     released = rules.overflow_gap >= 0
@@ -193,8 +193,8 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, add: bool, fast: bool) -> None:
 def update(
     now: StepNow,
     points: BatchPoints,
-    rules: StepRules,
-    draws: DeviceDraws,
+    rules: Spec,
+    draws: DrawSpec,
     flow: Flow,
     tables: Tables,
 ) -> None:
@@ -217,7 +217,7 @@ def _tile(dim: int, most: int) -> tuple[int, int]:
     return block, max(2, min(power_of_two(most), _NUMBERS_A_TILE // block))
 
 
-def _loss_terms(rules: StepRules, draws: DeviceDraws) -> arguments.LossTerms:
+def _loss_terms(rules: Spec, draws: DrawSpec) -> arguments.LossTerms:
     return arguments.LossTerms(rules.margin, rules.temperature, rules.n_items, draws.batch)
 
 

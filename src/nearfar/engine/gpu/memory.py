@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from nearfar.engine.gpu.device_plan import DeviceDraws, bytes_a_step
+from nearfar.engine.gpu.device_plan import bytes_a_step
 from nearfar.engine.problem import Problem
+from nearfar.engine.spec import DrawSpec
 from nearfar.errors import OptionError
 from nearfar.runtime.devices import free_bytes
 
@@ -21,13 +22,13 @@ def table_bytes(problem: Problem) -> int:
     return problem.n_rows * (4 * options.dim * tables + 8)
 
 
-def step_bytes(problem: Problem, draws: DeviceDraws) -> int:
+def step_bytes(problem: Problem, draws: DrawSpec) -> int:
     """Return the bytes of the numbers of one step."""
     d, b, c = problem.options.dim, draws.batch, draws.candidates
     return 4 * d * (3 * draws.places + 4 * b + 2 * c) + 16 * b * c
 
 
-def check_room(problem: Problem, draws: DeviceDraws, device: torch.device) -> None:
+def check_room(problem: Problem, draws: DrawSpec, device: torch.device) -> None:
     """Raise `OptionError` if the tables of a run do not fit, with the numbers."""
     free = free_bytes(device)
     pairs = problem.interactions.n_pairs
@@ -42,7 +43,7 @@ def check_room(problem: Problem, draws: DeviceDraws, device: torch.device) -> No
         )
 
 
-def steps_at_once(draws: DeviceDraws, device: torch.device) -> int:
+def steps_at_once(draws: DrawSpec, device: torch.device) -> int:
     """Return how many steps are planned together: as many as keep the device busy, and fit."""
     most = _MOST_STEPS_ON_HOST if device.type == "cpu" else _MOST_STEPS
     free = free_bytes(device)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nearfar.engine.gpu import device_plan, eager, points
-from nearfar.engine.gpu.device_plan import DeviceDraws
+from nearfar.engine.spec import DrawSpec
 from nearfar.errors import NearfarWarning
 
 Part = Callable[..., Any]
@@ -63,7 +63,7 @@ EAGER = Parts(
 )
 
 
-def parts_for(device: torch.device, draws: DeviceDraws) -> Parts:
+def parts_for(device: torch.device, draws: DrawSpec) -> Parts:
     """Return Triton's parts on a GPU where Triton is usable and no pair has too many negatives."""
     widest = max(draws.negatives, draws.candidates)
     if device.type != "cuda" or widest > _WIDEST or not has_triton():

@@ -9,12 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, RHO_1, RHO_2, StepRules
+from nearfar.engine.gpu.device_spec import BETA_1, BETA_2, RHO_1, RHO_2
 from nearfar.engine.gpu.records import BatchPoints, Tables
+from nearfar.engine.spec import Spec
 
 
 def gather(
-    listed: Tensor, step: Tensor, tables: Tables, rules: StepRules, unit: bool, out: BatchPoints
+    listed: Tensor, step: Tensor, tables: Tables, rules: Spec, unit: bool, out: BatchPoints
 ) -> None:
     """Put the points of rows `listed` (E,), as they are after `step` steps, into `out`.
 
@@ -33,7 +34,7 @@ def gather(
     out.point[:] = x / out.length[:, None]
 
 
-def current(row: Tensor, t: Tensor, tables: Tables, rules: StepRules) -> Tensor:
+def current(row: Tensor, t: Tensor, tables: Tables, rules: Spec) -> Tensor:
     """Return stored rows as they are after t steps; `tables` stay as they are."""
     x = tables.rows[row, 0]
     if not rules.drifts:
@@ -48,7 +49,7 @@ def current(row: Tensor, t: Tensor, tables: Tables, rules: StepRules) -> Tensor:
     return y
 
 
-def settle(part: slice, t: Tensor, tables: Tables, rules: StepRules) -> None:
+def settle(part: slice, t: Tensor, tables: Tables, rules: Spec) -> None:
     """Bring the rows of a slice up to date for t steps done, in place."""
     rows, last = tables.rows[part], tables.last[part]
     index = torch.arange(part.start, part.start + len(last), device=last.device)
@@ -68,7 +69,7 @@ def unit(x: Tensor) -> Tensor:
     return x / torch.where(length > 0, length, 1.0)
 
 
-def drift(t0: Tensor, t: Tensor, tables: Tables, rules: StepRules) -> tuple[Tensor, Tensor]:
+def drift(t0: Tensor, t: Tensor, tables: Tables, rules: Spec) -> tuple[Tensor, Tensor]:
     """Return how far rows with last update t0 have moved by step t; `nearfar.engine.spec.drift`."""
     end, gap = tables.n_drift - 1, (t - t0).to(torch.float64)
     at0, at = t0.clamp(max=end), t.clamp(max=end)
@@ -79,7 +80,7 @@ def drift(t0: Tensor, t: Tensor, tables: Tables, rules: StepRules) -> tuple[Tens
     return moved, torch.where(still, rules.epsilon, rules.epsilon * with_eps / weight)
 
 
-def replay(x: Tensor, m: Tensor, v: Tensor, t0: Tensor, t: Tensor, rules: StepRules) -> Tensor:
+def replay(x: Tensor, m: Tensor, v: Tensor, t0: Tensor, t: Tensor, rules: Spec) -> Tensor:
     """Move rows from step t0 to t a step at a time; `nearfar.engine.cpu.compute.replay`."""
     x, s, keep1, keep2 = x.clone(), t0.to(torch.float64), 1.0, 1.0
     root = v.sqrt()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearfar.engine.gpu.device_plan import DeviceDraws, StepPlans
-from nearfar.engine.gpu.device_spec import StepRules
+from nearfar.engine.gpu.device_plan import StepPlans
 from nearfar.engine.gpu.records import BatchPoints, Flow, Log, StepNow
+from nearfar.engine.spec import DrawSpec, Spec
 
 
 class DeviceRoom:
     """Room for the numbers of a step, and for what S steps write down."""
 
-    def __init__(
-        self, n_steps: int, draws: DeviceDraws, rules: StepRules, device: torch.device
-    ) -> None:
+    def __init__(self, n_steps: int, draws: DrawSpec, rules: Spec, device: torch.device) -> None:
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 

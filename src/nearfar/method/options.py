@@ -7,8 +7,8 @@ line's flags. Parts with parameters of their own are objects: ``sampler=TwoStage
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,9 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
     "optimiser": (Adam, Adagrad, SGD),
     "averaging": (Averaging, type(None)),
 }
-"""The closed set each part is chosen from."""
+"""The set that each part is chosen from; `register_sampler` adds to it."""
+
+Kind = TypeVar("Kind", bound=type[Any])
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Options:
                     "None" if k is type(None) else f"{k.__name__}(...)" for k in kinds
                 )
                 hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
+                if name == "sampler" and hasattr(value, "draw") and not hint:
+                    hint = " (make it known first: nearfar.method.options.register_sampler)"
                 raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
         for name, low, high in (
             ("dim", 2, 4096),
@@ -130,6 +134,44 @@ class Options:
             if isinstance(value, Mapping):
                 values[name] = _strategy(name, kinds, dict(value))
         return cls(**values)
+
+
+def register_sampler(kind: Kind) -> Kind:
+    """Make a sampler of your own known, as an option, to saved models and to the command line.
+
+    Register it before models that were trained with it are loaded, and before `nearfar.cli` is
+    imported, which makes its flags from the classes that it finds. It may be used as a decorator.
+
+    Parameters
+    ----------
+    kind : type
+        A frozen dataclass that satisfies `nearfar.method.sampling.Sampler`. Its fields are numbers,
+        truth values or text and have defaults, as they are saved with a model and become flags;
+        the string under a field is its help.
+
+    Returns
+    -------
+    type
+        `kind`.
+
+    Raises
+    ------
+    OptionError
+        It is no such class, or there is already a sampler of its name.
+    """
+    name = getattr(kind, "__name__", repr(kind))
+    lacking = [part for part in ("needs", "proposal", "draw") if not hasattr(kind, part)]
+    if lacking:
+        raise OptionError(f"a sampler has `needs`, `proposal` and `draw`; {name} has no {lacking}.")
+    frozen = is_dataclass(kind) and kind.__setattr__ is not object.__setattr__
+    if not frozen or any(field.default is MISSING for field in fields(kind)):
+        raise OptionError(
+            f"a sampler must be a frozen dataclass whose fields have defaults; {name} is not."
+        )
+    if name in {known.__name__ for known in STRATEGIES["sampler"]}:
+        raise OptionError(f"there is already a sampler {name!r}; give yours another name.")
+    STRATEGIES["sampler"] = (*STRATEGIES["sampler"], kind)
+    return kind
 
 
 def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What every engine is given, and what it gives back."""
+"""What every engine takes, and what it returns."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class State:
     def average(self, weight: float, now: Callable[[Int64], Floats]) -> None:
         """Take the points of now into the mean: mean + weight (x - mean).
 
-        `now` gives the points of rows as the steps have left them.
+        `now` returns the points of rows as the steps have left them.
         """
         n, _, dim = self.rows.shape
         if self.mean is None:
@@ -66,7 +66,7 @@ class State:
             mean += np.float32(weight) * (now(part) - mean)
 
     def mean_points(self, rows: Int64 | None, out: Floats | None, on_sphere: bool) -> Floats:
-        """Give the mean's points of `rows`, or all; `out` may be the mean itself."""
+        """Return the mean's points of `rows`, or all; `out` may be the mean itself."""
         if self.mean is None:
             raise ValueError("there is no mean")
         n = len(self.mean) if rows is None else len(rows)
@@ -234,19 +234,19 @@ class Engine(Protocol):
         rows: Int64 | None = None,
         out: Float32 | None = None,
     ) -> Float32:
-        """Give the model's points of `rows`, or all (N + M, d), as of now; changes nothing.
+        """Return the model's points of `rows`, or all (N + M, d), as of now; changes nothing.
 
         They are those of the mean, if there is one, else of the tables, and have length 1 on the
-        sphere. `out` is filled and given back, if there is one.
+        sphere. `out` is filled and returned, if there is one.
         """
         ...
 
     def finish(self) -> Float32:
-        """Give all points and let go of tables and threads: the engine is of no use afterwards."""
+        """Return all points and release tables and threads; the engine is of no use then."""
         ...
 
     def close(self) -> None:
-        """Let go of threads."""
+        """Release the threads."""
         ...
 
 
@@ -258,5 +258,5 @@ class OnDevice(Protocol):
     """The torch device."""
 
     def points_on_device(self) -> Any:
-        """Give the model's points (N + M, d), float32, on the device: a copy."""
+        """Return the model's points (N + M, d), float32, on the device: a copy."""
         ...

@@ -55,7 +55,7 @@ class ReferenceEngine:
         rows: Int64 | None = None,
         out: Float32 | None = None,
     ) -> Float32:
-        """Give points as of now; see `Engine.points`."""
+        """Return points as of now; see `Engine.points`."""
         if self.state.mean is not None:
             on_sphere = self.problem.options.geometry == "sphere"
             return self.state.mean_points(rows, out, on_sphere).astype(np.float32)
@@ -67,11 +67,11 @@ class ReferenceEngine:
         return out
 
     def finish(self) -> Float32:
-        """Give all points; see `Engine.finish`."""
+        """Return all points; see `Engine.finish`."""
         return self.points()
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
     def pairs(self, step: int) -> list[tuple[int, int]]:
         """List the batch of a step: (user, item)."""

@@ -141,9 +141,9 @@ class Triplet:
 
     def pair_weight(self, inside: Floats, n_items: int) -> Floats:
         """w_ij, from the x_k of each pair's negatives: (..., n) to (...)."""
-        impostors, found = np.sum(inside > 0, axis=-1), np.sum(inside > -np.inf, axis=-1)
         if not self.rank_weight:
-            return np.ones(found.shape)
+            return np.ones(inside.shape[:-1])
+        impostors, found = np.sum(inside > 0, axis=-1), np.sum(inside > -np.inf, axis=-1)
         weight: Floats = np.log(n_items * impostors // np.maximum(found, 1) + 1.0)
         return weight
 
@@ -174,8 +174,10 @@ class Triplet:
 
     def shares(self, inside: Floats, n_items: int) -> Floats:
         """w_ij times the derivatives of the soft maximum: (..., n) to (..., n)."""
-        share: Floats = self.soft_maximum(inside)[1]
-        return share * self.pair_weight(inside, n_items)[..., None].astype(share.dtype)
+        share = self.soft_maximum(inside)[1]
+        if self.rank_weight:
+            share *= self.pair_weight(inside, n_items)[..., None].astype(share.dtype)
+        return share
 
 
 @dataclass(frozen=True)

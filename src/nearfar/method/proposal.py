@@ -183,12 +183,13 @@ def different(table: AliasTable, support: Int32, key: np.uint64, count: int) -> 
     """
     if count >= len(support):
         return support.astype(np.int64)
-    tried = proposed(table, key, np.arange(SPARE * count))
-    _, first = np.unique(tried, return_index=True)
-    drawn = tried[np.sort(first)[:count]]
-    missing = count - len(drawn)
-    if not missing:
-        return drawn
+    for many in (count + count // 2, SPARE * count):  # the former mostly suffice
+        tried = proposed(table, key, np.arange(many))
+        _, first = np.unique(tried, return_index=True)
+        drawn = tried[np.sort(first)[:count]]
+        missing = count - len(drawn)
+        if not missing:
+            return drawn
     left = support[~np.isin(support, drawn)].astype(np.int64)
     clock = -np.log1p(-uniform(key, SPARE * count + left)) / table.weight[left]
     return np.concatenate([drawn, left[np.argsort(clock, kind="stable")[:missing]]])

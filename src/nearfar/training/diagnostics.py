@@ -1,7 +1,7 @@
-"""A watch on training: whether it goes well, and if not, why.
+"""Diagnostics of training: whether it goes well, and if not, why.
 
-Whether, is told by the validation part: a model that ranks it no better than popularity does, or
-much worse than it did itself some epochs before, has gone bad. Why, is told by three figures:
+The validation part tells whether: training has gone bad if the model ranks it no better than
+popularity does, or much worse than it did some epochs before. Three metrics tell why:
 
 - ``effective``: among how many items a negative is chosen, or how many share the gradient;
 - ``false_push``: how many times as often as by chance the gradient pushes away an item that was
@@ -9,9 +9,9 @@ much worse than it did itself some epochs before, has gone bad. Why, is told by 
 - ``dimension``: in how many directions the items lie, 1 / mean (v_j.v_k)^2 over pairs of items: 1
   if all lie on a line, d if they lie like independent random points.
 
-What can be told before the first step, is told there (`foreseen`): with shared negatives and a
-temperature far from what the number of items asks for, a run may come to half of what it could and
-still look well by all of these figures.
+`foreseen` finds what can be found before the first step: with shared negatives and a temperature
+far from the recommended value, a run may reach half of the accuracy that is possible and still look
+well by all of these metrics.
 
 In good runs on MovieLens-100K held-out items are pushed away some four or five times as often as by
 chance, because what a user likes is near, and the items lie in 10 to 20 of 128 directions.
@@ -44,7 +44,7 @@ _ITEMS: Final = 512
 
 @dataclass(frozen=True)
 class Sight:
-    """What the watch sees at one moment."""
+    """The diagnostics at one moment."""
 
     effective: float
     """NaN where it is not known; see `nearfar.training.drawn.sampling`."""
@@ -53,7 +53,7 @@ class Sight:
     dimension: float
 
     def to_dict(self) -> dict[str, float]:
-        """Give what is known, for the history."""
+        """Return what is known, for the history."""
         return {name: value for name, value in asdict(self).items() if not np.isnan(value)}
 
 

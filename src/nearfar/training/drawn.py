@@ -106,7 +106,7 @@ def sampled(
     steps: range,
     most_pairs: int | None = None,
 ) -> dict[str, Any]:
-    """Draw the negatives of some steps of a run; see `sampling`, whose row it gives.
+    """Draw the negatives of some steps of a run; see `sampling`, whose row it returns.
 
     Parameters
     ----------

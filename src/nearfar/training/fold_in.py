@@ -2,12 +2,12 @@
 
 The training objective is minimised over that one point while all others stay where they are, from
 the mean of what the user liked (or of the users who liked the item) on, by the model's own
-optimiser. A step takes all pairs of the newcomer at once, each with negatives as `sampling` draws
+optimiser. A step takes all pairs of the new user at once, each with negatives as the sampler draws
 them in training, so it is an epoch in which nothing else moves.
 
 A user only ever takes the user's part in a triplet. An item takes the positive's, for the users who
 liked it, and the negative's in pairs of others, as often as the sampler would draw it: without the
-second it would come to lie amid its users, and too near to everybody like them.
+second it would lie amid its users, and too near to everybody like them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OTHER_PAIRS = 64
 
 
 class Folding:
-    """A trained model as it meets newcomers.
+    """A trained model that is given new users and items.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Folding:
         self._offset = None if on_sphere else 0.5 * np.sum(items * items, axis=1)
 
     def user(self, liked: Int32, *, seed: int, epochs: int = EPOCHS) -> Float32:
-        """Give the point of a user who likes the items `liked`, increasing rows; float32 (d,)."""
+        """Return the point of a user who likes the items `liked`, increasing rows; float32 (d,)."""
         pairs = len(liked)
         own = OneUser(liked, self.train.n_items)
         user, positive = np.zeros(pairs, np.int64), self.items[liked]
@@ -77,7 +77,7 @@ class Folding:
         return self._descend(positive.mean(axis=0), slope, epochs)
 
     def item(self, liked_by: Int32, *, seed: int, epochs: int = EPOCHS) -> Float32:
-        """Give the point of an item that the users `liked_by`, increasing rows, like."""
+        """Return the point of an item that the users `liked_by`, increasing rows, like."""
         fans = self.users[liked_by]
         others = _Others(self, liked_by)
         nowhere = np.full(len(liked_by), -1, np.int64)
@@ -191,7 +191,7 @@ class Folding:
         return np.ascontiguousarray(self._point(mean), np.float32)
 
     def _point(self, row: Floats) -> Floats:
-        """Give the point of a stored row (d,): at length 1 on the sphere."""
+        """Return the point of a stored row (d,): at length 1 on the sphere."""
         length = float(np.sqrt(row @ row)) if self.options.geometry == "sphere" else 1.0
         point: Floats = row / (length or 1.0)
         return point
@@ -211,7 +211,7 @@ class _Others:
         self.nobody = OneUser(liked_by[:0], folding.train.n_items)
 
     def push(self, point: Floats, seed: int, step: int) -> tuple[Float32, Floats]:
-        """Give users (R, d), and what each adds to the gradient of the item: push (u - v).
+        """Return users (R, d), and what each adds to the gradient of the item: push (u - v).
 
         R training pairs stand for all of them; in each the last negative is the item, with the
         number of times that would happen in an epoch as its weight.

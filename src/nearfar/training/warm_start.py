@@ -13,7 +13,7 @@ from nearfar.runtime.arrays import Bool, Float32
 
 
 def grown_state(problem: Problem, users: Float32, items: Float32, known: Interactions) -> State:
-    """Give the state that training on more data begins with.
+    """Return the state that training on more data begins with.
 
     Who was there begins where they were. A new user begins at the mean of the known items they
     like, a new item at the mean of its users that have a point by then; who has neither, at a

@@ -38,6 +38,20 @@ def test_types_of_arrays_are_declared_once():
                 )
 
 
+PARTS = {"Uniform", "Popularity", "TwoStage", "Shared", "SGD", "Adagrad", "Adam"}
+
+
+def test_nothing_asks_what_a_part_is():
+    """A part says what it needs; only `options` compares it with the set it is chosen from."""
+    for path in set(ROOT.rglob("*.py")) - {ROOT / "method" / "options.py"}:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"isinstance", "getattr"}:
+                said = ast.unparse(node)
+                names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+                assert not names & PARTS, f"{path.name}: {said}"
+                assert "getattr" not in said or not names & {"sampler", "optimiser"}, said
+
+
 def test_public_names_come_when_they_are_asked_for():
     assert sorted(nearfar._OWNER) == sorted(nearfar.__all__)
     assert set(nearfar._OWNER) <= set(dir(nearfar))

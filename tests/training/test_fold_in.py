@@ -16,7 +16,7 @@ from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.method.sampling import Shared
-from nearfar.training.fold_in import Folding
+from nearfar.training.fold_in import Folding, _Others
 
 DATA = random_data(crowded=True)
 GEOMETRIES = ["sphere", "ball", "free"]
@@ -215,6 +215,15 @@ def test_an_item_is_folded_in_with_every_sampler(sampler):
     near, far = np.array([0, 1, 2], np.int32), np.array([9, 10], np.int32)
     one, other = folding.item(near, seed=0), folding.item(far, seed=0)
     assert one @ folding.users[near].mean(axis=0) > other @ folding.users[near].mean(axis=0)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.0, -0.5])
+def test_the_chance_of_a_new_item_is_that_of_an_item_as_popular(beta):
+    folding, _ = folding_of(options_of(Shared(beta)))
+    counts = DATA.item_counts.astype(float)
+    for n in (1, 5, int(counts.max()) + 3):
+        others = _Others(folding, np.arange(n, dtype=np.int32))
+        assert others.chance == pytest.approx(n**beta / (np.sum(counts**beta) + n**beta))
 
 
 @pytest.fixture(scope="module")

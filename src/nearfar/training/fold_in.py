@@ -203,10 +203,9 @@ class _Others:
     def __init__(self, folding: Folding, liked_by: Int32) -> None:
         self.folding = folding
         self.liked_by = liked_by
-        most = max(int(folding.train.item_counts.max()), 1)
-        likeliest, new = folding.options.sampler.proposal([most, len(liked_by)])
-        own = new / likeliest
-        self.chance = float(own / (folding.problem.proposal.weight.sum() + own))
+        counts = np.append(folding.train.item_counts, len(liked_by))
+        weight = folding.options.sampler.proposal(counts)
+        self.chance = float(weight[-1] / weight.sum())
         """Of being drawn once by the proposal."""
         self.nobody = OneUser(liked_by[:0], folding.train.n_items)
 

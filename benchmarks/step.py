@@ -94,7 +94,7 @@ def timed(
     return {
         "sampler": type(options.sampler).__name__,
         "batch": options.batch,
-        "negatives": options.negatives,
+        "negatives": options.n_negatives,
         "threads": threads,
         **step.columns("step_ms"),
         "groups_per_second": int(1e3 * options.batch / step.median),

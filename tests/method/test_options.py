@@ -104,13 +104,27 @@ def test_options_survive_json(options):
     assert Options.from_dict(json.loads(json.dumps(options.to_dict()))) == options
 
 
+def test_options_that_make_the_same_model_are_equal():
+    assert Options() == Options(negatives=512) != Options(negatives=511)
+    assert hash(Options()) == hash(Options(negatives=512))
+    assert Options(sampler=Uniform()) == Options(sampler=Uniform(), negatives=5) != Options()
+    assert Options() != "Options()"
+
+
+def test_the_effective_number_of_negatives_is_saved():
+    assert Options().to_dict()["negatives"] == 512
+    assert Options.from_dict(Options(sampler=Uniform()).to_dict()).negatives is None
+    assert Options.from_dict(Options(negatives=5).to_dict()).negatives == 5
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"dim": 1}, "`dim` must be between 2 and 4096; got 1"),
         ({"dim": 4097}, "dim"),
         ({"dim": 12.0}, "`dim` must be a whole number; got 12.0"),
-        ({"negatives": -1}, "`negatives` must be between 0 and"),
+        ({"negatives": -1}, "`negatives` must be between 1 and"),
+        ({"negatives": 0}, "`negatives` must be between 1 and"),
         ({"batch": True}, "batch"),
         (
             {"sampler": Uniform(), "batch": 1_000_000, "negatives": 500},

@@ -8,7 +8,7 @@ import pytest
 
 import nearfar as nf
 from conftest import PLAIN, TORCH_DEVICES, checkerboard, random_data
-from nearfar import CML, Interactions, evaluate
+from nearfar import CML, Interactions, evaluate, presets
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.method.options import Options
@@ -285,10 +285,30 @@ def test_signature_and_repr_show_the_options():
 
 
 def test_the_usual_number_of_negatives_is_the_samplers():
-    assert CML().options.negatives == CML(sampler=Shared(0.5)).options.negatives == 512
-    assert CML(sampler=Uniform()).options.negatives == 5
+    assert CML().options.n_negatives == CML(sampler=Shared(0.5)).options.n_negatives == 512
+    assert CML(sampler=Uniform()).options.n_negatives == 5
     assert CML(negatives=7).options.negatives == CML(Options(negatives=7), dim=4).options.negatives
-    assert CML(Options(sampler=Popularity()), dim=4).options.negatives == 5
+    assert CML(Options(sampler=Popularity()), dim=4).options.n_negatives == 5
+    assert CML(presets.long_tail(0.5)).options.n_negatives == 512
+    assert CML(presets.long_tail(0.5), sampler=Uniform()).options.n_negatives == 5
+    assert CML(Options(negatives=7), negatives=None).options.n_negatives == 512
+
+
+def test_the_repr_shows_the_number_of_negatives_that_is_given_or_follows_from_the_sampler():
+    assert repr(CML(presets.long_tail(0.5), sampler=Uniform())).endswith(", negatives=5)")
+    assert repr(CML(sampler=Uniform(), negatives=512)).endswith(", negatives=512)")
+    assert repr(CML(negatives=512)) == "CML(negatives=512)"
+    assert repr(CML()) == "CML()"
+
+
+def test_a_loaded_model_follows_the_sampler_unless_another_number_was_saved(tmp_path):
+    for given, found in (({}, 5), ({"negatives": 512}, 5), ({"negatives": 7}, 7)):
+        model = CML(dim=2, batch=4, sampler=Shared(), **given).fit(random_data(), epochs=1)
+        model.save(tmp_path / "m")
+        loaded = CML.load(tmp_path / "m")
+        assert loaded.options == model.options
+        assert loaded.options.n_negatives == model.options.n_negatives
+        assert CML(loaded.options, sampler=Uniform()).options.n_negatives == found
 
 
 # --------------------------------------------------------------------------- quality, in small

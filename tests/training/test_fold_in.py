@@ -177,7 +177,7 @@ def item_loss(folding, fans, point, steps):
             rows = np.concatenate([rows, [point]])
             positive = folding.items[j].astype(float)
             term = folding.problem.triplet.term(folding.users[u], positive, rows, data.n_items)
-            total += options.negatives * chance * term.loss
+            total += options.n_negatives * chance * term.loss
     return total / steps
 
 

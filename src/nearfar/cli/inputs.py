@@ -81,9 +81,7 @@ def options_of(preset: str | None, given: Mapping[str, Any]) -> Options:
     (lambda_g of the paper on the number of negatives).
     """
     base = Options()
-    if preset is None:  # the usual number of negatives depends on the sampler
-        given = {"negatives": 0} | dict(given)
-    else:
+    if preset is not None:
         make: Any = PRESETS[preset]
         takes = inspect.signature(make).parameters
         base = make(**{key: value for key, value in given.items() if key in takes})

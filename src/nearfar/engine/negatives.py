@@ -70,7 +70,7 @@ def candidates_of(problem: Problem, source: Source) -> Int64:
     """Return the items that all pairs of a step share, in the order in which they are drawn."""
     options = problem.options
     return draw_candidates(
-        options.sampler.needs, options.negatives, problem.proposal, problem.support, source
+        options.sampler.needs, options.n_negatives, problem.proposal, problem.support, source
     )
 
 
@@ -103,7 +103,7 @@ def draw(
     options = problem.options
     return options.sampler.draw(
         Batch(
-            users, options.negatives, problem.proposal, problem.support, candidates, source, known,
+            users, options.n_negatives, problem.proposal, problem.support, candidates, source, known,
             compare, options.dim, first,
         )
     )  # fmt: skip

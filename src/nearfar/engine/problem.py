@@ -96,7 +96,7 @@ class Problem:
         object.__setattr__(self, "positive_users", self.interactions.pair_users())
         sampler = self.options.sampler
         if sampler.needs.distinct_places:
-            needed = self.options.batch * self.options.negatives
+            needed = self.options.batch * self.options.n_negatives
             if needed > self.support.shape[0]:
                 raise OptionError(
                     f"{type(sampler).__name__}(distinct=True) needs batch x negatives ="
@@ -147,12 +147,12 @@ class Problem:
     @property
     def n_candidates(self) -> int:
         """Items that all pairs of a step share, of stage 1 or as negatives; 0 if there are none."""
-        return self.options.sampler.needs.n_candidates(self.options.negatives, len(self.support))
+        return self.options.sampler.needs.n_candidates(self.options.n_negatives, len(self.support))
 
     @property
     def n_own(self) -> int:
         """Negatives that a pair has for itself: |N_ij|, or none if all pairs share theirs."""
-        return 0 if self.options.sampler.needs.shared else self.options.negatives
+        return 0 if self.options.sampler.needs.shared else self.options.n_negatives
 
     def frozen_items(self) -> Float32 | None:
         """Return the initial points of the items, (M, d), if the second stage looks at those."""

@@ -60,7 +60,7 @@ def rows(
         raise OptionError(f"`preset` must be one of {', '.join(METHODS)}; got {preset!r}.")
     if preset == "cml_2017":
         options = cml_2017()
-        name = _name("CML 2017", options.negatives, options.batch)
+        name = _name("CML 2017", options.n_negatives, options.batch)
         return (Setting(name, replace(options, **changes)),)
     make = {"paper_2019": paper_2019, "released_2019": released_2019}[preset]
     made = []

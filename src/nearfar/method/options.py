@@ -7,7 +7,7 @@ line's flags. Parts with parameters of their own are objects: ``sampler=TwoStage
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,9 +41,9 @@ class Options:
     """Where the points lie: "sphere", "ball" or "free"; see `nearfar.method.geometry`."""
     sampler: Sampler = Shared()  # noqa: RUF009  # frozen, and shown in signatures
     """What draws the negatives; see `nearfar.method.sampling`."""
-    negatives: int = 0
-    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch; 0 stands for the
-    sampler's usual number, 512 with `Shared` and 5 with others."""
+    negatives: int | None = field(default=None, hash=False)
+    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch; if not given,
+    the sampler's usual number: 512 with `Shared` and 5 with others. See `n_negatives`."""
     batch: int = 256
     """Pairs in a step."""
     triplet: Triplet = Triplet(0.2, temperature=None)  # noqa: RUF009
@@ -70,19 +70,19 @@ class Options:
                 raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
         for name, low, high in (
             ("dim", 2, 4096),
-            ("negatives", 0, 100_000),
+            ("negatives", 1, 100_000),
             ("batch", 1, 1_000_000),
         ):
             value = getattr(self, name)
+            if name == "negatives" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise OptionError(f"`{name}` must be a whole number; got {value!r}.")
             if not low <= value <= high:
                 raise OptionError(f"`{name}` must be between {low} and {high}; got {value!r}.")
             object.__setattr__(self, name, int(value))
         needs = self.sampler.needs
-        if self.negatives == 0:
-            object.__setattr__(self, "negatives", needs.usual)
-        own = 0 if needs.shared else self.negatives
+        own = 0 if needs.shared else self.n_negatives
         if self.batch * (2 + own) > 2**27:
             raise OptionError(
                 f"`batch` x (`negatives` + 2) sizes the buffers of a step and must be at most 2^27;"
@@ -99,8 +99,17 @@ class Options:
                 " Use spread_out=None."
             )
 
+    @property
+    def n_negatives(self) -> int:
+        """The effective number of negatives: `negatives`, or the sampler's usual number."""
+        return self.sampler.needs.usual if self.negatives is None else self.negatives
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what a model would be: a usual number of negatives may be given or not."""
+        return isinstance(other, Options) and self.to_dict() == other.to_dict()
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` is the inverse.
+        """Plain values for JSON, with the effective number of negatives; see `from_dict`.
 
         Examples
         --------
@@ -108,16 +117,19 @@ class Options:
         True
         """
         plain: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if is_dataclass(value) and not isinstance(value, type):
                 value = {"kind": type(value).__name__, **asdict(value)}
-            plain[field.name] = value
-        return plain
+            plain[one.name] = value
+        return plain | {"negatives": self.n_negatives}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Options:
         """Make options from what `to_dict` gave.
+
+        A number of negatives that is the usual one of the sampler counts as not given, so that
+        it follows the sampler where that is changed.
 
         Raises
         ------
@@ -133,7 +145,10 @@ class Options:
             value = values.get(name)
             if isinstance(value, Mapping):
                 values[name] = _strategy(name, kinds, dict(value))
-        return cls(**values)
+        options = cls(**values)
+        if options.negatives == options.sampler.needs.usual:
+            return replace(options, negatives=None)
+        return options
 
 
 def register_sampler(kind: Kind) -> Kind:

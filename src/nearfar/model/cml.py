@@ -83,14 +83,13 @@ class CML:
         self._folding: Folding | None = None
 
     def __repr__(self) -> str:
-        """Show the options that differ from the defaults."""
-        default = Options()
-        changed = [
-            f"{name}={getattr(self.options, name)!r}"
-            for name in OPTION_NAMES
-            if getattr(self.options, name) != getattr(default, name)
-        ]
-        return f"CML({', '.join(changed)})"
+        """Show the options that differ from the defaults, and `negatives` wherever it was given."""
+        default, options = vars(Options()), self.options
+        changed = {name: value for name, value in vars(options).items() if value != default[name]}
+        if options.n_negatives != Options().n_negatives:
+            changed["negatives"] = options.n_negatives
+        shown = (f"{name}={changed[name]!r}" for name in OPTION_NAMES if name in changed)
+        return f"CML({', '.join(shown)})"
 
     # ------------------------------------------------------------------------------- training
 

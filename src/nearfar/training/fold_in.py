@@ -233,7 +233,7 @@ class _Others:
     def _times(self, point: Floats, items: Int32, seed: int, step: int) -> Floats | float:
         """How often each pair would draw the item, on average."""
         folding, options = self.folding, self.folding.options
-        places = folding.problem.n_candidates or options.negatives
+        places = folding.problem.n_candidates or options.n_negatives
         if not options.sampler.needs.candidates:
             return places * self.chance
         source = Source(seed, step)
@@ -247,7 +247,7 @@ class _Others:
             folding.problem, source, items, self.nobody, folding._candidates(source), compare
         ).weight
         if weight is None:
-            return options.negatives * self.chance
+            return options.n_negatives * self.chance
         whole = np.maximum(weight.sum(axis=1), np.finfo(np.float32).tiny)
-        times: Floats = options.negatives * places * self.chance * weight[:, -1] / whole
+        times: Floats = options.n_negatives * places * self.chance * weight[:, -1] / whole
         return times

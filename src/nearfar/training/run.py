@@ -280,7 +280,7 @@ class Run:
             state.stopped |= callback(event) is True
 
     def _warn_of_missed(self, missed: int) -> None:
-        places = self.problem.interactions.n_pairs * self.problem.options.negatives
+        places = self.problem.interactions.n_pairs * self.problem.options.n_negatives
         if missed > places / 2:
             warnings.warn(
                 f"{missed:,} of {places:,} places for a negative stayed empty in the first epoch:"

@@ -277,7 +277,7 @@ def test_saving_twice_replaces(model, tmp_path):
 
 
 def test_signature_and_repr_show_the_options():
-    assert list(inspect.signature(CML).parameters)[:3] == ["dim", "geometry", "sampler"]
+    assert list(inspect.signature(CML).parameters)[1:4] == ["dim", "geometry", "sampler"]
     assert (
         repr(CML(dim=64, sampler=Uniform()))
         == "CML(dim=64, sampler=Uniform(redraws=100), negatives=5)"

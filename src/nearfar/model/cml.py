@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from enum import Enum
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Never, Self
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,14 @@ from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
 from nearfar.errors import DataError, EmptyDataError, NotFittedError, OptionError
 from nearfar.evaluation.result import Evaluation
+from nearfar.method.geometry import Geometry
+from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
+from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
+from nearfar.method.sampling import Sampler
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
+from nearfar.model.suggestions import unknown_option
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.checks import check_count
 from nearfar.runtime.devices import resolve_ranking
@@ -40,15 +46,29 @@ if TYPE_CHECKING:
 OPTION_NAMES = tuple(inspect.signature(Options).parameters)
 
 
+class Unset(Enum):
+    """What a hyper-parameter is that was not given; None is a value of some."""
+
+    UNSET = "not given"
+
+    def __repr__(self) -> str:
+        """Show in signatures that it is not given."""
+        return self.name
+
+
+UNSET: Final = Unset.UNSET
+
+
 class CML:
     """Collaborative metric learning.
 
     Parameters
     ----------
     options : Options, optional
-        All hyper-parameters at once; the defaults if left out.
-    **changes
-        Single hyper-parameters, by the names of `Options`: ``CML(dim=64, negatives=10)``.
+        All hyper-parameters at once, those of a preset for example; the defaults if left out.
+    dim, geometry, sampler, negatives, batch, triplet, spread_out, decorrelate, optimiser, averaging
+        Single hyper-parameters, which replace those of `options`; see `Options`. One that is not
+        given stays as it is in `options`.
 
     Raises
     ------
@@ -70,14 +90,42 @@ class CML:
     [0]
     """
 
-    __signature__ = inspect.signature(Options)
-
-    def __init__(self, options: Options | None = None, /, **changes: Any) -> None:
-        unknown = sorted(set(changes) - set(OPTION_NAMES))
-        if unknown:
-            known = ", ".join(OPTION_NAMES)
-            raise OptionError(f"unknown option {unknown[0]!r}; the options are {known}.")
-        self.options = Options(**changes) if options is None else replace(options, **changes)
+    def __init__(
+        self,
+        options: Options | None = None,
+        /,
+        *,
+        dim: int | Unset = UNSET,
+        geometry: Geometry | Unset = UNSET,
+        sampler: Sampler | Unset = UNSET,
+        negatives: int | Unset | None = UNSET,
+        batch: int | Unset = UNSET,
+        triplet: Triplet | Unset = UNSET,
+        spread_out: SpreadOut | Unset | None = UNSET,
+        decorrelate: Decorrelate | Unset | None = UNSET,
+        optimiser: Optimiser | Unset = UNSET,
+        averaging: Averaging | Unset | None = UNSET,
+        **unknown: Never,
+    ) -> None:
+        start = Options() if options is None else options
+        first = next(iter(unknown), None)
+        if first is not None:
+            of_fit = inspect.signature(self.fit).parameters
+            raise unknown_option(first, unknown[first], start, of_fit)
+        named = {
+            "dim": dim,
+            "geometry": geometry,
+            "sampler": sampler,
+            "negatives": negatives,
+            "batch": batch,
+            "triplet": triplet,
+            "spread_out": spread_out,
+            "decorrelate": decorrelate,
+            "optimiser": optimiser,
+            "averaging": averaging,
+        }
+        given: dict[str, Any] = {name: one for name, one in named.items() if one is not UNSET}
+        self.options = replace(start, **given)
         self._fitted: Fitted | None = None
         self._scorers: list[tuple[Float32, Points]] = []
         self._folding: Folding | None = None

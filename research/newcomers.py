@@ -116,12 +116,12 @@ class Bench:
         fold = base.fold_in_item if of_items else base.fold_in
         vectors = {"mean": self._means(base, of, new, of_items)}
         fold(liked[0])  # compiles
-        for epochs in (15, 30, 60, 120) if not of_items else (30, 60):
+        for steps in (15, 30, 60, 120) if not of_items else (30, 60):
             begun = time.perf_counter()
-            found = np.stack([fold(some, epochs=epochs) for some in liked])
-            vectors[f"fold-in, {epochs} steps"] = found
+            found = np.stack([fold(some, steps=steps) for some in liked])
+            vectors[f"fold-in, {steps} steps"] = found
             took = 1e3 * (time.perf_counter() - begun) / n
-            self._folded(what, f"fold-in, {epochs} steps", base, new, found, of_items, everything,
+            self._folded(what, f"fold-in, {steps} steps", base, new, found, of_items, everything,
                          hidden, took)  # fmt: skip
         self._folded(what, "mean", base, new, vectors["mean"], of_items, everything, hidden, np.nan)
 

@@ -116,7 +116,7 @@ def test_one_step_of_sgd_goes_down_the_loss(sampler, geometry):
         expected = normalise(expected[None])[0]
     if geometry == "ball":
         expected /= max(1.0, np.linalg.norm(expected))
-    found = folding.user(liked, seed=0, epochs=1)
+    found = folding.user(liked, seed=0, steps=1)
     assert np.linalg.norm(found - start) > 1e-4
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
@@ -131,7 +131,7 @@ def test_a_fold_in_lowers_the_loss(sampler, geometry):
     start = folding.items[liked].mean(axis=0).astype(float)
     if geometry == "sphere":
         start = normalise(start[None])[0]
-    found = folding.user(liked, seed=0, epochs=80).astype(float)
+    found = folding.user(liked, seed=0, steps=80).astype(float)
     if geometry == "sphere":
         assert np.linalg.norm(found) == pytest.approx(1.0, abs=1e-6)
     if geometry == "ball":
@@ -151,7 +151,7 @@ def test_the_same_seed_gives_the_same_bits(optimiser, averaging):
         assert one.dtype == np.float32
         assert np.array_equal(one, fold(rows, seed=3))
         assert not np.array_equal(one, fold(rows, seed=4))
-        assert not np.array_equal(one, fold(rows, seed=3, epochs=59))
+        assert not np.array_equal(one, fold(rows, seed=3, steps=59))
 
 
 def item_loss(folding, fans, point, steps):
@@ -192,7 +192,7 @@ def test_an_item_goes_down_the_objective_of_its_own_and_others_pairs(sampler, ge
     )
     folding, _ = folding_of(options)
     fans = np.array([1, 2, 8], np.int32)
-    found = folding.item(fans, seed=0, epochs=150).astype(float)
+    found = folding.item(fans, seed=0, steps=150).astype(float)
     mean = folding.users[fans].mean(axis=0).astype(float)
     mean = normalise(mean[None])[0] if geometry == "sphere" else mean
     at = item_loss(folding, fans, found, 5)
@@ -286,5 +286,5 @@ def test_what_cannot_be_folded_in_is_refused(model):
         model.fold_in("tea")
     with pytest.raises(OptionError, match="`users` and `liked` were both given"):
         model.recommend(0, liked=some)
-    with pytest.raises(OptionError, match="epochs"):
-        model.fold_in(some, epochs=0)
+    with pytest.raises(OptionError, match="steps"):
+        model.fold_in(some, steps=0)

@@ -35,7 +35,7 @@ from nearfar.runtime.checks import check_count
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.search.neighbours import Index, Points, Scorer, TopK, top_k
 from nearfar.search.scoring import closeness, scorer_of
-from nearfar.training.fold_in import EPOCHS, Folding
+from nearfar.training.fold_in import STEPS, Folding
 from nearfar.training.run import Callback, Run
 from nearfar.training.schedule import Schedule
 from nearfar.training.warm_start import grown_state
@@ -440,7 +440,7 @@ class CML:
 
     # -------------------------------------------------------------------------- newcomers
 
-    def fold_in(self, liked: Iterable[Any], *, epochs: int = EPOCHS, seed: int = 0) -> Float32:
+    def fold_in(self, liked: Iterable[Any], *, steps: int = STEPS, seed: int = 0) -> Float32:
         """Give a user who was not there in training a point, from the items they like.
 
         The training objective, with the negatives that training draws, is minimised over that one
@@ -450,8 +450,8 @@ class CML:
         ----------
         liked : ids of items
             At least one; one that is there several times counts once.
-        epochs : int
-            Steps; each takes all of `liked`.
+        steps : int
+            How many; each takes all of `liked`.
         seed : int
             Names the random numbers: the same gives the same bits.
 
@@ -467,10 +467,10 @@ class CML:
             An item that was not in the training interactions.
         """
         rows = _distinct(self.interactions.item_ids, liked, "liked")
-        return self._newcomers().user(rows, seed=seed, epochs=_checked_epochs(epochs))
+        return self._newcomers().user(rows, seed=seed, steps=_checked_steps(steps))
 
     def fold_in_item(
-        self, liked_by: Iterable[Any], *, epochs: int = EPOCHS, seed: int = 0
+        self, liked_by: Iterable[Any], *, steps: int = STEPS, seed: int = 0
     ) -> Float32:
         """Give an item that was not there in training a point, from the users who like it.
 
@@ -478,7 +478,7 @@ class CML:
         would draw it for them.
         """
         rows = _distinct(self.interactions.user_ids, liked_by, "liked_by")
-        return self._newcomers().item(rows, seed=seed, epochs=_checked_epochs(epochs))
+        return self._newcomers().item(rows, seed=seed, steps=_checked_steps(steps))
 
     def _newcomers(self) -> Folding:
         if self._folding is None:
@@ -693,6 +693,6 @@ def _distinct(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
     return np.unique(rows)
 
 
-def _checked_epochs(epochs: int) -> int:
-    check_count("epochs", epochs)
-    return epochs
+def _checked_steps(steps: int) -> int:
+    check_count("steps", steps)
+    return steps

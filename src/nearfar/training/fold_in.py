@@ -27,7 +27,7 @@ from nearfar.method.options import Options
 from nearfar.runtime.arrays import Bool, Float32, Floats, Int32, Int64, Integers
 from nearfar.runtime.counter import Purpose, Source, bits, stream
 
-EPOCHS = 60
+STEPS = 60
 """Steps of a fold-in; more change little, see benchmarks/README.md."""
 _KEPT_BYTES = 2**25
 """Points of shared negatives that are kept from one fold-in to the next."""
@@ -52,13 +52,13 @@ class Folding:
         self.users, self.items, self.train, self.options = users, items, train, options
         self.problem = Problem(train, options)
         self._known = TrainingUsers(train)
-        self._candidates = lru_cache(maxsize=4 * EPOCHS)(partial(candidates_of, self.problem))
+        self._candidates = lru_cache(maxsize=4 * STEPS)(partial(candidates_of, self.problem))
         row_bytes = max(self.problem.n_candidates, 1) * options.dim * 4
         self._shared_rows = lru_cache(maxsize=_KEPT_BYTES // row_bytes)(self._gather_shared)
         on_sphere = options.geometry == "sphere"
         self._offset = None if on_sphere else 0.5 * np.sum(items * items, axis=1)
 
-    def user(self, liked: Int32, *, seed: int, epochs: int = EPOCHS) -> Float32:
+    def user(self, liked: Int32, *, seed: int, steps: int = STEPS) -> Float32:
         """Return the point of a user who likes the items `liked`, increasing rows; float32 (d,)."""
         pairs = len(liked)
         own = OneUser(liked, self.train.n_items)
@@ -74,9 +74,9 @@ class Folding:
             gradient: Floats = 2.0 * (part.ravel() @ rows - share.sum(axis=1) @ positive)
             return gradient
 
-        return self._descend(positive.mean(axis=0), slope, epochs)
+        return self._descend(positive.mean(axis=0), slope, steps)
 
-    def item(self, liked_by: Int32, *, seed: int, epochs: int = EPOCHS) -> Float32:
+    def item(self, liked_by: Int32, *, seed: int, steps: int = STEPS) -> Float32:
         """Return the point of an item that the users `liked_by`, increasing rows, like."""
         fans = self.users[liked_by]
         others = _Others(self, liked_by)
@@ -94,7 +94,7 @@ class Folding:
             gradient += 2.0 * (push @ rows - push.sum() * point)
             return gradient
 
-        return self._descend(fans.mean(axis=0), slope, epochs)
+        return self._descend(fans.mean(axis=0), slope, steps)
 
     def negatives(
         self,
@@ -169,7 +169,7 @@ class Folding:
         return triplet.shares(np.where(allowed, inside, -np.inf), self.train.n_items)
 
     def _descend(
-        self, start: Floats, slope: Callable[[Floats, int], Floats], epochs: int
+        self, start: Floats, slope: Callable[[Floats, int], Floats], steps: int
     ) -> Float32:
         """Train one row, from `start`, as `nearfar.engine.reference` updates any."""
         options, optimiser = self.options, self.options.optimiser
@@ -178,7 +178,7 @@ class Folding:
         rows[0, 0] = start
         point = rows[0, 0] = self._point(rows[0, 0])
         mean = np.zeros_like(point)
-        for t in range(1, epochs + 1):
+        for t in range(1, steps + 1):
             gradient: Floats = slope(point.astype(np.float32), t - 1).astype(np.float64)[None]
             if options.geometry == "sphere":
                 gradient = through_normalisation(gradient, rows[:, 0])

@@ -92,7 +92,7 @@ def test_batch_with_an_index_allowed_items_and_a_bar(run, model, tmp_path):
     assert "recommending" in err
     assert said == f"Lists of 30 users written to {out}, 1 parts.\n"
     index = nf.ItemIndex.load(tmp_path / "i", fitted)
-    expected = fitted.recommend(allow=range(40), index=index)
+    expected = fitted.recommend_all(allow=range(40), index=index)
     assert pl.read_parquet(out / "part-*.parquet").equals(expected)
     code, _, err = run("batch", model, "-o", tmp_path / "x", "--users", tmp_path / "no")
     assert (code, err) == (2, f"nearfar: `--users` must be a file of ids, one a line; got"

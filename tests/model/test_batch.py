@@ -45,7 +45,8 @@ def test_it_gives_the_library_s_lists(model, tmp_path, options):
         pytest.importorskip("torch")
     given = {**options, **({"deny": [4, 8]} if "deny" in options else {})}
     done = recommend_to(tmp_path, model, k=5, **options)
-    expected = model.recommend(k=5, **given)
+    ask = model.recommend if "users" in given else model.recommend_all
+    expected = ask(k=5, **given)
     n_users = len(options.get("users", range(30)))
     assert done == Written(n_users, -(-n_users // 7), -(-n_users // 7))
     assert read(tmp_path).drop("score").equals(expected.drop("score"))
@@ -58,8 +59,8 @@ def test_with_an_index_the_lists_are_the_index_s(model, tmp_path):
     pytest.importorskip("faiss")
     index = nf.ItemIndex.build(model, 0.5, k=5)
     recommend_to(tmp_path, model, k=5, index=index)
-    assert read(tmp_path).equals(model.recommend(k=5, index=index))
-    assert not read(tmp_path).equals(model.recommend(k=5))
+    assert read(tmp_path).equals(model.recommend_all(k=5, index=index))
+    assert not read(tmp_path).equals(model.recommend_all(k=5))
     again = nf.ItemIndex.build(model, 0.5, k=5)
     assert recommend_to(tmp_path, model, k=5, index=again).n_made == 0
     for other in (None, nf.ItemIndex.build(model, 0.5, k=5, seed=1), nf.ItemIndex.build(model, 1)):
@@ -163,7 +164,7 @@ def test_users_with_nothing_left(tmp_path):
     assert read(tmp_path).columns == ["user_id", "rank", "item_id", "score"]
     assert len(read(tmp_path)) == 0
     recommend_to(tmp_path / "all", model, k=2)
-    expected = model.recommend(k=2)
+    expected = model.recommend_all(k=2)
     for name in ("user_id", "item_id"):
         assert read(tmp_path / "all")[name].to_list() == expected[name].to_list()
 

@@ -64,7 +64,7 @@ def model():
 
 def test_the_one_right_answer_comes_first(fitted):
     """User u has every item of their parity but u itself: that one is next."""
-    found = fitted.recommend(k=1)
+    found = fitted.recommend_all(k=1)
     right = (found["user_id"] == found["item_id"]).mean()
     assert right >= 0.9
 
@@ -110,7 +110,7 @@ def test_save_and_load_give_the_same_model(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     loaded = CML.load(tmp_path / "model")
     assert loaded.options == fitted.options
-    assert loaded.recommend(k=4).equals(fitted.recommend(k=4))
+    assert loaded.recommend_all(k=4).equals(fitted.recommend_all(k=4))
     assert loaded.similar_items(3).equals(fitted.similar_items(3))
     assert loaded.history.equals(fitted.history)
     assert loaded.best_epoch == fitted.best_epoch
@@ -136,7 +136,7 @@ def assert_alike(found, expected):
 @pytest.mark.parametrize(
     ("method", "asked", "options"),
     [
-        ("recommend", None, {"k": 100}),
+        ("recommend_all", 100, {}),
         ("recommend", 3, {"k": 5, "exclude_seen": False}),
         ("recommend", [5, 3], {"k": 9, "allow": range(30), "deny": [1, 2, 3]}),
         ("similar_items", [2, 5, 2], {"k": 12}),
@@ -156,7 +156,7 @@ def test_evaluate_on_a_device_gives_the_figures_of_the_processor(elsewhere, devi
 
 
 def test_auto_ranks_somewhere(elsewhere):
-    assert_alike(elsewhere.recommend(k=9, device="auto"), elsewhere.recommend(k=9))
+    assert_alike(elsewhere.recommend_all(k=9, device="auto"), elsewhere.recommend_all(k=9))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,17 @@ def test_allow_and_deny_come_before_the_cut(model):
     assert both["item_id"].to_list() == [1]
 
 
+@pytest.mark.parametrize("how", [{}, {"allow": range(9), "deny": [3]}, {"exclude_seen": False}])
+def test_everybody_gets_what_each_would_get(model, how):
+    found = model.recommend_all(7, **how)
+    assert found.equals(model.recommend(model.interactions.user_ids.to_list(), 7, **how))
+
+
+def test_recommend_asks_whom_to_recommend_to(model):
+    with pytest.raises(OptionError, match=r"needs `users` .* or `liked` .* call recommend_all\(\)"):
+        model.recommend(k=3)
+
+
 def test_k_larger_than_the_catalogue_gives_what_there_is(model):
     found = model.recommend([0, 1], k=1000)
     assert found.group_by("user_id").len()["len"].to_list() == [20 - 9, 20 - 9]
@@ -244,7 +255,7 @@ def test_ids_keep_their_type():
         {"u": [1, 2, 2, 3], "i": ["a", "b", "a", "c"]}, schema={"u": pl.Int16, "i": pl.String}
     )
     model = CML(dim=4, batch=4).fit(Interactions.from_frame(frame, user="u", item="i"), epochs=2)
-    assert model.recommend()["user_id"].dtype == pl.Int16
+    assert model.recommend_all()["user_id"].dtype == pl.Int16
     assert model.recommend(1)["item_id"].dtype == pl.String
     assert model.recommend(pl.Series([1, 3], dtype=pl.Int16))["user_id"].dtype == pl.Int16
 

@@ -73,7 +73,7 @@ def test_the_one_right_answer_comes_first(geometry):
     model = nf.CML(PLAIN, dim=3, batch=8, geometry=geometry, optimiser=Adam(0.03))
     model.fit(checkerboard(), epochs=20, threads=1)
     index = ItemIndex.build(model, 0.7, k=1)
-    found = model.recommend(k=1, index=index)
+    found = model.recommend_all(k=1, index=index)
     assert (found["user_id"] == found["item_id"]).mean() >= 0.7
     assert len(found) == 20
 
@@ -301,7 +301,7 @@ def test_tiny_catalogues_have_an_index_too(n):
     model = nf.CML(PLAIN, dim=2).fit(data, epochs=1)
     index = ItemIndex.build(model)
     assert 0 <= index.recall <= 1
-    assert len(model.recommend(k=3, exclude_seen=False, index=index)) == n * min(n, 3)
+    assert len(model.recommend_all(k=3, exclude_seen=False, index=index)) == n * min(n, 3)
 
 
 def test_repr_shows_what_was_measured(index):
@@ -322,7 +322,7 @@ def test_save_and_load_give_the_same_lists(model, index, tmp_path):
     for of in (model, nf.CML.load(tmp_path / "model")):
         loaded = ItemIndex.load(tmp_path / "index", of)
         assert loaded.figures == index.figures
-        assert of.recommend(index=loaded).equals(model.recommend(index=index))
+        assert of.recommend_all(index=loaded).equals(model.recommend_all(index=index))
         mine, others = (
             m.similar_items(range(300), index=i) for m, i in ((model, index), (of, loaded))
         )

@@ -20,13 +20,14 @@ from nearfar.data import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
-from nearfar.errors import DataError, EmptyDataError, NotFittedError, OptionError
+from nearfar.errors import DataError, NotFittedError, OptionError
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
 from nearfar.method.sampling import Sampler
+from nearfar.model.asked import Asked, distinct_rows, rows_of
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
 from nearfar.model.suggestions import unknown_option
@@ -466,7 +467,7 @@ class CML:
         UnknownIdError
             An item that was not in the training interactions.
         """
-        rows = _distinct(self.interactions.item_ids, liked, "liked")
+        rows = distinct_rows(self.interactions.item_ids, liked, "liked")
         return self._newcomers().user(rows, seed=seed, steps=_checked_steps(steps))
 
     def fold_in_item(
@@ -477,7 +478,7 @@ class CML:
         As `fold_in`; the item is also pushed from users of other pairs, as often as the sampler
         would draw it for them.
         """
-        rows = _distinct(self.interactions.user_ids, liked_by, "liked_by")
+        rows = distinct_rows(self.interactions.user_ids, liked_by, "liked_by")
         return self._newcomers().item(rows, seed=seed, steps=_checked_steps(steps))
 
     def _newcomers(self) -> Folding:
@@ -501,12 +502,12 @@ class CML:
         device: str = "cpu",
         index: Index | None = None,
     ) -> pl.DataFrame:
-        """Give each user the nearest items.
+        """Return the items nearest to each user; see `recommend_all` for all users.
 
         Parameters
         ----------
-        users : id, or list, array or Series of ids, optional
-            One user or many; every user if None. (A tuple is one id.)
+        users : id, or list, array or Series of ids
+            One user or many. (A tuple is one id.)
         k : int
             How many items. Where fewer are left the list is shorter; it is empty for a user with
             nothing left.
@@ -535,8 +536,8 @@ class CML:
         UnknownIdError
             A user or item that was not in the training interactions.
         OptionError
-            `k` is less than 1, `device` is not there, both `users` and `liked` are given, or
-            `index` is of another model or goes with a `device` other than the processor.
+            `k` is less than 1, `device` is not there, neither or both of `users` and `liked` are
+            given, or `index` is of another model or goes with a `device` other than the processor.
         EmptyDataError
             `liked` names no item.
         MissingExtraError
@@ -544,18 +545,77 @@ class CML:
         """
         if liked is not None and users is not None:
             raise OptionError("`users` and `liked` were both given; give one of them.")
-        data, queries = self.interactions, self.user_vectors
-        if liked is None:
-            one, rows = _rows(data.user_ids, users)
-            seen = (data.indptr, data.items)
+        if liked is None and users is None:
+            raise OptionError(
+                "`recommend` needs `users` (an id or a list of ids) or `liked` (ids of items); for"
+                " every user of the model call recommend_all()."
+            )
+        asked = self._users(users) if liked is None else self._somebody(liked)
+        scorer = self._items_near(asked.queries, device, index, threads)
+        mask = self._mask(allow, deny)
+        return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
+
+    def recommend_all(
+        self,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
+        threads: int | None = None,
+        device: str = "cpu",
+        index: Index | None = None,
+    ) -> pl.DataFrame:
+        """Return the items nearest to every user of the model.
+
+        All lists are in memory at once: `nearfar.model.batch.recommend_to` writes those of millions
+        of users to a folder, part by part.
+
+        Parameters
+        ----------
+        k, exclude_seen, allow, deny, threads, device, index
+            As in `recommend`.
+
+        Returns
+        -------
+        DataFrame
+            ``user_id``, in the order of ``interactions.user_ids``, ``rank``, ``item_id`` and
+            ``score``, as `recommend`.
+        """
+        asked = self._users(None)
+        scorer = self._items_near(asked.queries, device, index, threads)
+        mask = self._mask(allow, deny)
+        return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
+
+    def _users(self, users: Any) -> Asked:
+        """Return what the model knows of users, or of all of them if None."""
+        data = self.interactions
+        if users is None:
+            one, rows = False, np.arange(data.n_users, dtype=np.int32)
         else:
-            own = _distinct(data.item_ids, liked, "liked")
-            queries = self._newcomers().user(own, seed=0)[None]
-            one, rows, seen = True, np.zeros(1, np.int32), (np.array([0, len(own)]), own)
-        scorer = self._items_near(queries, device, index, threads)
-        exclude, mask = seen if exclude_seen else None, self._mask(allow, deny)
-        found = top_k(scorer, rows, k, exclude=exclude, allow=mask, threads=threads)
-        return self._frame(found, one, rows, queries, data.user_ids, data.item_ids)
+            one, rows = rows_of(data.user_ids, users)
+        return Asked(one, rows, self.user_vectors, (data.indptr, data.items))
+
+    def _somebody(self, liked: Iterable[Any]) -> Asked:
+        """Fold a user in who was not there in training."""
+        own = distinct_rows(self.interactions.item_ids, liked, "liked")
+        point = self._newcomers().user(own, seed=0)[None]
+        return Asked(True, np.zeros(1, np.int32), point, (np.array([0, len(own)], np.int64), own))
+
+    def _lists(
+        self,
+        asked: Asked,
+        scorer: Scorer,
+        k: int,
+        *,
+        exclude_seen: bool,
+        mask: Bool | None,
+        threads: int | None,
+    ) -> pl.DataFrame:
+        exclude, ids = asked.seen if exclude_seen else None, self.interactions
+        found = top_k(scorer, asked.rows, k, exclude=exclude, allow=mask, threads=threads)
+        one, rows, queries, _ = asked
+        return self._frame(found, one, rows, queries, ids.user_ids, ids.item_ids)
 
     def similar_items(
         self,
@@ -597,7 +657,7 @@ class CML:
     def _similar(
         self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None, scorer: Scorer
     ) -> pl.DataFrame:
-        one, rows = _rows(ids, asked)
+        one, rows = rows_of(ids, asked)
         n = len(points)
         itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
         found = top_k(scorer, rows, k, exclude=itself, threads=threads)
@@ -670,27 +730,6 @@ class CML:
         model = cls(options)
         model._take(known)
         return model
-
-
-def _rows(ids: Ids, asked: Any) -> tuple[bool, Int32]:
-    """Row numbers of one id, of many, or of all; and whether it was one."""
-    if asked is None:
-        return False, np.arange(len(ids), dtype=np.int32)
-    if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
-        return True, np.array([ids.row(asked)], np.int32)
-    return False, ids.rows(asked)
-
-
-def _distinct(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
-    """Row numbers of ids, increasing, each once."""
-    if isinstance(asked, str | bytes):
-        raise DataError(
-            f"`{name}` must be a list of ids; got the single {asked!r}. Write [{asked!r}]."
-        )
-    rows = ids.rows(asked)
-    if not len(rows):
-        raise EmptyDataError(f"`{name}` names nothing; a point needs at least one id to go by.")
-    return np.unique(rows)
 
 
 def _checked_steps(steps: int) -> int:

@@ -19,6 +19,7 @@ from nearfar.errors import NearfarWarning, OptionError, StoreError
 from nearfar.experiment import cells, table2
 from nearfar.experiment.cells import Outcome, Setting
 from nearfar.experiment.grid import RATES, Grid
+from nearfar.experiment.paper import PAPER
 from nearfar.experiment.pool import Processes
 from nearfar.experiment.rates import chosen_rate, next_rate, rate_of
 from nearfar.experiment.worker import compute
@@ -274,6 +275,8 @@ def test_the_key_tells_every_part_of_a_description_apart(data):
 
 def test_rows_of_table_2():
     made = table2.rows(beta=0.8, dim=16)
+    assert [(type(row.options.sampler).__name__, row.options.negatives, row.options.batch)
+            for row in made] == list(PAPER)  # fmt: skip
     assert len(made) == 15
     assert len({row.name for row in made}) == 15
     assert sum(isinstance(row.options.sampler, nf.Uniform) for row in made) == 9
@@ -282,7 +285,8 @@ def test_rows_of_table_2():
     } == {256}
     assert {row.options.dim for row in made} == {16}
     assert {row.options.sampler.beta for row in made[9:]} == {0.8}
-    assert made[0].options == replace(nf.presets.paper_2019("uniform", negatives=1), dim=16)
+    paper = nf.presets.paper_2019("uniform", negatives=1, batch=4096, beta=0.8)
+    assert made[0].options == replace(paper, dim=16)
     released = table2.rows("released_2019")
     assert released[-1].options.sampler.vectors == "initial"
     assert released[-1].name == "released two-stage, 5 negatives, batch 256"
@@ -294,8 +298,8 @@ def test_rows_of_table_2():
 def test_some_rows_of_table_2():
     every = table2.rows()
     uniform = table2.rows(samplers=["uniform"], negatives=[1, 5], batches=[4096])
-    assert uniform == (every[2], every[8])
-    assert table2.rows(negatives=[2], batches=[256]) == (every[3], every[10], every[13])
+    assert uniform == (every[0], every[6])
+    assert table2.rows(negatives=[2], batches=[256]) == (every[5], every[10], every[13])
     for asked in ({"samplers": ["two-stage"], "batches": [1024]}, {"negatives": [3]}):
         with pytest.raises(OptionError, match="No row of the table has one of the samplers"):
             table2.rows(**asked)

@@ -177,7 +177,7 @@ def test_rows_are_grouped_like_the_papers():
     np.random.default_rng(0).shuffle(outcomes)
     found = tables.summary(outcomes)
     assert found.select("method", "negatives", "batch").rows() == [
-        *(("uniform", n, batch) for n in (1, 2, 5) for batch in (256, 1024, 4096)),
+        *(("uniform", n, batch) for n in (1, 2, 5) for batch in (4096, 1024, 256)),
         *(("popularity", n, 256) for n in (1, 2, 5)),
         *(("2-stage", n, 256) for n in (1, 2, 5)),
     ]
@@ -281,7 +281,7 @@ def made_up(figures):
 
 def test_the_best_is_bold_and_the_best_uniform_is_bold_and_italic():
     rows = tables.layout(tables.summary(made_up([
-        (0, 0.020, 0.09, 100.0), (1, 0.021, 0.07, 100.0), (9, 0.03, 0.08, 20.0), (12, 0.01, 0.01, 9)
+        (1, 0.020, 0.09, 100.0), (2, 0.021, 0.07, 100.0), (9, 0.03, 0.08, 20.0), (12, 0.01, 0.01, 9)
     ])))  # fmt: skip
     marks = [[(shown.best, shown.best_uniform) for shown in row.figures] for row in rows]
     no, bold, both, italic = (False, False), (True, False), (True, True), (False, True)
@@ -294,8 +294,8 @@ def test_the_best_is_bold_and_the_best_uniform_is_bold_and_italic():
     assert writers.markdown(rows).splitlines() == [
         "| method | batch | negatives | MAP % | NDCG % | MMR |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| uniform | 256 | 1 | 2.00 | ***9.00*** | ***100.0*** |",
-        "| uniform | 1024 | 1 | ***2.10*** | 7.00 | ***100.0*** |",
+        "| uniform | 1024 | 1 | 2.00 | ***9.00*** | ***100.0*** |",
+        "| uniform | 256 | 1 | ***2.10*** | 7.00 | ***100.0*** |",
         "| popularity | 256 | 1 | **3.00** | 8.00 | 20.0 |",
         "| 2-stage | 256 | 1 | 1.00 | 1.00 | **9.0** |",
     ]
@@ -305,14 +305,20 @@ def test_the_papers_figures_beside():
     rows = tables.layout(tables.summary(table_2(folds=1)), "book-crossing")
     lines = writers.markdown(rows).splitlines()
     assert lines[0].endswith("| MMR | MAP %, paper | NDCG %, paper | MMR, paper |")
-    assert lines[2].startswith("| uniform | 256 | 1 |")
-    assert lines[2].endswith("| 0.93 | 3.50 | 44.5 |")
+    assert lines[4].startswith("| uniform | 256 | 1 |")
+    assert lines[4].endswith("| 0.93 | 3.50 | 44.5 |")
     assert lines[-1].endswith("| 1.38 | 4.12 | 4.5 |")
-    assert lines[3].endswith("| — | — | — |")
+    (row,) = tables.layout(tables.summary([outcome(*table2.rows("cml_2017"))]), "book-crossing")
+    assert writers.markdown([row]).splitlines()[-1].endswith("| — | — | — |")
+
+
+def batched(values):
+    """Split nine numbers into three times three."""
+    return [tuple(values[at : at + 3]) for at in (0, 3, 6)]
 
 
 def test_the_papers_figures_are_those_of_the_method():
-    """The table in METHOD.md, where it is at hand."""
+    """Both tables in METHOD.md, where they are at hand: the main rows, and all 15 in order."""
     method = Path(__file__).parents[3] / "shared" / "METHOD.md"
     if not method.is_file():
         pytest.skip("../shared/METHOD.md is not there")
@@ -326,7 +332,18 @@ def test_the_papers_figures_are_those_of_the_method():
                 zip(("amazon", "book-crossing", "echonest"), figures, strict=True)
             )
     assert len(found) == 8
-    assert found == paper.PAPER
+    assert found == {key: paper.PAPER[key] for key in found}
+    kinds = {"Uni": "Uniform", "Pop": "Popularity", "2st": "TwoStage"}
+    every = {}
+    for line in method.read_text(encoding="utf-8").splitlines():
+        parts = [part.strip() for part in line.strip("|").split("|")]
+        if len(parts) == 12 and parts[0] in kinds:
+            means = [float(part.split(" +- ")[0]) for part in parts[3:]]
+            every[kinds[parts[0]], int(parts[1]), int(parts[2])] = dict(
+                zip(("amazon", "book-crossing", "echonest"), batched(means), strict=True)
+            )
+    assert list(every) == list(paper.PAPER)
+    assert every == paper.PAPER
 
 
 def test_latex_is_escaped_and_balanced():
@@ -588,7 +605,7 @@ def test_cells_that_failed_are_listed(tmp_path):
     (page,) = report.write_report(tmp_path)
     text = Page(page.read_text(encoding="utf-8")).text
     assert "Cells that failed (4)" in text
-    where = "amazon: uniform, 1 negative, batch 256, fold"
+    where = "amazon: uniform, 1 negative, batch 4096, fold"
     assert f"{where} 3, learning rate 0.0001: DivergedError: a" in text
     assert f"{where} 1, learning rate 0.0001: DivergedError: b" in text
     assert "Trace of b" in text

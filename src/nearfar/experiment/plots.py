@@ -310,7 +310,8 @@ def _order(outcome: Outcome) -> tuple[Any, ...]:
     place = list(KINDS).index(kind) if kind in KINDS else len(KINDS)
     name = outcome.cell["setting"]["name"]
     settled = dumps(outcome.cell, sort_keys=True)
-    return place, kind, options["negatives"], options["batch"], name, outcome.cell["fold"], settled
+    batch = -options["batch"]  # the largest first, as in the table
+    return place, kind, options["negatives"], batch, name, outcome.cell["fold"], settled
 
 
 def _kind(outcome: Outcome) -> str:

@@ -139,7 +139,8 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        Uniform, popularity, 2-stage; within them by negatives, batch and name. ``setting``,
+        Uniform, popularity, 2-stage; within them by negatives, batch (the largest first, as in the
+        paper) and name. ``setting``,
         ``method`` (the name without what the next columns say), ``sampler``, ``batch``,
         ``negatives``, ``learning_rate``; ``folds`` (how many were tested); means over them:
         ``best_epoch``, ``last_epoch``, ``seconds`` (of training), ``machine_seconds``; and each
@@ -199,7 +200,7 @@ def _summed_up(name: str, outcomes: list[Outcome], which: Which) -> dict[str, An
 def _place(row: Mapping[str, Any]) -> tuple[int, str, int, int, str]:
     order, kind = list(SAMPLERS), row["sampler"]
     at = order.index(kind) if kind in SAMPLERS else len(order)
-    return at, kind, row["negatives"], row["batch"], row["setting"]
+    return at, kind, row["negatives"], -row["batch"], row["setting"]
 
 
 def _with_methods(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -485,6 +485,37 @@ def test_a_saved_model_has_a_card(tmp_path):
         assert part in text, part
 
 
+def card_of(folder):
+    (card,) = folder.glob("card-*.md")
+    return card.read_text()
+
+
+def test_the_card_shows_the_temperature_and_the_negatives_that_training_used(tmp_path):
+    data = random_data()
+    model = CML(dim=4, batch=32).fit(data, epochs=1)
+    n_items = int(np.count_nonzero(data.item_counts))
+    used = Options().triplet.at(n_items)
+    for part in (f"| triplet | `{used!r}` |", f"| negatives | `{n_items}` |"):
+        model.save(tmp_path / "m")
+        assert part in card_of(tmp_path / "m")
+        model = CML.load(tmp_path / "m")
+    CML(dim=4, sampler=Uniform(), triplet=nf.Triplet(0.5)).fit(data, epochs=1).save(tmp_path / "m")
+    text = card_of(tmp_path / "m")
+    assert "| **negatives** | `5` |" in text
+    assert f"| **triplet** | `{nf.Triplet(0.5)!r}` |" in text
+
+
+@pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")
+def test_the_card_has_the_temperature_of_the_items_that_were_learned_from(tmp_path):
+    data = random_data()
+    model = CML(dim=4, batch=32).fit(data, epochs=1, validation=0.9)
+    learned, _ = nf.split.ratio(data, test=0.9, seed=0)
+    n_items = int(np.count_nonzero(learned.item_counts))
+    assert n_items < np.count_nonzero(data.item_counts)
+    model.save(tmp_path / "m")
+    assert repr(Options().triplet.at(n_items)) in card_of(tmp_path / "m")
+
+
 def test_the_places_of_the_items_on_a_plane_go_with_the_model(model, tmp_path):
     assert model.projection.method == "pca"
     assert model.projection is model.projection

@@ -21,7 +21,10 @@ SamplerName = Literal["uniform", "popularity", "two-stage"]
 def paper_2019(
     sampler: SamplerName = "two-stage", *, negatives: int = 5, batch: int = 256, beta: float = 1.0
 ) -> Options:
-    """Tran et al., SIGIR 2019, section 3: what the paper says.
+    """Tran et al., SIGIR 2019: what the paper says.
+
+    The three ways to sample are in section 3.2, with eq. 4 and, for the second stage, eq. 5; its
+    p(s) is in section 3.1.
 
     Parameters
     ----------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from nearfar.data.interactions import Interactions
 from nearfar.evaluation.metrics import names
@@ -11,11 +12,20 @@ from nearfar.method.options import Options
 from nearfar.version import VERSION
 
 
+class Effective(NamedTuple):
+    """What training used where the options leave something to the data."""
+
+    temperature: float
+    """T of the triplet loss."""
+    negatives: int
+    """Negatives of a pair, or that a batch shares: never more than there are items to draw."""
+
+
 def card(
     data: Interactions,
     options: Options,
     *,
-    fingerprint: str,
+    effective: Effective,
     epochs: int,
     best_epoch: int,
     metrics: Mapping[str, Mapping[str, Any]],
@@ -27,13 +37,18 @@ def card(
     data : Interactions
         What it was trained on.
     options : Options
-    fingerprint : str
-        That of the data.
+    effective : Effective
+        What the data made of the options, if that is known.
     epochs, best_epoch : int
     metrics : mapping
         As `nearfar.CML.metrics`.
     """
-    default = Options()
+    default, shown = Options(), {**vars(options), "negatives": options.n_negatives}
+    usual = {name for name, value in shown.items() if value == getattr(default, name)}
+    if options.n_negatives == default.n_negatives:
+        usual.add("negatives")
+    shown["triplet"] = replace(options.triplet, temperature=effective.temperature)
+    shown["negatives"] = effective.negatives
     parts = [
         f"# A nearfar model: {data.n_users:,} users, {data.n_items:,} items",
         "Points on a sphere by collaborative metric learning: what a user likes is near, the rest"
@@ -47,15 +62,16 @@ def card(
                 ("items", f"{data.n_items:,}"),
                 ("interactions", f"{data.n_pairs:,}"),
                 ("density", f"{100 * data.density:.3g}%"),
-                ("fingerprint (SHA-256)", f"`{fingerprint}`"),
+                ("fingerprint (SHA-256)", f"`{data.fingerprint}`"),
             ],
         ),
         "## Training",
         f"nearfar {VERSION}, {epochs} epochs; the points are those after epoch"
-        f" {best_epoch}. Options that are not in bold are the defaults.",
+        f" {best_epoch}. Options that are not in bold are the defaults; the temperature and the"
+        " number of negatives are those that training used.",
         _table(("option", "value"), [
-            (name if value == getattr(default, name) else f"**{name}**", f"`{value!r}`")
-            for name, value in vars(options).items()
+            (name if name in usual else f"**{name}**", f"`{value!r}`")
+            for name, value in shown.items()
         ]),
         "## Measured",
         _measured(metrics),

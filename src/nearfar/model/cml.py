@@ -28,6 +28,7 @@ from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import Asked, distinct_rows, rows_of
+from nearfar.model.card import Effective
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
 from nearfar.model.suggestions import unknown_option
@@ -257,7 +258,11 @@ class CML:
             trained = trained.after(before.history)
         if all_finite(trained.points):
             users, items = trained.points[:n], trained.points[n:]
-            self._take(Fitted(users, items, trained.history, trained.best_epoch, train))
+            problem = run.problem
+            negatives = problem.n_own or problem.n_candidates
+            effective = Effective(problem.triplet.known_temperature, negatives)
+            history, best = trained.history, trained.best_epoch
+            self._take(Fitted(users, items, history, best, train, effective=effective))
 
     def _take(self, fitted: Fitted) -> None:
         self._fitted, self._folding, self._scorers = fitted, None, []

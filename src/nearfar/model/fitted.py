@@ -12,7 +12,7 @@ import polars as pl
 from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.method.options import Options
-from nearfar.model.card import card
+from nearfar.model.card import Effective, card
 from nearfar.model.item_map import METHODS, Projection, project
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32
@@ -32,6 +32,7 @@ class Fitted(NamedTuple):
     history: pl.DataFrame
     best_epoch: int
     interactions: Interactions
+    effective: Effective
     evaluation: dict[str, Any] | None = None
     projection: Projection | None = None
 
@@ -68,7 +69,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
     described = card(
         data,
         options,
-        fingerprint=data.fingerprint,
+        effective=fitted.effective,
         epochs=fitted.history.height,
         best_epoch=fitted.best_epoch,
         metrics=fitted.metrics,
@@ -83,6 +84,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
             "projection": projected.method,
             "fingerprint": data.fingerprint,
             "best_epoch": fitted.best_epoch,
+            "effective": fitted.effective._asdict(),
         },
         arrays={
             "points": {"users": fitted.users, "items": fitted.items},
@@ -134,7 +136,9 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
         _checked(saved["mean"], "its mean", (dim,)),
         _checked(saved["axes"], "its axes", (dim, 2)),
     )
-    return Fitted(users, items, history, best, data, evaluation, projection)
+    used = meta["effective"]
+    effective = Effective(float(used["temperature"]), int(used["negatives"]))
+    return Fitted(users, items, history, best, data, effective, evaluation, projection)
 
 
 def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Float32:

@@ -96,8 +96,9 @@ def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):
         return numba.njit(**options)
 
     monkeypatch.setattr(nearfar.runtime.jit, "numba", SimpleNamespace(njit=nowhere))
-    with pytest.warns(NearfarWarning, match=r"no locator available.* NUMBA_CACHE_DIR"):
+    with pytest.warns(NearfarWarning, match=r"no locator available.* NUMBA_CACHE_DIR") as said:
         double = kernel(lambda x: 2 * x)
+    assert [one.filename for one in said] == [__file__]
     assert double(21) == 42
 
 

@@ -145,10 +145,11 @@ def test_a_run_that_learns_nothing_is_told_to_learn_faster():
     with warnings.catch_warnings():  # too early to say
         warnings.simplefilter("error")
         CML(UNIFORM, optimiser=nf.Adam(1e-9)).fit(TRAIN, epochs=9, validation=HELD_OUT, k=10)
-    with pytest.warns(NearfarWarning, match="no more than"):  # it gave up by itself
+    with pytest.warns(NearfarWarning, match="no more than") as said:  # it gave up by itself
         CML(UNIFORM, optimiser=nf.Adam(1e-9)).fit(
             TRAIN, epochs=9, validation=HELD_OUT, k=10, patience=2
         )
+    assert [one.filename for one in said] == [__file__]
 
 
 def test_a_fall_is_said_once_and_when_it_happens(monkeypatch):

@@ -38,7 +38,7 @@ def card(
         What it was trained on.
     options : Options
     effective : Effective
-        What the data made of the options, if that is known.
+        What the data made of the options.
     epochs, best_epoch : int
     metrics : mapping
         As `nearfar.CML.metrics`.

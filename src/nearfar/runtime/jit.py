@@ -8,7 +8,6 @@ on the same cores (theirs and that of BLAS) slow each other down several times.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,7 +15,7 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core.registry import CPUDispatcher
 
-from nearfar.errors import NearfarWarning
+from nearfar.runtime.caller import warn
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,11 +58,9 @@ def _compile(function: F, fastmath: set[str] | bool = False, **options: bool) ->
     try:
         compiled = njit(cache=True)
     except RuntimeError as error:  # numba has found no folder it may write to
-        warnings.warn(
+        warn(
             f"Compiled kernels cannot be kept, so every process compiles them anew: {error}. Set"
-            f" NUMBA_CACHE_DIR to a folder that can be written.",
-            NearfarWarning,
-            stacklevel=3,
+            f" NUMBA_CACHE_DIR to a folder that can be written."
         )
         return cast(F, njit(cache=False))
     if hasattr(compiled, "_cache"):  # not where NUMBA_DISABLE_JIT is set

@@ -8,7 +8,6 @@ every epoch all rows are brought up to date, so a run does not depend on when it
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -18,11 +17,12 @@ import polars as pl
 
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Engine, OnDevice, Problem, State, StepLog, make_engine
-from nearfar.errors import DataError, DivergedError, NearfarWarning
+from nearfar.errors import DataError, DivergedError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular
 from nearfar.evaluation.ranking import evaluate
 from nearfar.runtime.arrays import Float32, Float64, Int32
+from nearfar.runtime.caller import warn
 from nearfar.runtime.devices import describe, resolve
 from nearfar.runtime.progress import Reporter
 from nearfar.runtime.threads import checked_threads, interrupt_deferred
@@ -169,7 +169,7 @@ class Run:
             As it came. `outcome` gives what there is.
         """
         if not self.progress.history and (said := diagnostics.foreseen(self.problem)) is not None:
-            warnings.warn(said, NearfarWarning, stacklevel=3)
+            warn(said)
         try:
             with Reporter(self.show, self.schedule.epochs, self.problem.steps_per_epoch) as report:
                 where = "" if self.device == "cpu" else f"on {describe(self.device)}: "
@@ -282,12 +282,10 @@ class Run:
     def _warn_of_missed(self, missed: int) -> None:
         places = self.problem.interactions.n_pairs * self.problem.options.n_negatives
         if missed > places / 2:
-            warnings.warn(
+            warn(
                 f"{missed:,} of {places:,} places for a negative stayed empty in the first epoch:"
                 f" most draws hit items that the user has already, or none that may be drawn. Pairs"
-                f" without a negative teach nothing; use another sampler, or more candidates.",
-                NearfarWarning,
-                stacklevel=5,
+                f" without a negative teach nothing; use another sampler, or more candidates."
             )
 
     def _look(self, epoch: int) -> diagnostics.Sight:
@@ -301,7 +299,6 @@ class Run:
                 epoch,
                 f"training goes badly: NDCG on the validation part was {top:.4f} and is"
                 f" {ndcg:.4f} after epoch {epoch}.",
-                stacklevel=7,  # whoever called `CML.fit`
             )
 
     def _compare_with_popularity(self) -> None:
@@ -321,13 +318,12 @@ class Run:
                 len(state.history),
                 f"NDCG on the validation part came to {state.top_ndcg:.4f}, no more than"
                 f" recommending what is popular has ({least:.4f}).",
-                stacklevel=5,
             )
 
-    def _warn(self, epoch: int, what: str, stacklevel: int) -> None:
+    def _warn(self, epoch: int, what: str) -> None:
         """Warn, and say what can be done."""
         why = diagnostics.remedy(self._look(epoch), self.problem)
-        warnings.warn(f"{what} {why}", NearfarWarning, stacklevel=stacklevel)
+        warn(f"{what} {why}")
 
     def _record(self, epoch: int) -> dict[str, float]:
         sums, steps = self.progress.sums, self.problem.steps_per_epoch

@@ -70,6 +70,22 @@ def test_public_names_of_type_checkers_are_the_same():
         assert names == set(nearfar._OWNERS[owner]), owner
 
 
+def test_public_names_of_experiments_come_when_they_are_asked_for():
+    experiment = nearfar.experiment
+    assert sorted(experiment._OWNER) == experiment.__all__
+    assert set(experiment.__all__) <= set(dir(experiment))
+    (block,) = [node for node in ast.parse((ROOT / "experiment" / "__init__.py").read_text()).body
+                if isinstance(node, ast.If)]  # fmt: skip
+    for node in block.body:
+        owner = node.module.removeprefix("nearfar.")
+        for alias in node.names:
+            assert experiment._OWNER[alias.name] == owner
+            assert getattr(experiment, alias.name).__name__.endswith(alias.name)
+    with pytest.raises(AttributeError, match=r"'nearfar.experiment' has no attribute 'Gird'"):
+        _ = experiment.Gird
+    run("import sys, nearfar.experiment; assert 'scipy' not in sys.modules")
+
+
 def run(code):
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,8 +1,9 @@
 """Collaborative metric learning: what a user likes is near, the rest is far.
 
 Start with `Interactions` (a raw log becomes some with `prepare`), cut them with `split`, fit a
-`CML`, `evaluate` it, and ask it to ``recommend``. The published methods are in `presets`; every
-error is in `errors`.
+`CML`, `evaluate` it, and ask it to ``recommend``; `export` writes its vectors for other programs.
+The published methods are in `presets`, grids of runs and their comparison in `experiment`, and
+every error is in `errors`.
 
 A name is imported when it is asked for, so a part of the package needs only what it uses: kernels
 and metrics do without the readers' polars, and the library without the command line's typer.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__: str
 
 if TYPE_CHECKING:
-    from nearfar import datasets, errors, prepare
+    from nearfar import datasets, errors, experiment, prepare
     from nearfar.data import split
     from nearfar.data.interactions import Interactions
     from nearfar.evaluation import baselines
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from nearfar.method.options import Options
     from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
     from nearfar.model.cml import CML
+    from nearfar.model.export import export
     from nearfar.search.item_index import ItemIndex
 
 __all__ = [
@@ -51,13 +53,15 @@ __all__ = [
     "datasets",
     "errors",
     "evaluate",
+    "experiment",
+    "export",
     "prepare",
     "presets",
     "split",
 ]
 
 _OWNERS = {
-    "": ("datasets", "errors", "prepare"),
+    "": ("datasets", "errors", "experiment", "prepare"),
     "data": ("split",),
     "data.interactions": ("Interactions",),
     "evaluation": ("baselines",),
@@ -69,6 +73,7 @@ _OWNERS = {
     "method.options": ("Options",),
     "method.sampling": ("Popularity", "Shared", "TwoStage", "Uniform"),
     "model.cml": ("CML",),
+    "model.export": ("export",),
     "search.item_index": ("ItemIndex",),
 }
 """Where each public name comes from: a module of a package, or something in a module."""

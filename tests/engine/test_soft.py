@@ -8,22 +8,13 @@ from hypothesis.extra.numpy import arrays
 
 from nearfar.engine.cpu.soft import count_inside, exp_row, harden, most_of, soften, total_of
 from nearfar.method.loss import Triplet
-from nearfar.runtime.jit import kernel
-
-exp_kernel = kernel(lambda x, r, n, scale, top, power: exp_row(x, r, n, scale, top, power))
-soften_kernel = kernel(
-    lambda s, r, n, near, margin, t, factor, power: soften(
-        s, r, n, near, margin, t, factor, power
-    )
-)  # fmt: skip
-harden_kernel = kernel(lambda s, r, n, near, margin, factor: harden(s, r, n, near, margin, factor))
 
 
 def exps(x, scale=1.0, top=0.0):
     """exp((x - top) * scale) of a row between two others, which stay as they are."""
     rows = np.full((3, len(x)), np.float32(7.0))
     rows[1] = x
-    exp_kernel(rows, 1, len(x), scale, top, np.empty(len(x), np.float32))
+    exp_row(rows, 1, len(x), scale, top, np.empty(len(x), np.float32))
     assert (rows[[0, 2]] == 7).all()
     return rows[1]
 
@@ -35,9 +26,9 @@ def of_row(x, temperature, factor=1.0, near=0.0, margin=0.0):
     rows[1, :n] = near + (x - margin) / 2  # exactly x / 2 if both are 0
     if temperature > 0:
         power = np.empty(n + 3, np.float32)
-        loss = soften_kernel(rows, 1, n, near, margin, temperature, factor, power)
+        loss = soften(rows, 1, n, near - 0.5 * margin, temperature, factor, power)
     else:
-        loss = harden_kernel(rows, 1, n, near, margin, factor)
+        loss = harden(rows, 1, n, near, margin, factor)
     assert (rows[0] == 7).all()
     assert (rows[1, n:] == 7).all()
     return loss, rows[1, :n]

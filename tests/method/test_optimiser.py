@@ -7,10 +7,15 @@ import torch
 from conftest import plain
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
-from nearfar.engine.cpu import compute
-from nearfar.engine.cpu.buffers import make_room
-from nearfar.engine.cpu.decay import make_decay, step_size
-from nearfar.engine.cpu.steps import settle_rows
+from nearfar.engine.cpu.descent import make_rule, step_size
+from nearfar.engine.cpu.rows import (
+    Learner,
+    Moved,
+    bring_up_to_date,
+    gather,
+    make_gathered,
+    update,
+)
 from nearfar.engine.spec import make_spec
 from nearfar.errors import OptionError
 from nearfar.method.optimiser import SGD, Adagrad, Adam, adam_drift_tables
@@ -18,37 +23,36 @@ from nearfar.method.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 F32, F64 = torch.float32, torch.float64
 
 
-def recipe_of(optimiser, geometry="free"):
-    data = Interactions.from_pairs([(0, 0)])
-    return make_spec(Problem(data, plain(geometry=geometry, optimiser=optimiser)))
+def learner_of(optimiser, start, horizon, geometry):
+    """Tables that begin with the rows `start`, under an optimiser."""
+    problem = Problem(
+        Interactions.from_pairs([(0, 0)]), plain(geometry=geometry, optimiser=optimiser)
+    )
+    spec, (n, dim) = make_spec(problem), start.shape
+    rows = np.zeros((n, optimiser.n_slots, dim), np.float32)
+    rows[:, 0] = start
+    optimiser.start(rows)
+    return Learner(rows, np.zeros(n, np.int64), spec.geometry, make_rule(spec, horizon))
 
 
 class Sparse:
     """The engine's kernels, fed with gradients of our own."""
 
     def __init__(self, optimiser, start, horizon, geometry="free"):
-        n, dim = start.shape
-        self.recipe = recipe_of(optimiser, geometry)
-        self.rows = np.zeros((n, optimiser.n_slots, dim), np.float32)
-        self.rows[:, 0] = start
-        optimiser.start(self.rows)
-        self.last = np.zeros(n, np.int64)
-        self.decay = make_decay(optimiser if isinstance(optimiser, Adam) else None, horizon)
-        self.room = make_room(1, 1, 1, dim, extra=False)
+        self.learner = learner_of(optimiser, start, horizon, geometry)
+        self.rows, self.last = self.learner.rows, self.learner.last
+        self.now = make_gathered(16, start.shape[1])
 
     def step(self, row, gradient, t):
-        room, listed = self.room, np.array([row])
-        compute.gather(
-            listed, 0, 1, self.rows, self.last, t, self.recipe, self.decay,
-            room.current, room.inverse, room.offset,
-        )  # fmt: skip
-        compute.update(
-            1, np.zeros(1, np.int64), listed, self.rows, self.last, t, self.recipe, self.decay,
-            step_size(self.recipe, t + 1), room, gradient[None].copy(),
-        )  # fmt: skip
+        listed = np.array([row])
+        gather(listed, 0, 1, t, self.learner, self.now)
+        moved = Moved(gradient[None].copy(), np.zeros(1, np.int64))
+        pace = step_size(self.learner.rule, t + 1)
+        update(1, moved, listed, t, pace, self.learner, self.now)
 
     def settle(self, t):
-        settle_rows(0, len(self.rows), self.rows, self.last, t, self.recipe, self.decay)
+        n = len(self.rows)
+        bring_up_to_date(np.arange(n), 0, n, t, self.learner, self.now, True)
 
 
 def touches(seed, n_rows, steps):

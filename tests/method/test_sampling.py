@@ -17,6 +17,7 @@ from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.engine.cpu.plan import draw_distinct
+from nearfar.engine.cpu.plan_records import make_sketch
 from nearfar.errors import EmptyDataError, OptionError
 from nearfar.method.geometry import normalise, stage_two_weight
 from nearfar.method.loss import Triplet
@@ -149,9 +150,10 @@ def test_draws_without_replacement_are_successive_sampling(weight):
     weight = np.array(weight)
     table, support = alias_table(weight), np.arange(5, dtype=np.int32)
     exact, seen, out = successive(weight, 3), {}, np.empty(3, np.int32)
-    runs = 30_000
+    runs, sketch = 30_000, make_sketch(1, 0, 0, 3)
     for step in range(runs):
-        draw_distinct(table, support, counter.stream(0, counter.Purpose.CANDIDATE, step), out)
+        key = counter.stream(0, counter.Purpose.CANDIDATE, step)
+        draw_distinct(table, support, key, sketch, out)
         seen[tuple(out.tolist())] = seen.get(tuple(out.tolist()), 0) + 1
     common = [order for order in exact if exact[order] * runs >= 8]
     rest = runs - sum(seen.get(order, 0) for order in common)

@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace
+from typing import NamedTuple
 
 import numba
+import numpy as np
 import pytest
 
 import nearfar.runtime.jit
 from nearfar.errors import NearfarWarning
-from nearfar.runtime.jit import inner, kernel
+from nearfar.runtime.jit import _closure, by_record, fingerprint, kernel
+from nearfar.runtime.references import refer
 
 SCRIPT = """
 from nearfar.runtime.counter import Purpose, stream
@@ -56,7 +59,7 @@ def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
 
 
 def kernels_of(tree):
-    decorators = {"kernel", "inlined", "inner", "reduction"}
+    decorators = {"kernel", "inlined", "reduction"}
     for node in ast.walk(tree):
         marks = {getattr(mark, "id", None) for mark in getattr(node, "decorator_list", ())}
         if marks & decorators:
@@ -90,7 +93,7 @@ def test_what_a_kernel_uses_is_in_a_module_whose_source_is_hashed():
 
 
 def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):
-    def nowhere(cache, **options):
+    def nowhere(cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function 'double': no locator available")
         return numba.njit(**options)
@@ -102,8 +105,8 @@ def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):
     assert double(21) == 42
 
 
-def test_a_kernel_for_other_kernels_refuses_python():
-    @inner
+def test_a_kernel_is_the_same_in_python_and_in_another_kernel():
+    @kernel
     def double(x):
         return 2 * x
 
@@ -112,5 +115,95 @@ def test_a_kernel_for_other_kernels_refuses_python():
         return double(double(x))
 
     assert quadruple(3) == 12
-    with pytest.raises(TypeError, match="double is for other kernels only"):
-        double(3)
+    assert double(3) == 6
+    assert quadruple.signatures == double.signatures  # as a piece, it has none in Python
+    assert len(double.piece.overloads) == 1
+
+
+def test_constants_and_short_integers_are_the_same_type_to_a_kernel():
+    @kernel
+    def double(x):
+        return 2 * x
+
+    @kernel
+    def several(x):
+        return double(1) + double(x) + double(np.int32(x)) + double(True)
+
+    assert several(3) == 2 + 6 + 6 + 2
+    assert len(double.piece.overloads) == 2  # int64 and bool
+
+
+class Circle(NamedTuple):
+    radius: float
+
+
+class Square(NamedTuple):
+    side: float
+
+
+def test_a_kernel_is_chosen_by_its_record_and_the_others_are_not_compiled():
+    @kernel
+    def of_circle(shape, factor):
+        return factor * 3.0 * shape.radius
+
+    @kernel
+    def of_square(shape, factor):
+        return factor * 4.0 * shape.side
+
+    @kernel
+    def of_nothing(shape, factor):
+        return 0.0
+
+    length = by_record({Circle: of_circle, Square: of_square, NoneType: of_nothing})
+
+    @kernel
+    def measured(shape):
+        return length(shape, 2.0)
+
+    assert measured(Square(1.0)) == 8.0
+    assert len(of_square.piece.overloads) == 1
+    assert not of_circle.piece.overloads
+    assert measured(Circle(1.0)) == 6.0
+    assert measured(None) == 0.0
+    assert length(Circle(1.0), 1.0) == 3.0
+    with pytest.raises(KeyError):
+        length(7, 1.0)
+
+
+class Inside(NamedTuple):
+    numbers: np.ndarray
+    factor: float
+
+
+class Outside(NamedTuple):
+    inside: Inside
+    there: bool
+
+
+def test_a_reference_gives_the_fields_of_its_record():
+    @kernel
+    def total(outside):
+        inside = outside.inside
+        found = 0.0
+        for i in range(inside.numbers.shape[0]):
+            found += inside.numbers[i] * inside.factor
+            inside.numbers[i] = 0.0
+        return found if outside.there else -1.0
+
+    @kernel
+    def of(outside):
+        return total(refer(outside))
+
+    numbers = np.arange(4.0)
+    assert of(Outside(Inside(numbers, 2.0), True)) == 12.0
+    assert not numbers.any()
+    assert of(Outside(Inside(numbers, 2.0), False)) == -1.0
+
+
+def test_a_fingerprint_is_of_what_the_kernels_of_a_module_use():
+    """An edit elsewhere compiles nothing."""
+    assert fingerprint("nearfar.search.heap") != fingerprint("nearfar.engine.cpu.steps")
+    used = _closure("nearfar.engine.cpu.steps")
+    assert {"nearfar.engine.cpu.rows", "nearfar.runtime.counter"} <= used
+    assert not {name for name in used if name.startswith(("nearfar.search", "nearfar.training"))}
+    assert "nearfar.method.loss" not in used

@@ -103,7 +103,7 @@ def draw(
     options = problem.options
     return options.sampler.draw(
         Batch(
-            users, options.n_negatives, problem.proposal, problem.support, candidates, source, known,
-            compare, options.dim, first,
+            users, options.n_negatives, problem.proposal, problem.support, candidates, source,
+            known, compare, options.dim, first,
         )
     )  # fmt: skip

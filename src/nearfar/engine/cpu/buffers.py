@@ -1,59 +1,36 @@
-"""The options in numbers, and the room that a step works in: allocated once, used by every step."""
+"""The records of a run of steps: made once, with the room that every step works in."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 
-from nearfar.engine.cpu.compute import Room
-from nearfar.engine.cpu.plan import Draws, Plan, table_size
-from nearfar.engine.cpu.shared import Wide
-from nearfar.engine.problem import Problem
-from nearfar.engine.spec import make_draw_spec
-from nearfar.runtime.arrays import Float32, Int32, Int64
+from nearfar.engine.cpu.choose import Second, make_where
+from nearfar.engine.cpu.contrast import make_loss, make_pairs
+from nearfar.engine.cpu.descent import make_rule
+from nearfar.engine.cpu.gradients import PointFlow
+from nearfar.engine.cpu.own_step import PAIRS_AT_ONCE
+from nearfar.engine.cpu.plan_records import DrawSource, Plan, Positives, make_sketch
+from nearfar.engine.cpu.regularise import make_covariance, make_spread
+from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Learner, Moved, make_gathered
+from nearfar.engine.cpu.running import Desk, OwnRun, Run, SharedRun, TwoStageRun, Wide
+from nearfar.engine.cpu.second_stage import PAIRS_A_BLOCK
+from nearfar.engine.problem import Problem, State
+from nearfar.engine.spec import make_draw_spec, make_spec
+from nearfar.runtime.arrays import Float32
 
-PAIRS_A_BLOCK = 128
-"""Pairs whose products with all candidates are computed in one matrix product. Every product packs
-all candidates anew, so larger blocks are faster; smaller ones occupy more threads. It is compiled
-into the steps, see `nearfar.runtime.jit`."""
-
-
-class Second(NamedTuple):
-    """Room for the second stage of 2-stage sampling."""
-
-    frozen: Float32
-    """(M, d) the initial points of the items, where stage 2 looks at those."""
-    units: Float32
-    """(batch + C, d) unit vectors: of the pairs' positives, then of the candidates."""
-    wanted: Int64
-    """(batch + C,) their rows."""
-    inverse: Float32
-    offset: Float32
-    """(batch + C,) of the gathered rows."""
-    places: Int64
-    following: Int32
-    """The map from an item to its places among the candidates."""
-    missed: Int64
-    """(blocks,) places that stayed empty."""
+_PIECES_A_THREAD = 4
+"""Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
 
 
-def make_draws(problem: Problem) -> Draws:
-    """Put the sampler and the streams of the seed into numbers."""
-    given, options = make_draw_spec(problem), problem.options
-    return Draws(
-        kind=given.kind,
-        batch=given.batch,
-        negatives=given.negatives,
-        redraws=given.redraws,
-        candidates=given.candidates,
-        distinct_candidates=given.distinct,
-        all_shared=options.spread_out is not None or options.decorrelate is not None,
-        order=given.order,
-        negative=given.negative,
-        candidate=given.candidate,
-        choice=given.choice,
-    )
+def make_source(problem: Problem) -> DrawSource:
+    """Return what the steps are planned from."""
+    data = problem.interactions
+    positives = Positives(data.indptr, data.items, problem.positive_users)
+    options = problem.options
+    tied = options.spread_out is not None or options.decorrelate is not None
+    return DrawSource(positives, problem.proposal, problem.support, make_draw_spec(problem), tied)
 
 
 def make_plans(n_ahead: int, problem: Problem) -> Plan:
@@ -79,25 +56,59 @@ def most_rows(problem: Problem) -> int:
     return problem.options.batch * (2 + problem.n_own) + shared
 
 
-def make_room(rows: int, batch: int, negatives: int, dim: int, *, extra: bool) -> Room:
-    """Make room for the numbers of a step of `batch` pairs and at most `rows` rows."""
-    return Room(
-        current=np.empty((rows, dim), np.float32),
-        inverse=np.empty(rows, np.float32),
-        offset=np.empty(rows, np.float32),
-        coefficient=np.empty(batch, np.float32),
-        share=np.empty((batch, negatives), np.float32),
-        violated=np.empty(batch, np.bool_),
-        loss=np.empty(batch),
-        products=np.empty((batch, negatives), np.float32),
-        moments=np.empty((batch, 3)),
-        extra=np.empty((rows if extra else 0, dim), np.float32),
-        totals=np.zeros(4),
+def make_learner(problem: Problem, state: State) -> Learner:
+    """Return the tables of `state` with the rule by which they move."""
+    spec = make_spec(problem)
+    return Learner(state.rows, state.last, spec.geometry, make_rule(spec, problem.horizon))
+
+
+def make_runs(problem: Problem, state: State, threads: int) -> list[Run]:
+    """Make a record for each thread: all is shared but what a thread writes on."""
+    options, spec = problem.options, make_spec(problem)
+    source, learner, loss = make_source(problem), make_learner(problem, state), make_loss(spec)
+    rows, dim = most_rows(problem), options.dim
+    flow = PointFlow(
+        make_pairs(options.batch, problem.n_own),
+        make_gathered(rows, dim),
+        make_spread(spec, options.batch, problem.n_own),
+        make_covariance(spec, rows, dim),
     )
+    wide, second = make_wide(problem), make_second(problem)
+    if wide is not None:
+        return [
+            SharedRun(source, learner, loss, flow, desk, wide._replace(products=_block(problem)))
+            for desk in _desks(problem, threads)
+        ]
+    share = options.batch // (_PIECES_A_THREAD * threads)
+    share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
+    own = [OwnRun(source, learner, loss, flow, desk, share) for desk in _desks(problem, threads)]
+    if second is None:
+        return [*own]
+    scratch = np.empty((3, problem.n_candidates), np.float32)
+    return [
+        TwoStageRun(*run, second._replace(products=_block(problem), scratch=scratch.copy()))
+        for run in own
+    ]
+
+
+def _desks(problem: Problem, threads: int) -> Iterator[Desk]:
+    options, width, n = problem.options, 2 + problem.n_own, problem.n_candidates
+    shared = most_rows(problem) - options.batch * width
+    rows = max(width * PAIRS_AT_ONCE, ROWS_AT_ONCE)
+    for _ in range(threads):
+        yield Desk(
+            make_sketch(options.batch, problem.n_own, n if shared else 0, n),
+            Moved(np.empty((rows, options.dim), np.float32), np.empty(rows, np.int64)),
+            np.empty(max(width, n), np.float32),
+        )
+
+
+def _block(problem: Problem) -> Float32:
+    return np.empty((PAIRS_A_BLOCK, problem.n_candidates), np.float32)
 
 
 def make_wide(problem: Problem) -> Wide | None:
-    """Make room for shared negatives, if there are any."""
+    """Make room for shared negatives, if there are any; without a thread's own."""
     if not problem.options.sampler.needs.shared:
         return None
     batch, dim = problem.options.batch, problem.options.dim
@@ -108,27 +119,26 @@ def make_wide(problem: Problem) -> Wide | None:
         pulls=np.empty((batch, dim), np.float32),
         towards=np.empty((blocks, n, dim), np.float32),
         flows=np.empty((blocks, n), np.float32),
-        places=np.empty(table_size(n), np.int64),
-        following=np.empty(n, np.int32),
+        where=make_where(n),
+        products=np.empty((0, n), np.float32),
     )
 
 
 def make_second(problem: Problem) -> Second | None:
-    """Make room for the second stage, if there is one, and the initial item points it may need."""
+    """Make room for the second stage, if there is one; without a thread's own."""
     options, n = problem.options, problem.n_candidates
     if not options.sampler.needs.candidates:
         return None
     frozen = problem.frozen_items()
     if frozen is None:
         frozen = np.empty((0, options.dim), np.float32)
-    batch, units = options.batch, options.batch + n
     return Second(
         frozen=frozen,
-        units=np.empty((units, options.dim), np.float32),
-        wanted=np.empty(units, np.int64),
-        inverse=np.empty(units, np.float32),
-        offset=np.empty(units, np.float32),
-        places=np.empty(table_size(n), np.int64),
-        following=np.empty(n, np.int32),
-        missed=np.zeros(-(-batch // PAIRS_A_BLOCK), np.int64),
+        units=make_gathered(options.batch + n, options.dim),
+        wanted=np.empty(options.batch + n, np.int64),
+        where=make_where(n),
+        missed=np.zeros(-(-options.batch // PAIRS_A_BLOCK), np.int64),
+        overflow_gap=make_spec(problem).overflow_gap,
+        products=np.empty((0, n), np.float32),
+        scratch=np.empty((3, 0), np.float32),
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from nearfar.engine.cpu.plan import Positives, find, find_or_add
+from nearfar.engine.cpu.hashing import empty, find, find_or_add, table_size
+from nearfar.engine.cpu.plan_records import Plan, Positives
+from nearfar.engine.cpu.rows import Gathered
 from nearfar.method.geometry import GAP_FLOOR
 from nearfar.runtime.arrays import Float32, Int, Int32, Int64, Real
 from nearfar.runtime.counter import uniform_at
-from nearfar.runtime.jit import inner, kernel, reduction
+from nearfar.runtime.jit import kernel, reduction
 
 PIECE = 128
 """Weights are summed in pieces of this many, and a draw looks for its piece first."""
@@ -16,44 +20,72 @@ EXCLUDED = np.float32(-2.0)
 """Stands in for the product with a candidate that is a positive of the user."""
 
 
-@inner
-def hash_candidates(candidates: Int32, n: Int, places: Int64, following: Int32) -> None:
-    """Make a map from an item to a place among the candidates, and from there to its other places.
+class Where(NamedTuple):
+    """A map from an item to its places among the C candidates or shared negatives of a step."""
 
-    An item has several places only where candidates are drawn with replacement.
+    table: Int64
+    """(table_size(C),) from an item to one of its places."""
+    following: Int32
+    """(C,) from a place to the next one of the same item, -1 after the last."""
+
+
+class Second(NamedTuple):
+    """Room for the second stage of 2-stage sampling."""
+
+    frozen: Float32
+    """(M, d) the initial points of the items, where stage 2 looks at those."""
+    units: Gathered
+    """(batch + C) unit vectors: of the pairs' positives, then of the candidates."""
+    wanted: Int64
+    """(batch + C,) their rows."""
+    where: Where
+    missed: Int64
+    """(blocks,) places that stayed empty."""
+    overflow_gap: float
+    """Negative except for the released script's weight."""
+    products: Float32
+    """(PAIRS_A_BLOCK, C), a thread's own."""
+    scratch: Float32
+    """(3, C), a thread's own."""
+
+
+def make_where(n: int) -> Where:
+    """Make room for a map of n places."""
+    return Where(np.empty(table_size(n), np.int64), np.empty(n, np.int32))
+
+
+@kernel
+def map_places(items: Int32, where: Where) -> None:
+    """Find the places of each item.
+
+    An item has several only where candidates are drawn with replacement.
     """
-    places[:] = -1
-    for c in range(n):
-        following[c] = -1
-        head = find_or_add(places, candidates[c], c)
+    empty(where.table)
+    for c in range(items.shape[0]):
+        where.following[c] = -1
+        head = find_or_add(where.table, items[c], c)
         if head != c:
-            following[c] = following[head]
-            following[head] = c
+            where.following[c] = where.following[head]
+            where.following[head] = c
 
 
-@inner
+@kernel
 def exclude_positives(
-    s: Float32,
-    r: Int,
-    user: Int,
-    positives: Positives,
-    places: Int64,
-    following: Int32,
-    mark: Real,
+    s: Float32, r: Int, user: Int, positives: Positives, where: Where, mark: Real
 ) -> Int:
-    """Put `mark` for the candidates in row r of `s` that the user has; gives their number."""
+    """Put `mark` for the candidates in row r of `s` that the user has; returns their number."""
     count = 0
     for at in range(positives.indptr[user], positives.indptr[user + 1]):
-        found = places[find(places, positives.items[at])]
+        found = where.table[find(where.table, positives.items[at])]
         c = found & 0xFFFFFFFF if found >= 0 else np.int64(-1)
         while c >= 0:
             s[r, c] = mark
             count += 1
-            c = np.int64(following[c])
+            c = np.int64(where.following[c])
     return count
 
 
-@inner
+@kernel
 def largest(s: Float32, r: Int, n: Int) -> Real:
     """Largest of the first n products of row r, or 0 if all are negative.
 
@@ -62,7 +94,7 @@ def largest(s: Float32, r: Int, n: Int) -> Real:
     bits, most = s.view(np.int32), np.int32(0)
     for c in range(n):
         most = max(most, bits[r, c])
-    return np.array([most], np.int32).view(np.float32)[0]
+    return np.int32(most).view(np.float32)
 
 
 @kernel
@@ -98,7 +130,7 @@ def weigh(s: Float32, r: Int, n: Int, dim: Int, weight: Float32, power: Float32)
         exponent //= 4
 
 
-@inner
+@kernel
 def multiply(weight: Float32, power: Float32, n: Int, once: bool, twice: bool) -> None:
     """Multiply the weights by their power, its square, or both; then raise it to the fourth."""
     for c in range(n):
@@ -167,43 +199,31 @@ def draw_weighted(weight: Float32, n: Int, pieces: Float32, u: Real) -> Int:
     return found
 
 
-@inner
+@kernel
 def choose_negatives(
-    s: Float32,
-    first: Int,
-    size: Int,
-    n_candidates: Int,
-    dim: Int,
-    overflow_gap: Real,
-    key: np.uint64,
-    positives: Positives,
-    candidates: Int32,
-    entries: Int64,
-    places: Int64,
-    following: Int32,
-    scratch: Float32,
+    s: Float32, first: Int, key: np.uint64, positives: Positives, plan: Plan, second: Second
 ) -> Int:
-    """Fill the negatives of pairs first..first+size-1, given their products `s` (size, C).
+    """Fill the negatives of pairs first..first+len(s)-1, given their products `s` (size, C).
 
-    `scratch` is (3, C); `overflow_gap` is negative except for the released script's weight.
-    Gives the number of places that stayed empty.
+    Returns the number of places that stayed empty.
     """
-    n_users = positives.indptr.shape[0] - 1
-    n_negatives = entries.shape[1] - 2
+    n_users, n = positives.indptr.shape[0] - 1, s.shape[1]
+    n_negatives = plan.entries.shape[1] - 2
+    scratch, dim = second.scratch, second.units.current.shape[1]
     weight, power, pieces = scratch[0], scratch[1], scratch[2]
     missed = 0
-    for r in range(size):
+    for r in range(s.shape[0]):
         g = first + r
-        uniform = overflow_gap >= 0.0 and overflows(s, r, n_candidates, overflow_gap)
-        exclude_positives(s, r, entries[g, 0], positives, places, following, EXCLUDED)
+        uniform = second.overflow_gap >= 0.0 and overflows(s, r, n, second.overflow_gap)
+        exclude_positives(s, r, plan.entries[g, 0], positives, second.where, EXCLUDED)
         if uniform:
-            weigh_uniformly(s, r, n_candidates, weight)
+            weigh_uniformly(s, r, n, weight)
         else:
-            weigh(s, r, n_candidates, dim, weight, power)
-        sum_pieces(weight, n_candidates, pieces)
+            weigh(s, r, n, dim, weight, power)
+        sum_pieces(weight, n, pieces)
         for k in range(n_negatives):
             u = uniform_at(key, g * n_negatives + k, 0)
-            c = draw_weighted(weight, n_candidates, pieces, u)
-            entries[g, 2 + k] = n_users + candidates[c] if c >= 0 else -1
+            c = draw_weighted(weight, n, pieces, u)
+            plan.entries[g, 2 + k] = n_users + plan.candidates[c] if c >= 0 else -1
             missed += c < 0
     return missed

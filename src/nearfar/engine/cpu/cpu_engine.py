@@ -13,28 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.engine.cpu.buffers import (
-    make_draws,
-    make_plans,
-    make_room,
-    make_second,
-    make_wide,
-    most_rows,
-)
-from nearfar.engine.cpu.decay import make_decay
-from nearfar.engine.cpu.plan import Positives
-from nearfar.engine.cpu.steps import PAIRS_AT_ONCE, export_rows, run_steps, settle_rows
+from nearfar.engine.cpu.buffers import make_learner, make_plans, make_runs, most_rows
+from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Gathered, bring_up_to_date, make_gathered
+from nearfar.engine.cpu.steps import run_steps
 from nearfar.engine.cpu.team import make_team
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
-from nearfar.engine.spec import make_spec
 from nearfar.runtime.arrays import Float32, Int64
 from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
 
 _ROWS_A_PART = 4096
 _PLANNED = 65_536
 """Entries that are planned at a time, about."""
-_PIECES_A_THREAD = 4
-"""Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
 
 
 class CPUEngine:
@@ -52,29 +41,12 @@ class CPUEngine:
     def __init__(self, problem: Problem, state: State | None = None, *, threads: int = 1) -> None:
         self.problem = problem
         self.state = problem.initial_state() if state is None else state
-        options = problem.options
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
-        self._spec = make_spec(problem)
-        self._draws = make_draws(problem)
-        data = problem.interactions
-        self._positives = Positives(data.indptr, data.items, problem.positive_users)
-        optimiser = options.optimiser
-        adam = optimiser if optimiser.kernel == "adam" else None
-        self._decay = make_decay(adam, problem.horizon)
-        self._overflow_gap = self._spec.overflow_gap
+        self._learner = make_learner(problem, self.state)
+        self._runs = make_runs(problem, self.state, threads)
         n_ahead = min(max(1, _PLANNED // most_rows(problem)), 64)
-        n_ahead = -(-n_ahead // threads) * threads
-        self._plans = make_plans(n_ahead, problem)
-        self._room = make_room(
-            most_rows(problem), options.batch, problem.n_own, options.dim,
-            extra=options.decorrelate is not None,
-        )  # fmt: skip
-        self._wide = make_wide(problem)
-        share = options.batch // (_PIECES_A_THREAD * threads)
-        share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
-        self._share = share if self._wide is None else None
-        self._second = make_second(problem)
+        self._plans = make_plans(-(-n_ahead // threads) * threads, problem)
 
     @property
     def step(self) -> int:
@@ -85,14 +57,8 @@ class CPUEngine:
         """Do the next `count` steps; see `Engine.run`."""
         first, team = self.state.step, make_team()
         log = np.zeros((count, len(LOG_FIELDS)))
-        arguments = (
-            team, first, count, self.state.rows, self.state.last, self._positives,
-            self.problem.proposal, self.problem.support, self._draws, self._overflow_gap,
-            self._spec, self._decay, self._plans, self._room, self._second, self._wide,
-            self._share, log,
-        )  # fmt: skip
         with one_blas_thread(), interrupt_deferred():
-            self._together(lambda _: run_steps(*arguments))
+            self._together(lambda i: run_steps(team, first, count, self._runs[i], self._plans, log))
             self.state.step = first + count
         return {name: log[:, i] for i, name in enumerate(LOG_FIELDS)}
 
@@ -100,13 +66,13 @@ class CPUEngine:
         """Bring every row up to date; see `Engine.settle`."""
         if not self.problem.options.optimiser.drifts:
             return
-        state, bounds = self.state, self._shares()
-        self._together(
-            lambda i: settle_rows(
-                bounds[i], bounds[i + 1], state.rows, state.last, state.step, self._spec,
-                self._decay,
-            )
-        )  # fmt: skip
+        bounds, dim = self._shares(), self.problem.options.dim
+
+        def settle(i: int) -> None:
+            room = make_gathered(ROWS_AT_ONCE, dim)
+            self._bring(np.arange(bounds[i], bounds[i + 1]), room, in_place=True)
+
+        self._together(settle)
 
     def average(self, weight: float) -> None:
         """Take the points of now into the mean; see `Engine.average`."""
@@ -128,23 +94,22 @@ class CPUEngine:
         out: Float32 | None = None,
     ) -> Float32:
         """Give the points of the tables. Without `rows`, all threads work."""
-        state = self.state
-        listed = np.arange(self.problem.n_rows) if rows is None else rows
+        n = self.problem.n_rows if rows is None else len(rows)
         if out is None:
-            out = np.empty((len(listed), self.problem.options.dim), np.float32)
-
-        def export(begin: int, end: int) -> None:
-            export_rows(
-                listed, begin, end, state.rows, state.last, state.step, self._spec, self._decay,
-                out,
-            )  # fmt: skip
-
-        if rows is None:
-            bounds = self._shares()
-            self._together(lambda i: export(bounds[i], bounds[i + 1]))
-        else:
-            export(0, len(listed))
+            out = np.empty((n, self.problem.options.dim), np.float32)
+        room = Gathered(out, np.empty(n, np.float32), np.empty(n, np.float32))
+        if rows is not None:
+            self._bring(rows, room)
+            return out
+        listed, bounds = np.arange(n), self._shares()
+        parts = [slice(bounds[i], bounds[i + 1]) for i in range(self._threads)]
+        self._together(
+            lambda i: self._bring(listed[parts[i]], Gathered(*(x[parts[i]] for x in room)))
+        )
         return out
+
+    def _bring(self, listed: Int64, room: Gathered, *, in_place: bool = False) -> None:
+        bring_up_to_date(listed, 0, len(listed), self.state.step, self._learner, room, in_place)
 
     def finish(self) -> Float32:
         """Give all points, see `Engine.finish`, in memory that is there: no second copy."""

@@ -9,74 +9,28 @@ choice of the second stage (`nearfar.engine.cpu.choose`), so steps are planned a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from nearfar.engine.cpu.hashing import empty, find, find_or_add, table_size
+from nearfar.engine.cpu.plan_records import (
+    N_MISSED,
+    N_PAIRS,
+    N_SHARED,
+    N_UNIQUE,
+    DrawSource,
+    Plan,
+    Positives,
+    Sketch,
+)
 from nearfar.engine.cpu.prefetch import prefetch
-from nearfar.engine.spec import DISTINCT, SHARED, TWO_STAGE
+from nearfar.engine.spec import DISTINCT, SHARED, TWO_STAGE, DrawSpec
 from nearfar.method.proposal import AliasTable, draw_at
-from nearfar.runtime.arrays import Int, Int32, Int64
-from nearfar.runtime.counter import GOLDEN, permuted, stream_at, uniform_at
-from nearfar.runtime.jit import inner, kernel
-from nearfar.search import heap
+from nearfar.runtime.arrays import Float64, Int, Int32
+from nearfar.runtime.counter import permuted, stream_at, uniform_at
+from nearfar.runtime.jit import kernel
 
 _AHEAD = 16
 """How many pairs ahead of its use memory is asked for."""
-
-
-class Positives(NamedTuple):
-    """The training interactions: CSR by user, and the user of each pair."""
-
-    indptr: Int64
-    items: Int32
-    users: Int32
-
-
-class Draws(NamedTuple):
-    """What is drawn in a step, and the bases of its streams."""
-
-    kind: int
-    """INDEPENDENT, DISTINCT, TWO_STAGE or SHARED."""
-    batch: int
-    negatives: int
-    """That a pair has for itself: 0 with SHARED."""
-    redraws: int
-    candidates: int
-    distinct_candidates: bool
-    all_shared: bool
-    """Whether the loss ties all pairs of a batch together, so that no row belongs to one pair."""
-    order: np.uint64
-    negative: np.uint64
-    candidate: np.uint64
-    choice: np.uint64
-
-
-class Plan(NamedTuple):
-    """Room for the integers of one step; W = 2 + N."""
-
-    entries: Int64
-    """(batch, W) rows of the joint table, -1 for an empty place."""
-    slots: Int32
-    """(batch, W) place of each entry's row in `unique`, -1 for an empty place."""
-    unique: Int64
-    """(batch * W + shared,) the different rows of the step: those of the shared negatives, those of
-    several entries, in order of first appearance, and then the others, which only one pair reads,
-    pair by pair."""
-    own: Int32
-    """(batch + 1,) where the rows that only pair g reads begin in `unique`."""
-    start: Int32
-    """(batch * W + shared + 1,) where the entries of each unique row begin in `pair`, `place`."""
-    pair: Int32
-    place: Int32
-    """(batch * W,) g and w of the entries of each unique row, ascending."""
-    candidates: Int32
-    """(C,) items from stage 1, or the shared negatives."""
-    size: Int64
-    """(4,) pairs in the step, unique rows, places that stayed empty, rows that are shared."""
-
-
-N_PAIRS, N_UNIQUE, N_MISSED, N_SHARED = 0, 1, 2, 3
 
 
 @kernel
@@ -92,41 +46,42 @@ def is_positive(positives: Positives, user: Int, item: Int) -> bool:
     return bool(positives.items[at] == item)
 
 
-@inner
-def plan_step(
-    step: Int, positives: Positives, table: AliasTable, support: Int32, draws: Draws, plan: Plan
-) -> None:
+@kernel
+def plan_step(step: Int, source: DrawSource, plan: Plan, sketch: Sketch) -> None:
     """Fill `plan` for the step; with 2-stage sampling all but the negatives."""
-    draw_pairs(step, positives, draws, plan)
+    draws, positives = source.draws, source.positives
+    draw_pairs(step, positives, draws, plan, sketch)
     if draws.kind == TWO_STAGE or draws.kind == SHARED:
         key = stream_at(draws.candidate, step)
-        if draws.distinct_candidates:
-            draw_distinct(table, support, key, plan.candidates)
+        if draws.distinct:
+            draw_distinct(source.proposal, source.support, key, sketch, plan.candidates)
         else:
             for t in range(draws.candidates):
-                plan.candidates[t] = draw_at(table, key, t, 0)
+                plan.candidates[t] = draw_at(source.proposal, key, t, 0)
         if draws.kind == SHARED:
-            index_rows(plan, True, draws.candidates, positives.indptr.shape[0] - 1)
+            index_rows(plan, True, draws.candidates, positives.indptr.shape[0] - 1, sketch)
         return
     key = stream_at(draws.negative, step)
-    first = np.empty(plan.size[N_PAIRS] * draws.negatives, np.int32)
+    first = sketch.first[: plan.size[N_PAIRS] * draws.negatives]
     if draws.kind == DISTINCT:
-        draw_distinct(table, support, key, first)
+        draw_distinct(source.proposal, source.support, key, sketch, first)
     else:
-        draw_first(table, key, first)
-    draw_negatives(positives, table, key, first, draws, plan)
-    index_rows(plan, draws.all_shared, 0, 0)
+        draw_first(source.proposal, key, sketch.real, first)
+    draw_negatives(source, key, first, plan)
+    index_rows(plan, source.all_shared, 0, 0, sketch)
 
 
-@inner
-def draw_pairs(step: Int, positives: Positives, draws: Draws, plan: Plan) -> None:
+@kernel
+def draw_pairs(
+    step: Int, positives: Positives, draws: DrawSpec, plan: Plan, sketch: Sketch
+) -> None:
     """Take the step's slice of the epoch's permutation of all pairs."""
     n_users, n_pairs = positives.indptr.shape[0] - 1, positives.users.shape[0]
     steps_per_epoch = (n_pairs + draws.batch - 1) // draws.batch
     key = stream_at(draws.order, step // steps_per_epoch)
     begin = (step % steps_per_epoch) * draws.batch
     size = min(draws.batch, n_pairs - begin)
-    order = np.empty(size, np.int64)
+    order = sketch.order[:size]
     permuted(key, begin, n_pairs, order)
     for g in range(size):
         pair = order[g]
@@ -136,19 +91,13 @@ def draw_pairs(step: Int, positives: Positives, draws: Draws, plan: Plan) -> Non
     plan.size[N_MISSED] = 0
 
 
-@inner
-def draw_negatives(
-    positives: Positives,
-    table: AliasTable,
-    key: np.uint64,
-    first: Int32,
-    draws: Draws,
-    plan: Plan,
-) -> None:
+@kernel
+def draw_negatives(source: DrawSource, key: np.uint64, first: Int32, plan: Plan) -> None:
     """Draw each negative from the proposal until it is not a positive of the pair's user.
 
     `first` holds what was drawn for attempt 0 of each place.
     """
+    positives, draws = source.positives, source.draws
     n_users, n_pairs = positives.indptr.shape[0] - 1, plan.size[N_PAIRS]
     for g in range(n_pairs):
         user = plan.entries[g, 0]
@@ -163,16 +112,19 @@ def draw_negatives(
                 attempt += 1
                 if attempt > draws.redraws:
                     break
-                item = draw_at(table, key, place, attempt)
+                item = draw_at(source.proposal, key, place, attempt)
             filled = attempt <= draws.redraws
             plan.entries[g, 2 + k] = n_users + item if filled else -1
             plan.size[N_MISSED] += not filled
 
 
-@inner
-def draw_first(table: AliasTable, key: np.uint64, out: Int32) -> None:
-    """Attempt 0 of all places: `draw_at`, hashes first and look-ups after, so neither waits."""
-    x, n = np.empty(out.shape[0]), np.float64(table.n)
+@kernel
+def draw_first(table: AliasTable, key: np.uint64, x: Float64, out: Int32) -> None:
+    """Attempt 0 of all places: `draw_at`, hashes first and look-ups after, so neither waits.
+
+    `x` is room for as many numbers as there are places.
+    """
+    n = np.float64(table.n)
     for place in range(out.shape[0]):
         x[place] = uniform_at(key, place, 0) * n
     if table.keep.shape[0] == 0:
@@ -186,38 +138,9 @@ def draw_first(table: AliasTable, key: np.uint64, out: Int32) -> None:
 
 
 @kernel
-def table_size(n: Int) -> Int:
-    """Give a power of two at which a hash table of n keys is at most half full."""
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    return size
-
-
-@kernel
-def find(table: Int64, key: Int) -> Int:
-    """Where `key` stands in an open-addressing hash table, or where it would be put.
-
-    An entry is ``key << 32 | value``, -1 where nothing stands; at least one is empty.
-    """
-    mask = table.shape[0] - 1
-    at = np.int64((np.uint64(key) * GOLDEN) >> np.uint64(33)) & mask
-    while table[at] >> 32 != key and table[at] >= 0:
-        at = (at + 1) & mask
-    return at
-
-
-@kernel
-def find_or_add(table: Int64, key: Int, value: Int) -> Int:
-    """Give the value that stands at `key`; if there is none, put `value` there."""
-    at = find(table, key)
-    if table[at] < 0:
-        table[at] = key << 32 | value
-    return table[at] & 0xFFFFFFFF
-
-
-@kernel
-def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32) -> None:
+def draw_distinct(
+    table: AliasTable, support: Int32, key: np.uint64, sketch: Sketch, out: Int32
+) -> None:
     """Draw len(out) different items, each next one by the proposal among those not drawn yet.
 
     Ordinary draws of which repetitions are skipped are exactly that. Should many draws not be
@@ -230,7 +153,8 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
         for i in range(support.shape[0]):
             out[i] = support[i]
         return
-    seen = np.full(table_size(count), -1, np.int64)
+    seen = sketch.items[: table_size(count)]
+    empty(seen)
     n, t = 0, 0
     while n < count and t < 4 * count:
         item = draw_at(table, key, t, 0)
@@ -238,55 +162,39 @@ def draw_distinct(table: AliasTable, support: Int32, key: np.uint64, out: Int32)
             out[n] = item
             n += 1
         t += 1
-    if n == count:
-        return
-    drawn = np.zeros(table.n, np.bool_)
-    for i in range(n):
-        drawn[out[i]] = True
-    rest = count - n
-    first, items = np.full((1, rest), -np.inf), np.full((1, rest), -1, np.int32)
-    for i in range(support.shape[0]):
+    clocks, rest, kept = sketch.real, count - n, 0
+    for i in range(support.shape[0] if rest > 0 else 0):
         j = support[i]
-        if not drawn[j]:
-            clock = -np.log1p(-uniform_at(key, 4 * count + j, 0)) / table.weight[j]
-            if -clock > first[0, 0]:
-                heap.sift_down(first, items, 0, rest, -clock, j)
-    heap.sort(first, items)
-    for i in range(rest):
-        out[n + i] = items[0, i]
+        if seen[find(seen, j)] >= 0:
+            continue
+        clock = -np.log1p(-uniform_at(key, 4 * count + j, 0)) / table.weight[j]
+        if kept == rest and not clock < clocks[kept - 1]:
+            continue
+        at = min(kept, rest - 1)  # the place that is free, or that of the largest
+        while at > 0 and clocks[at - 1] > clock:
+            clocks[at], out[n + at] = clocks[at - 1], out[n + at - 1]
+            at -= 1
+        clocks[at], out[n + at] = clock, j
+        kept = min(kept + 1, rest)
 
 
 @kernel
-def index_rows(plan: Plan, all_shared: bool, n_shared_items: Int, n_users: Int) -> None:
+def index_rows(
+    plan: Plan, all_shared: bool, n_shared_items: Int, n_users: Int, sketch: Sketch
+) -> None:
     """Give each different row of the step a number and list its entries, in order.
 
     Rows of the first `n_shared_items` candidates come first, then those with several entries (all
     of them, if `all_shared`), then the others.
     """
     size, width = plan.size[N_PAIRS], plan.entries.shape[1]
-    seen = np.full(table_size(size * width + n_shared_items), -1, np.int64)
-    count = np.empty(size * width + n_shared_items, np.int32)
-    n = 0
-    for c in range(n_shared_items):
-        plan.unique[c] = n_users + plan.candidates[c]
-        count[find_or_add(seen, plan.unique[c], n)] = 0
-        n += 1
-    for g in range(size):
-        for w in range(width):
-            row, slot = plan.entries[g, w], np.int64(-1)
-            if row >= 0:
-                slot = find_or_add(seen, row, n)
-                if slot == n:
-                    count[n] = 0
-                    n += 1
-                count[slot] += 1
-            plan.slots[g, w] = slot
-    number, next_entry, n_shared = np.empty(n, np.int32), np.empty(n, np.int32), 0
-    plan.start[0] = 0
+    count, number, following = sketch.counts, sketch.number, sketch.following
+    n = count_rows(plan, n_shared_items, n_users, sketch)
+    plan.start[0], n_shared = 0, 0
     for i in range(n):
         number[i] = -1
         if count[i] > 1 or all_shared or i < n_shared_items:
-            number[i], next_entry[n_shared] = n_shared, plan.start[n_shared]
+            number[i], following[n_shared] = n_shared, plan.start[n_shared]
             n_shared += 1
             plan.start[n_shared] = plan.start[n_shared - 1] + count[i]
     n = n_shared
@@ -301,9 +209,35 @@ def index_rows(plan: Plan, all_shared: bool, n_shared_items: Int, n_users: Int) 
                 n += 1
                 plan.start[n] = e + 1
             else:
-                e = np.int64(next_entry[slot])
-                next_entry[slot] += 1
+                e = np.int64(following[slot])
+                following[slot] += 1
             plan.slots[g, w], plan.unique[slot] = slot, plan.entries[g, w]
             plan.pair[e], plan.place[e] = g, w
     plan.own[size] = n
     plan.size[N_UNIQUE], plan.size[N_SHARED] = n, n_shared
+
+
+@kernel
+def count_rows(plan: Plan, n_shared_items: Int, n_users: Int, sketch: Sketch) -> Int:
+    """Count the entries of each different row, and number the rows by their first appearance.
+
+    The numbers go into `plan.slots`, the counts into `sketch.counts`; returns how many there are.
+    """
+    size, width, n = plan.size[N_PAIRS], plan.entries.shape[1], 0
+    seen, count = sketch.rows, sketch.counts
+    empty(seen)
+    for c in range(n_shared_items):
+        plan.unique[c] = n_users + plan.candidates[c]
+        count[find_or_add(seen, plan.unique[c], n)] = 0
+        n += 1
+    for g in range(size):
+        for w in range(width):
+            row, slot = plan.entries[g, w], np.int64(-1)
+            if row >= 0:
+                slot = find_or_add(seen, row, n)
+                if slot == n:
+                    count[n] = 0
+                    n += 1
+                count[slot] += 1
+            plan.slots[g, w] = slot
+    return n

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nearfar.runtime.arrays import Float32, Int, Real
-from nearfar.runtime.jit import inlined, inner, reduction
+from nearfar.runtime.jit import inlined, kernel, reduction
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = 1.442695041, 0.693359375, -2.12194440e-4
 _LEAST = -87.0
@@ -45,7 +45,7 @@ def count_inside(s: Float32, r: Int, n: Int, near: Real, margin: Real) -> Int:
     return count
 
 
-@inner
+@kernel
 def exp_row(x: Float32, r: Int, n: Int, scale: Real, top: Real, power: Float32) -> None:
     """Put exp((x - top) * scale) in the place of x[r, :n], which must not be larger than `top`.
 
@@ -79,7 +79,7 @@ def exp_row(x: Float32, r: Int, n: Int, scale: Real, top: Real, power: Float32) 
         x[r, k] *= power[k]
 
 
-@inner
+@kernel
 def scale_row(x: Float32, r: Int, n: Int, factor: Real) -> None:
     """Multiply x[r, :n] by a number."""
     f = np.float32(factor)
@@ -87,22 +87,14 @@ def scale_row(x: Float32, r: Int, n: Int, factor: Real) -> None:
         x[r, k] *= f
 
 
-@inner
+@kernel
 def soften(
-    s: Float32,
-    r: Int,
-    n: Int,
-    near: Real,
-    margin: Real,
-    temperature: Real,
-    factor: Real,
-    power: Float32,
+    s: Float32, r: Int, n: Int, zero: Real, temperature: Real, factor: Real, power: Float32
 ) -> Real:
     """T log(1 + sum exp(x_k / T)), and `factor` times its derivatives in the place of the scores.
 
-    `power` is room for n numbers.
+    `zero` is the score at which x_k = 0, and `power` room for n numbers.
     """
-    zero = np.float64(near) - 0.5 * margin  # the score at which x_k = 0
     top = max(np.float64(most_of(s, r, n)), zero)
     exp_row(s, r, n, 2.0 / temperature, top, power)
     whole = np.float64(total_of(s, r, n)) + np.exp(2.0 * (zero - top) / temperature)

@@ -23,7 +23,7 @@ from numba import extending
 from numba.core import cgutils, types
 
 from nearfar.runtime.arrays import Int, Int64
-from nearfar.runtime.jit import kernel
+from nearfar.runtime.jit import inlined, kernel
 
 Team = Int64
 intrinsic: Any = extending.intrinsic
@@ -132,3 +132,17 @@ def wait(team: Team, phase: Int) -> Int:
         if spins > _SPINS:
             _nap()
     return phase + 1
+
+
+@inlined
+def together(team: Team, phase: Int, pieces: Int, work: Any, on: Any, run: Any) -> Int:
+    """Do ``work(piece, on, run)`` for each of the pieces of a phase, with the other threads.
+
+    Returns the next phase. `work` is a kernel, and there is at least one piece.
+    """
+    piece = claim(team, phase, pieces)
+    while piece >= 0:
+        work(piece, on, run)
+        done(team, phase, pieces)
+        piece = claim(team, phase, pieces)
+    return wait(team, phase)

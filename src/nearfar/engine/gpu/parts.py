@@ -6,7 +6,6 @@ Both compute the same integers, and floats within rounding; tests compare them.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ import torch
 
 from nearfar.engine.gpu import device_plan, eager, points
 from nearfar.engine.spec import DrawSpec
-from nearfar.errors import NearfarWarning
+from nearfar.runtime.caller import warn
 
 Part = Callable[..., Any]
 _WIDEST = 8192
@@ -79,12 +78,10 @@ def has_triton() -> bool:
     if tuple(map(int, re.findall(r"\d+", version)[:2])) >= _OLDEST_TRITON:
         return True
     oldest = ".".join(map(str, _OLDEST_TRITON))
-    warnings.warn(
+    warn(
         f"Triton {version} is too old for the kernels of the GPU engine, which need {oldest} or"
         " later; steps run in plain PyTorch instead, which is slower. Triton comes with PyTorch:"
-        ' `pip install --upgrade "torch>=2.8"`.',
-        NearfarWarning,
-        stacklevel=7,  # whoever called `CML.fit`
+        ' `pip install --upgrade "torch>=2.8"`.'
     )
     return False
 

@@ -1,0 +1,172 @@
+"""The rows of a step: gathered as they are now, changed by their gradients.
+
+``current`` holds the up-to-date stored rows of the step, one for each unique row; a point is
+``inverse * current`` and the score of two points is
+
+    inverse_a inverse_b (current_a . current_b) - offset_a - offset_b
+
+with offset = (|x|^2 - 1) / 2 off the sphere and 0 on it (`nearfar.method.geometry`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nearfar.engine.cpu.descent import (
+    Change,
+    Pace,
+    Rule,
+    catch_up,
+    clip,
+    dot,
+    replay,
+    settle,
+    take_step,
+)
+from nearfar.engine.cpu.prefetch import prefetch, prefetch_row
+from nearfar.engine.spec import BALL, SPHERE
+from nearfar.runtime.arrays import Float32, Int, Int64
+from nearfar.runtime.jit import inlined, kernel
+from nearfar.runtime.references import refer
+
+_AHEAD = 8
+"""How many rows ahead of its use a row is asked for."""
+ROWS_AT_ONCE = 16
+"""Rows that are gathered, or changed, at a time."""
+
+
+class Learner(NamedTuple):
+    """The tables that a run changes, and the rule by which they move."""
+
+    rows: Float32
+    """(N + M, slots, d): the parameter and the optimiser's moments."""
+    last: Int64
+    """(N + M,) the step a row was last brought up to date for."""
+    geometry: int
+    """SPHERE, BALL or FREE."""
+    rule: Rule
+
+
+class Gathered(NamedTuple):
+    """Room for rows of a step, U at most; see the module docstring."""
+
+    current: Float32
+    """(U, d) stored rows, up to date."""
+    inverse: Float32
+    """(U,) 1 / length on the sphere, else 1."""
+    offset: Float32
+    """(U,)."""
+
+
+class Moved(NamedTuple):
+    """Gradients of some points: what a thread collects before it changes their rows."""
+
+    total: Float32
+    """(n, d) gradients of points."""
+    at: Int64
+    """(n,) which of the step's rows each is of."""
+
+
+def make_gathered(rows: int, dim: int) -> Gathered:
+    """Make room for so many rows."""
+    return Gathered(
+        np.empty((rows, dim), np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
+    )
+
+
+@inlined
+def gather(listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, into: Gathered) -> None:
+    """Put the rows listed[begin:end], as they are after t steps, into places begin..end-1.
+
+    The tables stay as they are.
+    """
+    rows, last = learner.rows, learner.last
+    current, inverse, offset = into.current, into.inverse, into.offset
+    one, final = np.float32(1.0), listed.shape[0] - 1
+    for at in range(begin, end):
+        row = listed[at]
+        prefetch(last, listed[min(at + 2 * _AHEAD, final)])
+        prefetch_row(rows, listed[min(at + _AHEAD, final)])
+        moved = catch_up(learner.rule, rows, row, last[row], t, current, at)
+        squares = dot(current, at, current, at)
+        if learner.geometry == SPHERE:
+            inverse[at] = one / np.sqrt(squares) if squares > 0.0 else one
+            offset[at] = np.float32(0.0)
+            continue
+        if learner.geometry == BALL and squares > one and moved:
+            squares = replay(learner.rule, rows, row, last[row], t, current, at)
+        inverse[at] = one
+        offset[at] = np.float32(0.5) * (squares - one)
+
+
+@kernel
+def to_unit(begin: Int, end: Int, geometry: Int, points: Gathered) -> None:
+    """Bring gathered rows begin..end-1 to length 1, in any geometry."""
+    one = np.float32(1.0)
+    for at in range(begin, end):
+        scale = np.float32(points.inverse[at])
+        if geometry != SPHERE:
+            squares = np.float32(2.0) * points.offset[at] + one
+            scale = np.float32(one / np.sqrt(squares)) if squares > 0.0 else one
+        for k in range(points.current.shape[1]):
+            points.current[at, k] *= scale
+
+
+@inlined
+def update(
+    count: Int, moved: Moved, listed: Int64, t: Int, pace: Pace, learner: Learner, now: Gathered
+) -> None:
+    """Change the rows listed[moved.at[:count]] by the gradients of their points, as step t + 1.
+
+    `pace` is what `step_size` returns for that step (two powers, too dear for every call).
+    The gradient goes through the normalisation x / |x| first: (g - (g.x) x / |x|^2) / |x|.
+    """
+    total, cur = moved.total, now.current
+    for r in range(count):
+        u = moved.at[r]
+        row = listed[u]
+        inverse, radial = np.float32(1.0), np.float32(0.0)
+        if learner.geometry == SPHERE:
+            inverse = np.float32(now.inverse[u])
+            radial = dot(total, r, cur, u) * inverse * inverse
+        gap, change = t - learner.last[row] + 1, Change(total, r, cur, u, radial, inverse)
+        take_step(learner.rule, learner.rows, row, gap, pace, change)
+        learner.last[row] = t + 1
+        if learner.geometry == BALL:
+            clip(learner.rows[:, 0], row)
+
+
+@kernel
+def bring_up_to_date(
+    listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, out: Gathered, in_place: bool
+) -> None:
+    """Bring the rows listed[begin:end] up to date for t steps done.
+
+    `in_place` they replace the stored ones, and `out` is room for ROWS_AT_ONCE; otherwise their
+    points are written to places begin..end-1 of `out`.
+    """
+    here = refer(learner)
+    for first in range(begin, end, ROWS_AT_ONCE):
+        n = min(ROWS_AT_ONCE, end - first)
+        at = 0 if in_place else first
+        part = Gathered(out.current[at : at + n], out.inverse[at : at + n], out.offset[at : at + n])
+        some = refer(part)
+        gather(listed[first : first + n], 0, n, t, here, some)
+        if in_place:
+            store(listed[first : first + n], t, here, some)
+        elif learner.geometry == SPHERE:
+            to_unit(0, n, learner.geometry, some)
+
+
+@kernel
+def store(listed: Int64, t: Int, learner: Learner, some: Gathered) -> None:
+    """Put gathered rows back, and let their moments decay."""
+    for at in range(listed.shape[0]):
+        row = listed[at]
+        if 0 < learner.last[row] < t:
+            settle(learner.rule, learner.rows, row, t - learner.last[row])
+            for k in range(learner.rows.shape[2]):
+                learner.rows[row, 0, k] = some.current[at, k]
+            learner.last[row] = t

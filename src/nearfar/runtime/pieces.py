@@ -1,0 +1,157 @@
+"""What `nearfar.runtime.jit` adds to numba: kernels that are compiled as pieces of others.
+
+numba optimises every function that is called from another, turns it into machine code, and then
+does so again for the caller, with the code of the first inside it; in a chain of eight calls the
+last is looked at eight times. Here a kernel that another calls is a *piece*: it is translated, and
+nothing else. The kernel that Python calls takes in all its pieces and is optimised once.
+
+All that depends on the inside of numba is in this module and in `nearfar.runtime.references`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any
+
+from numba import types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.registry import CPUDispatcher
+
+
+class _NoEnvironment:
+    """A code generator that is asked to set the environment of code that it does not hold."""
+
+    def __init__(self, codegen: Any) -> None:
+        self._codegen = codegen
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Leave it: what a kernel of other kernels needs is in theirs."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._codegen, name)
+
+
+class _Piece(JITCodeLibrary):
+    """The code of a kernel as other kernels take it in: not optimised, no machine code.
+
+    Nor does it hold what it calls in turn; whoever takes it in takes that in as well.
+    """
+
+    @property
+    def codegen(self) -> Any:
+        return _NoEnvironment(self._codegen)
+
+    def add_llvm_module(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+        self._final_module.link_in(ll_module)
+
+    def finalize(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+
+class _OptimisedPiece(_Piece):
+    """A piece whose order of additions is fixed before it becomes a part of something else."""
+
+    def finalize(self) -> None:
+        self._final_module.data_layout = self._codegen._data_layout
+        self._optimize_functions(self._final_module)
+        self._optimize_final_module()
+        super().finalize()
+
+
+class _Whole(JITCodeLibrary):
+    """The code of a kernel that Python calls, with all pieces that belong to it."""
+
+    def finalize(self) -> None:
+        libraries, waiting = dict[Any, None](), list(self._linking_libraries)
+        while waiting:
+            library = waiting.pop()
+            if library not in libraries:
+                libraries[library] = None
+                waiting += library._linking_libraries if isinstance(library, _Piece) else []
+        self._linking_libraries = list(libraries)
+        super().finalize()
+
+
+class WholeCompiler(CompilerBase):
+    """Compiles into a `_Whole`."""
+
+    library_class: type[JITCodeLibrary] = _Whole
+
+    def define_pipelines(self) -> list[Any]:
+        """Return the passes of numba, with a library of ours to put the code into."""
+        codegen = self.state.targetctx.codegen()
+        self.state.library = self.library_class(codegen, self.state.func_id.func_qualname)
+        if self.library_class is _Whole:
+            self.state.library.enable_object_caching()
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+class PieceCompiler(WholeCompiler):
+    """Compiles into a `_Piece`."""
+
+    library_class = _Piece
+
+
+class OptimisedPieceCompiler(WholeCompiler):
+    """Compiles into an `_OptimisedPiece`."""
+
+    library_class = _OptimisedPiece
+
+
+def _widened(kind: Any) -> Any:
+    """Return the type that stands for `kind` as an argument of a kernel: no constants, int64."""
+    plain = types.unliteral(kind)
+    is_short = isinstance(plain, types.Integer) and plain.signed and plain.bitwidth < 64
+    return types.int64 if is_short else plain
+
+
+class PieceDispatcher(CPUDispatcher):
+    """Compiles a kernel for other kernels."""
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Compile for the types of a call."""
+        return super().get_call_template(tuple(map(_widened, args)), kws)
+
+
+class Kernel(CPUDispatcher):
+    """A kernel: compiled whole for Python, and as a piece for other kernels."""
+
+    piece: CPUDispatcher
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Compile for the types of a call in another kernel."""
+        return self.piece.get_call_template(args, kws)
+
+    def get_overload(self, sig: Any) -> Any:
+        """Return what was compiled for the types of a call in another kernel."""
+        return self.piece.get_overload(sig)
+
+
+class ByRecord(CPUDispatcher):
+    """One of several kernels, by the type of the first argument."""
+
+    cases: Mapping[type, CPUDispatcher]
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the kernel that is meant."""
+        return self.cases[type(args[0])](*args)
+
+    def _case(self, kind: Any) -> CPUDispatcher:
+        record = getattr(kind, "record", kind)  # of a reference, see `nearfar.runtime.references`
+        return self.cases[getattr(record, "instance_class", NoneType)]
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Compile for the types of a call in another kernel."""
+        return self._case(args[0]).get_call_template(args, kws)
+
+    def get_overload(self, sig: Any) -> Any:
+        """Return what was compiled for the types of a call in another kernel."""
+        return self._case(sig[0]).get_overload(sig)

@@ -11,7 +11,13 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from nearfar.errors import OptionError
-from nearfar.runtime.threads import available_threads, checked_threads, one_blas_thread, run_blocks
+from nearfar.runtime.threads import (
+    Ahead,
+    available_threads,
+    checked_threads,
+    one_blas_thread,
+    run_blocks,
+)
 
 
 def blas_threads():
@@ -49,7 +55,7 @@ def test_blas_has_one_thread_during_the_work_and_its_own_number_after(threads):
 
 def test_a_blas_that_compiled_code_loads_later_is_held_too():
     program = """
-from nearfar.runtime.threads import one_blas_thread
+from nearfar.runtime.threads import Ahead, one_blas_thread
 with one_blas_thread():
     import numba, numpy as np
     from threadpoolctl import threadpool_info
@@ -117,3 +123,23 @@ def test_threads_default_to_the_available_cores():
 def test_no_threads_is_an_error():
     with pytest.raises(OptionError, match=r"`threads` must be at least 1, .*; got 0\."):
         checked_threads(0)
+
+
+def test_a_result_is_computed_ahead():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        assert go_on.wait(10)
+        return threading.current_thread()
+
+    ahead = Ahead(work)
+    assert begun.wait(10)  # before anybody asks for the result
+    go_on.set()
+    assert ahead.result() is not threading.current_thread()
+
+
+def test_what_goes_wrong_ahead_is_raised_where_the_result_is_asked_for():
+    ahead = Ahead(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        ahead.result()

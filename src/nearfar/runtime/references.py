@@ -6,6 +6,9 @@ a step it would be most of what the compiler has to look at. So the kernel at th
 `refer(record)`, and the others read a field where they need it: ``reference.field`` is the field,
 or a reference to it if it is a record itself.
 
+A field that is an array belongs into a variable before a loop: what is read through a reference is
+read again after every store, because the compiler cannot know that it has not changed.
+
 A reference is good as long as the kernel that made it runs; it keeps nothing alive by itself, which
 the arguments of that kernel do.
 """

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -160,3 +160,36 @@ def interrupt_deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
     if caught:
         previous(*caught[0])
+
+
+T = TypeVar("T")
+
+
+class Ahead(Generic[T]):
+    """A result that is computed on another thread while this one goes on.
+
+    Parameters
+    ----------
+    work : callable
+        Returns the result. It begins at once.
+    """
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._results = SimpleQueue[T | BaseException]()
+        self._thread = threading.Thread(target=self._compute, name="nearfar-ahead")
+        self._thread.start()
+
+    def _compute(self) -> None:
+        try:
+            self._results.put(self._work())
+        except BaseException as error:  # raised where the result is asked for
+            self._results.put(error)
+
+    def result(self) -> T:
+        """Wait for the result and return it, once; raise what the work raised."""
+        self._thread.join()
+        found = self._results.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found

@@ -21,11 +21,12 @@ from nearfar.errors import DataError, DivergedError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular
 from nearfar.evaluation.ranking import evaluate
+from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Float32, Float64, Int32
 from nearfar.runtime.caller import warn
 from nearfar.runtime.devices import describe, resolve
 from nearfar.runtime.progress import Reporter
-from nearfar.runtime.threads import checked_threads, interrupt_deferred
+from nearfar.runtime.threads import Ahead, checked_threads, interrupt_deferred
 from nearfar.search.neighbours import Scorer
 from nearfar.search.scoring import scorer_of
 from nearfar.training import diagnostics
@@ -175,9 +176,11 @@ class Run:
                 where = "" if self.device == "cpu" else f"on {describe(self.device)}: "
                 report.note(f"{where}compiling, if this is the first run on this machine")
                 self.engine.run(0)
+                by_popularity = self._rank_by_popularity()
                 for _ in self._epochs(report):
                     pass
-            self._compare_with_popularity()
+            if by_popularity is not None:
+                self._compare_with_popularity(by_popularity.result())
         except KeyboardInterrupt:
             self._save()
             raise
@@ -301,17 +304,26 @@ class Run:
                 f" {ndcg:.4f} after epoch {epoch}.",
             )
 
-    def _compare_with_popularity(self) -> None:
+    def _rank_by_popularity(self) -> Ahead[Evaluation] | None:
+        """Begin to evaluate popularity on the validation part, if there is one.
+
+        The first epoch is under way meanwhile. On a first run this compiles what the first
+        validation needs.
+        """
+        train, validation = self.problem.interactions, self.validation
+        if validation is None:
+            return None
+        k, threads = self.schedule.k, self.threads
+        return Ahead(lambda: evaluate(MostPopular(train), train, validation, k=k, threads=threads))
+
+    def _compare_with_popularity(self, by_popularity: Evaluation) -> None:
         """Warn if a run that went on long enough never ranked better than popularity does."""
-        state, train = self.progress, self.problem.interactions
+        state = self.progress
         given_up = state.stale == self.schedule.patience
-        if self.validation is None or state.best is None or state.warned:
+        if state.best is None or state.warned:
             return
         if len(state.history) < _EPOCHS_TO_LEARN and not given_up:
             return
-        by_popularity = evaluate(
-            MostPopular(train), train, self.validation, k=self.schedule.k, threads=self.threads
-        )
         if state.top_ndcg <= (least := by_popularity.metrics["ndcg"]):
             state.warned = True
             self._warn(

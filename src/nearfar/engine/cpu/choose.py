@@ -60,13 +60,14 @@ def map_places(items: Int32, where: Where) -> None:
 
     An item has several only where candidates are drawn with replacement.
     """
-    empty(where.table)
+    table, following = where.table, where.following
+    empty(table)
     for c in range(items.shape[0]):
-        where.following[c] = -1
-        head = find_or_add(where.table, items[c], c)
+        following[c] = -1
+        head = find_or_add(table, items[c], c)
         if head != c:
-            where.following[c] = where.following[head]
-            where.following[head] = c
+            following[c] = following[head]
+            following[head] = c
 
 
 @kernel
@@ -74,14 +75,14 @@ def exclude_positives(
     s: Float32, r: Int, user: Int, positives: Positives, where: Where, mark: Real
 ) -> Int:
     """Put `mark` for the candidates in row r of `s` that the user has; returns their number."""
-    count = 0
+    count, items, table, following = 0, positives.items, where.table, where.following
     for at in range(positives.indptr[user], positives.indptr[user + 1]):
-        found = where.table[find(where.table, positives.items[at])]
+        found = table[find(table, items[at])]
         c = found & 0xFFFFFFFF if found >= 0 else np.int64(-1)
         while c >= 0:
             s[r, c] = mark
             count += 1
-            c = np.int64(where.following[c])
+            c = np.int64(following[c])
     return count
 
 

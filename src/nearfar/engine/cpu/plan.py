@@ -97,14 +97,15 @@ def draw_negatives(source: DrawSource, key: np.uint64, first: Int32, plan: Plan)
 
     `first` holds what was drawn for attempt 0 of each place.
     """
-    positives, draws = source.positives, source.draws
-    n_users, n_pairs = positives.indptr.shape[0] - 1, plan.size[N_PAIRS]
+    positives, draws, table, entries = source.positives, source.draws, source.proposal, plan.entries
+    indptr, items = positives.indptr, positives.items
+    n_users, n_pairs = indptr.shape[0] - 1, plan.size[N_PAIRS]
     for g in range(n_pairs):
-        user = plan.entries[g, 0]
-        prefetch(positives.indptr, plan.entries[min(g + 2 * _AHEAD, n_pairs - 1), 0])
-        middle = positives.indptr[plan.entries[min(g + _AHEAD, n_pairs - 1), 0]]
-        middle += positives.indptr[plan.entries[min(g + _AHEAD, n_pairs - 1), 0] + 1]
-        prefetch(positives.items, middle // 2)
+        user = entries[g, 0]
+        prefetch(indptr, entries[min(g + 2 * _AHEAD, n_pairs - 1), 0])
+        middle = indptr[entries[min(g + _AHEAD, n_pairs - 1), 0]]
+        middle += indptr[entries[min(g + _AHEAD, n_pairs - 1), 0] + 1]
+        prefetch(items, middle // 2)
         for k in range(draws.negatives):
             place, attempt = g * draws.negatives + k, 0
             item = np.int64(first[place])
@@ -112,9 +113,9 @@ def draw_negatives(source: DrawSource, key: np.uint64, first: Int32, plan: Plan)
                 attempt += 1
                 if attempt > draws.redraws:
                     break
-                item = draw_at(source.proposal, key, place, attempt)
+                item = draw_at(table, key, place, attempt)
             filled = attempt <= draws.redraws
-            plan.entries[g, 2 + k] = n_users + item if filled else -1
+            entries[g, 2 + k] = n_users + item if filled else -1
             plan.size[N_MISSED] += not filled
 
 
@@ -189,31 +190,33 @@ def index_rows(
     """
     size, width = plan.size[N_PAIRS], plan.entries.shape[1]
     count, number, following = sketch.counts, sketch.number, sketch.following
+    entries, slots, unique, own = plan.entries, plan.slots, plan.unique, plan.own
+    start, pair, place = plan.start, plan.pair, plan.place
     n = count_rows(plan, n_shared_items, n_users, sketch)
-    plan.start[0], n_shared = 0, 0
+    start[0], n_shared = 0, 0
     for i in range(n):
         number[i] = -1
         if count[i] > 1 or all_shared or i < n_shared_items:
-            number[i], following[n_shared] = n_shared, plan.start[n_shared]
+            number[i], following[n_shared] = n_shared, start[n_shared]
             n_shared += 1
-            plan.start[n_shared] = plan.start[n_shared - 1] + count[i]
+            start[n_shared] = start[n_shared - 1] + count[i]
     n = n_shared
     for g in range(size):
-        plan.own[g] = n
+        own[g] = n
         for w in range(width):
-            if plan.slots[g, w] < 0:
+            if slots[g, w] < 0:
                 continue
-            slot = np.int64(number[plan.slots[g, w]])
+            slot = np.int64(number[slots[g, w]])
             if slot < 0:
-                slot, e = np.int64(n), np.int64(plan.start[n])
+                slot, e = np.int64(n), np.int64(start[n])
                 n += 1
-                plan.start[n] = e + 1
+                start[n] = e + 1
             else:
                 e = np.int64(following[slot])
                 following[slot] += 1
-            plan.slots[g, w], plan.unique[slot] = slot, plan.entries[g, w]
-            plan.pair[e], plan.place[e] = g, w
-    plan.own[size] = n
+            slots[g, w], unique[slot] = slot, entries[g, w]
+            pair[e], place[e] = g, w
+    own[size] = n
     plan.size[N_UNIQUE], plan.size[N_SHARED] = n, n_shared
 
 
@@ -224,20 +227,21 @@ def count_rows(plan: Plan, n_shared_items: Int, n_users: Int, sketch: Sketch) ->
     The numbers go into `plan.slots`, the counts into `sketch.counts`; returns how many there are.
     """
     size, width, n = plan.size[N_PAIRS], plan.entries.shape[1], 0
-    seen, count = sketch.rows, sketch.counts
+    seen, count, unique = sketch.rows, sketch.counts, plan.unique
+    entries, slots, candidates = plan.entries, plan.slots, plan.candidates
     empty(seen)
     for c in range(n_shared_items):
-        plan.unique[c] = n_users + plan.candidates[c]
-        count[find_or_add(seen, plan.unique[c], n)] = 0
+        unique[c] = n_users + candidates[c]
+        count[find_or_add(seen, unique[c], n)] = 0
         n += 1
     for g in range(size):
         for w in range(width):
-            row, slot = plan.entries[g, w], np.int64(-1)
+            row, slot = entries[g, w], np.int64(-1)
             if row >= 0:
                 slot = find_or_add(seen, row, n)
                 if slot == n:
                     count[n] = 0
                     n += 1
                 count[slot] += 1
-            plan.slots[g, w] = slot
+            slots[g, w] = slot
     return n

@@ -162,10 +162,11 @@ def _decorrelate(covariance: Covariance, n: Int, now: Gathered) -> Real:
 @kernel
 def _centre(now: Gathered, n: Int, centred: Float32) -> None:
     """Put n points, less their mean, into `centred`."""
+    inverse, current = now.inverse, now.current
     for k in range(centred.shape[1]):
         mean = 0.0
         for u in range(n):
-            centred[u, k] = now.inverse[u] * now.current[u, k]
+            centred[u, k] = inverse[u] * current[u, k]
             mean += centred[u, k]
         mean /= n
         for u in range(n):
@@ -184,8 +185,9 @@ points of the step; returns the loss."""
 
 @inlined
 def _covariance_flow(covariance: Covariance, total: Float32, at: Int, u: Int) -> bool:
+    gradient = covariance.gradient
     for k in range(total.shape[1]):
-        total[at, k] += covariance.gradient[u, k]
+        total[at, k] += gradient[u, k]
     return True
 
 

@@ -104,14 +104,14 @@ def gather(listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, into: 
 @kernel
 def to_unit(begin: Int, end: Int, geometry: Int, points: Gathered) -> None:
     """Bring gathered rows begin..end-1 to length 1, in any geometry."""
-    one = np.float32(1.0)
+    one, current = np.float32(1.0), points.current
     for at in range(begin, end):
         scale = np.float32(points.inverse[at])
         if geometry != SPHERE:
             squares = np.float32(2.0) * points.offset[at] + one
             scale = np.float32(one / np.sqrt(squares)) if squares > 0.0 else one
-        for k in range(points.current.shape[1]):
-            points.current[at, k] *= scale
+        for k in range(current.shape[1]):
+            current[at, k] *= scale
 
 
 @inlined
@@ -123,7 +123,7 @@ def update(
     `pace` is what `step_size` returns for that step (two powers, too dear for every call).
     The gradient goes through the normalisation x / |x| first: (g - (g.x) x / |x|^2) / |x|.
     """
-    total, cur = moved.total, now.current
+    total, cur, rows, last = moved.total, now.current, learner.rows, learner.last
     for r in range(count):
         u = moved.at[r]
         row = listed[u]
@@ -131,11 +131,11 @@ def update(
         if learner.geometry == SPHERE:
             inverse = np.float32(now.inverse[u])
             radial = dot(total, r, cur, u) * inverse * inverse
-        gap, change = t - learner.last[row] + 1, Change(total, r, cur, u, radial, inverse)
-        take_step(learner.rule, learner.rows, row, gap, pace, change)
-        learner.last[row] = t + 1
+        gap, change = t - last[row] + 1, Change(total, r, cur, u, radial, inverse)
+        take_step(learner.rule, rows, row, gap, pace, change)
+        last[row] = t + 1
         if learner.geometry == BALL:
-            clip(learner.rows[:, 0], row)
+            clip(rows[:, 0], row)
 
 
 @kernel
@@ -163,10 +163,11 @@ def bring_up_to_date(
 @kernel
 def store(listed: Int64, t: Int, learner: Learner, some: Gathered) -> None:
     """Put gathered rows back, and let their moments decay."""
+    rows, last, current = learner.rows, learner.last, some.current
     for at in range(listed.shape[0]):
         row = listed[at]
-        if 0 < learner.last[row] < t:
-            settle(learner.rule, learner.rows, row, t - learner.last[row])
-            for k in range(learner.rows.shape[2]):
-                learner.rows[row, 0, k] = some.current[at, k]
-            learner.last[row] = t
+        if 0 < last[row] < t:
+            settle(learner.rule, rows, row, t - last[row])
+            for k in range(rows.shape[2]):
+                rows[row, 0, k] = current[at, k]
+            last[row] = t

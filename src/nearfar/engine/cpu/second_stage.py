@@ -38,16 +38,16 @@ def _look(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     size, n_users = plan.size[N_PAIRS], run.source.positives.indptr.shape[0] - 1
     begin = (piece - 1) * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, size + plan.candidates.shape[0])
-    frozen, units = second.frozen, second.units
+    frozen, units, listed = second.frozen, second.units.current, second.wanted
     for at in range(begin, end):
         wanted = plan.entries[at, 1] if at < size else n_users + plan.candidates[at - size]
-        second.wanted[at] = wanted
+        listed[at] = wanted
         if frozen.shape[0] > 0:
             for k in range(frozen.shape[1]):
-                units.current[at, k] = frozen[wanted - n_users, k]
+                units[at, k] = frozen[wanted - n_users, k]
     if frozen.shape[0] == 0:
-        gather(second.wanted[:end], begin, end, step.t, run.learner, units)
-        to_unit(begin, end, run.learner.geometry, units)
+        gather(listed[:end], begin, end, step.t, run.learner, second.units)
+        to_unit(begin, end, run.learner.geometry, second.units)
 
 
 @kernel

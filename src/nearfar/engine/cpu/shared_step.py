@@ -45,9 +45,10 @@ def _gather(piece: Int, step: PlannedStep, run: SharedRun) -> None:
     n_rows, begin = plan.size[N_UNIQUE], (piece - 1) * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, n_rows)
     gather(plan.unique[:n_rows], begin, end, step.t, run.learner, now)
+    points, inverse, current = wide.points, now.inverse, now.current
     for at in range(begin, end):
-        for k in range(wide.points.shape[1]):
-            wide.points[at, k] = now.inverse[at] * now.current[at, k]
+        for k in range(points.shape[1]):
+            points[at, k] = inverse[at] * current[at, k]
 
 
 @kernel
@@ -56,10 +57,12 @@ def _contrast(block: Int, step: PlannedStep, run: SharedRun) -> None:
     plan, wide, n = step.plan, run.wide, step.plan.candidates.shape[0]
     begin = block * PAIRS_A_BLOCK
     end = min(begin + PAIRS_A_BLOCK, plan.size[N_PAIRS])
-    s, users, shared = wide.products[: end - begin], wide.users[begin:end], wide.points[:n]
+    points, slots = wide.points, plan.slots
+    s, users, shared = wide.products[: end - begin], wide.users[begin:end], points[:n]
     for g in range(begin, end):
+        user = slots[g, 0]
         for k in range(users.shape[1]):
-            wide.users[g, k] = wide.points[plan.slots[g, 0], k]
+            users[g - begin, k] = points[user, k]
     product(users, shared.T, s)
     _weigh_block(begin, end, step, run)
     product(s, shared, wide.pulls[begin:end])
@@ -70,32 +73,33 @@ def _contrast(block: Int, step: PlannedStep, run: SharedRun) -> None:
 @inlined
 def _weigh_block(begin: Int, end: Int, step: PlannedStep, run: SharedRun) -> None:
     """Turn the products of pairs begin..end-1 into shares of the loss."""
-    plan, wide, flow, off = step.plan, run.wide, run.flow, run.flow.now.offset
+    plan, wide, off, points = step.plan, run.wide, run.flow.now.offset, run.wide.points
     s, n, missing = wide.products, plan.candidates.shape[0], np.float32(-np.inf)
     for g in range(begin, end):
         r = g - begin
         u, j = plan.slots[g, 0], plan.slots[g, 1]
-        near = dot(wide.points, u, wide.points, j) - off[u] - off[j]
+        near = dot(points, u, points, j) - off[u] - off[j]
         for c in range(n):
             s[r, c] -= off[u] + off[c]
         user = plan.entries[g, 0]
         excluded = exclude_positives(s, r, user, run.source.positives, wide.where, missing)
         pair = Pair(g, n, n - excluded, near)
-        weigh(run.loss, pair, flow.pairs, s, r, run.desk.power)
+        weigh(run.loss, pair, run.flow.pairs, s, r, run.desk.power)
 
 
 @inlined
 def _sum_block(block: Int, begin: Int, end: Int, step: PlannedStep, run: SharedRun) -> None:
     """Complete the pulls of pairs begin..end-1, and sum what flows into each shared negative."""
-    plan, wide, n = step.plan, run.wide, step.plan.candidates.shape[0]
+    slots, coefficient, n = step.plan.slots, run.flow.pairs.coefficient, run.wide.flows.shape[1]
+    points, pulls, flows, s = run.wide.points, run.wide.pulls, run.wide.flows, run.wide.products
     for c in range(n):
-        wide.flows[block, c] = np.float32(0.0)
+        flows[block, c] = np.float32(0.0)
     for g in range(begin, end):
-        j, whole = plan.slots[g, 1], run.flow.pairs.coefficient[g]
-        for k in range(wide.users.shape[1]):
-            wide.pulls[g, k] -= whole * wide.points[j, k]
+        j, whole, r = slots[g, 1], coefficient[g], g - begin
+        for k in range(points.shape[1]):
+            pulls[g, k] -= whole * points[j, k]
         for c in range(n):
-            wide.flows[block, c] += wide.products[g - begin, c]
+            flows[block, c] += s[r, c]
 
 
 @kernel

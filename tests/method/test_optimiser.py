@@ -42,6 +42,7 @@ class Sparse:
         self.learner = learner_of(optimiser, start, horizon, geometry)
         self.rows, self.last = self.learner.rows, self.learner.last
         self.now = make_gathered(16, start.shape[1])
+        self.nowhere = np.empty((0, start.shape[1]), np.float32)
 
     def step(self, row, gradient, t):
         listed = np.array([row])
@@ -52,7 +53,7 @@ class Sparse:
 
     def settle(self, t):
         n = len(self.rows)
-        bring_up_to_date(np.arange(n), 0, n, t, self.learner, self.now, True)
+        bring_up_to_date(np.arange(n), t, self.learner, self.now, self.nowhere)
 
 
 def touches(seed, n_rows, steps):

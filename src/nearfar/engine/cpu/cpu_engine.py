@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.engine.cpu.buffers import make_learner, make_plans, make_runs, most_rows
-from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Gathered, bring_up_to_date, make_gathered
+from nearfar.engine.cpu.rows import ROWS_AT_ONCE, bring_up_to_date, make_gathered
 from nearfar.engine.cpu.steps import run_steps
 from nearfar.engine.cpu.team import make_team
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
@@ -45,7 +45,7 @@ class CPUEngine:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
         self._learner = make_learner(problem, self.state)
         self._runs = make_runs(problem, self.state, threads)
-        n_ahead = min(max(1, _PLANNED // most_rows(problem)), 64)
+        n_ahead = min(max(1, _PLANNED // most_rows(problem)), 48)
         self._plans = make_plans(-(-n_ahead // threads) * threads, problem)
 
     @property
@@ -66,13 +66,9 @@ class CPUEngine:
         """Bring every row up to date; see `Engine.settle`."""
         if not self.problem.options.optimiser.drifts:
             return
-        bounds, dim = self._shares(), self.problem.options.dim
-
-        def settle(i: int) -> None:
-            room = make_gathered(ROWS_AT_ONCE, dim)
-            self._bring(np.arange(bounds[i], bounds[i + 1]), room, in_place=True)
-
-        self._together(settle)
+        bounds = self._shares()
+        nowhere = np.empty((0, self.problem.options.dim), np.float32)
+        self._together(lambda i: self._bring(np.arange(bounds[i], bounds[i + 1]), nowhere))
 
     def average(self, weight: float) -> None:
         """Take the points of now into the mean; see `Engine.average`."""
@@ -97,19 +93,17 @@ class CPUEngine:
         n = self.problem.n_rows if rows is None else len(rows)
         if out is None:
             out = np.empty((n, self.problem.options.dim), np.float32)
-        room = Gathered(out, np.empty(n, np.float32), np.empty(n, np.float32))
         if rows is not None:
-            self._bring(rows, room)
+            self._bring(rows, out)
             return out
         listed, bounds = np.arange(n), self._shares()
         parts = [slice(bounds[i], bounds[i + 1]) for i in range(self._threads)]
-        self._together(
-            lambda i: self._bring(listed[parts[i]], Gathered(*(x[parts[i]] for x in room)))
-        )
+        self._together(lambda i: self._bring(listed[parts[i]], out[parts[i]]))
         return out
 
-    def _bring(self, listed: Int64, room: Gathered, *, in_place: bool = False) -> None:
-        bring_up_to_date(listed, 0, len(listed), self.state.step, self._learner, room, in_place)
+    def _bring(self, listed: Int64, out: Float32) -> None:
+        room = make_gathered(ROWS_AT_ONCE, self.problem.options.dim)
+        bring_up_to_date(listed, self.state.step, self._learner, room, out)
 
     def finish(self) -> Float32:
         """Give all points, see `Engine.finish`, in memory that is there: no second copy."""

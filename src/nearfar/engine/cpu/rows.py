@@ -139,25 +139,23 @@ def update(
 
 
 @kernel
-def bring_up_to_date(
-    listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, out: Gathered, in_place: bool
-) -> None:
-    """Bring the rows listed[begin:end] up to date for t steps done.
+def bring_up_to_date(listed: Int64, t: Int, learner: Learner, room: Gathered, out: Float32) -> None:
+    """Bring the rows `listed` up to date for t steps done.
 
-    `in_place` they replace the stored ones, and `out` is room for ROWS_AT_ONCE; otherwise their
-    points are written to places begin..end-1 of `out`.
+    Their points are written to `out` (n, d); if it has no rows, the rows are stored in place.
+    `room` is for ROWS_AT_ONCE.
     """
-    here = refer(learner)
-    for first in range(begin, end, ROWS_AT_ONCE):
-        n = min(ROWS_AT_ONCE, end - first)
-        at = 0 if in_place else first
-        part = Gathered(out.current[at : at + n], out.inverse[at : at + n], out.offset[at : at + n])
-        some = refer(part)
-        gather(listed[first : first + n], 0, n, t, here, some)
+    here, in_place = refer(learner), out.shape[0] == 0
+    for first in range(0, listed.shape[0], ROWS_AT_ONCE):
+        some = listed[first : first + ROWS_AT_ONCE]
+        n = some.shape[0]
+        current = room.current[:n] if in_place else out[first : first + n]
+        gathered = refer(Gathered(current, room.inverse, room.offset))
+        gather(some, 0, n, t, here, gathered)
         if in_place:
-            store(listed[first : first + n], t, here, some)
+            store(some, t, here, gathered)
         elif learner.geometry == SPHERE:
-            to_unit(0, n, learner.geometry, some)
+            to_unit(0, n, learner.geometry, gathered)
 
 
 @kernel

@@ -6,6 +6,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 
+import narwhals.stable.v2 as nw
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from nearfar import readers
 from nearfar.cli import app
 from nearfar.datasets import columns, sieve
 from nearfar.errors import DataError
-from nearfar.prepare.spilled_lists import SpilledLists
+from nearfar.prepare import pair_plan
 from nearfar.readers import columnar, json_lines, lines, raw, text
 from nearfar.runtime import store
 
@@ -146,14 +147,7 @@ def keep_the_last_of_two_keys(patch):
 
 
 def keep_the_latest_time(patch):
-    sort = SpilledLists.sort
-
-    def backwards(self):
-        self.times *= -1
-        sort(self)
-        self.times *= -1
-
-    patch.setattr(SpilledLists, "sort", backwards)
+    patch.setattr(pair_plan, "earliest", lambda: nw.col("time").max())
 
 
 def leave_out_who_is_at_the_threshold(patch):

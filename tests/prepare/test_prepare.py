@@ -2,18 +2,26 @@
 
 from typing import get_args
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nearfar import Interactions
-from nearfar.errors import DataError, EmptyDataError, MissingColumnError, OptionError
+from nearfar.errors import (
+    DataError,
+    EmptyDataError,
+    MissingColumnError,
+    OptionError,
+    StoreError,
+)
 from nearfar.prepare import Rules, prepare
-from nearfar.prepare.passes import axis_of, placed
+from nearfar.prepare.compressed import compressed
+from nearfar.prepare.pair_plan import Survivors, merged, numbered
+from nearfar.prepare.polars_plan import PolarsPlan
 from nearfar.prepare.rules import Order, Paper
-from nearfar.prepare.spilled_lists import SpilledLists
 from nearfar.readers.raw import Raw
 
 TABLE = pl.DataFrame(
@@ -88,7 +96,14 @@ RULES = st.builds(
 ROW = st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4), st.integers(0, 9))
 
 
-@settings(max_examples=300)
+@pytest.fixture(params=[2**22, 7, 1], ids=["one part", "few parts", "a part a user"])
+def parts(request, monkeypatch):
+    """Cut the rows into parts of this size."""
+    monkeypatch.setattr("nearfar.prepare.polars_plan._PART", request.param)
+
+
+@pytest.mark.usefixtures("parts")
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=60), options=RULES)
 def test_the_rules_do_what_they_say(rows, options):
     if options["min_value"] is None:
@@ -210,42 +225,100 @@ def test_ids_that_are_neither_integers_nor_text_are_refused():
 
 
 @pytest.mark.parametrize("grouped", [1, 3])
-def test_ids_are_found_part_by_part(monkeypatch, grouped):
-    monkeypatch.setattr("nearfar.prepare.passes._GROUPED", grouped)
-    axis = axis_of(TABLE.lazy(), "user", TABLE.height)
-    assert (axis.ids.to_list(), axis.counts.tolist()) == (["a", "b", "c"], [4, 2, 2])
+def test_ids_are_found_part_by_part(monkeypatch, tmp_path, grouped):
+    monkeypatch.setattr("nearfar.prepare.polars_plan._GROUPED", grouped)
+    engine = PolarsPlan(TABLE.height, tmp_path)
+    axis = engine.number(nw.from_native(TABLE.lazy()), "user").collect()
+    assert axis["user"].to_list() == ["a", "b", "c"]
+    assert axis["n"].to_list() == [4, 2, 2]
+    assert axis["row"].to_list() == [0, 1, 2]
     assert prepare(TABLE)[0] == Interactions.from_frame(TABLE, "user", "item", time="time")
 
 
+def placed(table, other, folder):
+    """Number the ids of a table, then read another one in its place."""
+    engine = PolarsPlan(table.height, folder)
+    rows, changed = (nw.from_native(one.drop("value").lazy()) for one in (table, other))
+    users, items = engine.number(rows, "user"), engine.number(rows, "item")
+    parts = engine.split(numbered(changed, users, items), "key")
+    Survivors(engine, [engine.keep(merged(part, add=False)) for part in parts]).check(users)
+
+
+@pytest.mark.usefixtures("parts")
 @pytest.mark.parametrize("other", [TABLE.head(7), pl.concat([TABLE, TABLE.head(1)]),
                                    TABLE.with_columns(user=pl.lit("a"))])  # fmt: skip
-def test_a_table_that_changes_while_it_is_read_is_refused(other):
-    users, items = axis_of(TABLE.lazy(), "user", 8), axis_of(TABLE.lazy(), "item", 8)
-    placed(TABLE.drop("value").lazy(), users, items, lambda _: None)
+def test_a_table_that_changes_while_it_is_read_is_refused(other, tmp_path):
+    placed(TABLE, TABLE, tmp_path)
     with pytest.raises(DataError, match="The table has changed while it was read"):
-        placed(other.drop("value").lazy(), users, items, lambda _: None)
+        placed(TABLE, other, tmp_path)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("times", [None, np.int64, np.float64])
-def test_long_lists_are_sorted(times, weighted):
-    """Longer ones go through another sort than short ones."""
+def test_long_lists_are_sorted(times, weighted, tmp_path):
+    """Against Python's sort of the rows; once more with the pairs of each part in disorder."""
     rng = np.random.default_rng(0)
     counts = np.array([0, 1, 32, 33, 300, 2])
-    lists = SpilledLists(counts, 50, times, weighted=weighted)
     n = counts.sum()
-    users = np.repeat(np.arange(6), counts).astype(np.int32)
-    items = rng.integers(0, 50, n).astype(np.int32)
-    when = rng.integers(0, 3, n if times else 0).astype(times or np.int64)
-    weights = rng.integers(0, 3, n if weighted else 0).astype(float)
-    assert lists.put(users, items, when, weights)
-    assert lists.full()
-    assert not lists.put(users[:1] + 1, items[:1], when[:1], weights[:1])
-    lists.sort()
-    columns = [column for column in (users, items, when, weights) if column.size]
-    expected = sorted(zip(*columns, strict=True))
-    found = [column for column in (lists.items, lists.times, lists.weights) if column.size]
-    assert list(zip(users, *found, strict=True)) == expected
+    users, items = np.repeat(np.arange(6), counts), rng.integers(0, 50, n)
+    columns = {"key": users * 2**32 + items}
+    if times:
+        columns["time"] = rng.integers(0, 3, n).astype(times)
+    if weighted:
+        columns["weight"] = rng.integers(0, 3, n).astype(float)
+    expected = {}
+    for row in zip(*columns.values(), strict=True):
+        expected[row[0]] = min(expected.get(row[0], row[1:2]), row[1:2])
+    kept = merged(nw.from_native(pl.LazyFrame(columns)), add=weighted)
+    for seed in range(2):
+        part = kept.collect().sample(fraction=1, seed=seed).lazy()
+        found = compressed(Survivors(PolarsPlan(n, tmp_path / f"{seed}"), [part]), (6, 50))
+        rows = np.repeat(found.user_rows, np.diff(found.indptr))
+        keys = rows * 2**32 + found.item_rows[found.items]
+        assert keys.tolist() == sorted(expected)
+        assert (found.times is None) == (times is None)
+        if times:
+            assert found.times.dtype == times
+            assert found.times.tolist() == [expected[key][0] for key in sorted(expected)]
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("timed", [False, True])
+def test_fractions_are_added_in_the_order_of_time_then_value(timed):
+    rng = np.random.default_rng(0)
+    n = 3000
+    table = pl.DataFrame({"user": rng.integers(0, 9, n), "item": rng.integers(0, 9, n),
+                          "value": rng.normal(size=n) * 10.0 ** rng.integers(-9, 9, n),
+                          "time": rng.integers(0, 50, n)})  # fmt: skip
+    table = table if timed else table.drop("time")
+    sums = {}
+    for row in sorted(table.rows(), key=lambda row: (*row[:2], *row[:1:-1])):
+        sums[row[:2]] = sums.get(row[:2], 0.0) + row[2]
+    for least in list(sums.values())[::20]:
+        data, _ = prepare(table, Rules(least, repeats="sum"))
+        assert pairs_of(data) == {pair for pair, of in sums.items() if of >= least}
+
+
+def test_no_space_for_temporary_files_is_no_fault_of_the_table(tmp_path):
+    (tmp_path / "0.parquet").symlink_to("/dev/full")
+    engine = PolarsPlan(TABLE.height, tmp_path)
+    with pytest.raises(StoreError, match=r"no space left for temporary files in .* 16 to 24 bytes"):
+        engine.keep(nw.from_native(TABLE.lazy()))
+
+
+def test_temporary_files_are_where_they_are_wanted_and_go(monkeypatch, tmp_path):
+    kept = []
+    keep = PolarsPlan.keep
+
+    def seen(self, frame):
+        kept.append(sorted(self._scratch.parent.iterdir()))
+        return keep(self, frame)
+
+    monkeypatch.setattr(PolarsPlan, "keep", seen)
+    prepare(TABLE, scratch=tmp_path)
+    assert all(len(folders) == 1 for folders in kept)
+    assert kept
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def prepare(
             stages.begin("opening the file")
             opening = _opened(source.name, path, form, columns, scratch, no_header=no_header)
             found = open_files.enter_context(opening)
-        data, report = binarise(found, kept, progress=progress)
+        data, report = binarise(found, kept, scratch=scratch, progress=progress)
         if items is not None:
             data = data.with_item_table(_known(items, data.item_ids.dtype, scratch))
         made = {"source": raw, "recipe": source.name, "rules": asdict(kept),

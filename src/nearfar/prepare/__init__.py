@@ -12,23 +12,33 @@ The steps:
 Filtering one side shortens the other, so after ``core="once"`` the side that was filtered first may
 hold some below its threshold.
 
-The table is read three times, streaming (`nearfar.prepare.passes`), and never held. What is: the
-distinct ids, and 4 bytes for each pair that is left after the threshold, with times 12
-(`nearfar.prepare.spilled_lists`).
+All of it is one plan of narwhals expressions (`nearfar.prepare.pair_plan`) on polars' streaming
+engine (`nearfar.prepare.polars_plan`). The table is read four times and never held. In memory are
+the distinct ids, a part of the rows at a time, and the result; the rows lie as Parquet files in a
+temporary folder meanwhile, 16 bytes each, with weights 24.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import narwhals.stable.v2 as nw
 import numpy as np
 import polars as pl
 
 from nearfar.data import frames
+from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.prepare.passes import Checked, axis_of, checked, ids_of, placed, weighed
+from nearfar.prepare.checking import Checked, checked
+from nearfar.prepare.compressed import compressed
+from nearfar.prepare.pair_plan import Survivors, merged, numbered, total, weighed
+from nearfar.prepare.polars_plan import PolarsPlan
 from nearfar.prepare.preparation_report import Report, Step, reported, step
 from nearfar.prepare.rules import Rules
-from nearfar.prepare.spilled_lists import SpilledLists, Survivors
 from nearfar.readers.raw import Raw
+from nearfar.runtime.arrays import Int64
 from nearfar.runtime.progress import Stages
 
 __all__ = ["Report", "Rules", "Step", "prepare"]
@@ -38,6 +48,7 @@ def prepare(
     table: Raw | pl.LazyFrame | pl.DataFrame,
     rules: Rules | None = None,
     *,
+    scratch: Path | None = None,
     progress: bool | None = None,
 ) -> tuple[Interactions, Report]:
     """Binarise and filter a raw table.
@@ -46,9 +57,12 @@ def prepare(
     ----------
     table : Raw, LazyFrame or DataFrame
         The columns user and item, and value and time if there are such
-        (`nearfar.data.frames.select` and the recipes give it).
+        (`nearfar.data.frames.select` and the recipes return it).
     rules : Rules, optional
         By default every row is an interaction.
+    scratch : Path, optional
+        Where the folder of temporary files is made, which is removed at the end; by default where
+        the system has such.
     progress : bool, optional
         Show what is being done; where the error stream is a terminal if None.
 
@@ -67,6 +81,8 @@ def prepare(
         If an id is null, or a value or a time is not a number; names column and row.
     EmptyDataError
         If a step leaves nothing; names it.
+    StoreError
+        If there is no space for the temporary files.
 
     Examples
     --------
@@ -78,30 +94,41 @@ def prepare(
     """
     rules = Rules() if rules is None else rules
     raw = table if isinstance(table, Raw) else Raw(frames.as_lazy(table))
-    with Stages(progress) as stages:
+    with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder, Stages(progress) as stages:
         stages.begin("checking the table")
         clean = checked(raw, rules)
         steps = _as_read(clean)
-        rows, least = weighed(clean.rows, rules)
-        stages.begin("finding the users")
-        users = axis_of(rows, "user", steps[-1].n_pairs)
-        stages.begin("finding the items")
-        items = axis_of(rows, "item", steps[-1].n_pairs)
-        n_rows = int(users.counts.sum())
-        if rules.min_value is not None and least == -np.inf:
-            steps.append(step(_threshold(rules), n_rows))
-        stages.begin("reading the pairs", n_rows)
-        lists = placed(rows, users, items, stages.advance)
-        stages.begin("sorting the pairs")
-        lists.sort()
-        lists.merge(add=rules.repeats == "sum")
-        stages.begin("filtering")
-        _filter(lists, rules, least, steps)
-    user_ids = ids_of(users, lists.user_rows, "user")
-    item_ids = ids_of(items, lists.item_rows, "item")
-    times = lists.times if lists.timed else None
-    data = Interactions(lists.indptr, lists.items, times, user_ids, item_ids)
+        engine = PolarsPlan(steps[-1].n_pairs, Path(folder))
+        data = _planned(clean, rules, engine, steps, stages)
     return data if raw.items is None else data.with_item_table(raw.items), reported(data, steps)
+
+
+def _planned(
+    clean: Checked, rules: Rules, engine: PolarsPlan, steps: list[Step], stages: Stages
+) -> Interactions:
+    """Run the plan; adds to `steps`."""
+    rows, least = weighed(nw.from_native(clean.rows), rules)
+    stages.begin("finding the users")
+    users = engine.number(rows, "user")
+    stages.begin("finding the items")
+    items = engine.number(rows, "item")
+    n_rows = total(users, "n")
+    if rules.min_value is not None and least == -np.inf:
+        steps.append(step(_threshold(rules), n_rows))
+    stages.begin("reading the pairs", n_rows)
+    parts = []
+    for part in engine.split(numbered(rows, users, items), "key"):
+        parts.append(engine.keep(merged(part, add=rules.repeats == "sum")))
+        stages.advance(total(parts[-1], "rows"))
+    stages.begin("filtering")
+    left = Survivors(engine, parts)
+    left.check(users)
+    left = _filtered(left, rules, least, steps)
+    by_user, by_item = users.collect().to_native(), items.collect().to_native()
+    pairs = compressed(left, (by_user.height, by_item.height))
+    user_ids = _ids(by_user, pairs.user_rows, "user")
+    item_ids = _ids(by_item, pairs.item_rows, "item")
+    return Interactions(pairs.indptr, pairs.items, pairs.times, user_ids, item_ids)
 
 
 def _as_read(clean: Checked) -> list[Step]:
@@ -118,28 +145,30 @@ def _threshold(rules: Rules) -> str:
     return f"{what} {'>' if rules.strictly else '>='} {rules.min_value:g}"
 
 
-def _filter(lists: SpilledLists, rules: Rules, least: float, steps: list[Step]) -> None:
+def _filtered(left: Survivors, rules: Rules, least: float, steps: list[Step]) -> Survivors:
     """Apply the rules to pairs that are each there once; adds to `steps`."""
     together = rules.core == "fixed-point" and rules.min_user_items + rules.min_item_users > 2
-    left = Survivors(lists)
-    steps.append(step("each pair once", *left.left()))
+    few = {"users": ("user", rules.min_user_items, "items"),
+           "items": ("item", rules.min_item_users, "users")}  # fmt: skip
+    steps.append(step("each pair once", *left.size()))
     for name in rules.steps:
         if name == "value" and least > -np.inf:
-            left.apply()
-            lists.squeeze(least=least)
-            lists.drop_weights()
-            left = Survivors(lists)
-            steps.append(step(_threshold(rules), *left.left()))
+            left = left.reaching(least)
+            steps.append(step(_threshold(rules), *left.size()))
         elif name != "value" and together:
-            while left.filter_users(rules.min_user_items) + left.filter_items(rules.min_item_users):
+            while left.filter(*few["users"][:2]) + left.filter(*few["items"][:2]):
                 pass
             core = f"users with at least {rules.min_user_items}, items with at least"
-            steps.append(step(f"{core} {rules.min_item_users}, to the fixed point", *left.left()))
+            steps.append(step(f"{core} {rules.min_item_users}, to the fixed point", *left.size()))
             together = False
-        elif name == "users" and rules.core == "once" and rules.min_user_items > 1:
-            left.filter_users(rules.min_user_items)
-            steps.append(step(f"users with at least {rules.min_user_items} items", *left.left()))
-        elif name == "items" and rules.core == "once" and rules.min_item_users > 1:
-            left.filter_items(rules.min_item_users)
-            steps.append(step(f"items with at least {rules.min_item_users} users", *left.left()))
-    left.apply()
+        elif name != "value" and rules.core == "once" and few[name][1] > 1:
+            side, at_least, of = few[name]
+            left.filter(side, at_least)
+            steps.append(step(f"{name} with at least {at_least} {of}", *left.size()))
+    return left
+
+
+def _ids(table: pl.DataFrame, rows: Int64, name: str) -> Ids:
+    """Return the ids of these rows of a side."""
+    values = table[name].gather(rows)
+    return Ids.from_sorted(values, name)

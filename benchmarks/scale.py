@@ -17,7 +17,7 @@ writes results/scale.csv; 100 million rows take about 2.6 GB of disk for both ki
 DuckDB's overflow some more. Every run is a process of its own that loads only what it uses; its
 seconds begin after the imports, its memory is the peak of the whole process. The files are read
 into the page cache before each. All outputs must be the same, down to the checksum of the decoded
-pairs, first on few rows (which also compiles nearfar's kernels) and then in every timed run.
+pairs, first on few rows and then in every timed run.
 """
 
 from __future__ import annotations
@@ -97,13 +97,13 @@ class Source(NamedTuple):
 
 def by_nearfar(files: str, output: Path, case: dict[str, Any]) -> Callable[[], None]:
     """Prepare and save, as a user of the library does."""
-    from nearfar import prepare as nearfar_prepare
+    import nearfar as nf
 
     least = {"min_user_items": LEAST, "min_item_users": LEAST}
-    rules = nearfar_prepare.Rules(min_value=MIN_VALUE, **least, core="fixed-point")
+    rules = nf.Rules(min_value=MIN_VALUE, **least, core="fixed-point")
 
     def run() -> None:
-        data, _ = nearfar_prepare.prepare(pl.scan_parquet(files), rules)
+        data, _ = nf.prepare(pl.scan_parquet(files), rules)
         data.save(output)
 
     return run

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__: str
 
 if TYPE_CHECKING:
-    from nearfar import datasets, errors, experiment, prepare
+    from nearfar import datasets, errors, experiment
     from nearfar.data import split
     from nearfar.data.interactions import Interactions
     from nearfar.evaluation import baselines
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
     from nearfar.model.cml import CML
     from nearfar.model.export import export
+    from nearfar.prepare import Rules, prepare
     from nearfar.search.item_index import ItemIndex
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "ItemIndex",
     "Options",
     "Popularity",
+    "Rules",
     "Shared",
     "SpreadOut",
     "Triplet",
@@ -61,7 +63,7 @@ __all__ = [
 ]
 
 _OWNERS = {
-    "": ("datasets", "errors", "experiment", "prepare"),
+    "": ("datasets", "errors", "experiment"),
     "data": ("split",),
     "data.interactions": ("Interactions",),
     "evaluation": ("baselines",),
@@ -74,6 +76,7 @@ _OWNERS = {
     "method.sampling": ("Popularity", "Shared", "TwoStage", "Uniform"),
     "model.cml": ("CML",),
     "model.export": ("export",),
+    "prepare": ("Rules", "prepare"),
     "search.item_index": ("ItemIndex",),
 }
 """Where each public name comes from: a module of a package, or something in a module."""
@@ -87,6 +90,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     owner = f"{__name__}.{_OWNER[name]}".removesuffix(".")
     module = import_module(owner)
+    if owner == f"{__name__}.{name}":
+        return module  # `prepare`: a package that can be called
     value = module.__dict__.get(name) if owner != __name__ else None
     if value is None:
         value = import_module(f"{owner}.{name}")

@@ -612,7 +612,7 @@ def test_prepare_follows_the_rules(as_json, ratings, tmp_path):
     table = pl.read_csv(ratings, infer_schema=False).rename(
         {"who": "user", "what": "item", "stars": "value", "at": "time"}
     )
-    expected, report = nf.prepare.prepare(
+    expected, report = nf.prepare(
         table, Rules(3.0, strictly=True, min_user_items=2, core="fixed-point")
     )
     assert nf.Interactions.load(tmp_path / "d") == expected

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import nearfar as nf
 from nearfar import Interactions
 from nearfar.errors import (
     DataError,
@@ -319,6 +320,12 @@ def test_temporary_files_are_where_they_are_wanted_and_go(monkeypatch, tmp_path)
     assert all(len(folders) == 1 for folders in kept)
     assert kept
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_can_be_called():
+    assert nf.prepare(TABLE, nf.Rules(4)) == prepare(TABLE, Rules(4))
+    assert nf.prepare.prepare is prepare
+    assert nf.prepare.Rules is nf.Rules is Rules
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,16 @@ All of it is one plan of narwhals expressions (`nearfar.prepare.pair_plan`) on p
 engine (`nearfar.prepare.polars_plan`). The table is read four times and never held. In memory are
 the distinct ids, a part of the rows at a time, and the result; the rows lie as Parquet files in a
 temporary folder meanwhile, 16 bytes each, with weights 24.
+
+The package can be called: ``nearfar.prepare(table, rules)`` is `prepare`.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from types import ModuleType
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -172,3 +175,13 @@ def _ids(table: pl.DataFrame, rows: Int64, name: str) -> Ids:
     """Return the ids of these rows of a side."""
     values = table[name].gather(rows)
     return Ids.from_sorted(values, name)
+
+
+class _Callable(ModuleType):
+    """The package, which can be called: ``nearfar.prepare(table, rules)``."""
+
+    def __call__(self, *args: Any, **options: Any) -> tuple[Interactions, Report]:
+        return prepare(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

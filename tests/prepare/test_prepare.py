@@ -18,9 +18,9 @@ from nearfar.errors import (
     OptionError,
     StoreError,
 )
-from nearfar.prepare import Rules, prepare
+from nearfar.prepare import Rules, _filtered, prepare
 from nearfar.prepare.compressed import compressed
-from nearfar.prepare.pair_plan import Survivors, merged, numbered
+from nearfar.prepare.pair_plan import Survivors, merged, numbered, weighed
 from nearfar.prepare.polars_plan import PolarsPlan
 from nearfar.prepare.rules import Order, Paper
 from nearfar.readers.raw import Raw
@@ -298,6 +298,38 @@ def test_fractions_are_added_in_the_order_of_time_then_value(timed):
     for least in list(sums.values())[::20]:
         data, _ = prepare(table, Rules(least, repeats="sum"))
         assert pairs_of(data) == {pair for pair, of in sums.items() if of >= least}
+
+
+class PlainPlan:
+    """The least that an engine must do, all in memory."""
+
+    def keep(self, frame):
+        return frame.collect().lazy()
+
+    def number(self, rows, name):
+        ids = rows.group_by(name).agg(n=nw.len()).collect().sort(name)
+        return ids.with_row_index("row").with_columns(part=nw.lit(0)).lazy()
+
+    def split(self, rows, by):
+        return [rows.drop("part")]
+
+
+@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("repeats", ["any", "sum"])
+def test_the_plan_asks_no_more_of_an_engine_than_its_hooks(order, repeats):
+    rules = Rules(3.5, repeats=repeats, order=order, min_user_items=2)
+    rows, least = weighed(nw.from_native(TABLE.with_columns(pl.col("value") / 1).lazy()), rules)
+    engine = PlainPlan()
+    users, items = engine.number(rows, "user"), engine.number(rows, "item")
+    parts = engine.split(numbered(rows, users, items), "key")
+    left = Survivors(engine, [engine.keep(merged(part, add=repeats == "sum")) for part in parts])
+    left.check(users)
+    steps = []
+    found = compressed(_filtered(left, rules, least, steps), (3, 4))
+    data, report = prepare(TABLE, rules)
+    assert report.steps[-len(steps) :] == tuple(steps)
+    for ours, theirs in zip(found, (data.indptr, data.items, data.times), strict=False):
+        assert np.array_equal(ours, theirs)
 
 
 def test_no_space_for_temporary_files_is_no_fault_of_the_table(tmp_path):

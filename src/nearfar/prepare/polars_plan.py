@@ -70,7 +70,7 @@ class PolarsPlan:
             yield _sorted(native.drop("part"), by)
             return
         folder = self._scratch / "parts"
-        self._written(
+        self._written(  # unordered, which is quicker: each part is sorted later
             native,
             pl.PartitionBy(
                 folder,
@@ -90,7 +90,12 @@ class PolarsPlan:
     def _written(self, frame: pl.LazyFrame, to: Path | pl.PartitionBy) -> None:
         try:
             frame.sink_parquet(
-                to, compression="uncompressed", statistics=False, mkdir=True, engine="streaming"
+                to,
+                compression="uncompressed",
+                statistics=False,
+                maintain_order=isinstance(to, Path),
+                mkdir=True,
+                engine="streaming",
             )
         except (OSError, pl.exceptions.PolarsError) as error:
             if _FULL not in str(error):

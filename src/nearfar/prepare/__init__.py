@@ -25,6 +25,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from types import ModuleType
 
 import narwhals.stable.v2 as nw

@@ -20,7 +20,7 @@ from nearfar.runtime.jit import by_record, kernel
 from nearfar.runtime.references import refer
 
 
-class Ahead(NamedTuple):
+class PlannedSteps(NamedTuple):
     """Steps that are planned at the same time."""
 
     begin: int
@@ -37,7 +37,7 @@ def run_steps(team: Team, first: Int, count: Int, run: Run, plans: Plan, log: Fl
     n_ahead, phase, here = plans.entries.shape[0], 0, refer(run)
     for begin in range(first, first + count, n_ahead):
         n_planned = min(n_ahead, first + count - begin)
-        phase = together(team, phase, n_planned, _plan, refer(Ahead(begin, plans)), here)
+        phase = together(team, phase, n_planned, _plan, refer(PlannedSteps(begin, plans)), here)
         for p in range(n_planned):
             t = begin + p
             pace = step_size(here.learner.rule, t + 1)
@@ -46,7 +46,7 @@ def run_steps(team: Team, first: Int, count: Int, run: Run, plans: Plan, log: Fl
 
 
 @kernel
-def _plan(piece: Int, ahead: Ahead, run: Run) -> None:
+def _plan(piece: Int, ahead: PlannedSteps, run: Run) -> None:
     plan = refer(one_plan(ahead.plans, piece))
     plan_step(ahead.begin + piece, run.source, plan, run.desk.sketch)
 

@@ -1,12 +1,12 @@
-"""Collaborative metric learning: what a user likes is near, the rest is far.
+"""Collaborative metric learning: items that a user likes are near, other items are far.
 
-Start with `Interactions` (a raw log becomes some with `prepare`), cut them with `split`, fit a
-`CML`, `evaluate` it, and ask it to ``recommend``; `export` writes its vectors for other programs.
+Start with `Interactions` (`prepare` makes them from a raw log), divide them with `split`, fit a
+`CML`, `evaluate` it, and call its ``recommend``; `export` writes its vectors for other programs.
 The published methods are in `presets`, grids of runs and their comparison in `experiment`, and
-every error is in `errors`.
+the exceptions in `errors`.
 
-A name is imported when it is asked for, so a part of the package needs only what it uses: kernels
-and metrics do without the readers' polars, and the library without the command line's typer.
+Public names are imported on first access, so each part of the package loads only its own
+dependencies: kernels and metrics do not load polars, and the library does not load typer.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _OWNERS = {
     "prepare": ("Rules", "prepare"),
     "search.item_index": ("ItemIndex",),
 }
-"""Where each public name comes from: a module of a package, or something in a module."""
+"""The package or module that contains each public name."""
 _OWNER = {name: owner for owner, names in _OWNERS.items() for name in names}
 
 

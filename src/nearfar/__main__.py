@@ -1,4 +1,4 @@
-"""``python -m nearfar`` is ``nearfar``."""
+"""Entry point of ``python -m nearfar``, which is the same as the command ``nearfar``."""
 
 from nearfar.cli import main
 

@@ -1,35 +1,35 @@
-"""Every error nearfar raises on purpose.
+"""The exceptions that nearfar raises.
 
 ::
 
     NearfarError
-    ├── OptionError        (ValueError)       an option is out of its range
+    ├── OptionError        (ValueError)       an option has an invalid value
     ├── DataError          (ValueError)       the input data cannot be used as it is
-    │   ├── MissingColumnError                a column that was asked for is not there
-    │   └── EmptyDataError                    nothing is left to work with
-    ├── UnknownIdError     (LookupError)      a user or item the data or the model does not know
-    ├── NotFittedError     (RuntimeError)     the model has to be fitted first
+    │   ├── MissingColumnError                a requested column does not exist
+    │   └── EmptyDataError                    no data is left to work with
+    ├── UnknownIdError     (LookupError)      a user or item is not in the data or the model
+    ├── NotFittedError     (RuntimeError)     the model must be fitted first
     ├── DivergedError      (ArithmeticError)  the loss is no longer a finite number
     ├── StoreError         (OSError)          a saved folder is missing, foreign, damaged or too new
-    ├── SourceError        (OSError)          a data set could not be found or fetched
+    ├── SourceError        (OSError)          a data set could not be found or downloaded
     └── MissingExtraError  (ImportError)      an optional dependency is not installed
 
-Every message names the thing, the value it got, what it must be and, where it is known, the remedy.
-Each class also derives from the built-in error that fits it, so code that knows nothing of nearfar
-can still catch it.
+Every message names the option or object, the value it got, what is allowed and, if known, the
+remedy. Each class also derives from the built-in exception in parentheses, so code that does not
+import nearfar can catch it.
 
-What is wrong but can go on is a `NearfarWarning`.
+A problem that does not prevent the work from continuing is a `NearfarWarning`.
 """
 
 from __future__ import annotations
 
 
 class NearfarError(Exception):
-    """Any error that nearfar raises on purpose."""
+    """Base class of the exceptions that nearfar raises."""
 
 
 class OptionError(NearfarError, ValueError):
-    """An option is out of its range."""
+    """An option has an invalid value."""
 
 
 class DataError(NearfarError, ValueError):
@@ -37,19 +37,19 @@ class DataError(NearfarError, ValueError):
 
 
 class MissingColumnError(DataError):
-    """A column that was asked for is not there."""
+    """A requested column does not exist."""
 
 
 class EmptyDataError(DataError):
-    """Nothing is left to work with."""
+    """No data is left to work with."""
 
 
 class UnknownIdError(NearfarError, LookupError):
-    """A user or item that the data or the model does not know."""
+    """A user or item is not in the data or the model."""
 
 
 class NotFittedError(NearfarError, RuntimeError):
-    """The model has to be fitted first."""
+    """The model must be fitted first."""
 
 
 class DivergedError(NearfarError, ArithmeticError):
@@ -61,7 +61,7 @@ class StoreError(NearfarError, OSError):
 
 
 class SourceError(NearfarError, OSError):
-    """A data set could not be found or fetched."""
+    """A data set could not be found or downloaded."""
 
 
 class MissingExtraError(NearfarError, ImportError):
@@ -69,4 +69,4 @@ class MissingExtraError(NearfarError, ImportError):
 
 
 class NearfarWarning(UserWarning):
-    """Something is probably not as it was meant, and the work goes on."""
+    """Something is probably not as intended; the work continues."""

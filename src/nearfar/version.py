@@ -1,4 +1,4 @@
-"""The version of nearfar: the one place where it is written."""
+"""The version of nearfar, defined only here."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_other_names_are_refused(name):
 
 def test_a_gpu_that_is_not_there(gpus):
     gpus(0)
-    wanted = "`device` is 'cuda', but PyTorch .* sees no GPU .*; give device='cpu', or 'auto'"
+    wanted = "`device` is 'cuda', but PyTorch .* finds no GPU .*; use device='cpu', or 'auto'"
     with pytest.raises(OptionError, match=wanted):
         resolve("cuda")
 
@@ -88,7 +88,7 @@ def test_a_gpu_that_is_not_there(gpus):
 @pytest.mark.parametrize(("n", "there"), [(1, "1 GPU, cuda:0"), (2, "2 GPUs, cuda:0 to cuda:1")])
 def test_an_index_beyond_the_gpus(gpus, n, there):
     gpus(n)
-    with pytest.raises(OptionError, match=f"`device` is 'cuda:7', but PyTorch sees {there};"):
+    with pytest.raises(OptionError, match=f"`device` is 'cuda:7', but PyTorch finds {there};"):
         resolve("torch:cuda:7")
 
 

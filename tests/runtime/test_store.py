@@ -92,8 +92,8 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path):
 
 def test_what_cannot_be_saved_is_said_before_anything_is_written(tmp_path):
     for bad, message in [
-        ({"meta": {"x": object()}}, "`meta` must be what JSON can say"),
-        ({"meta": {"x": float("nan")}}, "`meta` must be what JSON can say"),
+        ({"meta": {"x": object()}}, "`meta` must be representable as JSON"),
+        ({"meta": {"x": float("nan")}}, "`meta` must be representable as JSON"),
         ({"arrays": {"t": {"a": np.array(["x"])}}}, "arrays of 't' cannot be saved"),
         ({"frames": {"f": pl.DataFrame({"a": pl.Series([()], dtype=pl.Object)})}}, "frame 'f'"),
         ({"frames": {"../f": FRAMES["history"]}}, "lower-case words"),
@@ -120,7 +120,7 @@ def test_files_of_a_form_of_their_own_are_kept_where_they_can_be_opened(tmp_path
         store.save_folder(tmp_path / "x", kind="index", meta={}, frames=FRAMES,
                           files={"history": lambda path: None})  # fmt: skip
     read.files["lists"].write_bytes(b"Second")
-    with pytest.raises(StoreError, match=r"lists-\w+.faiss' is not as it was written"):
+    with pytest.raises(StoreError, match=r"lists-\w+.faiss' was changed after it was written"):
         store.load_folder(tmp_path / "f", kind="index")
 
 
@@ -135,7 +135,9 @@ def test_damage_is_found(tmp_path, suffix):
     ):
         store.load_folder(tmp_path, kind="model")
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(StoreError, match=rf"{file.name}' is not as it was written.*restore it or"):
+    with pytest.raises(
+        StoreError, match=rf"{file.name}' was changed after it was written.*restore it or"
+    ):
         store.load_folder(tmp_path, kind="model")
     file.unlink()
     with pytest.raises(StoreError, match=rf"{file.name}' cannot be read .*restore it or save"):
@@ -189,7 +191,9 @@ def test_a_manifest_that_somebody_changed_is_refused(tmp_path):
     ):  # fmt: skip
         assert whole.count(old) == 1
         file.write_text(whole.replace(old, new))
-        with pytest.raises(StoreError, match=r"nearfar.json' is not as it was written: restore"):
+        with pytest.raises(
+            StoreError, match=r"nearfar.json' was changed after it was written: restore"
+        ):
             store.load_folder(tmp_path, kind="model")
     file.write_text(whole.replace("  ", "\t"))
     assert store.load_folder(tmp_path, kind="model").meta == {"value": 1}
@@ -229,7 +233,9 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_litter(tmp_path, monke
 
             with monkeypatch.context() as patched:
                 patched.setattr(os, name, full)
-                with pytest.raises(StoreError, match=r"failed: .*No space left.*as it was before"):
+                with pytest.raises(
+                    StoreError, match=r"failed: .*No space left.*content is unchanged"
+                ):
                     save(tmp_path, 2, {"tables": {"users": np.ones(4)}})
             assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 

@@ -57,7 +57,7 @@ def not_a_number(folder):
 @pytest.mark.parametrize(
     ("damage", "kind", "message"),
     [
-        (broken_points, "StoreError", "not as it was written"),
+        (broken_points, "StoreError", "was changed after it was written"),
         (shutil.rmtree, "StoreError", "does not exist"),
         (not_a_number, "StoreError", "not a finite number"),
     ],

@@ -1,4 +1,4 @@
-"""What every part stands on and no reader of the paper needs.
+"""The infrastructure that every other package uses, independent of the paper.
 
-Kernels, threads, devices, the store.
+Kernel compilation, threads, devices, random numbers, progress bars and storage on disk.
 """

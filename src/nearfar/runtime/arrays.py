@@ -1,7 +1,7 @@
 """Types of arrays, named after what they hold.
 
-`Int` and `Real` are for the signatures of kernels, where a number may be a Python number outside
-and a machine number inside.
+`Int` and `Real` are for the signatures of kernels, where a number is a Python number in the caller
+and a machine number in the compiled code.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
-"""For a function that gives back an array of the type that it was given."""
+"""For a function that returns an array of the same type as its argument."""
 
 Int: TypeAlias = Any
-"""A whole number in a kernel's signature: a Python int outside, a machine integer inside."""
+"""An integer in a kernel's signature: a Python int in the caller, a machine integer inside."""
 Real: TypeAlias = Any
-"""A number in a kernel's signature; float32 or float64 as the kernel says."""
+"""A real number in a kernel's signature; the kernel determines whether float32 or float64."""

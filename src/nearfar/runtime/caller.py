@@ -1,4 +1,4 @@
-"""Warnings that point at the line of whoever called the package, however deep they arise."""
+"""Warnings that point at the line that called the package, however deep they are raised."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from types import FrameType
 
 from nearfar.errors import NearfarWarning
 
-_ON_THE_WAY = frozenset({__name__.partition(".")[0], "contextlib", "functools", "importlib"})
-"""Modules between the caller and a warning: this package, and what it calls itself through."""
+_INTERNAL = frozenset({__name__.partition(".")[0], "contextlib", "functools", "importlib"})
+"""Modules whose frames are skipped: this package, and the modules through which it calls itself."""
 
 
 def warn(message: str) -> None:
-    """Give a `NearfarWarning` at the line outside the package that led here.
+    """Issue a `NearfarWarning` that points at the line outside the package that called it.
 
-    ``warnings.warn`` wants the number of frames to that line, which differs from one public
-    function to another and changes with every function that is moved.
+    ``warnings.warn`` requires the number of frames to that line, which differs between public
+    functions and changes whenever a function is moved.
     """
     frame = sys._getframe(1)
-    while _is_on_the_way(frame) and frame.f_back is not None:
+    while _is_internal(frame) and frame.f_back is not None:
         frame = frame.f_back
     warnings.warn_explicit(
         message,
@@ -31,6 +31,6 @@ def warn(message: str) -> None:
     )
 
 
-def _is_on_the_way(frame: FrameType) -> bool:
+def _is_internal(frame: FrameType) -> bool:
     name = str(frame.f_globals.get("__name__", ""))
-    return name.partition(".")[0] in _ON_THE_WAY
+    return name.partition(".")[0] in _INTERNAL

@@ -1,14 +1,15 @@
 """Random numbers as a function, not a state.
 
-Every random decision in nearfar is a hash of *what* is decided: (seed, purpose, step) name a
-stream, (position, attempt) a number in it. There is no generator to pass around, so a run draws
-the same numbers whatever the number of threads, the engine, or the point at which it was resumed.
+Every random number in nearfar is a hash of what it is used for: (seed, purpose, step) identify a
+stream, and (position, attempt) a number in that stream. No generator is passed around, so a run
+draws the same numbers regardless of the number of threads, the engine, and the step at which it
+was resumed.
 
 The hash is the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014; the constants are
-Stafford's "Mix13"), applied once for each coordinate. It is 64-bit integer arithmetic modulo 2^64
-and nothing else, so numba, numpy and torch agree on every bit.
+Stafford's "Mix13"), applied once for each coordinate. It uses only 64-bit integer arithmetic modulo
+2^64, so numba, numpy and torch agree on every bit.
 
-Functions ending in ``_at`` are scalar kernels; the others take and give numpy arrays.
+Functions whose names end in ``_at`` are scalar kernels; the others take and return numpy arrays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from nearfar.runtime.arrays import Float64, Int, Int64, Real, UInt64
 from nearfar.runtime.jit import kernel
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 divided by the golden ratio: consecutive counters become far apart."""
+"""2^64 divided by the golden ratio: it spreads consecutive counters far apart."""
 MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 ATTEMPT = np.uint64(0xD1342543DE82EF95)
@@ -32,7 +33,7 @@ ROUNDS = 8
 
 
 class Purpose(IntEnum):
-    """What a random number is for. Two purposes never share a stream."""
+    """The purpose of a random number. Two purposes never share a stream."""
 
     ORDER = 1
     """The order in which an epoch visits the interactions."""
@@ -45,17 +46,17 @@ class Purpose(IntEnum):
     INITIAL = 5
     """The tables before the first step."""
     SPLIT = 6
-    """Cutting interactions into training, validation and test parts."""
+    """The split of interactions into training, validation and test parts."""
     RANDOM_SCORE = 7
     """The random recommender."""
     BOOTSTRAP = 8
-    """Resampling users for a confidence interval."""
-    WATCH = 9
-    """Items that the watch on training looks at."""
+    """The resampling of users for a confidence interval."""
+    DIAGNOSTICS = 9
+    """The sample of items on which training diagnostics are computed."""
 
 
 def _mix(z: Any) -> Any:
-    """Mix uint64: a number inside kernels, an array outside."""
+    """Mix the bits of a uint64 number (inside kernels) or array (in numpy)."""
     z = (z ^ (z >> np.uint64(30))) * MULTIPLY_1
     z = (z ^ (z >> np.uint64(27))) * MULTIPLY_2
     return z ^ (z >> np.uint64(31))
@@ -65,14 +66,14 @@ _mix_at = kernel(_mix)
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.uint64:
-    """Name the stream of `purpose` at `step`.
+    """Return the key of the stream of `purpose` at `step`.
 
     Parameters
     ----------
     seed : int
         Any integer; taken modulo 2^64.
     purpose : Purpose
-        What the numbers are for.
+        What the numbers are used for.
     step : int
         The training step, epoch or other coarse counter.
 
@@ -88,24 +89,24 @@ def stream(seed: int, purpose: Purpose, step: int = 0) -> np.uint64:
 
 
 class Source(NamedTuple):
-    """All streams of a seed at a step."""
+    """The streams of all purposes for one seed and one step."""
 
     seed: int
     step: int
 
     def stream(self, purpose: Purpose) -> np.uint64:
-        """Name the stream of `purpose`; see `stream`."""
+        """Return the key of the stream of `purpose`; see the function `stream`."""
         return stream(self.seed, purpose, self.step)
 
 
 @kernel
 def stream_at(base: np.uint64, step: Int) -> Any:
-    """`stream` inside kernels: the stream at `step`, given ``stream_base(seed, purpose)``."""
+    """Compute `stream` inside kernels, at `step`, given ``stream_base(seed, purpose)``."""
     return _mix_at(base + GOLDEN + np.uint64(step))
 
 
 def stream_base(seed: int, purpose: Purpose) -> np.uint64:
-    """Hash everything of `stream` but the step; ``stream_at(base, step)`` completes it."""
+    """Hash the arguments of `stream` except the step; ``stream_at(base, step)`` completes it."""
     key = np.zeros(1, np.uint64)
     for part in (seed, int(purpose)):
         key = _mix(key + GOLDEN + np.uint64(part % 2**64))
@@ -114,14 +115,14 @@ def stream_base(seed: int, purpose: Purpose) -> np.uint64:
 
 @kernel
 def bits_at(key: np.uint64, position: Int, attempt: Int) -> Any:
-    """64 random bits for (position, attempt) of the stream `key`."""
+    """Return 64 random bits for (position, attempt) of the stream `key`."""
     z = _mix_at(key + GOLDEN * (np.uint64(position) + np.uint64(1)))
     return _mix_at(z + ATTEMPT * (np.uint64(attempt) + np.uint64(1)))
 
 
 @kernel
 def uniform_at(key: np.uint64, position: Int, attempt: Int) -> Real:
-    """Give a float64 in [0, 1), a multiple of 2^-53."""
+    """Return a float64 in [0, 1), a multiple of 2^-53."""
     return np.float64(bits_at(key, position, attempt) >> np.uint64(11)) * UNIT
 
 
@@ -147,13 +148,13 @@ def bits(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0) ->
 
 
 def uniform(key: np.uint64, position: npt.ArrayLike, attempt: npt.ArrayLike = 0) -> Float64:
-    """Draw a float64 in [0, 1) for each (position, attempt); the top 53 of its bits."""
+    """Draw a float64 in [0, 1) for each (position, attempt), from the top 53 of its bits."""
     return (bits(key, position, attempt) >> np.uint64(11)).astype(np.float64) * UNIT
 
 
 @kernel
 def normal_at(key: np.uint64, position: Int) -> Real:
-    """Give a standard Gaussian for `position`, by Box and Muller's transform."""
+    """Return a standard Gaussian for `position`, by Box and Muller's transform."""
     radius = np.sqrt(-2.0 * np.log1p(-uniform_at(key, position, 0)))
     return radius * np.cos(2.0 * np.pi * uniform_at(key, position, 1))
 
@@ -174,7 +175,7 @@ def normal(key: np.uint64, position: npt.ArrayLike) -> Float64:
 
 @kernel
 def _halves(n: Int) -> tuple[Any, Any, Any]:
-    """Split the b-bit numbers, 2^(b-1) < n <= 2^b: bits of the low half, masks of both halves."""
+    """Return the size of the low half of b-bit numbers, 2^(b-1) < n <= 2^b, and both masks."""
     b = 1
     while (1 << b) < n:
         b += 1
@@ -185,11 +186,11 @@ def _halves(n: Int) -> tuple[Any, Any, Any]:
 
 @kernel
 def permuted_at(key: np.uint64, index: Int, n: Int) -> Int:
-    """Where position `index` of 0..n-1 goes under the random permutation named by `key`.
+    """Return the image of `index` in 0..n-1 under the random permutation identified by `key`.
 
-    A Feistel network permutes the b-bit numbers, 2^(b-1) < n <= 2^b; results outside 0..n-1 are
-    sent through it again until one falls inside (fewer than two rounds on average), which keeps it
-    a bijection. So an epoch's order needs no array and no state (Black & Rogaway, CT-RSA 2002).
+    A Feistel network permutes the b-bit numbers, 2^(b-1) < n <= 2^b. It is applied repeatedly until
+    the result lies in 0..n-1 (fewer than two rounds on average), which keeps the map a bijection.
+    The order of an epoch therefore needs no array and no state (Black & Rogaway, CT-RSA 2002).
     """
     low, low_mask, high_mask = _halves(n)
     x = np.uint64(index)
@@ -215,10 +216,10 @@ def _feistel_round(
 
 @kernel
 def permuted(key: np.uint64, begin: Int, n: Int, out: Int64) -> None:
-    """`permuted_at` of the len(out) places from `begin` on.
+    """Compute `permuted_at` for the len(out) indices from `begin` on.
 
-    One round at a time over all of them, so that it vectorises; then another pass over those that
-    fell outside 0..n-1, until none does.
+    Each round is applied to all of them before the next, so that the loop vectorises. Then another
+    pass is made over the results outside 0..n-1, until there are none.
     """
     low, low_mask, high_mask = _halves(n)
     size = out.shape[0]
@@ -243,7 +244,7 @@ def permuted(key: np.uint64, begin: Int, n: Int, out: Int64) -> None:
 
 
 def permutation(key: np.uint64, n: int) -> Int64:
-    """Give the whole permutation of 0..n-1 that `permuted_at` computes entry by entry."""
+    """Return the whole permutation of 0..n-1 that `permuted_at` computes entry by entry."""
     out = np.empty(n, np.int64)
     permuted(key, 0, n, out)
     return out

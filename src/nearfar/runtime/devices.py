@@ -1,14 +1,14 @@
-"""Which devices there are, and what they are called.
+"""The names of the available devices, and their resolution.
 
 ============== ================================================================================
-"cpu"          this package's own compiled kernels, on the processor
-"reference"    plain loops in float64: slow, for checking, and for training only
-"cuda"         PyTorch on the current GPU; "cuda:1" is the second
-"auto"         "cuda" where PyTorch is installed and sees a GPU, else "cpu"
+"cpu"          this package's own compiled kernels, on the CPU
+"reference"    plain loops in float64: slow, for verification, and for training only
+"cuda"         PyTorch on the current GPU; "cuda:1" is the second GPU
+"auto"         "cuda" if PyTorch is installed and detects a GPU, otherwise "cpu"
 "torch:cpu"    PyTorch on the device that follows the colon; "torch:cuda" is "cuda"
 ============== ================================================================================
 
-PyTorch is an extra. It is imported when a device asks for it, and not before.
+PyTorch is an extra. It is imported only when a device requires it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import torch
 
 OWN = ("cpu", "reference")
-"""The devices that need no PyTorch."""
+"""The devices that do not need PyTorch."""
 _CUDA = re.compile(r"cuda(?::(\d+))?")
-_INSTEAD = "give device='cpu', or 'auto', which takes a GPU where there is one"
+_INSTEAD = "use device='cpu', or 'auto', which selects a GPU if there is one"
 
 
 def load_torch(asking: str = "This") -> ModuleType:
@@ -35,12 +35,12 @@ def load_torch(asking: str = "This") -> ModuleType:
     Parameters
     ----------
     asking : str
-        What needs it; the message begins with it.
+        What needs PyTorch; the error message begins with it.
 
     Raises
     ------
     MissingExtraError
-        It is not installed.
+        PyTorch is not installed.
     """
     missing = f'{asking} needs PyTorch, which is not installed: `pip install "nearfar[torch]"`.'
     torch: ModuleType = load_extra("torch", missing)
@@ -48,7 +48,7 @@ def load_torch(asking: str = "This") -> ModuleType:
 
 
 def resolve(device: str) -> str:
-    """Give the one name of a device that is there and can be used.
+    """Return the canonical name of a device, after checking that it can be used.
 
     Parameters
     ----------
@@ -58,15 +58,15 @@ def resolve(device: str) -> str:
     Returns
     -------
     str
-        What was given, but for "auto", which becomes "cuda" or "cpu", and for the "torch:" before
-        "cuda", which is left out.
+        `device` unchanged, except that "auto" becomes "cuda" or "cpu", and that "torch:" before
+        "cuda" is removed.
 
     Raises
     ------
     OptionError
-        `device` is none of these, or it is not on this machine.
+        `device` is none of these, or this machine does not have it.
     MissingExtraError
-        It needs PyTorch, which is not installed.
+        The device needs PyTorch, which is not installed.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def resolve(device: str) -> str:
 
 
 def resolve_ranking(device: str) -> str:
-    """Give the one name of a device for ranking: as `resolve`, but "reference" is refused."""
+    """Return the canonical name of a device for ranking; like `resolve`, without "reference"."""
     name = resolve(device)
     if name == "reference":
         raise OptionError(
@@ -101,7 +101,7 @@ def resolve_ranking(device: str) -> str:
 
 
 def torch_device(device: str) -> torch.device | None:
-    """Give PyTorch's device of a resolved name; None for "cpu" and "reference".
+    """Return the PyTorch device for a resolved name; None for "cpu" and "reference".
 
     Examples
     --------
@@ -114,7 +114,7 @@ def torch_device(device: str) -> torch.device | None:
 
 
 def describe(device: str) -> str:
-    """Name a resolved device for people: "cuda" with the name of the GPU behind it.
+    """Return a readable description of a resolved device; for "cuda" it names the GPU.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def describe(device: str) -> str:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Count the memory that is left on a GPU; None for other devices, which do not say."""
+    """Return the free memory of a GPU in bytes; None for other devices, which do not report it."""
     if device.type != "cuda":
         return None
     cuda = load_torch().cuda
@@ -152,16 +152,16 @@ def _check_gpu(name: str) -> None:
     n_gpus, index = _n_gpus(torch), int(name.partition(":")[2] or 0)
     if n_gpus == 0:
         raise OptionError(
-            f"`device` is {name!r}, but PyTorch {torch.__version__} sees no GPU that it can use;"
+            f"`device` is {name!r}, but PyTorch {torch.__version__} finds no GPU that it can use;"
             f" {_INSTEAD}."
         )
     if index >= n_gpus:
         there = "1 GPU, cuda:0" if n_gpus == 1 else f"{n_gpus} GPUs, cuda:0 to cuda:{n_gpus - 1}"
-        raise OptionError(f"`device` is {name!r}, but PyTorch sees {there}; {_INSTEAD}.")
+        raise OptionError(f"`device` is {name!r}, but PyTorch finds {there}; {_INSTEAD}.")
 
 
 def _check_usable(name: str) -> None:
-    """Refuse a device of PyTorch on which no number can be written and read."""
+    """Raise if a number cannot be written to a PyTorch device and read back."""
     torch = load_torch(f"device='torch:{name}'")
     try:
         torch.zeros(1, device=name).item()

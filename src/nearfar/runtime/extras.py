@@ -1,4 +1,4 @@
-"""Packages that are not installed with nearfar, imported where they are needed."""
+"""Import of optional packages, which are not installed with nearfar by default."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from nearfar.errors import MissingExtraError
 
 
 def load_extra(module: str, missing: str) -> Any:
-    """Import a module of an extra.
+    """Import a module that belongs to an extra.
 
     Parameters
     ----------
     module : str
     missing : str
-        What to say if it is not there: what needs it, and how to install it.
+        The error message if it is not installed: what needs it, and how to install it.
 
     Raises
     ------
     MissingExtraError
-        It is not installed. One that is, and lacks something itself, raises what it raises.
+        The module is not installed. If it is installed but one of its own imports fails, that
+        import's error is raised unchanged.
     """
     try:
         return import_module(module)

@@ -1,19 +1,19 @@
-"""How nearfar compiles its kernels: numba, cached on disk, without the interpreter lock.
+"""Compilation of kernels: numba, cached on disk, running without the interpreter lock.
 
-A kernel is arrays, numbers and records (named tuples) in, arrays and numbers out. Threads are
-ordinary Python threads that run such kernels side by side; numba's own thread pools are not used,
-because two pools that spin on the same cores (theirs and that of BLAS) slow each other down several
-times.
+A kernel takes arrays, numbers and records (named tuples) and returns arrays and numbers. Ordinary
+Python threads run such kernels in parallel. Numba's own thread pools are not used: two pools that
+busy-wait on the same cores (numba's and that of BLAS) slow each other down several times.
 
-**Compiling is most of what a first use costs**, so a kernel is compiled in one of two ways:
+**Compilation is most of the cost of a first use**, so a kernel is compiled in one of two ways:
 
-- *Called from Python*, with everything that it calls: optimised, turned into machine code, cached.
-- *Called from another kernel*, as a piece of that one's code: neither optimised nor turned into
-  machine code, because both happen to the whole that it becomes a part of. It is compiled once for
-  each combination of types: a constant 0 and an int32 are arguments of the same type, int64.
+- *Called from Python*, together with everything that it calls: optimised, translated to machine
+  code, and cached.
+- *Called from another kernel*, as a piece of that kernel's code: neither optimised nor translated
+  to machine code, because both are done for the kernel that contains it. It is compiled once for
+  each combination of types; a constant 0 and an int32 both count as int64.
 
-What a kernel does not need is not compiled. An argument that is None removes the code behind
-``if argument is not None``, and `by_record` picks a kernel by the type of its first argument.
+Code that a kernel does not need is not compiled. An argument that is None removes the code behind
+``if argument is not None``, and `by_record` selects a kernel by the type of its first argument.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _MARKS = (b"nearfar.runtime.jit", b"numba")
 
 @cache
 def _source(module: str) -> bytes:
-    """Return the source of a module with kernels, or what they use; else nothing.
+    """Return the source of a module that contains kernels or what they use; otherwise b"".
 
-    Such a module names this one or numba; a test keeps it so.
+    Such a module mentions this one or numba; a test checks that.
     """
     path = _ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
     source = path.read_bytes() if path.is_file() else b""
@@ -57,7 +57,7 @@ def _source(module: str) -> bytes:
 
 
 def _uses(source: bytes) -> set[str]:
-    """Return the modules of nearfar from which a source imports, as far as a pattern can tell."""
+    """Return the nearfar modules from which `source` imports, found with a regular expression."""
     found = set()
     for package, names in _IMPORT.findall(source):
         parent = package.decode()
@@ -66,7 +66,7 @@ def _uses(source: bytes) -> set[str]:
 
 
 def _closure(module: str) -> set[str]:
-    """Return the module, the modules with kernels that it imports, and so on."""
+    """Return the module and, recursively, the modules with kernels that it imports."""
     seen, waiting = set[str](), {module}
     while waiting:
         seen |= waiting
@@ -78,9 +78,9 @@ def _closure(module: str) -> set[str]:
 def fingerprint(module: str) -> str:
     """Hash the sources that the kernels of a module are compiled from.
 
-    numba looks only at the file of a kernel to see whether its compiled form is out of date, not
-    at the files of the kernels it calls; after an upgrade it would go on with old code. An edit of
-    anything else compiles nothing.
+    To decide whether a cached kernel is out of date, numba checks only the file of that kernel,
+    not the files of the kernels it calls; after an upgrade it would use old code. Edits of other
+    modules do not trigger compilation.
     """
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(_closure(module)):
@@ -100,16 +100,16 @@ def _compile(function: F, fastmath: set[str] | bool = False, *, forceinline: boo
     compiled: Any
     try:
         compiled = njit(True)
-    except RuntimeError as error:  # numba has found no folder it may write to
+    except RuntimeError as error:  # numba has found no writable folder
         warn(
-            f"Compiled kernels cannot be kept, so every process compiles them anew: {error}. Set"
-            " NUMBA_CACHE_DIR to a folder that can be written."
+            f"Compiled kernels cannot be cached, so every process compiles them again: {error}. Set"
+            " NUMBA_CACHE_DIR to a writable folder."
         )
         compiled = njit(False)
     if not hasattr(compiled, "py_func"):  # NUMBA_DISABLE_JIT is set
         return cast(F, compiled)
     if hasattr(compiled._cache, "_cache_file"):
-        # what is compared before anything of the file is read, which may name what has moved
+        # numba compares the version before it unpickles the index, which may name moved modules
         file = compiled._cache._cache_file
         file._version = f"{file._version} {fingerprint(function.__module__)}"
     how |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -123,39 +123,39 @@ def _compile(function: F, fastmath: set[str] | bool = False, *, forceinline: boo
 def kernel(function: F) -> F:
     """Compile `function` on first use and cache the machine code beside the package.
 
-    Arithmetic is done as it is written, so it gives the same bits however it is vectorised.
+    Arithmetic is not reordered, so the result has the same bits however it is vectorised.
     """
     return _compile(function)
 
 
 def inlined(function: F) -> F:
-    """Like `kernel`, compiled into every caller.
+    """Compile like `kernel`, and inline the function into every caller.
 
-    An array travels as seven numbers and a record as all its numbers: for a few rows of work a call
-    costs more than the arithmetic.
+    An array is passed as seven numbers and a record as all its numbers, so for a few rows of work a
+    call costs more than the arithmetic.
     """
     return _compile(function, forceinline=True)
 
 
 def reduction(function: F) -> F:
-    """Like `kernel`, for a sum over a row: terms may be reordered and fused, so it vectorises.
+    """Compile like `kernel`, but let a sum over a row be reordered and fused, to vectorise it.
 
-    The order is fixed when the kernel is compiled. The function must not store anything: for loops
-    that store, the compiler keeps a scalar and a vector version and picks one by where the arrays
-    happen to lie in memory, and then the bits would depend on that.
+    The order is fixed at compile time. The function must not store anything: for loops that store,
+    the compiler generates a scalar and a vector version and selects one by the memory addresses of
+    the arrays, so the bits of the result would depend on those addresses.
     """
     return _compile(function, fastmath={"reassoc", "contract"})
 
 
 def by_record(cases: Mapping[type, Callable[..., Any]]) -> Callable[..., Any]:
-    """Make one kernel of several that do the same for records of different types.
+    """Combine kernels that do the same for records of different types into one kernel.
 
-    Which one is meant is known when the caller is compiled, so the others are not.
+    The case is selected when the caller is compiled, so the other cases are not compiled.
 
     Parameters
     ----------
     cases : mapping from a type of record (a named tuple) to a kernel
-        The kernels take such a record first, and then the same arguments.
+        Each kernel takes its record first, followed by the same arguments as the others.
     """
     any_case = next(iter(cases.values()))
     if not isinstance(any_case, CPUDispatcher):  # NUMBA_DISABLE_JIT is set

@@ -1,11 +1,12 @@
-"""What `nearfar.runtime.jit` adds to numba: kernels that are compiled as pieces of others.
+"""Extensions of numba for `nearfar.runtime.jit`: kernels that are compiled as pieces of others.
 
-numba optimises every function that is called from another, turns it into machine code, and then
-does so again for the caller, with the code of the first inside it; in a chain of eight calls the
-last is looked at eight times. Here a kernel that another calls is a *piece*: it is translated, and
-nothing else. The kernel that Python calls takes in all its pieces and is optimised once.
+Numba optimises every function that another one calls, translates it to machine code, and then
+does both again for the caller, which contains the code of the first; in a chain of eight calls the
+last function is optimised eight times. Here a kernel that another kernel calls is a *piece*: it is
+translated to LLVM code and not optimised. The kernel that Python calls links all its pieces and is
+optimised once.
 
-All that depends on the inside of numba is in this module and in `nearfar.runtime.references`.
+Only this module and `nearfar.runtime.references` depend on numba's internals.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from numba.core.registry import CPUDispatcher
 
 
 class _NoEnvironment:
-    """A code generator that is asked to set the environment of code that it does not hold."""
+    """A code generator that ignores requests to set the environment of code it does not hold."""
 
     def __init__(self, codegen: Any) -> None:
         self._codegen = codegen
 
     def set_env(self, name: str, environment: Any) -> None:
-        """Leave it: what a kernel of other kernels needs is in theirs."""
+        """Do nothing: a piece uses the environment of the kernel that contains it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._codegen, name)
 
 
 class _Piece(JITCodeLibrary):
-    """The code of a kernel as other kernels take it in: not optimised, no machine code.
+    """The code of a kernel that other kernels link: not optimised, without machine code.
 
-    Nor does it hold what it calls in turn; whoever takes it in takes that in as well.
+    It does not contain the pieces that it calls; the kernel that links it links those as well.
     """
 
     @property
@@ -57,7 +58,7 @@ class _Piece(JITCodeLibrary):
 
 
 class _OptimisedPiece(_Piece):
-    """A piece whose order of additions is fixed before it becomes a part of something else."""
+    """A piece that is optimised before it is linked, which fixes its order of additions."""
 
     def finalize(self) -> None:
         self._final_module.data_layout = self._codegen._data_layout
@@ -67,7 +68,7 @@ class _OptimisedPiece(_Piece):
 
 
 class _Whole(JITCodeLibrary):
-    """The code of a kernel that Python calls, with all pieces that belong to it."""
+    """The code of a kernel that Python calls, including all its pieces."""
 
     def finalize(self) -> None:
         libraries, waiting = dict[Any, None](), list(self._linking_libraries)
@@ -86,7 +87,7 @@ class WholeCompiler(CompilerBase):
     library_class: type[JITCodeLibrary] = _Whole
 
     def define_pipelines(self) -> list[Any]:
-        """Return the passes of numba, with a library of ours to put the code into."""
+        """Return numba's default passes, with `library_class` as the destination of the code."""
         codegen = self.state.targetctx.codegen()
         self.state.library = self.library_class(codegen, self.state.func_id.func_qualname)
         if self.library_class is _Whole:
@@ -107,41 +108,41 @@ class OptimisedPieceCompiler(WholeCompiler):
 
 
 def _widened(kind: Any) -> Any:
-    """Return the type that stands for `kind` as an argument of a kernel: no constants, int64."""
+    """Return the argument type for `kind`: constants as plain types, short integers as int64."""
     plain = types.unliteral(kind)
     is_short = isinstance(plain, types.Integer) and plain.signed and plain.bitwidth < 64
     return types.int64 if is_short else plain
 
 
 class PieceDispatcher(CPUDispatcher):
-    """Compiles a kernel for other kernels."""
+    """Compiles a kernel for calls from other kernels."""
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
-        """Compile for the types of a call."""
+        """Compile for the argument types of a call."""
         return super().get_call_template(tuple(map(_widened, args)), kws)
 
 
 class Kernel(CPUDispatcher):
-    """A kernel: compiled whole for Python, and as a piece for other kernels."""
+    """A kernel: compiled whole for calls from Python, and as a piece for other kernels."""
 
     piece: CPUDispatcher
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
-        """Compile for the types of a call in another kernel."""
+        """Compile for the argument types of a call from another kernel."""
         return self.piece.get_call_template(args, kws)
 
     def get_overload(self, sig: Any) -> Any:
-        """Return what was compiled for the types of a call in another kernel."""
+        """Return the code compiled for the argument types of a call from another kernel."""
         return self.piece.get_overload(sig)
 
 
 class ByRecord(CPUDispatcher):
-    """One of several kernels, by the type of the first argument."""
+    """A kernel that selects one of several by the type of its first argument."""
 
     cases: Mapping[type, CPUDispatcher]
 
     def __call__(self, *args: Any) -> Any:
-        """Call the kernel that is meant."""
+        """Call the kernel for the type of the first argument."""
         return self.cases[type(args[0])](*args)
 
     def _case(self, kind: Any) -> CPUDispatcher:
@@ -149,9 +150,9 @@ class ByRecord(CPUDispatcher):
         return self.cases[getattr(record, "instance_class", NoneType)]
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
-        """Compile for the types of a call in another kernel."""
+        """Compile for the argument types of a call from another kernel."""
         return self._case(args[0]).get_call_template(args, kws)
 
     def get_overload(self, sig: Any) -> Any:
-        """Return what was compiled for the types of a call in another kernel."""
+        """Return the code compiled for the argument types of a call from another kernel."""
         return self._case(sig[0]).get_overload(sig)

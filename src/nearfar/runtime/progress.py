@@ -1,7 +1,8 @@
-"""What is shown in motion on the error stream: one display, and the bars that are drawn on it.
+"""Progress bars on the error stream.
 
-`Display` is the only thing that starts and stops drawing. `Bars` draws tasks on it; `Stages` and
-`Reporter` say what the tasks of a job and of a run are. rich is imported when something is shown.
+`Display` is the only class that starts and stops drawing. `Bars` draws tasks on it; `Stages` and
+`Reporter` define the tasks of a job and of a training run. rich is imported only if something is
+shown.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from typing import Any, Final, Self
 
 
 def shows(progress: bool | None) -> bool:
-    """Whether to show progress: as told, or where the error stream is a terminal."""
+    """Return `progress`; for None, whether the error stream is a terminal."""
     return sys.stderr.isatty() if progress is None else progress
 
 
 class Display(ABC):
-    """Something that is drawn again and again until it ends, or silence.
+    """A context manager that redraws its content until it ends, if it is shown at all.
 
     Parameters
     ----------
     progress : bool or None
-        Show it; None where the error stream is a terminal.
+        Whether to show it; None shows it if the error stream is a terminal.
     terminal_only : bool
-        Be silent where there is no terminal, whatever `progress` is.
+        Show nothing if there is no terminal, regardless of `progress`.
     transient : bool
-        Erase it at the end.
+        Erase the content at the end.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class Display(ABC):
 
     @abstractmethod
     def draw(self) -> Any:
-        """Return what rich is to draw now."""
+        """Return the current content, as a renderable of rich."""
 
     @property
     def visible(self) -> bool:
-        """Whether it is being drawn."""
+        """Whether the content is being drawn."""
         return self._live is not None
 
     def __enter__(self) -> Self:
@@ -75,11 +76,11 @@ class Display(ABC):
             self._live.stop()
             self._live = None
 
-    def _prepare(self) -> None:  # noqa: B027 - most have nothing to make
-        """Make what `draw` needs."""
+    def _prepare(self) -> None:  # noqa: B027 - optional
+        """Create what `draw` needs."""
 
-    def _finish(self) -> None:  # noqa: B027
-        """Bring what is drawn to its end."""
+    def _finish(self) -> None:  # noqa: B027 - optional
+        """Update the content for the last time."""
 
 
 _COLUMNS: Final[Mapping[str, Callable[[Any], tuple[Any, ...]]]] = MappingProxyType({
@@ -100,18 +101,18 @@ _COLUMNS: Final[Mapping[str, Callable[[Any], tuple[Any, ...]]]] = MappingProxyTy
         rich.TextColumn("{task.fields[share]}"), rich.TimeElapsedColumn(),
     ),
 })  # fmt: skip
-"""What a bar consists of, by its kind."""
+"""The columns of a bar, by its kind."""
 
 
 class Bars(Display):
-    """A line for each task, with a bar.
+    """One line with a progress bar for each task.
 
     Parameters
     ----------
     progress : bool or None
         As in `Display`.
     kind : str
-        "busy", "bytes", "epochs", "share" or "steps": what a line has.
+        "busy", "bytes", "epochs", "share" or "steps": the columns of a line.
     **how
         As in `Display`.
     """
@@ -132,7 +133,7 @@ class Bars(Display):
         return self._bars.get_renderable()
 
     def show(self, task: str, advance: float | None = None, **changes: Any) -> None:
-        """Begin a task or change it: `total`, `completed`, `description` or a field of its kind."""
+        """Start or update a task: `total`, `completed`, `description` or a field of its kind."""
         if self.visible:
             if task not in self._tasks:
                 total = changes.pop("total", None)
@@ -144,12 +145,12 @@ class Bars(Display):
 
 
 class Stages(Bars):
-    """The steps of a job, one after the other: a line that names the step, or silence.
+    """Progress bars for the consecutive steps of a job, one line for each step.
 
     Parameters
     ----------
     progress : bool or None
-        Show it; None where the error stream is a terminal.
+        As in `Display`.
     """
 
     def __init__(self, progress: bool | None) -> None:
@@ -157,14 +158,14 @@ class Stages(Bars):
         self._step: str | None = None
 
     def begin(self, name: str, total: int | None = None) -> None:
-        """Begin the next step; `total` is how much there is to `advance`, if that is known."""
+        """Begin the next step; `total` is the amount of work to `advance`, if known."""
         if self.visible:
             self._finish()
             self._step = name
             self.show(name, total=total)
 
     def advance(self, n: int) -> None:
-        """Take that so much more of the step is done."""
+        """Add `n` to the completed amount of the current step."""
         if self._step is not None:
             self.show(self._step, advance=n)
             task = self._state(self._step)
@@ -177,12 +178,12 @@ class Stages(Bars):
 
 
 class Reporter(Bars):
-    """A progress bar over the epochs of a run, or silence.
+    """A progress bar over the epochs of a training run.
 
     Parameters
     ----------
     progress : bool or None
-        Show it; None where the error stream is a terminal.
+        As in `Display`.
     epochs, steps_per_epoch : int
     """
 
@@ -197,16 +198,16 @@ class Reporter(Bars):
         return self
 
     def steps(self, done: int, loss: float) -> None:
-        """Take the steps done in all, and the mean loss of the epoch so far."""
+        """Show the total number of steps done and the mean loss of the epoch so far."""
         self.show("", completed=done / self._length)
         self.note(f"loss {loss:.4f}{self._validation}")
 
     def note(self, text: str) -> None:
-        """Say what is being done."""
+        """Show a text beside the bar."""
         self.show("", description=f"epochs, {text}")
 
     def epoch(self, record: dict[str, float]) -> None:
-        """Take the record of an epoch that is done."""
+        """Show the loss, and the NDCG if validated, from the record of a completed epoch."""
         if "validation_ndcg" in record:
             self._validation = f", NDCG {record['validation_ndcg']:.4f}"
         self.note(f"loss {record['loss']:.4f}{self._validation}")

@@ -1,16 +1,16 @@
 """Records by reference inside kernels: one pointer instead of hundreds of numbers.
 
-A record (a named tuple) travels into a kernel as all its numbers, an array of two axes as nine of
-them. That costs little when it happens once, at the way in from Python. Between the kernels of
-a step it would be most of what the compiler has to look at. So the kernel at the way in makes
+A record (a named tuple) is passed to a kernel as all its numbers; an array of two axes alone is
+nine of them. That costs little when it happens once, in the call from Python. Between the kernels
+of a step it would be most of the code to compile. So the kernel that Python calls creates
 `refer(record)`, and the others read a field where they need it: ``reference.field`` is the field,
-or a reference to it if it is a record itself.
+or a reference to it if it is itself a record.
 
-A field that is an array belongs into a variable before a loop: what is read through a reference is
-read again after every store, because the compiler cannot know that it has not changed.
+Assign a field that is an array to a variable before a loop: a field that is read through a
+reference is read again after every store, because the compiler cannot know that it is unchanged.
 
-A reference is good as long as the kernel that made it runs; it keeps nothing alive by itself, which
-the arguments of that kernel do.
+A reference is valid while the kernel that created it runs. It does not keep its arrays alive; the
+arguments of that kernel do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Reference(types.Type):
     def __init__(self, record: Any) -> None:
         self.record = record
         digest = hashlib.blake2b(str(record).encode(), digest_size=8).hexdigest()
-        # a part of every symbol; the record's own name can have thousands of letters
+        # a part of every symbol name; the record's own name can have thousands of characters
         super().__init__(name=f"Reference({record.instance_class.__name__}, {digest})")
 
 
@@ -57,7 +57,7 @@ def refer(typing_context, record):  # type: ignore[no-untyped-def]
 
 
 def _store(builder: Any, record: Any, value: Any, slot: Any) -> None:
-    """Store a record field by field: the compiler is slow with large values."""
+    """Store a record field by field, because the compiler is slow with large values."""
     for i, kind in enumerate(record.types):
         part = builder.extract_value(value, i)
         place = cgutils.gep_inbounds(builder, slot, 0, i)
@@ -86,8 +86,8 @@ def _get(context, builder, kind, value, name):  # type: ignore[no-untyped-def]
     if isinstance(of, types.BaseNamedTuple):
         return place
     found = builder.load(place)
-    if isinstance(of, types.Array):  # without an owner there is nothing to count
+    if isinstance(of, types.Array):  # without an owner no references are counted
         for owner in (0, 1):
-            nobody = ir.Constant(found.type.elements[owner], None)
-            found = builder.insert_value(found, nobody, owner)
+            no_owner = ir.Constant(found.type.elements[owner], None)
+            found = builder.insert_value(found, no_owner, owner)
     return impl_ret_untracked(context, builder, of, found)

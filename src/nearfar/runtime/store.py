@@ -1,13 +1,13 @@
-"""Folders on disk: tables of numbers and frames with a manifest, written atomically, never pickle.
+"""Folders on disk: arrays and frames with a manifest, written atomically, without pickle.
 
-A folder holds payload files, safetensors for arrays, Parquet for frames and what a library writes
-in a form of its own, whose names contain the beginning of their SHA-256, and the manifest
-``nearfar.json`` that lists them. Payload is written
-first, each file under a temporary name, synchronised and renamed; the manifest comes last and by
-one rename, and that is the moment the new content counts. So a reader, or whoever comes after a
-crash, finds the old content or the new one, whole. What is no longer listed is removed afterwards.
+A folder holds payload files and the manifest ``nearfar.json``, which lists them. Payload files are
+safetensors for arrays, Parquet for frames, Markdown for texts, and the own formats of libraries;
+their names contain the first digits of their SHA-256. Payload files are written first, each under a
+temporary name, synchronised and renamed. The manifest is written last, with a single rename, and
+only then does the new content replace the old. A reader, also after a crash, finds either the old
+or the new content, complete. Files that are no longer listed are removed afterwards.
 
-One process at a time may write a folder; any number may read it meanwhile.
+Only one process at a time may write to a folder; any number may read it meanwhile.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ _UNREADABLE: Final = (
     KeyError, TypeError, ValueError, AttributeError, OverflowError, SafetensorError,
     pl.exceptions.PolarsError, pl.exceptions.PanicException,
 )  # fmt: skip
-"""What reading a payload raises that is not what it should be."""
+"""The exceptions that are raised when damaged payload is read."""
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What was in a folder."""
+    """The content of a folder."""
 
     meta: dict[str, Any]
-    """The JSON part; tuples have come back as lists."""
+    """The JSON part; tuples are returned as lists."""
     arrays: dict[str, Arrays]
-    """For each safetensors file its arrays, by name."""
+    """The arrays of each safetensors file, by name."""
     frames: dict[str, pl.DataFrame]
-    """The Parquet files."""
+    """The content of the Parquet files."""
     files: dict[str, Path]
-    """Where the others are; each was as it was written a moment ago."""
+    """The paths of the other files, whose checksums were verified when the folder was loaded."""
     texts: dict[str, str]
-    """The Markdown files."""
+    """The content of the Markdown files."""
 
 
 def save_folder(
@@ -84,31 +84,31 @@ def save_folder(
     files: Mapping[str, Writer] = _NOTHING,
     texts: Mapping[str, str] = _NOTHING,
 ) -> None:
-    """Write a folder so that it holds the old content or the new one at every moment.
+    """Write a folder atomically: at every moment it holds either the old or the new content.
 
     Parameters
     ----------
     path : path
-        The folder: new, empty, or one of the same kind, which is replaced.
+        The folder: new, empty, or of the same kind, in which case its content is replaced.
     kind : str
-        What it is, such as "model"; `load_folder` asks for it.
+        The kind of content, such as "model"; `load_folder` checks it.
     meta : mapping
-        Anything JSON can say.
+        Values that JSON can represent.
     arrays : mapping of mappings of arrays
         Each entry becomes one safetensors file. Names are lower-case words: letters, digits, ``_``.
     frames : mapping of DataFrames
-        Each entry becomes one Parquet file. Names differ from those of `arrays`.
+        Each entry becomes one Parquet file. Names must differ from those of `arrays`.
     files : mapping of callables
-        Each is called with a path and writes one file of faiss there, or raises OSError. Names
+        Each is called with a path and writes one faiss file there, or raises OSError. Names must
         differ from the others.
     texts : mapping of str
-        Each entry becomes one file of Markdown.
+        Each entry becomes one Markdown file.
 
     Raises
     ------
     StoreError
-        If the folder holds something else, the content has no form on disk, or writing fails; then
-        the folder is as it was.
+        The folder holds something else, the content cannot be represented on disk, or writing
+        fails. In each case the folder is left unchanged.
     """
     folder = Path(path)
     _check_names(arrays, frames, files, texts)
@@ -134,8 +134,8 @@ def save_folder(
         _write(folder / MANIFEST, [_json(manifest)])
     except OSError as error:
         raise StoreError(
-            f"Writing {str(folder)!r} failed: {error}. It is as it was before; check the space and "
-            "the rights there."
+            f"Writing {str(folder)!r} failed: {error}. Its content is unchanged; check the free "
+            "space and the permissions there."
         ) from error
     finally:
         _sweep(folder)
@@ -150,15 +150,15 @@ def load_folder(path: str | PathLike[str], *, kind: str, mmap: bool = False) -> 
     path : path
         The folder.
     kind : str
-        What it must be.
+        The kind that the content must have.
     mmap : bool
         Map the arrays into memory, read-only, instead of reading them.
 
     Raises
     ------
     StoreError
-        If it is missing, of another kind or a newer format, or a file is missing or not as it was
-        written; names the file and the remedy.
+        The folder is missing, or has another kind or a newer format, or one of its files is missing
+        or damaged. The message names the file and the remedy.
     """
     folder = Path(path)
     manifest = _manifest(folder, kind)
@@ -174,12 +174,12 @@ def load_folder(path: str | PathLike[str], *, kind: str, mmap: bool = False) -> 
 
 
 def check_replaceable(path: str | PathLike[str], *, kind: str) -> None:
-    """Refuse a place where `save_folder` would not write, before work is done for it.
+    """Check that `save_folder` can write to a path, before the work that is to be saved.
 
     Raises
     ------
     StoreError
-        It is a file, or a folder that holds something else.
+        The path is a file, or a folder that holds something else.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
@@ -203,10 +203,10 @@ def check_replaceable(path: str | PathLike[str], *, kind: str) -> None:
 
 @contextmanager
 def scratch(path: str | PathLike[str]) -> Iterator[Path]:
-    """Give a folder for files that are needed until `path` is saved: on the same disk, inside it.
+    """Create a temporary folder inside `path`, on the same disk, for use until `path` is saved.
 
-    It is removed at the end, and so is `path` if it was made for this and nothing was saved. What a
-    killed process leaves is removed by the next one that saves there.
+    It is removed at the end, as is `path` if it was created for this and nothing was saved. Files
+    left by a killed process are removed the next time that a process saves there.
     """
     folder = Path(path)
     temporary = _temporary(folder)
@@ -214,7 +214,8 @@ def scratch(path: str | PathLike[str]) -> Iterator[Path]:
         temporary.mkdir(parents=True)
     except OSError as error:
         raise StoreError(
-            f"Writing {str(folder)!r} failed: {error}. Check the space and the rights there."
+            f"Writing {str(folder)!r} failed: {error}. Check the free space and the permissions "
+            "there."
         ) from error
     try:
         yield temporary
@@ -247,10 +248,10 @@ def _check_types(frames: Mapping[str, pl.DataFrame]) -> None:
 
 
 def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Bytes]:
-    """Give a safetensors file in parts: the header, then the memory of each array as it lies.
+    """Return a safetensors file in parts: the header, then the memory of each array, not copied.
 
-    The library's own writer holds a second copy of all arrays. The format: the length of the header
-    in 8 bytes, the header as JSON, filled up with spaces to a multiple of 8, the data.
+    The library's own writer makes a second copy of all arrays. The format is the length of the
+    header in 8 bytes, the header as JSON, padded with spaces to a multiple of 8, and the data.
     """
     header: dict[str, Any] = {}
     parts: list[Bytes] = []
@@ -276,7 +277,7 @@ def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Byte
 def _keep_parts(
     folder: Path, entry: str, parts: Sequence[Bytes], suffix: str
 ) -> dict[str, str | int]:
-    """Write a file that lies in memory in parts; give its line of the manifest."""
+    """Write a file from parts in memory; return its entry in the manifest."""
     digest = sha256()
     for part in parts:
         digest.update(part)
@@ -286,7 +287,7 @@ def _keep_parts(
 
 
 def _keep_frame(folder: Path, entry: str, frame: pl.DataFrame) -> dict[str, str | int]:
-    """Write a Parquet file, which is never in memory as a whole; give its line of the manifest."""
+    """Write a Parquet file without building it in memory; return its entry in the manifest."""
     temporary = _temporary(folder)
     try:
         frame.write_parquet(temporary)
@@ -296,7 +297,7 @@ def _keep_frame(folder: Path, entry: str, frame: pl.DataFrame) -> dict[str, str 
 
 
 def _keep_file(folder: Path, entry: str, write: Writer) -> dict[str, str | int]:
-    """Let a file be written; give its line of the manifest."""
+    """Call `write` to create a file; return its entry in the manifest."""
     temporary = _temporary(folder)
     write(temporary)
     return _keep(folder, entry, temporary, "faiss")
@@ -312,7 +313,7 @@ def _keep(folder: Path, entry: str, temporary: Path, suffix: str) -> dict[str, s
 
 
 def _named(entry: str, digest: str, suffix: str) -> str:
-    """Name a file by its content: it is never overwritten by another one."""
+    """Return a file name derived from the content, so different content never overwrites it."""
     return f"{entry}-{digest[:12]}.{suffix}"
 
 
@@ -329,12 +330,12 @@ def _json(manifest: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise StoreError(f"`meta` must be what JSON can say: {error}.") from error
+        raise StoreError(f"`meta` must be representable as JSON: {error}.") from error
     return text.encode()
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:
-    """Hash what a manifest says, but for its seal."""
+    """Hash the content of a manifest except its seal."""
     return sha256(json.dumps({**manifest, "seal": None}, sort_keys=True).encode()).hexdigest()
 
 
@@ -345,8 +346,8 @@ def _check_seal(file: Path, manifest: Mapping[str, Any]) -> None:
         whole = False
     if not whole:
         raise StoreError(
-            f"{str(file)!r} is not as it was written: restore it, or remove the folder and save it "
-            "again."
+            f"{str(file)!r} was changed after it was written: restore it, or remove the folder and "
+            "save it again."
         )
 
 
@@ -382,7 +383,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove our files that the manifest does not list; one that resists is left for later."""
+    """Remove nearfar's files that the manifest does not list; skip those in use."""
     kept = {MANIFEST, *_listed(folder)}
     for file in folder.iterdir() if folder.is_dir() else ():
         if file.name not in kept and _is_ours(file.name):
@@ -468,7 +469,7 @@ def _mapped(file: BinaryIO) -> Arrays:
         entry, types = header[name], {known: name for name, known in _TENSOR_TYPES.items()}
         dtype, shape = np.dtype(types[entry["dtype"]]).newbyteorder("<"), tuple(entry["shape"])
         begin = 8 + length + entry["data_offsets"][0]
-        if 0 in shape:  # nothing cannot be mapped
+        if 0 in shape:  # an empty array cannot be mapped
             found[name] = np.empty(shape, dtype)
         else:
             found[name] = np.memmap(file, dtype, "r", begin, shape)
@@ -477,7 +478,7 @@ def _mapped(file: BinaryIO) -> Arrays:
 
 @contextmanager
 def _verified(folder: Path, name: Any, size: Any, digest: Any) -> Iterator[BinaryIO]:
-    """Open a file and verify it; what is read afterwards is the same file, whoever replaces it."""
+    """Open a file and verify it; later reads use the same open file, even if it is replaced."""
     if not isinstance(name, str) or not _PAYLOAD.fullmatch(name):
         raise StoreError(
             f"{str(folder / MANIFEST)!r} lists {name!r}, which is not a plain name of a nearfar "
@@ -489,13 +490,13 @@ def _verified(folder: Path, name: Any, size: Any, digest: Any) -> Iterator[Binar
             found, sha = os.fstat(file.fileno()).st_size, file_digest(file, "sha256").hexdigest()
             if found != size:
                 raise StoreError(
-                    f"{str(path)!r} must have {size} bytes; it has {found}. It was cut off or "
+                    f"{str(path)!r} must have {size} bytes; it has {found}. It was truncated or "
                     "changed: restore it or save the folder again."
                 )
             if sha != digest:
                 raise StoreError(
-                    f"{str(path)!r} is not as it was written (its SHA-256 differs): restore it or "
-                    "save the folder again."
+                    f"{str(path)!r} was changed after it was written (its SHA-256 differs): "
+                    "restore it or save the folder again."
                 )
             file.seek(0)
             yield file

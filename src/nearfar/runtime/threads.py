@@ -1,7 +1,7 @@
-"""Python threads that run compiled code side by side, and a BLAS that does not get in their way.
+"""Python threads that run compiled code in parallel, with BLAS limited to one thread.
 
-Each thread takes whole blocks of work and computes them alone. BLAS is held to one thread
-meanwhile: two pools that spin on the same cores slow each other down several times.
+Each thread takes whole blocks of work and computes them by itself. BLAS is limited to one thread
+meanwhile, because two pools that busy-wait on the same cores slow each other down several times.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from nearfar.errors import OptionError
 
 
 def available_threads() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def checked_threads(threads: int | None) -> int:
-    """Give `threads`, or every available core for None.
+    """Return `threads`, or the number of available cores for None.
 
     Raises
     ------
@@ -50,10 +50,10 @@ def run_blocks(
     threads: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Call ``work(start)`` for every start, on `threads` threads, with BLAS held to one.
+    """Call ``work(start)`` for every start, on `threads` threads, with BLAS limited to one.
 
-    What `work` returns goes to `progress`, in the calling thread. After an error or an interrupt
-    the blocks in hand are finished, the others dropped, and no thread is left behind.
+    The results of `work` are passed to `progress`, in the calling thread. After an error or an
+    interrupt the running blocks are finished, the others are dropped, and all threads are joined.
     """
     threads = min(threads, len(starts))
     with one_blas_thread():
@@ -70,9 +70,9 @@ def _run_on_threads(
     threads: int,
     progress: Callable[[int], None],
 ) -> None:
-    # Not `concurrent.futures`: an interrupt that arrives while the caller holds one of its
-    # Python-level locks leaves that lock held, and the clean-up then waits for ever. A deque and
-    # a SimpleQueue are single steps of the interpreter.
+    # `concurrent.futures` is not used: an interrupt that arrives while the caller holds one of its
+    # Python-level locks leaves that lock held, and the clean-up then deadlocks. The operations of
+    # deque and SimpleQueue are atomic.
     waiting, results = deque(starts), SimpleQueue[int | BaseException]()
     pool = [
         threading.Thread(target=_work_through, args=(waiting, work, results), name="nearfar")
@@ -103,12 +103,12 @@ def _work_through(
             return
         try:
             results.put(work(start))
-        except BaseException as error:  # it is raised in the calling thread
+        except BaseException as error:  # raised again in the calling thread
             results.put(error)
 
 
 class _Limit:
-    """The limit on BLAS is one setting of the whole process: the last user gives it back."""
+    """The limit on BLAS threads, one setting for the process; the last user restores it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -123,7 +123,7 @@ _limit = _Limit()
 def _controller() -> ThreadpoolController:
     """Find the BLAS libraries: NumPy's, and SciPy's, which compiled code calls for `np.dot`.
 
-    SciPy's is loaded here, for one that is loaded later would not be found, and not be held.
+    SciPy's is loaded here, because a library that is loaded later would not be found and limited.
     """
     import_module("scipy.linalg.cython_blas")
     return ThreadpoolController()
@@ -131,7 +131,7 @@ def _controller() -> ThreadpoolController:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread in the whole process; may be nested and used from many threads."""
+    """Limit BLAS to one thread in the whole process; may be nested and used from many threads."""
     with _limit.lock:
         if _limit.users == 0:
             _limit.limiter = _controller().limit(limits=1, user_api="blas")
@@ -147,7 +147,7 @@ def one_blas_thread() -> Iterator[None]:
 
 @contextmanager
 def interrupt_deferred() -> Iterator[None]:
-    """Hold back Ctrl-C until the block is done: what it does is found whole or not at all."""
+    """Defer Ctrl-C until the block is done, so that its work is complete or not started."""
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield

@@ -87,7 +87,7 @@ def look(points_of: Lookup, problem: Problem, held_out: Interactions | None, epo
 
 def _dimension(points_of: Lookup, problem: Problem, epoch: int) -> float:
     """1 / mean s^2 over the pairs of different ones among some random items."""
-    key = stream(problem.seed, Purpose.WATCH, epoch)
+    key = stream(problem.seed, Purpose.DIAGNOSTICS, epoch)
     lots = uniform(key, np.arange(min(_ITEMS, 4 * problem.n_items)))
     items = np.unique((lots * problem.n_items).astype(np.int64))
     if len(items) < 2:

@@ -562,7 +562,7 @@ def test_a_warning_is_a_line_on_stderr(run, tmp_path):
     code, _, err = run("fit", data, "-o", tmp_path / "model", *slow)
     assert code == 0
     (line,) = err.splitlines()
-    assert line.startswith("nearfar: warning: NDCG on the validation part came to 0.")
+    assert line.startswith("nearfar: warning: NDCG on the validation part reached 0.")
 
 
 def test_an_interrupted_fit_saves_what_it_has(run, data, tmp_path, monkeypatch):

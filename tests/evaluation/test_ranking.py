@@ -168,7 +168,7 @@ def test_a_recommender_that_knows_one_device_is_not_sent_to_another(train, test,
         score_block = Random(4, 5).score_block
 
     monkeypatch.setattr(evaluation, "resolve_ranking", lambda device: "cuda")
-    message = "`device` is 'cuda', but a {} cannot be sent there; leave `device` out"
+    message = "`device` is 'cuda', but a {} cannot use it; omit `device`"
     for recommender, kind in ((MostPopular(train), "MostPopular"), (Scorer(), "Scorer")):
         with pytest.raises(OptionError, match=message.format(kind)):
             evaluate(recommender, train, test, k=2, device="cuda")
@@ -195,7 +195,7 @@ def test_something_that_cannot_score_is_an_error(train, test):
 
 
 def test_a_recommender_of_another_size_is_an_error(train, test):
-    with pytest.raises(DataError, match=r"has 4 users and 6 items, `train` has 4 and 5; give"):
+    with pytest.raises(DataError, match=r"has 4 users and 6 items, `train` has 4 and 5; pass"):
         evaluate(Random(4, 6), train, test)
 
 
@@ -207,7 +207,7 @@ def test_no_test_items_is_an_error(train, test):
 def test_other_axes_are_an_error(train, test):
     renamed = interactions([(0, 2)], names=["ann", "bob", "cid", "eve"])
     shorter = interactions([(0, 2)], n_items=4)
-    remedy = "cut both from the same interactions"
+    remedy = "split both from the same interactions"
     with pytest.raises(DataError, match=rf"users of `test` and `train` differ \(4 and .*{remedy}"):
         evaluate(MostPopular(train), train, renamed)
     with pytest.raises(DataError, match=r"items of `test` and `train` differ \(4 and 5 ids\)"):

@@ -130,7 +130,7 @@ def test_a_cell_is_what_cml_and_evaluate_give(data, computed):
     outcome = next(o for o in cells.load_all(computed) if o.cell["fold"] == 1)
     options = Options.from_dict(outcome.cell["setting"]["options"])
     train, test = split.k_fold(data, 3, seed=0)[1]
-    with pytest.warns(NearfarWarning, match="recommending what is popular") as said:
+    with pytest.warns(NearfarWarning, match="recommending the most popular items") as said:
         model = nf.CML(options).fit(train, epochs=4, validation=0.2, patience=2, k=5, threads=1)
     assert outcome.warnings == tuple(str(one.message) for one in said)
     expected = nf.evaluate(model, train, test, k=5)

@@ -88,9 +88,9 @@ HOT = nf.Triplet(temperature=50.0)
     ("call", "message"),
     [
         (lambda: nf.CML(PLAIN, dim=4).fit(everything(), epochs=1), "stayed empty"),
-        (lambda: nf.CML(dim=4, triplet=HOT).fit(random_data(), epochs=1), "usually"),
+        (lambda: nf.CML(dim=4, triplet=HOT).fit(random_data(), epochs=1), "recommended value is"),
         (lambda: slow().fit(random_data(), epochs=10, validation=0.2, k=5), "popular"),
-        (lambda: known().partial_fit(random_data(), epochs=1), "usually"),
+        (lambda: known().partial_fit(random_data(), epochs=1), "recommended value is"),
     ],
     ids=["empty places", "temperature", "popularity", "partial_fit"],
 )

@@ -114,7 +114,7 @@ def test_the_remedy_is_for_what_is_the_matter(sampler, sight, says):
         (0.1, Uniform(), False),
     ],
 )
-def test_a_temperature_far_from_the_usual_is_told_before_the_first_step(share, sampler, warns):
+def test_a_temperature_far_from_the_usual_warns_before_the_first_step(share, sampler, warns):
     usual = (50 / np.count_nonzero(TRAIN.item_counts)) ** 0.25
     given = None if share is None else share * usual
     options = replace(UNIFORM, sampler=sampler, triplet=Triplet(temperature=given))
@@ -124,8 +124,9 @@ def test_a_temperature_far_from_the_usual_is_told_before_the_first_step(share, s
     assert model.history.height == 1
     assert [str(w.message).split("(")[0] for w in said] == ["Triplet"] * warns
     assert all(w.filename == __file__ for w in said)
-    effect = "few of the shared" if share is None or share < 1 else "nearly alike"
-    assert all(f"usually {usual:.2g}" in (text := str(w.message)) and effect in text for w in said)
+    effect = "few of the shared" if share is None or share < 1 else "almost equally"
+    named = f"recommended value is {usual:.2g}"
+    assert all(named in (text := str(w.message)) and effect in text for w in said)
 
 
 def test_a_good_run_is_left_alone():

@@ -1,1 +1,1 @@
-"""How good a recommender is: metrics, the ranking of all users, and baselines."""
+"""Evaluation of recommenders: metrics, the ranking of all users, and baselines."""

@@ -1,4 +1,4 @@
-"""Recommenders that learn nothing: what a model has to beat."""
+"""Baselines: recommenders that do not learn, for comparison with a model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nearfar.runtime.jit import kernel
 
 
 class MostPopular:
-    """Recommends what most users have: the score of an item is its training interaction count.
+    """Recommends the most popular items: the score of an item is its training interaction count.
 
-    Equally popular items come in the order of their rows. Counts are exact up to 2^24 users.
+    Ties are broken by the smaller item row. Counts are exact up to 2^24 users.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class MostPopular:
         self._counts = train.item_counts.astype(np.float32)
 
     def scorer(self) -> MostPopular:
-        """Give itself: it is a scorer."""
+        """Return this object, which is itself a scorer."""
         return self
 
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
@@ -44,10 +44,10 @@ class MostPopular:
 
 
 class Random:
-    """Recommends by lot: the score of (user, item) is a hash of the two and of the seed.
+    """Recommends random items: the score of (user, item) is a hash of both and of the seed.
 
-    It is a function, not a state: the same pair has the same score in every block and order.
-    Scores are the multiples of 2^-24 in [0, 1), equally likely.
+    It has no state, so the same pair has the same score in every block and order. Scores are
+    uniformly distributed over the multiples of 2^-24 in [0, 1).
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ class Random:
         self._key = stream(seed, Purpose.RANDOM_SCORE)
 
     def scorer(self) -> Random:
-        """Give itself: it is a scorer."""
+        """Return this object, which is itself a scorer."""
         return self
 
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
-        """Write the lots of the pairs; see `nearfar.search.neighbours.Scorer`."""
+        """Write the random scores of the pairs; see `nearfar.search.neighbours.Scorer`."""
         _draw(self._key, rows, first_item, out)
 
 

@@ -1,20 +1,21 @@
-"""Metrics of ranked lists: pure functions of arrays, and `REGISTRY`, which names them.
+"""Metrics of ranked lists: pure functions of arrays, and `REGISTRY`, which lists them by name.
 
-To add a metric, write its function and give it an entry there: `nearfar.evaluate`, its printed
+To add a metric, write its function and add an entry to `REGISTRY`. `nearfar.evaluate`, its printed
 table, the history of a run, ``metric=`` of `CML.fit`, the model card, reports and the command line
-know it from then on.
+then include it.
 
-Accuracy is per user and takes
+Accuracy metrics are computed per user and take
 
 - `hits`, bool, (n_users, k): whether the item at each rank is relevant, rank 1 first; False where a
   list is shorter than k;
-- `n_relevant`, int, (n_users,): how many relevant items the user has at all.
+- `n_relevant`, int, (n_users,): the total number of relevant items of the user.
 
-The result is float64, (n_users,), and NaN for a user without relevant items, who has no place in a
+The result is float64, (n_users,), and NaN for a user without relevant items, who is left out of the
 mean. Let h_r be the hit at rank r and R the number of relevant items.
 
-Popularity takes the recommended items themselves, int, (n_users, k), padded with -1 where a list is
-short, and the *training* interaction count of every item. Padding is ignored; an empty list is NaN.
+Popularity metrics take the recommended items, int, (n_users, k), padded with -1 where a list is
+short, and the *training* interaction count of every item. Padding is ignored; the value for an
+empty list is NaN.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from nearfar.runtime.arrays import Bool, Float64, Int64, Integers
 def average_precision(hits: Bool, n_relevant: Integers) -> Float64:
     """AP@k: ``sum_r h_r * (h_1 + ... + h_r) / r / min(R, k)``. Its mean over users is MAP@k.
 
-    Source: Tran et al., SIGIR 2019. TREC's ``map_cut`` divides by R instead, so there a
+    Source: Tran et al., SIGIR 2019. TREC's ``map_cut`` divides by R instead, so with it a
     list of k < R items cannot reach 1.
 
     Examples
@@ -46,10 +47,10 @@ def average_precision(hits: Bool, n_relevant: Integers) -> Float64:
 
 
 def ndcg(hits: Bool, n_relevant: Integers) -> Float64:
-    """NDCG@k of binary gain: ``sum_r h_r / log2(r + 1)``, divided by its largest possible value.
+    """NDCG@k with binary gain: ``sum_r h_r / log2(r + 1)``, divided by its largest possible value.
 
-    That is ``1 / log2(r + 1)`` summed over the ranks up to ``min(R, k)``. Source: Järvelin and
-    Kekäläinen, TOIS 2002, with the discount that Tran et al. use.
+    The largest possible value is ``1 / log2(r + 1)`` summed over the ranks up to ``min(R, k)``.
+    Source: Järvelin and Kekäläinen, TOIS 2002, with the discount that Tran et al. use.
 
     Examples
     --------
@@ -63,7 +64,7 @@ def ndcg(hits: Bool, n_relevant: Integers) -> Float64:
 
 
 def recall(hits: Bool, n_relevant: Integers) -> Float64:
-    """Recall@k: ``sum_r h_r / R``. At most ``k / R``."""
+    """Recall@k: ``sum_r h_r / R``, at most ``k / R``."""
     return _ratio(hits.sum(axis=1), n_relevant, n_relevant)
 
 
@@ -73,7 +74,7 @@ def precision(hits: Bool, n_relevant: Integers) -> Float64:
 
 
 def reciprocal_rank(hits: Bool, n_relevant: Integers) -> Float64:
-    """``1 / r`` of the first hit, 0 without one. Its mean over users is MRR@k."""
+    """``1 / r`` for the first hit at rank r, 0 without a hit. Its mean over users is MRR@k."""
     first = np.where(np.any(hits, axis=1), 1.0 / (np.argmax(hits, axis=1) + 1), 0.0)
     return _ratio(first, np.ones(len(hits)), n_relevant)
 
@@ -95,9 +96,9 @@ def _ratio(
 def median_popularity(items: Integers, item_counts: Integers) -> Float64:
     """Median, over a user's recommended items, of the item's training interaction count.
 
-    Its mean over users is MMR, "mean of median rank": despite the name a popularity count, low for
-    a model that is not biased to popular items. Of an even number of items it is the mean of the
-    middle two. Source: Tran et al., SIGIR 2019.
+    Its mean over users is MMR, "mean of median rank". Despite the name it is a popularity count,
+    low for a model without a bias towards popular items. For an even number of items the median is
+    the mean of the middle two. Source: Tran et al., SIGIR 2019.
 
     Examples
     --------
@@ -124,15 +125,15 @@ def mean_popularity(items: Integers, item_counts: Integers) -> Float64:
 
 
 def exposure(items: Integers, n_items: int) -> Int64:
-    """Count the lists that hold each item: int64, (n_items,). The sum over parts is the whole."""
+    """Count the lists that contain each item: int64, (n_items,). Counts of parts can be added."""
     return np.bincount(items[items >= 0], minlength=n_items).astype(np.int64)
 
 
 def median_popularity_distinct(exposed: Int64, item_counts: Integers) -> float:
-    """Median training interaction count of the *distinct* items recommended to anybody.
+    """Median training interaction count of the *distinct* items recommended to any user.
 
-    The variant of MMR in the authors' 2021 follow-up code; an item counts once however many lists
-    it is in. NaN if nothing was recommended.
+    This is the variant of MMR in the authors' 2021 follow-up code: an item counts once regardless
+    of how many lists contain it. NaN if nothing was recommended.
 
     Parameters
     ----------
@@ -145,15 +146,16 @@ def median_popularity_distinct(exposed: Int64, item_counts: Integers) -> float:
 
 
 def coverage(exposed: Int64) -> float:
-    """Share of the catalogue that is recommended to at least one user; NaN without a catalogue."""
+    """Share of the items that are recommended to at least one user; NaN if there are no items."""
     return float(np.mean(exposed > 0)) if exposed.size else float("nan")
 
 
 def gini(exposed: Int64) -> float:
     """Gini coefficient of exposure over the whole catalogue of M items.
 
-    ``sum_i (2 i - M - 1) x_i / (M sum_i x_i)`` with the exposures x_1 <= ... <= x_M. 0 when every
-    item is recommended equally often, ``1 - 1/M`` when one item takes all; NaN without exposure.
+    ``sum_i (2 i - M - 1) x_i / (M sum_i x_i)`` with the exposures x_1 <= ... <= x_M. It is 0 if
+    every item is recommended equally often, ``1 - 1/M`` if only one item is recommended, and NaN
+    if none is.
 
     Examples
     --------
@@ -165,7 +167,7 @@ def gini(exposed: Int64) -> float:
         return float("nan")
     m = len(exposed)
     weight = 2.0 * np.arange(1, m + 1) - m - 1
-    # not a product of BLAS, whose threads spin for a while after it
+    # not a BLAS product, because the BLAS threads would busy-wait for a while afterwards
     return float(np.sum(weight * np.sort(exposed)) / (m * total))
 
 
@@ -174,24 +176,25 @@ class Metric:
     """An entry of `REGISTRY`."""
 
     name: str
-    """What it is called in results, options and files."""
+    """Its name in results, options and files."""
     title: str
-    """What it is called in tables for readers."""
+    """Its name in printed tables."""
     of: Literal["hits", "items", "exposure"]
-    """What `measure` is a function of: (hits, n_relevant) or (items, item_counts), with one number
-    a user as the result, whose mean is the metric; or (exposed, item_counts), with one number."""
+    """The arguments of `measure`: (hits, n_relevant) or (items, item_counts), which return one
+    value for each user, averaged to the metric; or (exposed, item_counts), which return one."""
     measure: Callable[[Any, Any], Any]
-    """The function."""
+    """The function that computes it."""
     lower_is_better: bool = False
-    """Whether training keeps the epoch with the smallest."""
+    """Whether the best epoch is the one with the smallest value."""
     is_count: bool = False
-    """Whether it counts users; otherwise it is a share."""
+    """Whether it counts users; otherwise it is a ratio."""
     shown: Literal["short", "card", "full"] = "short"
-    """The shortest table that has it: those of the demo and of folds, the model card, or all."""
+    """The shortest table that contains it: those of the demo and of folds, the model card, or the
+    full table."""
 
     @property
     def is_per_user(self) -> bool:
-        """Whether each user has a value of it."""
+        """Whether it has a value for each user."""
         return self.of != "exposure"
 
 
@@ -224,21 +227,21 @@ REGISTRY: Final[dict[str, Metric]] = {
         ),
     )
 }
-"""Every metric, by name; those that have a value for each user come first."""
+"""All metrics, by name."""
 
 
 def per_user() -> tuple[str, ...]:
-    """List the metrics that are means over users."""
+    """Return the names of the metrics that are means over users."""
     return tuple(name for name, metric in REGISTRY.items() if metric.is_per_user)
 
 
 def overall() -> tuple[str, ...]:
-    """List the metrics of all lists together, without a value for each user."""
+    """Return the names of the metrics of all lists together, without a value for each user."""
     return tuple(name for name, metric in REGISTRY.items() if not metric.is_per_user)
 
 
 def names(shown: Literal["short", "card", "full"] = "full") -> tuple[str, ...]:
-    """List the metrics that a table has: all, those of the card, or those of short tables."""
+    """Return the names of the metrics in a table: all, those of the card, or of short tables."""
     lengths = ("short", "card", "full")
     fit = lengths[: lengths.index(shown) + 1]
     return tuple(name for name in (*per_user(), *overall()) if REGISTRY[name].shown in fit)

@@ -1,7 +1,7 @@
 """Full ranking: every item, for every user with test items.
 
-`evaluate` ranks, block by block, all items that a user does not have already, and measures the
-first k: accuracy against the test items, popularity against the training counts.
+`evaluate` ranks all items that a user does not already have, block by block, and computes metrics
+of the first k: accuracy from the test items, popularity from the training counts.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ def evaluate(
     exclude: Interactions | None = None,
     device: str = "cpu",
 ) -> Evaluation:
-    """Rank every item for every user who has test items, and measure the first k.
+    """Rank every item for every user with test items, and compute metrics of the first k.
 
     Parameters
     ----------
     recommender : object
-        A fitted model, or anything else with a ``scorer()``; or a `Scorer` itself.
+        A fitted model, any other object with a ``scorer()`` method, or a `Scorer`.
     train : Interactions
-        Metrics of popularity use its item counts; its pairs are left out of the lists.
+        Popularity metrics use its item counts; its pairs are left out of the lists.
     test : Interactions
         The relevant items, on the axes of `train`. Users without any are skipped.
     k : int
         Length of the lists.
     threads : int, optional
-        By default, every core this process may use. The metrics are the same for any number.
+        By default, every core that this process may use. The metrics do not depend on it.
     progress : bool
-        Whether to show a progress bar, if standard error is a terminal.
+        Show a progress bar, if standard error is a terminal.
     exclude : Interactions, optional
         Pairs to leave out of the lists *instead* of those of `train`: training and validation
         pairs together, for example.
     device : str
-        Where to rank: "cpu", "cuda", "cuda:1", ..., "auto" or "torch:" and a device of PyTorch, as
-        in `nearfar.CML.fit`. A recommender whose ``scorer()`` takes no `device` ranks where
-        it does: for it, only "cpu" and "auto" are accepted.
+        Where to rank: "cpu", "cuda", "cuda:1", ..., "auto" or "torch:" followed by a device of
+        PyTorch, as in `nearfar.CML.fit`. For a recommender whose ``scorer()`` takes no `device`,
+        only "cpu" and "auto" are accepted, and it determines itself where it ranks.
 
     Returns
     -------
@@ -73,12 +73,12 @@ def evaluate(
     Raises
     ------
     OptionError
-        `k` or `threads` is less than 1, `recommender` cannot score, or not on `device`, or there
-        is no such device.
+        `k` or `threads` is less than 1, `recommender` cannot score or cannot use `device`, or the
+        device does not exist.
     MissingExtraError
-        `device` needs PyTorch.
+        `device` needs PyTorch, which is not installed.
     DataError
-        The axes differ, or a test pair is among those left out, or a score is NaN.
+        The axes differ, a test pair is among those left out, or a score is NaN.
     EmptyDataError
         No user has a test item.
     """
@@ -116,8 +116,7 @@ def _scorer(recommender: Any, device: str) -> Scorer:
         scorer = recommender if make is None else make()
     else:
         raise OptionError(
-            f"`device` is {device!r}, but a {kind} cannot be sent there; leave `device` out, or"
-            f" give 'auto'."
+            f"`device` is {device!r}, but a {kind} cannot use it; omit `device`, or pass 'auto'."
         )
     if not hasattr(scorer, "score_block"):
         raise OptionError(f"`recommender` must have scorer() or be a Scorer; got a {kind}.")
@@ -134,7 +133,7 @@ def _check_data(
     if (scorer.n_users, scorer.n_items) != (train.n_users, train.n_items):
         raise DataError(
             f"The recommender has {scorer.n_users} users and {scorer.n_items} items, `train` has "
-            f"{train.n_users} and {train.n_items}; give the interactions that it was fitted on."
+            f"{train.n_users} and {train.n_items}; pass the interactions that it was fitted on."
         )
     known = getattr(recommender, "interactions", None)
     for name, other in (("test", test), ("exclude", left_out), ("the recommender", known)):
@@ -146,7 +145,7 @@ def _check_data(
     if common:
         raise DataError(
             f"{common} of the {test.n_pairs} test pairs are left out of the lists, so they can "
-            "never be found; take them out of `test`, or say with `exclude` what is to be left out."
+            "never be found; remove them from `test`, or pass the pairs to leave out as `exclude`."
         )
 
 
@@ -159,12 +158,12 @@ def _check_axes(name: str, other: Interactions, train: Interactions) -> None:
         if ours is not theirs and ours != theirs:
             raise DataError(
                 f"The {axis}s of {label} and `train` differ ({len(theirs)} and {len(ours)} ids); "
-                "cut both from the same interactions: `nearfar.data.split` keeps the axes."
+                "split both from the same interactions: `nearfar.data.split` keeps the axes."
             )
 
 
 def _measured(items: Int32, users: Int32, train: Interactions, test: Interactions) -> pl.DataFrame:
-    """Measure one part of the users."""
+    """Compute the per-user metrics of one part of the users."""
     hits = np.empty(items.shape, np.bool_)
     _mark_hits(items, users, test.indptr, test.items, hits)
     n_relevant = test.user_counts[users]
@@ -176,7 +175,7 @@ def _measured(items: Int32, users: Int32, train: Interactions, test: Interaction
 
 
 def _means(per_user: pl.DataFrame) -> dict[str, float]:
-    """Average over the users that have a value; NaN if none has."""
+    """Average each metric over the users that have a value; NaN if none has."""
     values = {name: per_user[name].drop_nans().to_numpy() for name in metrics.per_user()}
     return {name: float(v.mean()) if len(v) else np.nan for name, v in values.items()}
 
@@ -207,7 +206,7 @@ def _mark_hits(items: Int32, users: Int32, indptr: Int64, relevant: Int32, hits:
 
 @kernel
 def _n_common(indptr: Int64, items: Int32, other_indptr: Int64, other_items: Int32) -> int:
-    """Count the pairs that two sets of interactions share."""
+    """Count the pairs that two sets of interactions have in common."""
     n = 0
     for user in range(indptr.shape[0] - 1):
         end = other_indptr[user + 1]

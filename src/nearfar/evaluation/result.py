@@ -1,4 +1,4 @@
-"""The metrics of a recommender: of each user, their means, and how sure those are."""
+"""The metrics of a recommender: values for each user, means, and their uncertainty."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from nearfar.runtime.jit import kernel
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The metrics of one recommender on one split; ``evaluation["ndcg"]`` is one of them.
+    """The metrics of one recommender on one split; ``evaluation["ndcg"]`` returns one of them.
 
-    Printed, it is a table of means with their standard errors.
+    Printing it shows a table of means with their standard errors.
     """
 
     k: int
     """Length of the lists."""
     n_users: int
-    """Users with test items: those who were evaluated."""
+    """Number of evaluated users: those with test items."""
     n_skipped: int
-    """Users without test items, who have no part in any metric."""
+    """Number of users without test items, who are left out of all metrics."""
     metrics: dict[str, float]
     """Each metric of `nearfar.evaluation.metrics.REGISTRY`: map, ndcg, recall, precision, mrr,
     hit_rate, mmr, mean_popularity, mmr_distinct, coverage, gini."""
     per_user: pl.DataFrame = field(repr=False)
-    """user_id, n_relevant, and each metric that has a value for each user."""
+    """Columns user_id, n_relevant, and each metric that has a value for each user."""
 
     def __getitem__(self, name: str) -> float:
         self._check(name, names())
         return self.metrics[name]
 
     def standard_error(self, name: str) -> float:
-        """Give the standard error of a mean over users: ``s / sqrt(n)``, s with n - 1 below.
+        """Return the standard error of a mean over users, ``s / sqrt(n)``, s with ddof = 1.
 
         NaN for fewer than two users.
 
@@ -54,14 +54,14 @@ class Evaluation:
     def bootstrap(
         self, name: str, n: int = 1000, *, seed: int = 0, level: float = 0.95
     ) -> tuple[float, float]:
-        """Give a percentile bootstrap interval of a mean, resampling users with replacement.
+        """Return a percentile bootstrap interval of a mean, resampling users with replacement.
 
         Parameters
         ----------
         name : str
             A metric that has a value for each user.
         n : int
-            Number of resamplings.
+            Number of bootstrap samples.
         seed : int
         level : float
             Share of the resampled means inside the interval.
@@ -89,7 +89,7 @@ class Evaluation:
         return float(low), float(high)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the values of each user, ready for JSON; NaN becomes None."""
+        """Return everything except the values of each user, for JSON; NaN becomes None."""
         errors = {name: self.standard_error(name) for name in per_user()}
         return {
             "k": self.k,

@@ -25,8 +25,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from types import ModuleType
+from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np

@@ -1,1 +1,1 @@
-"""A run: epochs, validation, checkpoints, diagnostics, fold-in and warm start."""
+"""Training: epochs, validation, checkpoints, diagnostics, fold-in and warm start."""

@@ -1,4 +1,4 @@
-"""A run on disk, so that it can be killed at any moment and go on to the same final bits."""
+"""Checkpoints: a run that is killed at any moment resumes and ends with the same bits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KIND = "checkpoint"
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     state: State
     best_points: Float32 | None
@@ -32,8 +32,8 @@ class Saved(NamedTuple):
 class Checkpoint:
     """The folder of one run.
 
-    It belongs to the data, the options, the seed and the schedule it was made with (but for the
-    number of epochs, which may grow): a run that differs in any of them is refused, not mixed in.
+    It is bound to the data, the options, the seed and the schedule of its run, except the number of
+    epochs, which may grow. A run that differs in any of them is refused.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Checkpoint:
         self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last save is long enough ago."""
+        """Return whether `seconds` have passed since the last save."""
         return time.monotonic() - self._saved_at >= self.seconds
 
     def load(self) -> Saved | None:
@@ -80,7 +80,7 @@ class Checkpoint:
             )
             raise StoreError(
                 f"the checkpoint in {str(self.path)!r} is of another run: {detail}. Use another"
-                f" folder, or remove that one to start over."
+                f" folder, or remove that folder to start again."
             )
         tables = folder.arrays["tables"]
         mean = tables.get("mean")
@@ -93,7 +93,7 @@ class Checkpoint:
         best_points: Float32 | None,
         progress: Mapping[str, Any],
     ) -> None:
-        """Write the run as it is now, atomically."""
+        """Write the current state of the run, atomically."""
         tables: dict[str, npt.NDArray[Any]] = {"rows": state.rows, "last": state.last}
         if best_points is not None:
             tables["best_points"] = best_points
@@ -107,7 +107,7 @@ class Checkpoint:
 def identity(
     problem: Problem, schedule: Schedule, validation: Interactions | None
 ) -> dict[str, Any]:
-    """Say what makes a run this run, in plain values."""
+    """Return the values that identify a run, for JSON."""
     looks = asdict(schedule)
     del looks["epochs"]
     return {

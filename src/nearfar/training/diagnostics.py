@@ -1,20 +1,22 @@
-"""Diagnostics of training: whether it goes well, and if not, why.
+"""Diagnostics of training: whether a run goes well, and if not, why.
 
-The validation part tells whether: training has gone bad if the model ranks it no better than
-popularity does, or much worse than it did some epochs before. Three metrics tell why:
+The validation part shows whether it does: a run has failed if it ranks the validation part no
+better than popularity does, or much worse than it did some epochs before. Three metrics show the
+cause:
 
-- ``effective``: among how many items a negative is chosen, or how many share the gradient;
-- ``false_push``: how many times as often as by chance the gradient pushes away an item that was
-  held out, one that the user likes;
-- ``dimension``: in how many directions the items lie, 1 / mean (v_j.v_k)^2 over pairs of items: 1
-  if all lie on a line, d if they lie like independent random points.
+- ``effective``: the effective number of items among which a negative is chosen, or that share the
+  gradient;
+- ``false_push``: how often the gradient pushes away a held-out item, which the user likes, relative
+  to chance;
+- ``dimension``: the effective number of directions in which the items lie, 1 / mean (v_j.v_k)^2
+  over pairs of items: 1 if all lie on a line, d if they are independent random points.
 
-`foreseen` finds what can be found before the first step: with shared negatives and a temperature
-far from the recommended value, a run may reach half of the accuracy that is possible and still look
-well by all of these metrics.
+`warning_before_training` finds what these metrics do not show: with shared negatives and a
+temperature far from the recommended value, a run may reach only half of the possible accuracy while
+all of these metrics look normal.
 
-In good runs on MovieLens-100K held-out items are pushed away some four or five times as often as by
-chance, because what a user likes is near, and the items lie in 10 to 20 of 128 directions.
+In good runs on MovieLens-100K held-out items are pushed away four or five times as often as by
+chance, because items that a user likes are near, and the items lie in 10 to 20 of 128 directions.
 """
 
 from __future__ import annotations
@@ -33,42 +35,42 @@ from nearfar.runtime.threads import one_blas_thread
 from nearfar.training.drawn import Lookup, sampled
 
 FALLEN: Final = 0.7
-"""A run whose NDCG is below this share of its best has gone bad."""
+"""A run has failed if its NDCG falls below this share of its best value."""
 FALSE: Final = 6.0
-"""Negatives that are false so many times as often as by chance are too hard."""
+"""Negatives are too hard if `false_push` is above this."""
 TEMPERATURES: Final = (0.4, 4.0)
-"""Those for shared negatives go from here to there, in units of what the items ask for."""
+"""The suitable temperatures with shared negatives, relative to the recommended value."""
 _PAIRS: Final = 512
 _ITEMS: Final = 512
 
 
 @dataclass(frozen=True)
 class Sight:
-    """The diagnostics at one moment."""
+    """The diagnostics of a run after one epoch."""
 
     effective: float
-    """NaN where it is not known; see `nearfar.training.drawn.sampling`."""
+    """NaN if it is not known; see `nearfar.training.drawn.sampling`."""
     false_push: float
     """NaN without a validation part."""
     dimension: float
 
     def to_dict(self) -> dict[str, float]:
-        """Return what is known, for the history."""
+        """Return the values that are not NaN, for the history."""
         return {name: value for name, value in asdict(self).items() if not np.isnan(value)}
 
 
 def look(points_of: Lookup, problem: Problem, held_out: Interactions | None, epoch: int) -> Sight:
-    """Look at a run after an epoch, at some hundred pairs and items.
+    """Compute the diagnostics after an epoch, from a sample of some hundred pairs and items.
 
     Parameters
     ----------
     points_of : callable
-        Gives the points of rows as of now.
+        Returns the current points of rows.
     problem : Problem
     held_out : Interactions, optional
         The validation part.
     epoch : int
-        Its next one is what is drawn from.
+        The completed epoch; the sample is drawn from the next one.
     """
     first = epoch * problem.steps_per_epoch
     steps = range(first, first + max(1, _PAIRS // problem.options.batch))
@@ -86,7 +88,7 @@ def look(points_of: Lookup, problem: Problem, held_out: Interactions | None, epo
 
 
 def _dimension(points_of: Lookup, problem: Problem, epoch: int) -> float:
-    """1 / mean s^2 over the pairs of different ones among some random items."""
+    """Return 1 / mean s^2 over the pairs of distinct items in a random sample."""
     key = stream(problem.seed, Purpose.DIAGNOSTICS, epoch)
     lots = uniform(key, np.arange(min(_ITEMS, 4 * problem.n_items)))
     items = np.unique((lots * problem.n_items).astype(np.int64))
@@ -100,14 +102,14 @@ def _dimension(points_of: Lookup, problem: Problem, epoch: int) -> float:
 
 
 def _chance(train: Interactions, held_out: Interactions) -> float:
-    """Share of held-out items of the user among the items the user does not have, over pairs."""
+    """Return the share of held-out items among the items a user does not have, over pairs."""
     n, hidden = np.diff(train.indptr), np.diff(held_out.indptr)
     others = np.maximum(train.n_items - n, 1)
     return float(np.sum(n * hidden / others) / np.sum(n))
 
 
-def foreseen(problem: Problem) -> str | None:
-    """Say why a run will hardly go well, if that can be told from its options and data.
+def warning_before_training(problem: Problem) -> str | None:
+    """Return a warning if the temperature is far from the recommended value, else None.
 
     Parameters
     ----------
@@ -125,24 +127,24 @@ def foreseen(problem: Problem) -> str | None:
     if least <= given <= most:
         return None
     effect = (
-        "leaves the gradient to few of the shared negatives"
+        "concentrates the gradient on few of the shared negatives"
         if given < least
-        else "shares the gradient among near and far negatives nearly alike"
+        else "divides the gradient almost equally between near and far negatives"
     )
     return (
-        f"Triplet(temperature={given:g}) {effect}. With {problem.n_trained_items:,} items it is"
-        f" usually {usual:.2g}, and outside of {least:.2g} to {most:.2g} half of"
-        f" the accuracy may be lost. Use Triplet(temperature=None)."
+        f"Triplet(temperature={given:g}) {effect}. With {problem.n_trained_items:,} items the"
+        f" recommended value is {usual:.2g}; outside {least:.2g} to {most:.2g} half of the accuracy"
+        f" may be lost. Use Triplet(temperature=None)."
     )
 
 
 def remedy(sight: Sight, problem: Problem) -> str:
-    """Say what is the matter with a run that has gone bad, and what to do.
+    """Return a text that names the probable cause of a failed run and what to change.
 
     Parameters
     ----------
     sight : Sight
-        How it is now.
+        The current diagnostics.
     problem : Problem
     """
     needs, dim = problem.options.sampler.needs, problem.options.dim
@@ -152,8 +154,8 @@ def remedy(sight: Sight, problem: Problem) -> str:
     if needs.candidates and sight.effective < 0.1 * problem.n_candidates:
         return (
             f"The second stage chooses among {sight.effective:.0f} of {problem.n_candidates:,}"
-            f" candidates, and {false}: it finds what is like the positive item. Use Shared(), or"
-            f" TwoStage(vectors='initial')."
+            f" candidates, and {false}: it selects items similar to the positive item. Use"
+            f" Shared(), or TwoStage(vectors='initial')."
         )
     temperature = f"Triplet(temperature=...) (it is {problem.triplet.known_temperature:g})"
     if sight.dimension < 2.0:
@@ -169,12 +171,12 @@ def remedy(sight: Sight, problem: Problem) -> str:
         )
     if sight.dimension > dim / 2:
         return (
-            f"The items lie like random points, in {sight.dimension:.0f} of {dim} directions: not"
-            f" much has been learned. Use more epochs or a higher learning rate (it is"
-            f" {problem.options.optimiser.learning_rate!r})."
+            f"The items are distributed like random points, in {sight.dimension:.0f} of {dim}"
+            f" directions: not much has been learned. Use more epochs or a higher learning rate (it"
+            f" is {problem.options.optimiser.learning_rate!r})."
         )
     return (
         f"The points are spread (in {sight.dimension:.0f} of {dim} directions) and the negatives"
-        f" not too hard. Try another learning rate (it is"
+        f" are not too hard. Try another learning rate (it is"
         f" {problem.options.optimiser.learning_rate!r})."
     )

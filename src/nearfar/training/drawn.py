@@ -1,7 +1,7 @@
-"""What the sampler draws: how hard, how false and how varied the negatives of a model are.
+"""Statistics of the negatives that a sampler draws: how hard, false and varied they are.
 
-`sampling` takes the vectors as they are and draws the negatives of some steps by the sampler's own
-`draw`, so that it shows what a step of the training would have met.
+`sampling` keeps the vectors fixed and draws the negatives of some steps with the sampler's own
+`draw`, so it shows the negatives that training would use.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _PAIRS_AT_ONCE = 128
 
 
 def check_points(points: Float32, train: Interactions, options: Options) -> None:
-    """Refuse points that are not a row for each user and item, with `DataError`."""
+    """Raise `DataError` unless the points have one row for each user and item."""
     wanted = (train.n_users + train.n_items, options.dim)
     if points.shape != wanted:
         raise DataError(
             f"`points` must have a row for each user and item and {options.dim} columns, shape "
-            f"{wanted}; got {points.shape}. Give the interactions that the model was trained on."
+            f"{wanted}; got {points.shape}. Pass the interactions that the model was trained on."
         )
 
 
@@ -50,19 +50,19 @@ def sampling(
     seed: int = 0,
     n_steps: int = 32,
 ) -> pl.DataFrame:
-    """Draw the negatives of some steps as training does, and look at them.
+    """Draw the negatives of some steps as training does, and return statistics of them.
 
     Parameters
     ----------
     points : float32 array of shape (N + M, d)
-        Users, then items: the vectors of the moment.
+        The current vectors: users, then items.
     train : Interactions
-        What the steps are taken on.
+        The training interactions from which the pairs of the steps are taken.
     held_out : sequence of Interactions
-        On the same axes: items that users like too, of which the sampler knows nothing. Pairs that
-        are also in `train` do not matter, as they are never drawn.
+        On the same axes: further items that users like, unknown to the sampler. Pairs that are also
+        in `train` have no effect, because they are never drawn.
     options : Options
-        Sampler, number of negatives, batch, triplet loss and geometry are taken from it.
+        Its sampler, number of negatives, batch, triplet loss and geometry are used.
     seed, n_steps : int
         Steps 0 ... n_steps - 1 of a training run with this seed.
 
@@ -71,24 +71,24 @@ def sampling(
     DataFrame
         A single row.
 
-        ``steps``, ``pairs``, ``draws``: how many there were; empty places are no draws.
-        ``missed``: share of the places for a negative that stayed empty; none if they are shared.
+        ``steps``, ``pairs``, ``draws``: their numbers; empty places are not counted as draws.
+        ``missed``: share of the places for a negative that stayed empty; 0 if they are shared.
         ``violated``: share of the pairs with a negative inside the margin (eq. 1).
         ``held_out``: share of the draws that are held-out items of the pair's user: false
         negatives.
-        ``false_push``: the share that they have in the gradient of the triplet loss: how much of
-        what pushes items away pushes the wrong ones.
+        ``false_push``: the share of false negatives in the gradient of the triplet loss, that is,
+        of the gradient that pushes items away.
         ``effective_mean``, ``effective_p10``, ``effective_p50``, ``effective_p90``: mean and
-        percentiles over the pairs of the effective number of items a negative is chosen among, 1 /
-        sum Pr^2: n if n items are equally likely, 1 if it is always the same. With `TwoStage` it is
-        that of the second stage, given the candidates; pairs without any possible candidate have
-        none. With `Shared` it is that of their shares in the gradient. Null with
-        ``Popularity(distinct=True)``, whose draws depend on each other.
+        percentiles over the pairs of the effective number of items from which a negative is chosen,
+        1 / sum Pr^2: n if n items are equally likely, 1 if it is always the same item. With
+        `TwoStage` it refers to the second stage, given the candidates, and pairs without any
+        possible candidate are left out. With `Shared` it refers to the shares of the negatives in
+        the gradient. Null with ``Popularity(distinct=True)``, whose draws depend on each other.
 
     Raises
     ------
     OptionError
-        `n_steps` is not a whole number from 1.
+        `n_steps` is not a whole number of at least 1.
     DataError
         The points do not fit the interactions.
     """
@@ -106,19 +106,19 @@ def sampled(
     steps: range,
     most_pairs: int | None = None,
 ) -> dict[str, Any]:
-    """Draw the negatives of some steps of a run; see `sampling`, whose row it returns.
+    """Draw the negatives of some steps of a run; return the row of `sampling`.
 
     Parameters
     ----------
     points_of : callable
-        Gives the points of rows (users, then items) as of now; only those of the pairs and of what
-        is drawn for them are asked for.
+        Returns the current points of rows (users, then items); it is called only with the rows of
+        the pairs and of the items drawn for them.
     problem : Problem
     held_out : sequence of Interactions
     steps : range
-        Their numbers.
+        The numbers of the steps.
     most_pairs : int, optional
-        Look at so many pairs of each step; at all if None.
+        Use at most this many pairs of each step; all if None.
     """
     n_users, n_items = problem.n_users, problem.n_items
     drawing = _Steps(points_of, problem)
@@ -175,7 +175,7 @@ def _inside(
     negatives: Int64,
     triplet: Triplet,
 ) -> Float64:
-    """How far each negative is inside the margin, minus infinity for an empty place."""
+    """Return how far each negative is inside the margin; minus infinity for an empty place."""
     anchor = points_of(user)
     own = score(anchor, points_of(n_users + positive))
     inside = np.full(negatives.shape, -np.inf)
@@ -186,7 +186,7 @@ def _inside(
 
 
 def _shares(triplet: Triplet, inside: Float64, n_items: int) -> Float64:
-    """How much of a pair's loss flows to each negative, 0 to an empty place."""
+    """Return the derivative of a pair's loss for each negative; 0 for an empty place."""
     share, there = np.zeros(inside.shape), inside > -np.inf
     if there.any():
         x = inside[there]
@@ -195,7 +195,7 @@ def _shares(triplet: Triplet, inside: Float64, n_items: int) -> Float64:
 
 
 class _Steps:
-    """What training would draw with the points as they are, step by step."""
+    """Draws the negatives of training steps with the current points."""
 
     def __init__(self, points_of: Lookup, problem: Problem) -> None:
         self.points_of, self.problem = points_of, problem
@@ -207,7 +207,7 @@ class _Steps:
         users, items = pairs_of(problem, step)
         candidates = candidates_of(problem, source)
         at_once = len(users)
-        if len(candidates):  # given these, pairs draw on their own
+        if len(candidates):  # given these, pairs draw independently
             users, items, at_once = users[:most_pairs], items[:most_pairs], _PAIRS_AT_ONCE
         rows, effective = [], []
         for first in range(0, len(users), at_once):
@@ -222,18 +222,18 @@ class _Steps:
         return np.concatenate(rows)[:most_pairs], np.concatenate(effective)[:most_pairs]
 
     def _compare(self, positive: Int64, items: Int64) -> Float32:
-        """Multiply the vectors of positive items with those of others, at length 1: (L, C)."""
+        """Return the products (L, C) of positive items with other items, all at length 1."""
         products: Float32 = self._unit(positive) @ self._unit(items).T
         return products
 
     def _unit(self, items: Int64) -> Float32:
-        """Return the vectors of items that a second stage looks at, at length 1."""
+        """Return the vectors of items that the second stage compares, at length 1."""
         if self.frozen is not None:
             return self.frozen[items]
         return normalise(np.asarray(self.points_of(self.problem.n_users + items), np.float32))
 
     def _effective(self, users: Int64, candidates: Int64, weight: Floats | None) -> Float64:
-        """1 / sum Pr^2 for each pair; NaN where it is not known, or not for a pair alone."""
+        """Return 1 / sum Pr^2 for each pair; NaN if it is unknown or not defined per pair."""
         if weight is not None:  # an item that is several candidates counts once
             order = np.argsort(candidates, kind="stable")
             begin = np.flatnonzero(np.diff(candidates[order], prepend=-1))
@@ -249,12 +249,12 @@ def _effective_number(weight: npt.NDArray[Any]) -> Float64:
 
 
 def _effective_first(problem: Problem, users: Int64) -> Float64:
-    """1 / sum Pr^2 of a draw by eq. 4 for each of the users, whose own items are left out."""
+    """Return 1 / sum Pr^2 of a draw by eq. 4 for each user, without the user's own items."""
     data, weight = problem.interactions, problem.proposal.weight
     some, place = np.unique(users, return_inverse=True)
     own = [weight[data.positives(int(user))] for user in some]
     left = weight.sum() - np.array([w.sum() for w in own])
     squares = (weight**2).sum() - np.array([(w**2).sum() for w in own])
-    any_left = left > 1e-9 * weight.sum()  # the rest is rounding: the user has all of them
+    any_left = left > 1e-9 * weight.sum()  # less is rounding error: the user has all items
     effective = np.where(any_left, left**2 / np.where(any_left, squares, 1.0), np.nan)
     return effective[place]

@@ -1,13 +1,13 @@
 """Fold-in: a point for a user or an item that the model was not trained on.
 
-The training objective is minimised over that one point while all others stay where they are, from
-the mean of what the user liked (or of the users who liked the item) on, by the model's own
-optimiser. A step takes all pairs of the new user at once, each with negatives as the sampler draws
-them in training, so it is an epoch in which nothing else moves.
+The training objective is minimised over that one point while all others stay fixed, by the model's
+own optimiser, starting from the mean of the items that the user likes (or of the users who like the
+item). A step takes all pairs of the new user at once, each with negatives drawn by the sampler as
+in training, so it corresponds to an epoch in which no other point moves.
 
-A user only ever takes the user's part in a triplet. An item takes the positive's, for the users who
-liked it, and the negative's in pairs of others, as often as the sampler would draw it: without the
-second it would lie amid its users, and too near to everybody like them.
+A user is only ever the user of a triplet. An item is the positive item for the users who like it,
+and a negative in pairs of other users, as often as the sampler would draw it. Without the second
+part it would lie among its users, too near to everyone similar to them.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from nearfar.runtime.arrays import Bool, Float32, Floats, Int32, Int64, Integers
 from nearfar.runtime.counter import Purpose, Source, bits, stream
 
 STEPS = 60
-"""Steps of a fold-in; more change little, see benchmarks/README.md."""
+"""Steps of a fold-in; more steps change little, see benchmarks/README.md."""
 _KEPT_BYTES = 2**25
-"""Points of shared negatives that are kept from one fold-in to the next."""
+"""Size of the cache of shared negatives' points, kept from one fold-in to the next."""
 _OTHER_PAIRS = 64
-"""Training pairs of a step in which a new item takes the negative's part."""
+"""Training pairs in a step in which a new item is the negative."""
 
 
 class Folding:
-    """A trained model that is given new users and items.
+    """Computes points for new users and items from a trained model.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Folding:
         self._offset = None if on_sphere else 0.5 * np.sum(items * items, axis=1)
 
     def user(self, liked: Int32, *, seed: int, steps: int = STEPS) -> Float32:
-        """Return the point of a user who likes the items `liked`, increasing rows; float32 (d,)."""
+        """Return the float32 point (d,) of a user who likes the items `liked`, ascending rows."""
         pairs = len(liked)
         own = OneUser(liked, self.train.n_items)
         user, positive = np.zeros(pairs, np.int64), self.items[liked]
@@ -77,7 +77,7 @@ class Folding:
         return self._descend(positive.mean(axis=0), slope, steps)
 
     def item(self, liked_by: Int32, *, seed: int, steps: int = STEPS) -> Float32:
-        """Return the point of an item that the users `liked_by`, increasing rows, like."""
+        """Return the float32 point (d,) of an item that the users `liked_by` (ascending) like."""
         fans = self.users[liked_by]
         others = _Others(self, liked_by)
         nowhere = np.full(len(liked_by), -1, np.int64)
@@ -105,17 +105,17 @@ class Folding:
         items: Integers,
         points: Floats | None = None,
     ) -> Drawn:
-        """Draw the negatives of pairs as step `step` of a training with `seed` would.
+        """Draw the negatives of pairs as step `step` of a training run with `seed` would.
 
         Parameters
         ----------
         seed, step : int
         known : Known
-            What the users have, by which negatives are refused.
+            The items that the users have, which are refused as negatives.
         users, items : int arrays of shape (L,)
             The pairs. With `points` the items need not exist.
         points : array of shape (L, d), optional
-            The positive items' points, if they are not the model's.
+            The points of the positive items, if they differ from the model's.
         """
         source = Source(seed, step)
 
@@ -128,7 +128,7 @@ class Folding:
     # ------------------------------------------------------------------------- draws
 
     def _rows(self, items: Int64, seed: int, step: int) -> Float32:
-        """Return the points of all drawn items, one after the other."""
+        """Return the points of all drawn items, concatenated."""
         if self.options.sampler.needs.shared:
             return self._shared_rows(Source(seed, step))
         rows: Float32 = self.items[items.ravel()]
@@ -140,25 +140,25 @@ class Folding:
 
     @cached_property
     def _compared(self) -> Float32:
-        """(M, d) the vectors that stage 2 compares: of now, or those that a run starts from."""
+        """The (M, d) vectors that stage 2 compares: the current or the initial ones."""
         frozen = self.problem.frozen_items()
         return normalise(self.items) if frozen is None else frozen
 
     # --------------------------------------------------------------------- objective
 
     def _scores(self, products: Floats, items: Integers | None = None) -> Floats:
-        """Turn products with items into scores, but for what depends on the user alone."""
+        """Convert products with items to scores, up to a term that depends only on the user."""
         if self._offset is None or items is None:
             return products
         scores: Floats = products - self._offset[items]
         return scores
 
     def _excess(self, point: Floats) -> float:
-        """|v|^2 off the sphere, where it is a part of the score."""
+        """Return |v|^2 where it is a part of the score; 0 on the sphere."""
         return 0.0 if self._offset is None else float(point @ point)
 
     def _products(self, users: Float32, items: Int64, seed: int, step: int) -> Floats:
-        """Score shared (1, n) or own (L, n) items, drawn in a step, for users (L, d)."""
+        """Score the shared (1, n) or own (L, n) items drawn in a step for users (L, d)."""
         rows = self._rows(items, seed, step).reshape(*items.shape, -1)
         products = users @ rows[0].T if len(items) == 1 else np.einsum("ld,lnd->ln", users, rows)
         return self._scores(products, items)
@@ -171,7 +171,7 @@ class Folding:
     def _descend(
         self, start: Floats, slope: Callable[[Floats, int], Floats], steps: int
     ) -> Float32:
-        """Train one row, from `start`, as `nearfar.engine.reference` updates any."""
+        """Train one row, from `start`, with the same updates as `nearfar.engine.reference`."""
         options, optimiser = self.options, self.options.optimiser
         rows = np.zeros((1, optimiser.n_slots, options.dim))
         optimiser.start(rows)
@@ -191,14 +191,14 @@ class Folding:
         return np.ascontiguousarray(self._point(mean), np.float32)
 
     def _point(self, row: Floats) -> Floats:
-        """Return the point of a stored row (d,): at length 1 on the sphere."""
+        """Return the point of a stored row (d,): of length 1 on the sphere."""
         length = float(np.sqrt(row @ row)) if self.options.geometry == "sphere" else 1.0
         point: Floats = row / (length or 1.0)
         return point
 
 
 class _Others:
-    """The pairs of others, in which a new item may be drawn as the negative."""
+    """The pairs of other users, in which a new item may be drawn as the negative."""
 
     def __init__(self, folding: Folding, liked_by: Int32) -> None:
         self.folding = folding
@@ -206,14 +206,14 @@ class _Others:
         counts = np.append(folding.train.item_counts, len(liked_by))
         weight = folding.options.sampler.proposal(counts)
         self.chance = float(weight[-1] / weight.sum())
-        """Of being drawn once by the proposal."""
-        self.nobody = OneUser(liked_by[:0], folding.train.n_items)
+        """Probability that one draw of the proposal is the new item."""
+        self.no_items = OneUser(liked_by[:0], folding.train.n_items)
 
     def push(self, point: Floats, seed: int, step: int) -> tuple[Float32, Floats]:
-        """Return users (R, d), and what each adds to the gradient of the item: push (u - v).
+        """Return users (R, d) and their factors (R,) in the item's gradient: push (u - v).
 
-        R training pairs stand for all of them; in each the last negative is the item, with the
-        number of times that would happen in an epoch as its weight.
+        R training pairs represent all of them. In each, the last negative is replaced by the item,
+        weighted by the number of times that this would happen in an epoch.
         """
         folding, train = self.folding, self.folding.train
         key = stream(seed, Purpose.ORDER, step)
@@ -231,7 +231,7 @@ class _Others:
         return anchors, share * times
 
     def _times(self, point: Floats, items: Int32, seed: int, step: int) -> Floats | float:
-        """How often each pair would draw the item, on average."""
+        """Return the expected number of times that each pair would draw the item."""
         folding, options = self.folding, self.folding.options
         places = folding.problem.n_candidates or options.n_negatives
         if not options.sampler.needs.candidates:
@@ -244,7 +244,7 @@ class _Others:
             return folding._compared[items] @ rows.T
 
         weight = draw(
-            folding.problem, source, items, self.nobody, folding._candidates(source), compare
+            folding.problem, source, items, self.no_items, folding._candidates(source), compare
         ).weight
         if weight is None:
             return options.n_negatives * self.chance

@@ -1,8 +1,9 @@
 """The training loop: epochs, validation, early stopping, checkpoints, progress.
 
-The loop asks an engine for steps in chunks of a fraction of a second. Between two chunks it may
-report, save a checkpoint or be interrupted; none of that changes a bit of the result. At the end of
-every epoch all rows are brought up to date, so a run does not depend on when it was looked at.
+The loop runs the steps of an engine in chunks of a fraction of a second. Between two chunks it may
+report, save a checkpoint or be interrupted; none of this changes a bit of the result. At the end of
+every epoch all rows are brought up to date, so the result does not depend on when the points were
+read.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a callback is told after each epoch."""
+    """The argument of a callback after each epoch."""
 
     epoch: int
     """1 for the first."""
     record: dict[str, float]
-    """The epoch's line of the history."""
+    """The epoch's row of the history."""
     points: Callable[[], Float32]
-    """Gives the points (N + M, d) as of now: users, then items."""
+    """Returns the current points (N + M, d): users, then items."""
 
 
 Callback = Callable[[Epoch], bool | None]
@@ -59,41 +60,41 @@ Callback = Callable[[Epoch], bool | None]
 
 @dataclass
 class Progress:
-    """How far a run has come, apart from the engine's tables: small enough for JSON."""
+    """The state of a run other than the engine's tables, small enough for JSON."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
-    """Totals of the step log over the epoch that is under way."""
+    """Totals of the step log over the current epoch."""
     best: float | None = None
     best_epoch: int = 0
     stale: int = 0
     """Evaluations since the best one."""
     stopped: bool = False
-    """Whether training has ended before its last epoch, by patience or a callback."""
+    """Whether patience or a callback has ended training before its last epoch."""
     seconds: float = 0.0
     averaged: int = 0
     """Epochs that are in the mean of the points, if there is one."""
     warned: bool = False
-    """Whether the watch has said that the run goes badly."""
+    """Whether the diagnostics have already warned about the run."""
 
     @property
     def top_ndcg(self) -> float:
-        """The best NDCG on the validation part so far, 0 if there is none."""
+        """The best NDCG on the validation part so far; 0 if there is none."""
         return max((record.get("validation_ndcg", 0.0) for record in self.history), default=0.0)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome of a run, also of one that was cut short."""
+    """The result of a run, including one that was interrupted."""
 
     points: Float32
-    """(N + M, d): the best epoch's where there is a validation part, else the last."""
+    """(N + M, d): those of the best epoch if there is a validation part, otherwise the last."""
     history: pl.DataFrame
     best_epoch: int
-    """The epoch the points are from; 0 before the end of the first."""
+    """The epoch that the points are from; 0 before the end of the first."""
 
     def after(self, before: pl.DataFrame) -> Trained:
-        """Give the outcome with the history of an earlier run before its own."""
+        """Return the result with the history of an earlier run prepended to its own."""
         parts, n = [before], before.height
         if self.history.height:
             parts.append(self.history.with_columns(pl.col("epoch") + n))
@@ -111,16 +112,16 @@ class Run:
     validation : Interactions or None
         On the axes of the training interactions.
     checkpoint : path, optional
-        A folder to save the run in, and to go on from if it holds this very run.
+        A folder to save the run in; if it already holds this run, training resumes from it.
     checkpoint_seconds : float
         Time between two checkpoints.
     callbacks : sequence of callables
     device, fast, threads
         See `nearfar.engine.make_engine`.
     state : State, optional
-        Where a run begins that is not gone on with; ``problem.initial_state()`` if None.
+        The initial state of a run that is not resumed; ``problem.initial_state()`` if None.
     progress : bool or None
-        Show a progress bar; None where the error stream is a terminal.
+        Whether to show a progress bar; None shows it if the error stream is a terminal.
     """
 
     def __init__(
@@ -160,17 +161,19 @@ class Run:
         )
 
     def train(self) -> None:
-        """Train to the end, or from where the checkpoint left off to the end.
+        """Train to the last epoch, from the beginning or from the checkpoint.
 
         Raises
         ------
         DivergedError
-            The loss is no longer a number.
+            The loss is no longer a finite number.
         KeyboardInterrupt
-            As it came. `outcome` gives what there is.
+            The run was interrupted; `outcome` returns the result so far.
         """
-        if not self.progress.history and (said := diagnostics.foreseen(self.problem)) is not None:
-            warn(said)
+        if not self.progress.history:
+            warning = diagnostics.warning_before_training(self.problem)
+            if warning is not None:
+                warn(warning)
         try:
             with Reporter(self.show, self.schedule.epochs, self.problem.steps_per_epoch) as report:
                 where = "" if self.device == "cpu" else f"on {describe(self.device)}: "
@@ -187,7 +190,7 @@ class Run:
         self._save()
 
     def outcome(self) -> Trained:
-        """Give what the run has come to, and give up its tables."""
+        """Return the result of the run and release its tables."""
         epoch = self.progress.best_epoch
         points = self.best_points
         if points is None:
@@ -196,7 +199,7 @@ class Run:
         return Trained(points, self.history(), epoch)
 
     def _average(self, epoch: int) -> None:
-        """Take the points after `epoch` into the mean, once."""
+        """Add the points after `epoch` to the mean, once."""
         averaging = self.problem.options.averaging
         if averaging is None or self.progress.averaged == epoch:
             return
@@ -205,13 +208,13 @@ class Run:
             self.progress.averaged = epoch
 
     def history(self) -> pl.DataFrame:
-        """One row an epoch; see `CML.history`."""
+        """Return a table with one row for each epoch; see `CML.history`."""
         frame = pl.DataFrame(self.progress.history, infer_schema_length=None)
         columns = (*_COLUMNS, *(f"validation_{name}" for name in metrics.names()))
         return frame.select(name for name in columns if name in frame.columns)
 
     def close(self) -> None:
-        """Let go of the engine's threads."""
+        """Stop the engine's threads."""
         self.engine.close()
 
     def _epochs(self, report: Reporter) -> Iterator[None]:
@@ -223,7 +226,7 @@ class Run:
             yield
 
     def _steps(self, report: Reporter, end: int) -> None:
-        """Run up to step `end` in chunks of about a fraction of a second."""
+        """Run up to step `end` in chunks of a fraction of a second."""
         count, begun = 1, time.perf_counter()
         sums = self.progress.sums
         while self.engine.step < end:
@@ -258,7 +261,7 @@ class Run:
         return self.progress.sums["triplet"] / self.progress.sums["pairs"]
 
     def _finish_epoch(self, report: Reporter) -> None:
-        """Record the epoch, evaluate, keep the best; an interrupt finds all of it or none."""
+        """Record the epoch, evaluate it and keep the best points, deferring interrupts."""
         state, epoch = self.progress, len(self.progress.history) + 1
         record = self._record(epoch)
         self._average(epoch)
@@ -266,7 +269,7 @@ class Run:
         if self.validation is not None and looks:
             report.note("validating")
             record.update(self._validate(self.validation))
-        if epoch & (epoch - 1) == 0:  # 1, 2, 4, 8 ...: at whatever speed it learns, not often
+        if epoch & (epoch - 1) == 0:  # 1, 2, 4, 8 ...: seldom, and for any speed of learning
             record.update(self._look(epoch).to_dict())
         if epoch == 1:
             self._warn_of_missed(int(record["missed"]))
@@ -287,8 +290,9 @@ class Run:
         if missed > places / 2:
             warn(
                 f"{missed:,} of {places:,} places for a negative stayed empty in the first epoch:"
-                f" most draws hit items that the user has already, or none that may be drawn. Pairs"
-                f" without a negative teach nothing; use another sampler, or more candidates."
+                f" most draws found only items that the user already has, or no item that may be"
+                f" drawn. Pairs without a negative do not train the model; use another sampler, or"
+                f" more candidates."
             )
 
     def _look(self, epoch: int) -> diagnostics.Sight:
@@ -328,12 +332,12 @@ class Run:
             state.warned = True
             self._warn(
                 len(state.history),
-                f"NDCG on the validation part came to {state.top_ndcg:.4f}, no more than"
-                f" recommending what is popular has ({least:.4f}).",
+                f"NDCG on the validation part reached {state.top_ndcg:.4f}, no more than"
+                f" recommending the most popular items ({least:.4f}).",
             )
 
     def _warn(self, epoch: int, what: str) -> None:
-        """Warn, and say what can be done."""
+        """Issue a warning with the probable cause and the remedy."""
         why = diagnostics.remedy(self._look(epoch), self.problem)
         warn(f"{what} {why}")
 
@@ -356,7 +360,7 @@ class Run:
         return {f"validation_{name}": value for name, value in result.metrics.items()}
 
     def _scorer(self) -> Scorer:
-        """Score by the points as of now, where they are."""
+        """Return a scorer by the current points, on the engine's device."""
         if not isinstance(self.engine, OnDevice):
             return _Live(self)
         from nearfar.search.device_search import DevicePoints  # it imports PyTorch
@@ -368,7 +372,7 @@ class Run:
         return DevicePoints(users, items, offset, device=self.engine.device)
 
     def _compare(self, epoch: int, value: float) -> None:
-        """Keep the points if `value` is the best so far; count evaluations that were not."""
+        """Keep the points if `value` is the best so far; else count the evaluation as stale."""
         state = self.progress
         if self.schedule.improves(value, state.best):
             state.best, state.best_epoch, state.stale = value, epoch, 0
@@ -383,7 +387,7 @@ class Run:
 
 
 class _Live:
-    """Scores by the points as of now, a tile at a time: no copy of the tables is made."""
+    """Scores by the current points, one tile at a time, without copying the tables."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -400,7 +404,7 @@ class _Live:
 
 
 def _add_in_order(total: float, values: Float64) -> float:
-    """Sum one by one, so that it does not depend on how the steps were cut into chunks."""
+    """Sum one by one, so that the result does not depend on the sizes of the chunks."""
     for value in values.tolist():
         total += value
     return total
@@ -410,5 +414,5 @@ def _check_validation(train: Interactions, validation: Interactions) -> None:
     if train.user_ids != validation.user_ids or train.item_ids != validation.item_ids:
         raise DataError(
             "`validation` must have the same users and items as the training interactions, in the"
-            " same order; cut both from one Interactions with nearfar.data.split."
+            " same order; split both from one Interactions with nearfar.data.split."
         )

@@ -1,4 +1,4 @@
-"""How long a run goes on, and what decides which of its epochs is the best."""
+"""The length of a run, and how its best epoch is selected."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from nearfar.runtime.checks import check_count
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, and when and at what to look."""
+    """The length of a run, its validation interval and metric, and early stopping."""
 
     epochs: int = 50
     """Passes over the training pairs."""
     every: int = 1
     """Epochs between two evaluations on the validation part; the last epoch is always evaluated."""
     metric: str = "ndcg"
-    """What decides which epoch is the best: a metric of `nearfar.evaluate`."""
+    """The metric of `nearfar.evaluate` that selects the best epoch."""
     k: int = 50
     """Length of the evaluated lists."""
     patience: int | None = None
-    """Stop after this many evaluations in a row without a new best; None never stops early."""
+    """Stop after this many consecutive evaluations without a new best; None never stops early."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "every", "k"):
@@ -34,7 +34,7 @@ class Schedule:
             raise OptionError(f"`metric` must be one of {known}; got {self.metric!r}.")
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` of the metric beats `best`."""
+        """Return whether `value` of the metric is better than `best`."""
         if best is None:
             return True
         lower = metrics.REGISTRY[self.metric].lower_is_better

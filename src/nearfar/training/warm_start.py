@@ -1,4 +1,4 @@
-"""From a trained model to one that knows more: where the points of a union of data begin."""
+"""Warm start: the initial points for training a model further on more data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nearfar.runtime.arrays import Bool, Float32
 
 
 def grown_state(problem: Problem, users: Float32, items: Float32, known: Interactions) -> State:
-    """Return the state that training on more data begins with.
+    """Return the initial state for training on more data.
 
-    Who was there begins where they were. A new user begins at the mean of the known items they
-    like, a new item at the mean of its users that have a point by then; who has neither, at a
-    random point, as everybody does in `nearfar.CML.fit`.
+    Known users and items start at their points. A new user starts at the mean of the known items
+    they like, and a new item at the mean of its users that have a point after that. Any others
+    start at a random point, as in `nearfar.CML.fit`.
 
     Parameters
     ----------
     problem : Problem
-        Whose interactions have all users and items of `known`.
+        Its interactions must have all users and items of `known`.
     users, items : float32 arrays of shapes (N, d) and (M, d)
         The points of the users and items of `known`.
     known : Interactions
@@ -46,7 +46,7 @@ def grown_state(problem: Problem, users: Float32, items: Float32, known: Interac
 def _to_means(
     points: Float32, placed: Bool, likes: Any, others: Float32, there: Bool, on_sphere: bool
 ) -> None:
-    """Move points that are not placed to the mean of the others they like, if there are any."""
+    """Set each point not yet placed to the mean of the placed `others` it likes, if any."""
     new = np.flatnonzero(~placed)
     known = likes[new] * there.astype(np.float32)[None, :]
     count = np.asarray(known.sum(axis=1)).ravel()

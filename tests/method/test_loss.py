@@ -262,7 +262,10 @@ def test_gradient_through_normalisation():
     [
         (lambda: Triplet(margin=-1.0), r"`margin` must be a positive number; got -1.0"),
         (lambda: Triplet(margin=float("nan")), "margin"),
-        (lambda: Triplet(margin=0.0), r"positive number; got 0.0. \(0 goes with a temperature.\)"),
+        (
+            lambda: Triplet(margin=0.0),
+            r"positive number; got 0.0. \(0 is allowed only with a temperature.\)",
+        ),
         (lambda: Triplet(margin=-1.0, temperature=0.5), "`margin` must be a positive number"),
         (
             lambda: Triplet(temperature=-1.0),

@@ -225,7 +225,7 @@ def test_options_of_it_survive_json():
     ("kind", "message"),
     [
         (RankWeighted, "already a sampler 'RankWeighted'"),
-        (nf.Adam, r"Adam has no \['needs', 'proposal', 'draw'\]"),
+        (nf.Adam, r"Adam lacks \['needs', 'proposal', 'draw'\]"),
         (type("Loose", (), dict.fromkeys(("needs", "proposal", "draw"))), "frozen dataclass"),
         (Thawed, "frozen dataclass"),
         (Demanding, "whose fields have defaults"),

@@ -128,7 +128,7 @@ def test_the_effective_number_of_negatives_is_saved():
         ({"batch": True}, "batch"),
         (
             {"sampler": Uniform(), "batch": 1_000_000, "negatives": 500},
-            "sizes the buffers .* 1,000,000 x 502",
+            "buffer size of a step, .* 1,000,000 x 502",
         ),
         ({"geometry": "cube"}, "`geometry` must be one of sphere, ball, free; got 'cube'"),
         ({"sampler": "uniform"}, r"`sampler` must be Uniform\(...\) or Popularity"),
@@ -136,7 +136,7 @@ def test_the_effective_number_of_negatives_is_saved():
         ({"spread_out": 0.1}, "`spread_out` must be SpreadOut.* or None; got 0.1"),
         (
             {"sampler": Shared(), "spread_out": SpreadOut(0.1)},
-            r"not there with sampler=Shared\(...\); got SpreadOut\(.*\)\. Use spread_out=None",
+            r"not available with sampler=Shared\(...\); got SpreadOut\(.*\)\. Use spread_out=None",
         ),
         ({"negative": 3}, "unknown option 'negative'; the options are dim"),
     ],

@@ -1,5 +1,5 @@
-"""The paper.
+"""The method of the paper: geometry, samplers, losses, optimisers and options.
 
-The sphere, the samplers, the loss and the optimiser, as numpy that one can check by eye: each part
-says what it does (`TwoStage.draw`, `Triplet.term`, `Adam.step`) and what it needs of an engine.
+Each part defines in plain numpy what it does (`TwoStage.draw`, `Triplet.term`, `Adam.step`) and
+declares what it needs from an engine.
 """

@@ -1,7 +1,7 @@
-"""What a sampler needs of an engine, what it is given for a step, and what it gives back.
+"""The interface of samplers: what they need from an engine, their input and their output.
 
-`draw_candidates` and `draw_own` are the two ways in which all samplers here draw items; what each
-makes of them is its `draw`, see `nearfar.method.sampling`.
+`draw_candidates` and `draw_own` are the two ways in which all samplers here draw items; their
+`draw` methods in `nearfar.method.sampling` use them.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ from nearfar.runtime.arrays import Bool, Floats, Int32, Int64, Integers
 from nearfar.runtime.counter import Purpose, Source
 
 Kernel = Literal["independent", "distinct", "two-stage", "shared"]
-"""The ways of drawing that engines have kernels for: those of `Uniform` and `Popularity`, of
+"""The kinds of drawing for which engines have kernels: that of `Uniform` and `Popularity`, of
 ``Popularity(distinct=True)``, of `TwoStage` and of `Shared`."""
 
 
 class Needs(NamedTuple):
-    """What a sampler needs of an engine."""
+    """What a sampler needs from an engine."""
 
     usual: int = 5
-    """|N_ij| where the user does not say how many."""
+    """Default of |N_ij|, if the user does not set the number of negatives."""
     shared: bool = False
-    """All pairs of a step share their negatives; else each has its own."""
+    """Whether all pairs of a step share their negatives; otherwise each pair has its own."""
     candidates: int = 0
-    """Items that a step draws for all its pairs to choose among, at most; 0 for none."""
+    """Maximum number of items drawn in a step as candidates for all its pairs; 0 for none."""
     distinct: bool = False
-    """What a step draws together differs: its candidates, its shared negatives, or without these
-    the first attempts at all its places."""
+    """Whether the items drawn together in a step are distinct: its candidates, its shared
+    negatives, or otherwise the first attempts at all its places."""
     redraws: int = 0
-    """How often a draw that hits a known positive is drawn again."""
+    """How often an item is drawn again if it is a known positive."""
     vectors: Literal["live", "initial"] | None = None
-    """The vectors by which pairs choose among the candidates, if they do."""
+    """The vectors by which pairs choose among the candidates, if they choose."""
     released_weight: bool = False
     """See `TwoStage`."""
     kernel: Kernel | None = None
-    """The engines' kernels that draw the same; None if only `draw` does."""
+    """The engines' kernels that draw the same items; None if there are none."""
 
     def n_candidates(self, negatives: int, n_support: int) -> int:
-        """Count the items that all pairs of a step share; `n_support` can be drawn at all."""
+        """Return the number of items shared by all pairs, if `n_support` items can be drawn."""
         wanted = negatives if self.shared else self.candidates
         return min(wanted, n_support) if self.distinct else wanted
 
     @property
     def distinct_places(self) -> bool:
-        """Whether the places of a step, not items that all pairs share, are filled differently."""
+        """Whether the places of a step, rather than shared items, hold distinct items."""
         return self.distinct and not self.shared and not self.candidates
 
 
 class Known(Protocol):
-    """What users have already, which is no negative for them."""
+    """The items that users already have, which are never negatives for them."""
 
     def own(self, users: Integers, items: Int64) -> Bool:
-        """Tell for each user and item, both (n,), whether the user has it."""
+        """Return for each pair of a user and an item, both (n,), whether the user has the item."""
         ...
 
     def shared(self, users: Integers, items: Int64) -> Bool:
-        """Tell for each user (L,) which of the items (C,) they have: (L, C), or (1, C) for all."""
+        """Return which of the items (C,) each user (L,) has: (L, C), or (1, C) for all users."""
         ...
 
 
 class Batch(NamedTuple):
-    """The pairs of a step, and all that their negatives depend on."""
+    """The pairs of a step, and everything that their negatives depend on."""
 
     users: Integers
-    """(L,) the user of each pair, by which `known` is asked."""
+    """(L,) the user of each pair, as passed to `known`."""
     negatives: int
     """|N_ij|."""
     table: AliasTable
@@ -81,33 +81,33 @@ class Batch(NamedTuple):
     """The streams of the step."""
     known: Known
     compare: Callable[[Int64], Floats]
-    """Products of the pairs' positive items with items (C,), all at length 1: (L, C)."""
+    """Returns the products (L, C) of the pairs' positive items with items (C,), at length 1."""
     dim: int
     """d."""
     first: int = 0
-    """The place of the first pair in the step; not 0 only if pairs share candidates."""
+    """The position of the first pair in the step; 0 unless pairs share candidates."""
 
 
 class Drawn(NamedTuple):
     """Negatives of some pairs."""
 
     items: Int64
-    """(L, n) of each pair, or (1, n) if all pairs share theirs."""
+    """(L, n) for each pair, or (1, n) if all pairs share them."""
     allowed: Bool
-    """(L, n) whether it is one: the pair's user does not have it, and the place is not empty."""
+    """(L, n) whether each item is a negative: a filled place, not an item of the user."""
     weight: Floats | None = None
-    """(L, C) the weights by which each pair chose among the candidates, if it did so."""
+    """(L, C) the weights by which each pair chose among the candidates, if any."""
 
 
 def draw_candidates(
     needs: Needs, negatives: int, table: AliasTable, support: Int32, source: Source
 ) -> Int64:
-    """Draw the items that all pairs of a step share: of stage 1, or its negatives.
+    """Draw the items that all pairs of a step share: candidates of stage 1, or shared negatives.
 
     Parameters
     ----------
     needs : Needs
-        Those of the sampler.
+        The sampler's needs.
     negatives : int
         |N_ij|.
     table, support
@@ -118,7 +118,7 @@ def draw_candidates(
     Returns
     -------
     int64 array of shape (C,)
-        Empty if the sampler has none.
+        Empty if the sampler shares no items.
     """
     n = needs.n_candidates(negatives, len(support))
     key = source.stream(Purpose.CANDIDATE)
@@ -128,14 +128,14 @@ def draw_candidates(
 
 
 def draw_own(batch: Batch, redraws: int, first: Int64 | None = None) -> Drawn:
-    """Draw each pair's own negatives, again where one is known, at most `redraws` times.
+    """Draw each pair's own negatives; redraw known positives at most `redraws` times.
 
     Parameters
     ----------
     batch : Batch
     redraws : int
     first : int64 array of shape (L n,), optional
-        The first attempts, if they are not ordinary draws.
+        The first attempts, if they are not independent draws.
 
     Returns
     -------

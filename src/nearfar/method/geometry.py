@@ -1,6 +1,6 @@
-"""The space the points live in: distance, score, the density of a random product.
+"""The geometry of the points: distance, score, and the density of a random product.
 
-**One sign.** Inside nearfar there is only the *score*, larger is closer::
+**One sign.** Inside nearfar only the *score* is used, and larger is closer::
 
     score(u, v) = 1 - D^2(u, v) / 2 = u.v - (|u|^2 - 1) / 2 - (|v|^2 - 1) / 2
 
@@ -9,10 +9,10 @@ cosine. A difference of squared distances is minus twice a difference of scores,
 
 **Three geometries** (`Geometry`):
 
-- ``"sphere"``: a stored row is free and is divided by its length when it is used; the gradient
-  goes through that division. The 2019 paper.
-- ``"ball"``: rows are used as they are and clipped to length 1 after a step. CML, 2017.
-- ``"free"``: rows are used as they are. What the paper's released script did for two samplers.
+- ``"sphere"``: stored rows have any length and are divided by it when they are used; the gradient
+  is propagated through that division. As in the 2019 paper.
+- ``"ball"``: rows are used as stored and clipped to length 1 after each step. As in CML, 2017.
+- ``"free"``: rows are used as stored. As in the paper's released script for two of the samplers.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import numpy.typing as npt
 from nearfar.runtime.arrays import Floats
 
 Geometry = Literal["sphere", "ball", "free"]
-"""Where the points may lie."""
+"""The set in which the points lie."""
 
 GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 
 GAP_FLOOR = 2.0**-22
-"""The smallest 1 - s^2 that a float32 product of unit vectors can tell from 0, about; it is
-compiled into kernels, see `nearfar.runtime.jit`."""
+"""Approximately the smallest 1 - s^2 that a float32 product of unit vectors can distinguish from 0.
+It is compiled into kernels, see `nearfar.runtime.jit`."""
 
 
 def normalise(x: npt.ArrayLike) -> Floats:
-    """Divide each row by its length; a row of zeros stays as it is.
+    """Divide each row by its length; a row of zeros is unchanged.
 
     Parameters
     ----------
@@ -61,14 +61,14 @@ def normalise(x: npt.ArrayLike) -> Floats:
 
 
 def squared_distance(u: npt.ArrayLike, v: npt.ArrayLike) -> Floats:
-    """D^2(u, v) = |u - v|^2 over the last axis; shapes (..., d) broadcast to (...)."""
+    """Return D^2(u, v) = |u - v|^2 over the last axis; shapes (..., d) broadcast to (...)."""
     difference = np.asarray(u) - np.asarray(v)
     squared: Floats = np.sum(difference * difference, axis=-1)
     return squared
 
 
 def score(u: npt.ArrayLike, v: npt.ArrayLike) -> Floats:
-    """Score 1 - D^2(u, v) / 2 over the last axis, larger is closer; the cosine on the sphere.
+    """Return the score 1 - D^2(u, v) / 2 over the last axis; on the sphere it is the cosine.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def score(u: npt.ArrayLike, v: npt.ArrayLike) -> Floats:
 
 
 def log_density(s: npt.ArrayLike, dim: int) -> Floats:
-    """Logarithm of `density`; minus infinity at s = -1 and 1 when dim > 3."""
+    """Return the logarithm of `density`; minus infinity at s = -1 and 1 if dim > 3."""
     s = np.asarray(s, np.float64)
     power = 0.5 * (dim - 3)
     with np.errstate(divide="ignore"):
@@ -91,7 +91,7 @@ def log_density(s: npt.ArrayLike, dim: int) -> Floats:
 
 
 def density(s: npt.ArrayLike, dim: int) -> Floats:
-    """Density of s = p.q for two independent uniform unit vectors in R^dim.
+    """Return the density of s = p.q for two independent uniform unit vectors in R^dim.
 
     ::
 
@@ -120,24 +120,24 @@ def density(s: npt.ArrayLike, dim: int) -> Floats:
 
 
 def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None = None) -> Floats:
-    """Weight of each candidate in the second stage (eq. 5), up to a factor a row.
+    """Return the weight of each candidate in the second stage (eq. 5), up to a factor per row.
 
     ::
 
         1 / p(s)  ~  (top / (1 - s^2))^((d-3)/2)   if s >= 0, else 0
 
     with ``top`` the smallest 1 - s^2 among the row's allowed candidates with s >= 0. For d >= 3
-    every factor is in [0, 1] and the row's largest weight is 1, so nothing overflows and nothing
-    is NaN for any d; 1 - s^2 below 2^-22 counts as 2^-22, what float32 can resolve.
+    every factor is in [0, 1] and the row's largest weight is 1, so no value overflows or is NaN
+    for any d. Values of 1 - s^2 below 2^-22 are set to 2^-22, the resolution of float32.
 
     Parameters
     ----------
     s : array_like of shape (..., C)
-        Products of unit vectors; values a rounding beyond [-1, 1] are taken as -1 or 1.
+        Products of unit vectors; values that rounding puts outside [-1, 1] are taken as -1 or 1.
     dim : int
         d >= 2.
     allowed : array_like of bool of shape (..., C), optional
-        Candidates that may be drawn; the others weigh 0 and do not enter ``top``.
+        Candidates that may be drawn; the others have weight 0 and do not affect ``top``.
 
     Returns
     -------
@@ -165,11 +165,11 @@ def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None =
 
 
 def released_overflow_gap(dim: int) -> float:
-    """1 - s^2 + 1e-8 below which the released script's weight overflows to infinity.
+    """Return the 1 - s^2 + 1e-8 below which the released script's weight overflows to infinity.
 
-    The script raises ``1 - s^2 + 1e-8`` to the power -(d-3)/2 in float64; a row with an infinite
+    The script raises ``1 - s^2 + 1e-8`` to the power -(d-3)/2 in float64. A row with an infinite
     weight becomes NaN when it is divided by its sum, and the pair falls back to a uniform choice
-    among the candidates. 0 where no s overflows (d <= 3).
+    among the candidates. The result is 0 if no s overflows (d <= 3).
     """
     power = 0.5 * (dim - 3)
     if power <= 0:

@@ -1,8 +1,8 @@
-"""What training minimises, each part with its gradient worked out by hand.
+"""The terms of the training objective, each with its analytic gradient.
 
 The functions here are the specification: they take and return numpy arrays of any floating type,
 and the engines' kernels are tested against them. All gradients are with respect to the *points*
-(unit vectors on the sphere); the way from a point to the stored row is `through_normalisation`.
+(unit vectors on the sphere); `through_normalisation` converts them to gradients of stored rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nearfar.runtime.checks import check_positive
 
 
 class TripletTerm(NamedTuple):
-    """One pair's share of the loss and its gradient."""
+    """The contribution of one pair to the loss and the gradient."""
 
     loss: float
     violated: bool
@@ -29,12 +29,12 @@ class TripletTerm(NamedTuple):
     positive: Floats
     """(d,) gradient of v_j."""
     negatives: Floats
-    """(n, d) gradients of the v_k: with temperature 0, zero but for the nearest."""
+    """(n, d) gradients of the v_k; with temperature 0, zero except for the nearest."""
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """The hinge on the nearest negative, eq. 1 of the paper, or a soft form of it.
+    """The hinge loss on the nearest negative, eq. 1 of the paper, or a soft form of it.
 
     ::
 
@@ -45,41 +45,41 @@ class Triplet:
 
         w_ij T log( 1 + sum_k exp(x_k / T) ),
 
-    whose gradient is that of the hinge, shared among the negatives by their softmax: what one draw
-    of a negative with Pr(k) ~ exp(x_k / T) would give on average. T -> 0 is the hinge. With
-    margin 0 it is T times the cross-entropy of the positive item among the negatives, with logits
-    2 score / T; a margin takes the positive item's own weight in it down by exp(-margin / T).
+    whose gradient is that of the hinge, divided among the negatives by their softmax: the expected
+    gradient if one negative is drawn with Pr(k) ~ exp(x_k / T). The limit T -> 0 is the hinge.
+    With margin 0 it is T times the cross-entropy of the positive item among the negatives, with
+    logits 2 score / T; a margin reduces the positive item's own weight in it by exp(-margin / T).
     """
 
     margin: float = 1.0
-    """alpha, in units of squared distance; 0 only with a temperature."""
+    """alpha, in units of squared distance; it may be 0 only with a temperature."""
     rank_weight: bool = False
     """CML's w_ij = log(rank + 1), rank = floor(M * impostors / n); 1 otherwise.
 
     Impostors are the negatives inside the margin, n the pair's negatives, M the number of items.
-    The weight is taken as a constant in the gradient. A pair without impostors has weight 0."""
+    The gradient treats the weight as a constant. A pair without impostors has weight 0."""
     temperature: float | None = 0.0
-    """T, in units of squared distance: how evenly the negatives share the gradient. None is what
-    the number of items asks for, (50 / items)^(1/4). With shared negatives, from 0.4 to 4 times
-    that: of others `fit` warns."""
+    """T, in units of squared distance: how evenly the negatives share the gradient. None selects
+    the recommended value, (50 / items)^(1/4). With shared negatives `fit` warns about values
+    outside 0.4 to 4 times the recommended value."""
 
     def __post_init__(self) -> None:
         if not (self.margin == 0 and self.temperature != 0):
-            soft = " (0 goes with a temperature.)" if self.margin == 0 else ""
+            soft = " (0 is allowed only with a temperature.)" if self.margin == 0 else ""
             check_positive("`margin`", self.margin, soft)
         if self.temperature is None or self.temperature == 0:
             return
         if not 1e-6 <= self.temperature < np.inf:
             raise OptionError(
-                "`temperature` must be 0 (the nearest negative alone), at least 1e-6, or None "
+                "`temperature` must be 0 (only the nearest negative), at least 1e-6, or None "
                 f"(by the number of items); got {self.temperature!r}."
             )
 
     def at(self, n_items: int) -> Triplet:
         """Return the loss for a number of items: T = (50 / n_items)^(1/4) if T is None.
 
-        The more items there are, the more finely the near must be told from the far. The exponent
-        and the 50 are measured, see docs/negatives.md.
+        With more items, near and far items must be distinguished more finely. The exponent and the
+        constant 50 were determined by measurement, see docs/negatives.md.
 
         Parameters
         ----------
@@ -101,21 +101,21 @@ class Triplet:
 
     @property
     def known_temperature(self) -> float:
-        """T; an `OptionError` if it is still left to the data."""
+        """T; raises `OptionError` if it still depends on the data."""
         if self.temperature is None:
-            raise OptionError("`temperature` is left to the data (None): `at(n_items)` first.")
+            raise OptionError("`temperature` is left to the data (None): call `at(n_items)` first.")
         return self.temperature
 
     def term(self, user: Floats, positive: Floats, negatives: Floats, n_items: int) -> TripletTerm:
-        """Loss and gradient of one pair.
+        """Return the loss and the gradient of one pair.
 
         Parameters
         ----------
         user, positive : array of shape (d,)
             u_i and v_j.
         negatives : array of shape (n, d)
-            The v_k, k in N_ij; n may be 0, which costs nothing. Of equally near negatives the
-            first counts as nearest.
+            The v_k, k in N_ij; n may be 0, and then the loss is 0. If several negatives are equally
+            near, the first counts as the nearest.
         n_items : int
             M, for the rank weight.
 
@@ -140,7 +140,7 @@ class Triplet:
         )
 
     def pair_weight(self, inside: Floats, n_items: int) -> Floats:
-        """w_ij, from the x_k of each pair's negatives: (..., n) to (...)."""
+        """Return w_ij, given the x_k of each pair's negatives: (..., n) to (...)."""
         if not self.rank_weight:
             return np.ones(inside.shape[:-1])
         impostors, found = np.sum(inside > 0, axis=-1), np.sum(inside > -np.inf, axis=-1)
@@ -148,7 +148,7 @@ class Triplet:
         return weight
 
     def soft_maximum(self, inside: Floats) -> tuple[Floats, Floats]:
-        """[max x]_+, or T log(1 + sum exp(x / T)) with a temperature, and its derivatives.
+        """Return [max x]_+, or T log(1 + sum exp(x / T)) if T > 0, and its derivatives.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class Triplet:
         -------
         loss : array of shape (...)
         share : array of shape (..., n)
-            Not negative, with a sum of at most 1 for each pair.
+            Non-negative, with a sum of at most 1 for each pair.
         """
         top = np.maximum(inside.max(axis=-1, keepdims=True), 0.0)
         temperature = self.known_temperature
@@ -173,7 +173,7 @@ class Triplet:
         return (top + temperature * np.log(whole))[..., 0], part / whole
 
     def shares(self, inside: Floats, n_items: int) -> Floats:
-        """w_ij times the derivatives of the soft maximum: (..., n) to (..., n)."""
+        """Return w_ij times the derivatives of the soft maximum: (..., n) to (..., n)."""
         share = self.soft_maximum(inside)[1]
         if self.rank_weight:
             share *= self.pair_weight(inside, n_items)[..., None].astype(share.dtype)
@@ -188,8 +188,8 @@ class SpreadOut:
 
         weight * { (1/Q sum s_jk)^2 + [ 1/Q sum s_jk^2 - 1/d ]_+ },   s_jk = v_j.v_k
 
-    over the Q pairs of a positive and one of its negatives in the batch: it pulls the first two
-    moments of s towards those of independent uniform unit vectors.
+    over the Q pairs of a positive item and one of its negatives in the batch. It moves the first
+    two moments of s towards those of independent uniform unit vectors.
 
     References
     ----------
@@ -197,14 +197,14 @@ class SpreadOut:
     """
 
     weight: float = 0.01
-    """lambda_g. The paper: 0.01 with one or two negatives, 0.001 with five."""
+    """lambda_g. In the paper 0.01 with one or two negatives, 0.001 with five."""
 
     def __post_init__(self) -> None:
-        remedy = " Leave the term out with spread_out=None."
+        remedy = " Omit the term with spread_out=None."
         check_positive("`weight` of SpreadOut", self.weight, remedy)
 
     def coefficients(self, s: Floats, dim: int) -> tuple[float, Floats]:
-        """Loss and its derivative with respect to each product.
+        """Return the loss and its derivative with respect to each product.
 
         Parameters
         ----------
@@ -229,15 +229,15 @@ class SpreadOut:
 
 @dataclass(frozen=True)
 class Decorrelate:
-    """CML's covariance loss: off-diagonal covariance is penalised.
+    """CML's covariance loss, which penalises off-diagonal covariance.
 
     ::
 
         weight * (||C||_F - ||diag C||_2^2) / n,   C = 1/n sum (x - mean)(x - mean)^T
 
-    over the n distinct users and items of the batch. That is the formula as it is printed; a norm
-    and the square of a norm do not have the same unit, so ``squared`` offers the other reading,
-    ||C||_F^2 - ||diag C||_2^2, which is zero exactly when nothing is correlated.
+    over the n distinct users and items of the batch. This is the formula as printed in the paper.
+    A norm and the square of a norm do not have the same unit, so ``squared`` selects the other
+    reading, ||C||_F^2 - ||diag C||_2^2, which is zero exactly if no two dimensions are correlated.
 
     References
     ----------
@@ -247,14 +247,14 @@ class Decorrelate:
     weight: float = 0.1
     """lambda_c."""
     squared: bool = False
-    """Take the square of the Frobenius norm."""
+    """Use the square of the Frobenius norm."""
 
     def __post_init__(self) -> None:
-        remedy = " Leave the term out with decorrelate=None."
+        remedy = " Omit the term with decorrelate=None."
         check_positive("`weight` of Decorrelate", self.weight, remedy)
 
     def term(self, points: Floats) -> tuple[float, Floats]:
-        """Loss and gradient over the points of a batch.
+        """Return the loss and the gradient for the points of a batch.
 
         Parameters
         ----------
@@ -264,7 +264,7 @@ class Decorrelate:
         -------
         loss : float
         gradient : array of shape (n, d)
-            (2/n) X dL/dC with X the centred points; the mean adds nothing, as X sums to zero.
+            (2/n) X dL/dC with X the centred points; the mean has no effect, as X sums to zero.
         """
         n = len(points)
         centred = points - points.mean(axis=0)
@@ -283,7 +283,7 @@ class Decorrelate:
 
 
 def through_normalisation(gradient: Floats, row: Floats) -> Floats:
-    """Gradient of the stored row, given that of its point x = row / |row|.
+    """Return the gradient of a stored row, given that of its point x = row / |row|.
 
     ::
 

@@ -1,9 +1,9 @@
-r"""Optimisers, written for tables of which a step touches a few rows.
+r"""Optimisers for tables of which each step touches only a few rows.
 
 `Adam` here is the *dense* Adam of Kingma & Ba (ICLR 2015): in every step its momentum also moves
 the rows that the batch did not touch. Skipping those rows, as "sparse" and "lazy" variants do, is
-another optimiser. But a row whose gradient is zero from step t0 + 1 to t only follows
-m <- b1 m, v <- b2 v, so all it did can be made up for when it is next read::
+a different optimiser. A row whose gradient is zero from step t0 + 1 to t only follows
+m <- b1 m, v <- b2 v, so its updates can be applied together when it is next read::
 
     theta_t = theta_t0 - lr * sum_{s = t0+1..t} w_s m_t0 / (sqrt(v_t0) + e_s)
     w_s = rho^(s-t0) sqrt(1 - b2^s) / (1 - b1^s),      rho = b1 / sqrt(b2),
@@ -11,18 +11,18 @@ m <- b1 m, v <- b2 v, so all it did can be made up for when it is next read::
 
 Without eps that is one factor, S(t0, t) = sum w_s, and S(t0, t) = T(t0) - rho^(t-t0) T(t), where
 T(t) = rho (c_{t+1} + T(t+1)), c_s = sqrt(1 - b2^s) / (1 - b1^s), tends to rho / (1 - rho): one
-small table. For e_s stands its mean e over the gap, weighted by w_s, which needs a second table
-of the same form (`adam_drift_tables`). That is the only approximation. Its relative error in the
-movement of a gap is at most var(e_s) / (sqrt(v) + e)^2: nothing where sqrt(v) is well above eps;
-and where it is not, below 10^-4 once 1 / (1 - b2) steps are done.
+small table. The e_s are replaced by their mean e over the gap, weighted by w_s, which needs a
+second table of the same form (`adam_drift_tables`). That is the only approximation. Its relative
+error in the movement over a gap is at most var(e_s) / (sqrt(v) + e)^2, which is negligible if
+sqrt(v) is well above eps, and otherwise below 10^-4 after 1 / (1 - b2) steps.
 
-A gradient that is exactly zero is the same as no gradient, so a row is updated only when something
-flows into it. `SGD` and `Adagrad` never move a row without a gradient and need no catching up.
+A gradient that is exactly zero is the same as no gradient, so a row is updated only if it receives
+a gradient. `SGD` and `Adagrad` never move a row without a gradient and need no such correction.
 
-An optimiser says what engines have to know of it: ``n_slots``, the vectors in a row of the tables
-(the parameter and its moments); ``start``, what the moments start from; ``drifts``, whether a row
-still changes in steps that do not touch it; ``kernel``, the compiled rule that does the same as
-``step``, with ``beta1``, ``beta2`` and ``epsilon``, 0 where it has none.
+An optimiser declares what engines need to know: ``n_slots``, the vectors in a row of the tables
+(the parameter and its moments); ``start``, the initial moments; ``drifts``, whether a row still
+changes in steps that do not touch it; ``kernel``, the compiled rule that does the same as
+``step``; and ``beta1``, ``beta2`` and ``epsilon``, 0 if it has none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SGD:
     """Plain stochastic gradient descent: theta <- theta - lr g."""
 
     learning_rate: float = 0.05
-    """Step length."""
+    """Step size."""
 
     kernel: ClassVar[Literal["sgd"]] = "sgd"
     n_slots: ClassVar[int] = 1
@@ -59,7 +59,7 @@ class SGD:
         rows[:, 0] -= self.learning_rate * gradient
 
     def start(self, rows: Floats) -> None:
-        """Leave new rows as they are: there are no moments."""
+        """Leave new rows unchanged, because there are no moments."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Adagrad:
     """
 
     learning_rate: float = 0.1
-    """Step length."""
+    """Step size."""
     initial: float = 0.1
-    """What the sum of squares starts from."""
+    """Initial value of the sum of squares."""
     epsilon: float = 1e-10
     """Added to the square root."""
 
@@ -102,7 +102,7 @@ class Adagrad:
 
 @dataclass(frozen=True)
 class Adam:
-    """Dense Adam, at the cost of the rows a step touches.
+    """Dense Adam, at the cost of only the rows that a step touches.
 
     References
     ----------
@@ -110,7 +110,7 @@ class Adam:
     """
 
     learning_rate: float = 1e-3
-    """Step length."""
+    """Step size."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.999
@@ -130,7 +130,7 @@ class Adam:
                 raise OptionError(f"`{name}` must be at least 0 and below 1; got {value!r}.")
         if self.beta1 >= self.beta2:
             raise OptionError(
-                f"`beta1` must be below `beta2`, or an untouched row might never come to rest; got"
+                f"`beta1` must be below `beta2`, or an untouched row might never stop moving; got"
                 f" beta1={self.beta1!r}, beta2={self.beta2!r}."
             )
 
@@ -143,21 +143,21 @@ class Adam:
         theta -= self.learning_rate / (1 - self.beta1**t) * m / denominator
 
     def start(self, rows: Floats) -> None:
-        """Leave new rows as they are: moments start from 0."""
+        """Leave new rows unchanged, because moments start at 0."""
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """The model is a mean of the points after each epoch, late ones counting more.
+    """Use as the model a mean of the points after each epoch, with more weight on later epochs.
 
     ::
 
         mean_t = mean_{t-1} + (x_t - mean_{t-1}) (eta + 1) / (eta + t)
 
-    for the points x_t after epoch t = 1, 2, ...: polynomial-decay averaging. It reaches back over
-    about t / (eta + 1) epochs, so it forgets the beginning however long a run is, and takes out
-    the noise that a constant learning rate leaves. On the sphere means are normalised. Training
-    itself is not changed by it.
+    for the points x_t after epoch t = 1, 2, ...: polynomial-decay averaging. The mean covers about
+    the last t / (eta + 1) epochs, so the first epochs lose their influence in runs of any length,
+    and it removes the noise that a constant learning rate leaves. On the sphere the means are
+    normalised. Averaging does not affect training itself.
 
     References
     ----------
@@ -165,29 +165,30 @@ class Averaging:
     """
 
     eta: float = 3.0
-    """The larger, the shorter it reaches back; near 0 it is the plain mean."""
+    """The larger it is, the fewer epochs the mean covers; near 0 it is the plain mean."""
 
     def __post_init__(self) -> None:
-        check_positive("`eta` of Averaging", self.eta, " Leave it out with averaging=None.")
+        check_positive("`eta` of Averaging", self.eta, " Omit averaging with averaging=None.")
 
     def weight(self, epoch: int) -> float:
-        """Return the weight of the points after `epoch`, from 1, against the mean before."""
+        """Return the weight of the points after `epoch` (from 1) relative to the previous mean."""
         return (self.eta + 1.0) / (self.eta + epoch)
 
 
 Optimiser = SGD | Adagrad | Adam
-"""What turns gradients into steps."""
+"""The optimisers, which turn gradients into steps."""
 
 
 def adam_drift_tables(adam: Adam, horizon: int) -> Float64:
-    """Tabulate T(t) of the module docstring, and its like for the mean epsilon, for t = 0, 1, ...
+    """Tabulate T(t) of the module docstring, and its analogue for the mean epsilon.
 
     ::
 
         T_q(t) = rho_q (c_{q,t+1} + T_q(t+1)),    rho_1 = b1 / sqrt(b2),   rho_2 = b1 / b2,
         c_{1,s} = sqrt(1 - b2^s) / (1 - b1^s),    c_{2,s} = (1 - b2^s) / (1 - b1^s)
 
-    so that sum w_s = T_1(t0) - rho_1^(t-t0) T_1(t), and sum w_s e_s / eps is the same with 2.
+    for t = 0, 1, ..., so that sum w_s = T_1(t0) - rho_1^(t-t0) T_1(t), and sum w_s e_s / eps is
+    the same with index 2.
 
     Parameters
     ----------
@@ -198,8 +199,8 @@ def adam_drift_tables(adam: Adam, horizon: int) -> Float64:
     Returns
     -------
     float64 array of shape (2, length)
-        T_1 and T_2; the last entries stand for every later t. They are as long as the bias
-        corrections take to vanish in float64, and never longer than horizon + 1.
+        T_1 and T_2; the last entries apply to every later t. The tables end where the bias
+        corrections vanish in float64, or after horizon + 1 entries.
 
     Examples
     --------
@@ -223,7 +224,7 @@ def adam_drift_tables(adam: Adam, horizon: int) -> Float64:
 
 
 def _corrections(adam: Adam, s: Int64, power: float) -> Float64:
-    """(1 - b2^s)^power / (1 - b1^s) for an array of steps s >= 1."""
+    """Return (1 - b2^s)^power / (1 - b1^s) for an array of steps s >= 1."""
     corrected: Float64 = (-np.expm1(s * np.log(adam.beta2))) ** power / (
         1 - adam.beta1 ** s.astype(np.float64)
     )

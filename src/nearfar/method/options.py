@@ -1,7 +1,7 @@
-"""The hyper-parameters of a model: what it is, not how a run goes.
+"""The hyper-parameters of a model, as opposed to the settings of a run.
 
-`Options` is frozen, checked when it is made, saved with the model, and the source of the command
-line's flags. Parts with parameters of their own are objects: ``sampler=TwoStage(candidates=500)``.
+`Options` is frozen, validated on creation, saved with the model, and the source of the command
+line's flags. Parts with their own parameters are objects: ``sampler=TwoStage(candidates=500)``.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
     "optimiser": (Adam, Adagrad, SGD),
     "averaging": (Averaging, type(None)),
 }
-"""The set that each part is chosen from; `register_sampler` adds to it."""
+"""The classes from which each part is chosen; `register_sampler` adds to them."""
 
 Kind = TypeVar("Kind", bound=type[Any])
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a `CML` model is and how it learns."""
+    """The hyper-parameters of a `CML` model and its training."""
 
     dim: int = 128
     """d, the dimension of the space; 2 to 4096."""
     geometry: Geometry = "sphere"
-    """Where the points lie: "sphere", "ball" or "free"; see `nearfar.method.geometry`."""
+    """The set of the points: "sphere", "ball" or "free"; see `nearfar.method.geometry`."""
     sampler: Sampler = Shared()  # noqa: RUF009  # frozen, and shown in signatures
-    """What draws the negatives; see `nearfar.method.sampling`."""
+    """The sampler, which draws the negatives; see `nearfar.method.sampling`."""
     negatives: int | None = field(default=None, hash=False)
-    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch; if not given,
-    the sampler's usual number: 512 with `Shared` and 5 with others. See `n_negatives`."""
+    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch. By default the
+    sampler's usual number: 512 with `Shared` and 5 with others. See `n_negatives`."""
     batch: int = 256
-    """Pairs in a step."""
+    """Pairs in each training step."""
     triplet: Triplet = Triplet(0.2, temperature=None)  # noqa: RUF009
     """The loss of a pair and its negatives."""
     spread_out: SpreadOut | None = None
@@ -53,9 +53,9 @@ class Options:
     decorrelate: Decorrelate | None = None
     """CML's covariance loss, or None."""
     optimiser: Optimiser = Adam(5e-3)  # noqa: RUF009
-    """What turns gradients into steps."""
+    """The optimiser, which turns gradients into steps."""
     averaging: Averaging | None = Averaging()  # noqa: RUF009
-    """A mean over epochs instead of the last points, or None."""
+    """Use a mean of the points over epochs instead of the last points, or None."""
 
     def __post_init__(self) -> None:
         for name, kinds in STRATEGIES.items():
@@ -66,7 +66,7 @@ class Options:
                 )
                 hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
                 if name == "sampler" and hasattr(value, "draw") and not hint:
-                    hint = " (make it known first: nearfar.method.options.register_sampler)"
+                    hint = " (register it first: nearfar.method.options.register_sampler)"
                 raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
         for name, low, high in (
             ("dim", 2, 4096),
@@ -85,7 +85,7 @@ class Options:
         own = 0 if needs.shared else self.n_negatives
         if self.batch * (2 + own) > 2**27:
             raise OptionError(
-                f"`batch` x (`negatives` + 2) sizes the buffers of a step and must be at most 2^27;"
+                f"`batch` x (`negatives` + 2), the buffer size of a step, must be at most 2^27;"
                 f" got {self.batch:,} x {own + 2:,}. Use a smaller batch."
             )
         if self.geometry not in GEOMETRIES:
@@ -94,9 +94,9 @@ class Options:
             )
         if needs.shared and self.spread_out is not None:
             raise OptionError(
-                "`spread_out` compares each positive item with negatives of its own and is not"
-                f" there with sampler={type(self.sampler).__name__}(...); got {self.spread_out!r}."
-                " Use spread_out=None."
+                "`spread_out` compares each positive item with its own negatives and is not"
+                f" available with sampler={type(self.sampler).__name__}(...); got"
+                f" {self.spread_out!r}. Use spread_out=None."
             )
 
     @property
@@ -105,11 +105,11 @@ class Options:
         return self.sampler.needs.usual if self.negatives is None else self.negatives
 
     def __eq__(self, other: object) -> bool:
-        """Compare what a model would be: a usual number of negatives may be given or not."""
+        """Compare with other options; a number of negatives equals None if it is the default."""
         return isinstance(other, Options) and self.to_dict() == other.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the effective number of negatives; see `from_dict`.
+        """Return plain values for JSON, with the effective number of negatives; see `from_dict`.
 
         Examples
         --------
@@ -126,16 +126,15 @@ class Options:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Options:
-        """Make options from what `to_dict` gave.
+        """Make options from the result of `to_dict`.
 
-        A number of negatives that is the usual one of the sampler counts as not given, so that
-        it follows the sampler where that is changed.
+        A number of negatives that is the sampler's default is replaced by None, so that it follows
+        the sampler if the sampler is changed.
 
         Raises
         ------
         OptionError
-            For an option that is missing, an option or a kind this version does not know, or a
-            value out of its range.
+            An option is missing or unknown, a kind is unknown, or a value is out of its range.
         """
         values, known = dict(plain), {field.name for field in fields(cls)}
         for what, names in (("unknown", set(values) - known), ("missing", known - set(values))):
@@ -152,17 +151,17 @@ class Options:
 
 
 def register_sampler(kind: Kind) -> Kind:
-    """Make a sampler of your own known, as an option, to saved models and to the command line.
+    """Register your own sampler for use in options, saved models and the command line.
 
     Register it before models that were trained with it are loaded, and before `nearfar.cli` is
-    imported, which makes its flags from the classes that it finds. It may be used as a decorator.
+    imported, which makes its flags from the registered classes. It can be used as a decorator.
 
     Parameters
     ----------
     kind : type
-        A frozen dataclass that satisfies `nearfar.method.sampling.Sampler`. Its fields are numbers,
-        truth values or text and have defaults, as they are saved with a model and become flags;
-        the string under a field is its help.
+        A frozen dataclass that satisfies `nearfar.method.sampling.Sampler`. Its fields must be
+        numbers, booleans or text and have defaults, because they are saved with a model and become
+        flags; the string under a field is its help text.
 
     Returns
     -------
@@ -172,19 +171,21 @@ def register_sampler(kind: Kind) -> Kind:
     Raises
     ------
     OptionError
-        It is no such class, or there is already a sampler of its name.
+        It is not such a class, or there is already a sampler of that name.
     """
     name = getattr(kind, "__name__", repr(kind))
     lacking = [part for part in ("needs", "proposal", "draw") if not hasattr(kind, part)]
     if lacking:
-        raise OptionError(f"a sampler has `needs`, `proposal` and `draw`; {name} has no {lacking}.")
+        raise OptionError(
+            f"a sampler must have `needs`, `proposal` and `draw`; {name} lacks {lacking}."
+        )
     frozen = is_dataclass(kind) and kind.__setattr__ is not object.__setattr__
     if not frozen or any(field.default is MISSING for field in fields(kind)):
         raise OptionError(
             f"a sampler must be a frozen dataclass whose fields have defaults; {name} is not."
         )
     if name in {known.__name__ for known in STRATEGIES["sampler"]}:
-        raise OptionError(f"there is already a sampler {name!r}; give yours another name.")
+        raise OptionError(f"there is already a sampler {name!r}; choose another name.")
     STRATEGIES["sampler"] = (*STRATEGIES["sampler"], kind)
     return kind
 

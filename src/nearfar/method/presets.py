@@ -1,7 +1,8 @@
-"""Options to start from: the published methods to the letter, and one of ours.
+"""Presets of options: the published methods exactly, and one of nearfar's own.
 
 ``CML(presets.paper_2019())`` is the paper's model, ``CML(presets.paper_2019(), dim=64)`` the same
-in 64 dimensions. What the papers leave open (the number of epochs, above all) is left to `fit`.
+in 64 dimensions. Settings that the papers do not specify, mainly the number of epochs, are
+arguments of `fit`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ SamplerName = Literal["uniform", "popularity", "two-stage"]
 def paper_2019(
     sampler: SamplerName = "two-stage", *, negatives: int = 5, batch: int = 256, beta: float = 1.0
 ) -> Options:
-    """Tran et al., SIGIR 2019: what the paper says.
+    """Return the options of Tran et al., SIGIR 2019, as described in the paper.
 
-    The three ways to sample are in section 3.2, with eq. 4 and, for the second stage, eq. 5; its
-    p(s) is in section 3.1.
+    The three samplers are in section 3.2, with eq. 4 and, for the second stage, eq. 5; its p(s) is
+    in section 3.1.
 
     Parameters
     ----------
@@ -42,8 +43,8 @@ def paper_2019(
 
     Notes
     -----
-    With live vectors, as the paper describes it, the second stage is so steep at d = 128 that it
-    returns little but false negatives. What the authors' script ran is `released_2019`.
+    With live vectors, as the paper describes, the second stage is so steep at d = 128 that it
+    returns mostly false negatives. `released_2019` is what the authors' script does.
 
     Examples
     --------
@@ -55,7 +56,7 @@ def paper_2019(
     if strength is None:
         raise OptionError(
             f"`negatives` must be 1, 2 or 5, for which the paper gives lambda_g; got {negatives!r}."
-            f" Other numbers: dataclasses.replace(paper_2019(), negatives=..., spread_out=...)."
+            f" For others use dataclasses.replace(paper_2019(), negatives=..., spread_out=...)."
         )
     samplers: dict[str, Sampler] = {
         "uniform": Uniform(),
@@ -78,16 +79,16 @@ def paper_2019(
 def released_2019(
     sampler: SamplerName = "two-stage", *, negatives: int = 5, batch: int = 256, beta: float = 1.0
 ) -> Options:
-    """Tran et al., SIGIR 2019: what the authors' released script does.
+    """Return the options of Tran et al., SIGIR 2019, as implemented in the authors' script.
 
-    It differs from the paper in that the points are normalised for the 2-stage sampler only, there
-    is no spread-out term, stage 2 looks at the initial vectors, its weight overflows to a uniform
+    The script differs from the paper: the points are normalised only for the 2-stage sampler, there
+    is no spread-out term, stage 2 compares the initial vectors, its weight overflows to a uniform
     choice where the positive item is a candidate, and popularity draws a batch's negatives without
-    replacement. (Such a batch needs batch x negatives different items; a small catalogue has not
-    got them, and the options are refused.)
+    replacement. (Such a batch needs batch x negatives distinct items; training on a catalogue with
+    fewer items raises `OptionError`.)
 
-    One thing is not reproduced. After ten redraws the script kept a known positive as a negative;
-    here such a place stays empty, and in the second stage known positives are left out exactly.
+    One behaviour is not reproduced. After ten redraws the script kept a known positive as a
+    negative; here such a place stays empty, and the second stage excludes known positives exactly.
 
     Parameters
     ----------
@@ -118,12 +119,12 @@ def released_2019(
 def cml_2017(
     *, dim: int = 100, negatives: int = 20, batch: int = 50_000, margin: float = 1.9
 ) -> Options:
-    """Hsieh et al., WWW 2017: points in the unit ball, rank weight, covariance loss, Adagrad.
+    """Return the options of Hsieh et al., WWW 2017: unit ball, rank weight, covariance loss.
 
-    The form is the paper's; the numbers, which it tunes for each data set, are those in the
+    The method is the paper's. The values, which the paper tunes for each data set, are those of the
     authors' script: 100 dimensions, 20 negatives, batches of 50,000, margin 1.9, Adagrad with
     learning rate 0.1 and an initial sum of squares of 0.1, covariance weight 0.1. All points start
-    at length 1, not from the script's Gaussian, whose rows have a length of about 1.
+    at length 1 instead of the script's Gaussian, whose rows have a length of about 1.
 
     Returns
     -------
@@ -143,19 +144,19 @@ def cml_2017(
 
 
 def long_tail(beta: float = 0.45) -> Options:
-    """Less popularity bias: the defaults with shared negatives that are drawn by popularity.
+    """Return options for less popularity bias: shared negatives drawn by popularity.
 
-    A negative is drawn with a probability proportional to (training interactions)^beta, so that
-    popular items are pushed away more often, and what is recommended lies further down the tail.
-    See docs/negatives.md for what it costs. On Last.fm a beta above 0.45 goes better with fewer
-    negatives, which takes less time as well: ``CML(long_tail(0.6), negatives=64)``.
+    A negative is drawn with a probability proportional to (training interactions)^beta, so popular
+    items are pushed away more often, and less popular items are recommended. The other options are
+    the defaults. See docs/negatives.md for the cost in accuracy. On Last.fm a beta above 0.45 works
+    better with fewer negatives, which also takes less time: ``CML(long_tail(0.6), negatives=64)``.
 
     Parameters
     ----------
     beta : float
-        The larger, the less popular are the lists, and the more accuracy it costs. 0.35 halves the
-        popularity bias of uniform sampling on Last.fm, where some items have a good share of all
-        users; where none has, it takes more.
+        The larger beta is, the less popular are the recommended items, and the lower the accuracy.
+        0.35 halves the popularity bias of uniform sampling on Last.fm, where some items have a
+        large share of all users; data without such items need a larger beta.
 
     Returns
     -------

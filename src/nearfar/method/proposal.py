@@ -1,7 +1,7 @@
-"""Drawing items by a fixed weight: the popularity weight (eq. 4), and the table that draws by it.
+"""Draws of items by a fixed weight: the popularity weight (eq. 4), and the alias table.
 
 A draw is a function of (stream, position, attempt), see `nearfar.runtime.counter`. `proposed` and
-`different` say for whole arrays what is drawn; the engines' kernels give the same integers.
+`different` specify the draws for whole arrays; the engines' kernels return the same integers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from nearfar.runtime.counter import uniform, uniform_at
 from nearfar.runtime.jit import kernel
 
 SPARE = 4
-"""So many draws for each item that is to be different; then the catalogue is gone through."""
+"""Draws for each distinct item wanted, before the method that scans all items is used."""
 
 
 def popularity_weight(item_counts: npt.ArrayLike, beta: float) -> Float64:
-    """f(j)^beta, scaled so that the largest is 1 (eq. 4).
+    """Return f(j)^beta, scaled so that the largest is 1 (eq. 4).
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def popularity_weight(item_counts: npt.ArrayLike, beta: float) -> Float64:
     Returns
     -------
     float64 array of shape (M,)
-        1 for all when beta is 0; otherwise 0 where f(j) = 0.
+        1 for all items if beta is 0; otherwise 0 where f(j) = 0.
 
     Raises
     ------
     OptionError
-        When no item has a positive weight.
+        No item has a positive weight.
 
     Examples
     --------
@@ -53,8 +53,8 @@ def popularity_weight(item_counts: npt.ArrayLike, beta: float) -> Float64:
     seen = f > 0
     if not seen.any():
         raise OptionError(
-            f"no item has a training interaction, so popularity with `beta`={beta!r} has nothing to"
-            f" draw from; use Uniform() or beta=0."
+            f"no item has a training interaction, so no item can be drawn by popularity with"
+            f" `beta`={beta!r}; use Uniform() or beta=0."
         )
     log_weight = beta * np.log(f, where=seen, out=np.full_like(f, -np.inf))
     log_weight[~seen] = -np.inf
@@ -63,9 +63,9 @@ def popularity_weight(item_counts: npt.ArrayLike, beta: float) -> Float64:
 
 
 class AliasTable(NamedTuple):
-    """Draws from a fixed discrete distribution in constant time (Walker 1977, Vose 1991).
+    """A table for draws from a discrete distribution in constant time (Walker 1977, Vose 1991).
 
-    Column j of n keeps its own item with probability ``keep[j]`` and gives ``other[j]`` otherwise.
+    Column j of n yields its own item with probability ``keep[j]`` and ``other[j]`` otherwise.
     Both arrays are empty for the uniform distribution, which needs no table.
     """
 
@@ -88,7 +88,7 @@ def alias_table(weight: Float64) -> AliasTable:
 
 @kernel
 def _pair_columns(keep: Float64, other: Int32) -> None:
-    """Vose's method: fill each column below 1 from one above 1 until none is left."""
+    """Fill each column below 1 from one above 1, by Vose's method."""
     n = keep.shape[0]
     small = np.empty(n, np.int32)
     large = np.empty(n, np.int32)
@@ -113,7 +113,7 @@ def _pair_columns(keep: Float64, other: Int32) -> None:
             n_small += 1
     for i in range(n_large):
         keep[large[i]] = 1.0
-    for i in range(n_small):  # only rounding leaves these; a weight of zero stays impossible
+    for i in range(n_small):  # left only by rounding; a weight of zero still cannot be drawn
         if scaled[small[i]] > 0.5:
             keep[small[i]] = 1.0
     return
@@ -123,8 +123,8 @@ def _pair_columns(keep: Float64, other: Int32) -> None:
 def draw_at(table: AliasTable, key: np.uint64, position: Int, attempt: Int) -> Int:
     """Draw the item for (position, attempt) of the stream `key`.
 
-    One uniform number gives the column and the coin: its integer part after scaling by n, and what
-    is left.
+    One uniform number, scaled by n, determines both: its integer part selects the column, and its
+    fractional part decides between the column's two items.
     """
     x = uniform_at(key, position, attempt) * table.n
     column = np.int64(x)
@@ -158,17 +158,17 @@ def proposed(
 
 
 def different(table: AliasTable, support: Int32, key: np.uint64, count: int) -> Int64:
-    """Draw `count` different items, each next one by the table among those not drawn yet.
+    """Draw `count` distinct items one after the other, by the weights of those not yet drawn.
 
-    Ordinary draws of which repetitions are skipped are exactly that. Should `SPARE` x count draws
-    not be enough (few items left, or nearly all weight on a few), the rest are the items with the
-    smallest exponential clocks -log(1 - U_j) / weight_j, which has the same distribution.
+    Independent draws, skipping repetitions, have exactly this distribution. If `SPARE` x count
+    draws are not enough (few items left, or nearly all weight on a few), the rest are the items
+    with the smallest exponential clocks -log(1 - U_j) / weight_j, with the same distribution.
 
     Parameters
     ----------
     table : AliasTable
     support : int32 array
-        The items of positive weight, ascending; if there are no more than `count`, all are drawn.
+        The items of positive weight, ascending; if there are at most `count`, all are drawn.
     key : uint64
         From `nearfar.runtime.counter.stream`.
     count : int
@@ -183,7 +183,7 @@ def different(table: AliasTable, support: Int32, key: np.uint64, count: int) -> 
     """
     if count >= len(support):
         return support.astype(np.int64)
-    for many in (count + count // 2, SPARE * count):  # the former mostly suffice
+    for many in (count + count // 2, SPARE * count):  # the first number is usually enough
         tried = proposed(table, key, np.arange(many))
         _, first = np.unique(tried, return_index=True)
         drawn = tried[np.sort(first)[:count]]

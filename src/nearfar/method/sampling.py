@@ -1,22 +1,22 @@
-"""Which items a pair is contrasted with: the samplers, each with what it draws and what it needs.
+"""The samplers, which draw the negatives of pairs.
 
-All of them leave out the user's known positives, exactly: a draw that hits one is drawn again.
-A place that cannot be filled stays **empty**: it takes no part in the loss, it is counted, and the
-count is in the history as ``missed``. It is never filled with a positive.
+All of them exclude the user's known positives exactly: such a draw is repeated. A place that cannot
+be filled stays **empty**: it does not contribute to the loss, and the history reports the number of
+empty places as ``missed``. It is never filled with a positive.
 
 f(j) is the number of training interactions of item j, and eq. 4 of the paper reads
 
     Pr(j) ~ f(j)^beta.
 
 beta = 0 is uniform over all items. For any other beta an item without training interactions has
-weight 0: for beta > 0 the formula says so, and for beta < 0 its weight would be infinite.
+weight 0: for beta > 0 this follows from the formula, and for beta < 0 its weight would be infinite.
 
-A sampler is a frozen dataclass with three more properties, the protocol `Sampler`: what it needs
-of an engine (`Needs`), the weight it proposes items by, and `draw`, which says in plain numpy what
-is drawn. `nearfar.engine.reference` trains with `draw` itself; the other engines have kernels for
-the four kinds of drawing here, which draw the same integers. A sampler of your own trains on the
-reference engine; where it draws as one of the four does, and only its weights are new, it names
-that kind in ``Needs.kernel`` and trains on every engine. Make it known with
+A sampler is a frozen dataclass that implements the protocol `Sampler`: what it needs from an engine
+(`Needs`), the weight by which it proposes items, and `draw`, which specifies the draws in plain
+numpy. `nearfar.engine.reference` trains with `draw` itself; the other engines have kernels for the
+four kinds of drawing here, which draw the same integers. Your own sampler trains on the reference
+engine. If it draws like one of the four kinds and only its weights differ, it names that kind in
+``Needs.kernel`` and trains on every engine. Register it with
 `nearfar.method.options.register_sampler`.
 """
 
@@ -38,11 +38,11 @@ from nearfar.runtime.counter import Purpose, uniform
 
 
 class Sampler(Protocol):
-    """What draws negatives; a frozen dataclass."""
+    """A sampler of negatives; a frozen dataclass."""
 
     @property
     def needs(self) -> Needs:
-        """What it needs of an engine."""
+        """What it needs from an engine."""
         ...
 
     def proposal(self, item_counts: npt.ArrayLike) -> Float64:
@@ -61,24 +61,24 @@ def _check_beta(beta: float) -> None:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Every item that is not one of the user's positives, equally likely.
+    """Draws every item that is not one of the user's positives with equal probability.
 
-    A pair's negatives are independent of each other, so the same item may come twice.
+    A pair's negatives are independent of each other, so the same item may occur twice.
     """
 
     redraws: int = 100
-    """How often a draw that hits a known positive is drawn again before its place stays empty."""
+    """How often a known positive is drawn again before its place stays empty."""
 
     def __post_init__(self) -> None:
         check_count("redraws", self.redraws)
 
     @property
     def needs(self) -> Needs:
-        """Negatives of its own for each pair."""
+        """Separate negatives for each pair."""
         return Needs(redraws=self.redraws, kernel="independent")
 
     def proposal(self, item_counts: npt.ArrayLike) -> Float64:
-        """1 for each item, (M,)."""
+        """Return the weight 1 for each item, (M,)."""
         return popularity_weight(item_counts, 0.0)
 
     def draw(self, batch: Batch) -> Drawn:
@@ -88,9 +88,10 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Popularity:
-    """Pr(j) ~ f(j)^beta over the items that are not the user's positives (eq. 4).
+    """Draws items that are not the user's positives with Pr(j) ~ f(j)^beta (eq. 4).
 
-    beta = 1 draws items as often as they occur, 0 is uniform, negative values favour rare items.
+    beta = 1 draws items in proportion to their training interactions, 0 is uniform, and negative
+    values favour rare items.
     """
 
     beta: float = 1.0
@@ -98,9 +99,9 @@ class Popularity:
     distinct: bool = False
     """Draw the negatives of the whole batch without replacement, as the released script did.
 
-    A redraw after a known positive is then an ordinary draw by eq. 4."""
+    A redraw after a known positive is then an independent draw by eq. 4."""
     redraws: int = 100
-    """How often a draw that hits a known positive is drawn again before its place stays empty."""
+    """How often a known positive is drawn again before its place stays empty."""
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
@@ -108,18 +109,18 @@ class Popularity:
 
     @property
     def needs(self) -> Needs:
-        """Negatives of its own for each pair; of a batch, all different with `distinct`."""
+        """Separate negatives for each pair; with `distinct`, all those of a batch differ."""
         kernel: Kernel = "distinct" if self.distinct else "independent"
         return Needs(distinct=self.distinct, redraws=self.redraws, kernel=kernel)
 
     def proposal(self, item_counts: npt.ArrayLike) -> Float64:
-        """f(j)^beta, (M,)."""
+        """Return f(j)^beta, (M,)."""
         return popularity_weight(item_counts, self.beta)
 
     def draw(self, batch: Batch) -> Drawn:
         """Draw each place until the user does not have the item.
 
-        With `distinct` the places of more pairs than the items suffice for begin again.
+        With `distinct`, if there are fewer items than places, the drawn items are repeated in turn.
         """
         if not self.distinct:
             return draw_own(batch, self.redraws)
@@ -138,9 +139,9 @@ class TwoStage:
         Pr(n | v_j) ~ 1 / p(v_j.v_n)   if 0 <= v_j.v_n <= 1,  else 0
 
     with p the density of the product of two random unit vectors
-    (`nearfar.method.geometry.density`) and the vectors of the moment, taken at length 1. If no
-    candidate is left with a positive weight, because all are positives of the user or lie beyond
-    a right angle, the place stays empty.
+    (`nearfar.method.geometry.density`) and the current vectors, normalised to length 1. If no
+    candidate has a positive weight, because all are positives of the user or have a negative
+    product, the place stays empty.
 
     References
     ----------
@@ -148,21 +149,21 @@ class TwoStage:
     """
 
     candidates: int = 2000
-    """C, the number of candidates a batch shares."""
+    """C, the number of candidates that a batch shares."""
     beta: float = 1.0
     """Exponent of the popularity in stage 1."""
     distinct: bool = True
-    """Draw the candidates without replacement: each next one by eq. 4 among those not drawn yet.
+    """Draw the candidates without replacement, each by eq. 4 among the items not yet drawn.
 
-    When fewer than C items have a positive weight all of them are candidates. With False the
-    candidates are independent draws and one item may be several of them."""
+    If fewer than C items have a positive weight, all of them are candidates. With False the
+    candidates are independent draws, and the same item may occur several times."""
     vectors: Literal["live", "initial"] = "live"
-    """The vectors that stage 2 looks at: the current ones, or those from before the first step,
-    which is what the released script's forked workers saw."""
+    """The vectors that stage 2 compares: the current ones, or those before the first step, which
+    the forked workers of the released script used."""
     released_weight: bool = False
-    """Compute 1 / p as the released script did: where (1 - s^2 + 1e-8)^-((d-3)/2) overflows for any
-    candidate (as it does when the positive item is itself a candidate and d > 80), the pair
-    chooses uniformly among its candidates. A property of the script's arithmetic, not of the
+    """Compute 1 / p as the released script did: if (1 - s^2 + 1e-8)^-((d-3)/2) overflows for any
+    candidate (as it does if the positive item is itself a candidate and d > 80), the pair chooses
+    uniformly among its candidates. This is a property of the script's arithmetic, not of the
     method."""
 
     def __post_init__(self) -> None:
@@ -173,7 +174,7 @@ class TwoStage:
 
     @property
     def needs(self) -> Needs:
-        """Candidates that the batch shares, and vectors to choose among them by."""
+        """Candidates shared by the batch, and the vectors by which to choose among them."""
         return Needs(
             candidates=self.candidates,
             distinct=self.distinct,
@@ -183,11 +184,11 @@ class TwoStage:
         )
 
     def proposal(self, item_counts: npt.ArrayLike) -> Float64:
-        """f(j)^beta, (M,)."""
+        """Return f(j)^beta, (M,)."""
         return popularity_weight(item_counts, self.beta)
 
     def draw(self, batch: Batch) -> Drawn:
-        """Choose among the candidates by `weight`: the first whose cumulative weight exceeds U."""
+        """Choose the first candidate whose cumulative `weight` exceeds U times the total."""
         n, candidates = batch.negatives, batch.candidates
         allowed = ~batch.known.shared(batch.users, candidates)
         weight = self.weight(batch.compare(candidates), batch.dim, allowed)
@@ -203,7 +204,7 @@ class TwoStage:
         return Drawn(candidates[found], some, weight)
 
     def weight(self, s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike) -> Floats:
-        """Weigh the candidates of each pair for stage 2 (eq. 5), up to a factor a row.
+        """Return the weights of each pair's candidates in stage 2 (eq. 5), up to a row factor.
 
         Parameters
         ----------
@@ -212,7 +213,7 @@ class TwoStage:
         dim : int
             d >= 2.
         allowed : array_like of bool of shape (..., C)
-            Candidates that the pair may have.
+            Candidates that may be negatives of the pair.
 
         Returns
         -------
@@ -230,31 +231,31 @@ class TwoStage:
 
 @dataclass(frozen=True)
 class Shared:
-    """Negatives that all pairs of the batch share: |N_ij| different items, drawn by eq. 4.
+    """Draws negatives that all pairs of the batch share: |N_ij| distinct items, by eq. 4.
 
-    N_ij is all of them that user i does not have, so no place stays empty and nothing is drawn a
-    second time. With many of them (some hundreds) the loss sees every pair's hardest negatives at
-    the price of a few rows: the products of all pairs with all negatives are one matrix product.
+    N_ij contains all of them that user i does not have, so no place stays empty and no item is
+    redrawn. With some hundreds of negatives the loss includes every pair's hardest negatives at the
+    cost of a few rows, because the products of all pairs with all negatives are one matrix product.
     """
 
     beta: float = 0.0
     """Exponent of the popularity; any real number.
 
-    0 is uniform. Negatives are different from each other, so popular items come less often than
-    eq. 4 says."""
+    0 is uniform. The negatives are distinct, so popular items are drawn less often than by eq. 4
+    with replacement."""
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
 
     @property
     def needs(self) -> Needs:
-        """Different items, many of them, that the batch shares."""
+        """Many distinct items that the batch shares."""
         return Needs(usual=512, shared=True, distinct=True, kernel="shared")
 
     def proposal(self, item_counts: npt.ArrayLike) -> Float64:
-        """f(j)^beta, (M,)."""
+        """Return f(j)^beta, (M,)."""
         return popularity_weight(item_counts, self.beta)
 
     def draw(self, batch: Batch) -> Drawn:
-        """Take the candidates, for each pair those that its user does not have."""
+        """Return the candidates, allowing for each pair those that its user does not have."""
         return Drawn(batch.candidates[None], ~batch.known.shared(batch.users, batch.candidates))

@@ -213,7 +213,8 @@ def test_where_memory_runs_out_blocks_are_halved(device, monkeypatch):
 def test_without_room_for_one_user_the_figures_are_given(device, monkeypatch):
     points = DevicePoints(*normal(50, 30), device=device)
     short = Short(monkeypatch, most=0)
-    wanted = r"has no room for the scores of one user for 30 items: .* GiB.*use device='cpu'"
+    scores = "the scores of one user for 30 items"
+    wanted = rf"has too little memory for {scores}: .* GiB.*use device='cpu'"
     with pytest.raises(OptionError, match=wanted):
         top_k(points, np.arange(50), 4)
     assert short.rows == [50, 25, 12, 6, 3, 1]
@@ -235,7 +236,7 @@ def test_without_room_for_the_tables_the_figures_are_given(device, what, monkeyp
 
     if "points" in what:
         monkeypatch.setattr(torch, "tensor", refuse)
-    with pytest.raises(OptionError, match=f"has no room for {what}: that takes 0.00 GiB"):
+    with pytest.raises(OptionError, match=f"has too little memory for {what}: that takes 0.00 GiB"):
         ask()
 
 
@@ -251,13 +252,13 @@ def test_a_tile_is_no_more_than_half_of_what_is_free(monkeypatch):
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])
 def test_own_devices_are_refused(device):
-    with pytest.raises(OptionError, match=f"on a device of PyTorch; got device='{device}'"):
+    with pytest.raises(OptionError, match=f"on a PyTorch device; got device='{device}'"):
         DevicePoints(*normal(3, 4), device=device)
 
 
 def test_shapes_that_do_not_fit_are_refused():
     queries, targets, offset = normal(3, 4)
-    with pytest.raises(DataError, match=r"one width; got shapes \(3, 7\) and \(4, 8\)\."):
+    with pytest.raises(DataError, match=r"the same width; got shapes \(3, 7\) and \(4, 8\)\."):
         DevicePoints(queries[:, 1:], targets, device="torch:cpu")
     with pytest.raises(DataError, match=r"each of the 4 targets; got shape \(3,\)\."):
         DevicePoints(queries, targets, torch.tensor(offset[1:]), device="torch:cpu")

@@ -344,7 +344,7 @@ def test_lists_are_mapped_and_not_read(index, model, tmp_path):
 def test_the_index_of_another_model_is_refused(model, index, tmp_path):
     other = nf.CML(PLAIN, dim=8).fit(model.interactions, epochs=1, seed=9)
     index.save(tmp_path)
-    with pytest.raises(StoreError, match=r"index of another model.*make it anew with `nearfar ind"):
+    with pytest.raises(StoreError, match=r"index of another model.*make it again with `nearfar in"):
         ItemIndex.load(tmp_path, other)
     for ask in (other.recommend, other.similar_items):
         with pytest.raises(OptionError, match=r"`index` is of 300 other item vectors than the mod"):
@@ -415,7 +415,7 @@ def test_wrong_options_are_named(model, options, message):
 def test_what_cannot_be_used_is_said(model, index):
     with pytest.raises(NotFittedError, match="has not been fitted"):
         ItemIndex.build(nf.CML())
-    with pytest.raises(DataError, match="must be tables of one width"):
+    with pytest.raises(DataError, match="must be tables of the same width"):
         index.scorer(np.zeros((2, 3), np.float32))
     with pytest.raises(OptionError, match=r"`threads` must be at least 1"):
         index.scorer(model.user_vectors, threads=0)

@@ -153,7 +153,7 @@ def test_other_queries_find_what_they_would_alone():
     expected = top_k(Points(other.queries, points.targets), np.arange(20), 7)
     found = top_k(points.with_queries(other.queries), np.arange(20), 7)
     np.testing.assert_array_equal(found.items, expected.items)
-    with pytest.raises(DataError, match="one width"):
+    with pytest.raises(DataError, match="the same width"):
         points.with_queries(np.zeros((2, 3), np.float32))
 
 
@@ -237,7 +237,7 @@ def test_wrong_options_are_named(options, error, message):
 
 
 def test_points_of_different_widths_are_an_error():
-    with pytest.raises(DataError, match=r"one width; got shapes \(2, 3\) and \(2, 4\)\."):
+    with pytest.raises(DataError, match=r"the same width; got shapes \(2, 3\) and \(2, 4\)\."):
         Points(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32))
 
 

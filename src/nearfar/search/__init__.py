@@ -1,1 +1,1 @@
-"""The nearest points: exactly, on the processor or a device, or through an approximate index."""
+"""Search for the nearest points: exact, on the CPU or a device, or with an approximate index."""

@@ -1,10 +1,10 @@
-"""Exact nearest targets on a device of PyTorch: `neighbours.top_k`, computed there.
+"""Exact search on a PyTorch device: `neighbours.top_k`, computed on the device.
 
-Points, filters and scores stay on the device; only finished lists come to the host. Users go in
-blocks and items in tiles, as in `nearfar.search.neighbours`, but a tile is as large as keeps a
-GPU busy. How ties are kept in order is the business of `nearfar.search.order_keys`.
+Points, filters and scores stay on the device; only finished lists are copied to the host. Users are
+processed in blocks and items in tiles, as in `nearfar.search.neighbours`, but a tile is large
+enough to keep a GPU busy. `nearfar.search.order_keys` defines the order of ties.
 
-Products are in float32, but cuBLAS adds in another order than the processor does: scores may differ
+Products are in float32, but cuBLAS adds in another order than the CPU. Scores may therefore differ
 from those of `nearfar.search.neighbours.Points` in the last bits, and so may the order of near
 ties.
 """
@@ -24,15 +24,15 @@ from nearfar.search.neighbours import Exclusion, TopK, check_shapes, not_a_numbe
 from nearfar.search.order_keys import EXACT, NOTHING, QUICK, Way, read
 
 TILE_BYTES = 2**29
-"""What a tile, with all that is computed from it, may take; less if the device has less."""
+"""Memory limit for a tile and everything computed from it; lower if the device has less."""
 BLOCK_USERS = 1024
-"""Users of a tile where the catalogue is too long for one: fewer make a slow product."""
+"""Users of a tile if the items do not fit into one tile; with fewer the product is slow."""
 _LISTED_BYTES = 64
-"""What an entry of the lists takes while they are put together."""
+"""Memory needed for each entry of the lists while they are merged."""
 
 
 class DevicePoints:
-    """Points on a device: a scorer that finds its lists itself (`neighbours.Finder`).
+    """Points on a device: a scorer that searches by itself (`neighbours.Finder`).
 
     The score is ``queries[a] . targets[b] + offset[b]``, as with
     `nearfar.search.neighbours.Points`.
@@ -42,15 +42,14 @@ class DevicePoints:
     queries : float32 array or tensor of shape (n_users, dim)
     targets : float32 array or tensor of shape (n_items, dim)
     offset : float32 array or tensor of shape (n_items,), optional
-        Arrays are copied to the device; tensors that are there already are used as they are.
+        Arrays are copied to the device; tensors that are already there are used without a copy.
     device : str or torch.device
-        Any name that `nearfar.runtime.devices.resolve` knows, but those of this package's own
-        devices.
+        Any name that `nearfar.runtime.devices.resolve` accepts, except "cpu" and "reference".
 
     Raises
     ------
     OptionError
-        The device has no PyTorch, or no room for the points.
+        The device is not a PyTorch device, or has too little memory for the points.
     DataError
         The shapes do not fit together.
 
@@ -97,7 +96,7 @@ class DevicePoints:
         return len(self.targets)
 
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
-        """Compute one tile and bring it to the host; see `nearfar.search.neighbours.Scorer`."""
+        """Compute one tile and copy it to the host; see `nearfar.search.neighbours.Scorer`."""
         tile = torch.empty(out.shape, device=self.device)
         self.score(torch.tensor(rows, device=self.device), first_item, tile)
         out[:] = tile.cpu().numpy()
@@ -125,14 +124,14 @@ class DevicePoints:
         allow: Bool | None = None,
         progress: Callable[[int], None],
     ) -> TopK:
-        """Find the k best items of each row, exactly; see `nearfar.search.neighbours.top_k`.
+        """Return the k best items of each row, exactly; see `nearfar.search.neighbours.top_k`.
 
         Raises
         ------
         DataError
             A score is NaN.
         OptionError
-            The device has no room for the scores of even one user.
+            The device has too little memory for the scores of a single user.
         """
         found = TopK.empty(len(rows), k)
         if len(rows) and self.n_items:
@@ -145,22 +144,22 @@ def _place(device: str | torch.device) -> torch.device:
         return device
     place = torch_device(resolve(device))
     if place is None:
-        raise OptionError(f"DevicePoints are on a device of PyTorch; got device={device!r}.")
+        raise OptionError(f"DevicePoints must be on a PyTorch device; got device={device!r}.")
     return place
 
 
 def _no_room(device: torch.device, what: str, needed: int) -> OptionError:
-    """Make the error for `what`, of `needed` bytes, that does not fit."""
+    """Return the error for `what`, which needs more memory than the device has."""
     free = free_bytes(device)
     left = "" if free is None else f", and {free / 2**30:.2f} GiB is free"
     return OptionError(
-        f"{device} has no room for {what}: that takes {needed / 2**30:.2f} GiB{left}; use"
-        f" device='cpu'."
+        f"{device} has too little memory for {what}: that takes {needed / 2**30:.2f} GiB{left};"
+        f" use device='cpu'."
     )
 
 
 class _DeviceSearch:
-    """One call of `DevicePoints.best`: the question on the device, the answer on the host."""
+    """The state of one call of `DevicePoints.best`: arguments on the device, result on the host."""
 
     def __init__(
         self,
@@ -178,7 +177,7 @@ class _DeviceSearch:
         self.room = TILE_BYTES if free is None else min(TILE_BYTES, free // 2)
 
     def run(self, progress: Callable[[int], None]) -> None:
-        """Answer every block; where the device has no room for one, go on with half of it."""
+        """Search block by block; halve the size of blocks when the device has too little memory."""
         n_rows, n_columns = self.tile(QUICK)
         start = 0
         while start < len(self.rows):
@@ -193,7 +192,7 @@ class _DeviceSearch:
                 raise _no_room(self.points.device, what, n_columns * EXACT.bytes_each)
 
     def fits(self, places: Int64) -> bool:
-        """Answer the rows at `places`, if there is room for that."""
+        """Search for the rows at `places`; return False if there is too little memory."""
         try:
             doubtful = places[self.answer(places, QUICK)]
             n_rows, _ = self.tile(EXACT)
@@ -204,14 +203,14 @@ class _DeviceSearch:
         return True
 
     def tile(self, way: Way) -> tuple[int, int]:
-        """Choose the shape of a tile."""
+        """Return the shape of a tile."""
         at_once = self.room // (way.bytes_each * min(len(self.rows), BLOCK_USERS))
         n_columns = max(1, min(self.points.n_items, at_once))
         bytes_a_row = n_columns * way.bytes_each + self.k * _LISTED_BYTES
         return max(1, self.room // bytes_a_row), n_columns
 
     def answer(self, places: Int64, way: Way) -> Bool:
-        """Find the lists of the rows at `places`; tell which of them are not certain."""
+        """Find the lists of the rows at `places`; return which of them may be wrong."""
         points, device = self.points, self.points.device
         _, n_columns = self.tile(way)
         rows = torch.tensor(self.rows[places], device=device)
@@ -235,7 +234,7 @@ class _DeviceSearch:
         return doubtful.cpu().numpy()
 
     def keep(self, places: Int64, keys: Tensor, check: bool) -> None:
-        """Bring lists to the host."""
+        """Copy lists to the host."""
         items, scores = (part.cpu().numpy() for part in read(keys, self.points.n_items))
         if check and (bad := np.flatnonzero(np.isnan(scores[:, 0]))).size:
             raise not_a_number(int(self.rows[places[bad[0]]]), int(items[bad[0], 0]))
@@ -244,7 +243,7 @@ class _DeviceSearch:
 
 
 class _Hidden:
-    """What is left out of each row's list: on the device, as far as these rows have need of it."""
+    """The items left out of each row's list, on the device, only for the rows that are searched."""
 
     def __init__(self, rows: Int32, exclude: Exclusion, device: torch.device) -> None:
         indptr, items = exclude
@@ -257,10 +256,10 @@ class _Hidden:
         self.starts, self.counts = indptr[rows] - first, indptr[rows + 1] - indptr[rows]
 
     def entries(self, places: Int64) -> tuple[Tensor, Tensor]:
-        """List (row of the tile, item), int64, for the rows at `places`."""
+        """Return rows of the tile and items, both int64, for the rows at `places`."""
         device, counts = self.items.device, self.counts[places]
         shift = torch.tensor(self.starts[places] - (counts.cumsum() - counts), device=device)
-        n = int(counts.sum())  # known here, so nothing has to wait for the device
+        n = int(counts.sum())  # known on the host, so there is no wait for the device
         rows = torch.arange(len(places), device=device)
         rows = rows.repeat_interleave(torch.tensor(counts, device=device), output_size=n)
         at = torch.arange(n, device=device) + shift[rows]
@@ -268,7 +267,7 @@ class _Hidden:
 
 
 def _hide(buffer: Tensor, first: int, width: int, rows: Tensor, items: Tensor) -> None:
-    """Write -infinity over entries of the tile in `buffer`; what it lacks goes to the spare end."""
+    """Set entries of the tile in `buffer` to -infinity; others go to its spare last element."""
     inside = (items >= first) & (items < first + width)
     place = torch.where(inside, rows * width + (items - first), len(buffer) - 1)
     buffer.index_fill_(0, place, -torch.inf)

@@ -1,8 +1,8 @@
-"""Scores without the rounding of a matrix product: compiled kernels.
+"""Compiled kernels for scores without the rounding errors of a matrix product.
 
-How a product in float32 is rounded depends on the processor, on BLAS and on what else is computed
-with it. So products only find candidates; their scores are computed here, each by itself, summed in
-float64 and rounded once.
+The rounding of a float32 product depends on the processor, on BLAS and on the other rows computed
+with it. So products are used only to find candidates. Their scores are computed here one by one,
+summed in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nearfar.search.heap import sift_down
 
 @reduction
 def product(queries: Float32, row: Int, targets: Float32, item: Int) -> Real:
-    """Inner product of a query and a target, in float64."""
+    """Return the inner product of a query and a target, in float64."""
     total = 0.0
     for i in range(queries.shape[1]):
         total += np.float64(queries[row, i]) * np.float64(targets[item, i])
@@ -33,9 +33,9 @@ def keep_best(
     scores: Float32,
     items: Int32,
 ) -> None:
-    """Keep the best candidates of each row, in the heaps `scores` and `items`; see `heap`.
+    """Keep the best candidates of each row in the heaps `scores` and `items`; see `heap`.
 
-    `offset` is empty where there is none; a candidate of -1 is none.
+    `offset` is empty if there is none; candidates of -1 are ignored.
     """
     k = scores.shape[1]
     for a in range(len(rows)):

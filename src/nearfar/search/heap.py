@@ -1,9 +1,9 @@
-"""The k best of a long row of scores, kept in a heap: compiled kernels.
+"""Compiled kernels that keep the k best scores of a long row in a heap.
 
 Row r of `scores` and `items` (both n_rows x k) is a heap whose root, entry 0, is the worst of the
-k: the lowest score and, of equal scores, the largest item. It starts full of (-infinity, -1), so
-there is only one operation: replace the root. `scan` feeds it the scores of a tile, items in
-increasing order; `sort` turns it into a list, best first.
+k: the entry with the lowest score and, among ties, the largest item. It is initially filled with
+(-infinity, -1), so replacing the root is the only operation. `scan` inserts the scores of a tile,
+with items in ascending order; `sort` converts the heap to a list, best first.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from nearfar.runtime.arrays import Bool, Float32, Int32, Int64
 from nearfar.runtime.jit import kernel
 
 _CHUNK = 16
-"""Scores compared with the root at once, without a branch: one or two vector registers."""
+"""Scores compared with the root at a time, without a branch: one or two vector registers."""
 
 
 @kernel
 def sift_down(
     scores: Float32, items: Int32, row: int, n: int, score: np.float32, item: np.int32
 ) -> None:
-    """Put (score, item) in place of the root of the heap in the first `n` entries of `row`."""
+    """Replace the root of the heap in the first `n` entries of `row` by (score, item)."""
     at = 0
     while 2 * at + 1 < n:
         child = 2 * at + 1
@@ -42,7 +42,7 @@ def sift_down(
 
 @kernel
 def sort(scores: Float32, items: Int32) -> None:
-    """Turn the heap of every row into a list, best first."""
+    """Convert the heap of every row to a list, best first."""
     for row in range(scores.shape[0]):
         for last in range(scores.shape[1] - 1, 0, -1):
             score, item = scores[row, last], items[row, last]
@@ -52,7 +52,7 @@ def sort(scores: Float32, items: Int32) -> None:
 
 @kernel
 def first_at_least(sorted_items: Int32, start: int, end: int, item: int) -> int:
-    """Find the first position in start..end whose item is `item` or larger; `end` if none is."""
+    """Return the first position in start..end whose item is `item` or larger; `end` if none is."""
     while start < end:
         middle = (start + end) // 2
         if sorted_items[middle] < item:
@@ -64,7 +64,7 @@ def first_at_least(sorted_items: Int32, start: int, end: int, item: int) -> int:
 
 @kernel
 def hide(tile: Float32, first: int, users: Int32, indptr: Int64, excluded: Int32) -> None:
-    """Write -infinity over the scores of each user's excluded items, where the tile has them."""
+    """Set the scores of each user's excluded items in the tile to -infinity."""
     end = first + tile.shape[1]
     for a in range(tile.shape[0]):
         last = indptr[users[a] + 1]
@@ -76,10 +76,10 @@ def hide(tile: Float32, first: int, users: Int32, indptr: Int64, excluded: Int32
 
 @kernel
 def scan(tile: Float32, first: int, allowed: Bool, scores: Float32, items: Int32) -> int:
-    """Feed the heaps the scores of a tile, whose first column is item `first`.
+    """Insert the scores of a tile, whose first column is item `first`, into the heaps.
 
-    `allowed` is a mask over all items, or empty for all of them. Returns the position in the tile
-    of a score that is NaN, or -1.
+    `allowed` is a mask over all items, or empty to allow all. Returns the position in the tile of a
+    score that is NaN, or -1.
     """
     width: int = tile.shape[1]
     k = scores.shape[1]

@@ -1,7 +1,7 @@
-"""`Lists`: items in lists around centres, by faiss (IVF-Flat). What nearfar knows of faiss is here.
+"""`Lists`: items in lists around centres, with faiss (IVF-Flat), which only this module uses.
 
-Every query is asked for alone: among many, faiss computes distances to the centres by another
-formula, and what is found for one would depend on the others.
+Queries are searched one at a time. For several at once, faiss computes the distances to the centres
+by another formula, and the result for one query would depend on the others.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def load_faiss() -> Any:
     Raises
     ------
     MissingExtraError
-        It is not installed.
+        faiss is not installed.
     """
     missing = 'This needs faiss, which is not installed: `pip install "nearfar[ann]"`.'
     return load_extra("faiss", missing)
 
 
 def write_index(index: Any, what: str, file: Path) -> None:
-    """Write an index of faiss, which is of `what`, to a file.
+    """Write a faiss index to a file; `what` describes its content in the error message.
 
     Raises
     ------
     OSError
-        It could not be written.
+        The file could not be written.
     """
     try:
         load_faiss().write_index(index, str(file))
@@ -46,7 +46,7 @@ def write_index(index: Any, what: str, file: Path) -> None:
 
 
 class Lists:
-    """Items in lists, each around a centre of k-means; made by `of` or `opened`.
+    """Items in lists, each around a k-means centre; created by `of` or `opened`.
 
     Examples
     --------
@@ -61,13 +61,13 @@ class Lists:
 
     @classmethod
     def of(cls, items: Float32, *, seed: int, threads: int) -> Self:
-        """Put the items, shape (M, d), into about sqrt(M) lists, in the order of their rows."""
+        """Assign the items, shape (M, d), to about sqrt(M) lists, in the order of their rows."""
         faiss = load_faiss()
         n_items, dim = items.shape
         centres = faiss.IndexFlatL2(dim)
         index = faiss.IndexIVFFlat(centres, dim, round(sqrt(n_items)), faiss.METRIC_L2)
         index.cp.seed = seed % 2**31
-        index.cp.min_points_per_centroid = 1  # else it prints a warning for small catalogues
+        index.cp.min_points_per_centroid = 1  # otherwise it prints a warning if there are few items
         with _faiss_threads(faiss, threads):
             index.train(items)
             index.add(items)
@@ -75,12 +75,18 @@ class Lists:
 
     @classmethod
     def opened(cls, file: Path, shape: tuple[int, int]) -> Self:
-        """Map a file that `write` wrote into memory: lists of so many items and dimensions.
+        """Map a file that `write` wrote into memory.
+
+        Parameters
+        ----------
+        file : Path
+        shape : (int, int)
+            The number of items and of dimensions that the lists must have.
 
         Raises
         ------
         StoreError
-            faiss cannot read it, or it is something else.
+            faiss cannot read the file, or it does not contain such lists.
         """
         faiss = load_faiss()
         try:
@@ -88,22 +94,22 @@ class Lists:
         except RuntimeError as error:
             raise StoreError(
                 f"{str(file)!r} is not readable by this version of faiss ({_why(error)}); make the"
-                " index anew with `nearfar index`."
+                " index again with `nearfar index`."
             ) from error
         if not isinstance(index, faiss.IndexIVFFlat) or cls(index).shape != shape:
             raise StoreError(
                 f"{str(file)!r} holds no lists of {shape[0]:,} items in {shape[1]} dimensions; make"
-                " the index anew with `nearfar index`."
+                " the index again with `nearfar index`."
             )
         return cls(index)
 
     def write(self, file: Path) -> None:
-        """Write everything to a file.
+        """Write the lists to a file.
 
         Raises
         ------
         OSError
-            It could not be written.
+            The file could not be written.
         """
         write_index(self._index, "lists", file)
 
@@ -112,17 +118,17 @@ class Lists:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of items, and of dimensions."""
+        """Number of items and number of dimensions."""
         return int(self._index.ntotal), int(self._index.d)
 
     def selector(self, allow: Bool) -> Any:
-        """Make what `nearest` takes as `allow`: bool for each item."""
+        """Return the argument `allow` of `nearest` for a mask over the items."""
         return self._faiss.IDSelectorBitmap(np.packbits(allow, bitorder="little"))
 
     def nearest(self, query: Float32, n: int, *, n_probed: int, allow: Any = None) -> Int64:
-        """Find the n nearest items of a query, shape (d,), in the lists that are nearest to it.
+        """Return the n nearest items of a query, shape (d,), in the lists nearest to it.
 
-        Nearest first; fewer than n, if these lists do not have them.
+        The nearest item is first. There are fewer than n if these lists do not contain enough.
         """
         how = self._faiss.SearchParametersIVF(nprobe=n_probed, sel=allow)
         _, (found,) = self._index.search(query[None], min(n, self._index.ntotal), params=how)
@@ -130,13 +136,13 @@ class Lists:
         return rows
 
     def order(self, query: Float32) -> Int64:
-        """Give all lists in the order in which a query takes them, int64 (n_lists,)."""
+        """Return all lists in the order in which a query searches them, int64 (n_lists,)."""
         _, (lists,) = self._index.quantizer.search(query[None], len(self))
         order: Int64 = lists
         return order
 
     def list_of(self) -> Int64:
-        """Give the list of each item, int64 (M,)."""
+        """Return the list of each item, int64 (M,)."""
         self._index.make_direct_map()
         lists: Int64 = self._faiss.vector_to_array(self._index.direct_map.array) >> 32
         self._index.make_direct_map(False)

@@ -1,17 +1,16 @@
-"""`ItemIndex`: the nearest items found by looking through a part of the catalogue, with faiss.
+"""`ItemIndex`: approximate search for the nearest items in a part of the catalogue, with faiss.
 
-The items are put into lists, each around a centre of k-means (IVF-Flat, about sqrt(M) lists of M
-items), and a query looks only through the lists whose centres are nearest to it. How many that are
-is not for the user to say: a *recall* is asked for, and the fewest lists that reach it are found
-out on users of the model. What they reach on other users is measured and stored with the index.
+The items are assigned to lists, each around a k-means centre (IVF-Flat, about sqrt(M) lists of M
+items), and a query searches only the lists whose centres are nearest to it. You set a *recall*
+target; `build` finds the fewest lists that reach it on a sample of the model's users. The recall on
+other users is measured and stored with the index.
 
-**What is approximate, and what is not.** An item in a list that was not looked through is missed.
-What is found has its exact score, is ordered as `nearfar.search.neighbours.top_k` says, and
-passes all filters; and whoever has k items left gets k of them, by exact search if the lists do
-not have them.
+**What is approximate, and what is not.** Items in lists that are not searched are missed. Items
+that are found have exact scores, are ordered as by `nearfar.search.neighbours.top_k`, and satisfy
+all filters. A query for which k items are left always gets k items, by exact search if the lists
+do not contain enough.
 
-How that is searched is the business of `nearfar.search.probing`, and faiss that of
-`nearfar.search.inverted_lists`.
+The search is in `nearfar.search.probing`, and the use of faiss in `nearfar.search.inverted_lists`.
 """
 
 from __future__ import annotations
@@ -35,37 +34,37 @@ from nearfar.search.probing import IndexedPoints
 from nearfar.search.scoring import HasPoints, scorer_of
 
 KIND = "index"
-"""What the manifest of a saved folder calls this."""
+"""The kind of folder in the manifest."""
 SAMPLE = 1000
-"""Users on whom the number of lists is chosen, at most; as many others measure the recall."""
+"""Maximum number of users for choosing the number of lists, and for measuring the recall."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known about an index."""
+    """The size and the recall of an index."""
 
     n_lists: int
-    """Lists that the items are in."""
+    """Number of lists."""
     n_probed: int
-    """Lists that a query looks through; all of them: the search is exact."""
+    """Number of lists searched for a query; if it is all of them, the search is exact."""
     k: int
-    """Length of the lists that the recall is of."""
+    """Length of the result lists for which the recall was measured."""
     wanted: float
-    """The recall that was asked for."""
+    """The recall target."""
     recall: float
-    """The recall that was measured, on users that the number of lists was not chosen on."""
+    """The measured recall, on users other than those for whom the number of lists was chosen."""
     n_users: int
-    """How many users that were."""
+    """Number of users on whom the recall was measured."""
 
 
 class ItemIndex:
     """An approximate index of a model's items.
 
-    Made by `build` or `load`; ``model.recommend(..., index=index)`` uses it.
+    Create it with `build` or `load`, and use it with ``model.recommend(..., index=index)``.
 
-    The *recall at k* of a user is the share of the k best items, those of the training interactions
-    left out, that the index finds; that of the index is the mean over users. It says nothing about
-    longer lists, nor about queries unlike the model's users.
+    The *recall at k* of a user is the share of the k best items, without the user's training items,
+    that the index finds; that of the index is the mean over users. It does not apply to longer
+    lists or to queries that differ from the model's users.
 
     Examples
     --------
@@ -95,7 +94,7 @@ class ItemIndex:
 
     @property
     def k(self) -> int:
-        """Length of the lists that `recall` is of."""
+        """Length of the result lists for which `recall` was measured."""
         return self.figures.k
 
     @property
@@ -105,10 +104,10 @@ class ItemIndex:
 
     @property
     def exact(self) -> bool:
-        """Whether every list would have to be looked through; then the search is the exact one."""
+        """Whether all lists would have to be searched, in which case the search is exact."""
         return self.figures.n_probed == self.figures.n_lists
 
-    # ------------------------------------------------------------------------------- made from
+    # ---------------------------------------------------------------------------------- build
 
     @classmethod
     def build(
@@ -120,20 +119,20 @@ class ItemIndex:
         seed: int = 0,
         threads: int | None = None,
     ) -> ItemIndex:
-        """Make an index that finds so much of what exact search finds.
+        """Build an index with a given recall relative to exact search.
 
         Parameters
         ----------
         model : CML
-            A fitted one. It must not be trained further while the index is in use.
+            A fitted model. It must not be trained further while the index is in use.
         recall : float
-            The recall at `k` to reach; 1 is exact search.
+            The target for the recall at `k`; 1 is exact search.
         k : int
-            Length of the lists.
+            Length of the result lists.
         seed : int
-            Names the random numbers: where k-means starts, and which users are the sample.
+            Seed for the start of k-means and for the sample of users.
         threads : int, optional
-            Every available core if None. The result does not depend on it.
+            Number of threads; all available cores if None. The result does not depend on it.
 
         Raises
         ------
@@ -174,15 +173,15 @@ class ItemIndex:
         ----------
         queries : float32 array of shape (n_users, dim)
         rows : int array of shape (n_rows,)
-            Which of them.
+            The rows of `queries` to use.
         exclude : (indptr, items), optional
-            As for `nearfar.search.neighbours.top_k`.
+            As in `nearfar.search.neighbours.top_k`.
         threads : int, optional
 
         Returns
         -------
         float
-            The mean over queries that have any item left; 1 if none has.
+            The mean over queries with at least one item left; 1 if there are none.
         """
         points = self._points.with_queries(queries)
         options: dict[str, Any] = {"exclude": exclude, "threads": threads}
@@ -198,43 +197,43 @@ class ItemIndex:
     # ------------------------------------------------------------------------------ in use
 
     def scorer(self, queries: Float32, *, threads: int | None = None) -> IndexedPoints:
-        """Give a scorer of these queries for `nearfar.search.neighbours.top_k`.
+        """Return a scorer of these queries for `nearfar.search.neighbours.top_k`.
 
         Parameters
         ----------
         queries : float32 array of shape (n_users, dim)
         threads : int, optional
-            Threads to search on; every available core if None.
+            Number of threads; all available cores if None.
 
         Raises
         ------
         DataError
-            The queries are not as wide as the items.
+            The dimensions of the queries and the items differ.
         """
         points = self._points.with_queries(queries)
         n_probed = self.figures.n_probed
         return IndexedPoints(points, self._lists, n_probed, checked_threads(threads))
 
     def check(self, item_vectors: Float32) -> None:
-        """Refuse a table of items that is not the one that was indexed.
+        """Check that the index was made from these item vectors.
 
         Raises
         ------
         OptionError
-            It is another.
+            It was made from other item vectors.
         """
         mine = self._points.targets
         here = (item_vectors.ctypes.data, item_vectors.shape, item_vectors.strides)
-        if here == (mine.ctypes.data, mine.shape, mine.strides):  # usual, and takes no time
+        if here == (mine.ctypes.data, mine.shape, mine.strides):  # the usual case, without hashing
             return
         if digest_of(item_vectors) != digest_of(mine):
             raise OptionError(
                 f"`index` is of {self.n_items:,} other item vectors than the model's"
-                f" {len(item_vectors):,}; make it anew with ItemIndex.build(model)."
+                f" {len(item_vectors):,}; make it again with ItemIndex.build(model)."
             )
 
     def digest(self) -> str:
-        """Hash what the index finds depends on: which items are in a list, and how many it takes.
+        """Hash everything that determines the results: the vectors, the lists and `n_probed`.
 
         SHA-256, in hexadecimal.
         """
@@ -246,8 +245,8 @@ class ItemIndex:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index to the folder `path`, atomically.
 
-        It holds the items' vectors once more, in the order of the lists, and is good for the model
-        it was made from alone.
+        The folder contains a copy of the item vectors, in the order of the lists, and can be used
+        only with the model that the index was made from.
 
         Raises
         ------
@@ -259,22 +258,22 @@ class ItemIndex:
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: HasPoints) -> ItemIndex:
-        """Open what `save` wrote; the lists are mapped into memory, not read.
+        """Load an index that `save` wrote; the lists are mapped into memory, not read.
 
-        The file is as it was saved, which is verified; but whoever can write both it and its
-        manifest can make faiss read beyond its memory. Load indexes from your own hands.
+        The checksum of the file is verified. However, anyone who can write both the file and its
+        manifest can make faiss read outside its memory, so load indexes only from trusted sources.
 
         Parameters
         ----------
         path : path
             The folder.
         model : CML
-            The one it was built from.
+            The model that the index was built from.
 
         Raises
         ------
         StoreError
-            The folder is missing, damaged, something else, or the index of another model.
+            The folder is missing, damaged, of another kind, or the index of another model.
         MissingExtraError
             faiss is not installed.
         """
@@ -288,7 +287,7 @@ class ItemIndex:
         if vectors != digest_of(points.targets):
             raise StoreError(
                 f"{str(path)!r} is the index of another model: its item vectors are not those of"
-                " this one. Give the model that it was made from, or make it anew with"
+                " this one. Pass the model that it was made from, or make it again with"
                 " `nearfar index`."
             )
         return cls(Lists.opened(file, points.targets.shape), points, figures)
@@ -304,10 +303,10 @@ def digest_of(*tables: Float32) -> str:
 
 
 def _least_probed(lists: Lists, queries: Float32, best: Int32, recall: float) -> int:
-    """Find the fewest lists with which a mean share of `recall` of each query's best is found.
+    """Return the fewest lists with which the mean recall of the best items reaches `recall`.
 
-    An item is found exactly if its list is among those looked through. So it is enough to know the
-    place of its list in the order in which the query takes lists.
+    An item is found if and only if its list is searched. So it suffices to know the position of its
+    list in the order in which the query searches the lists.
     """
     list_of, found, n_queries = lists.list_of(), np.zeros(len(lists)), 0
     for query, items in zip(queries, best, strict=True):

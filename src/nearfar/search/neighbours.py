@@ -1,21 +1,22 @@
-"""Exact nearest targets: the best k of every row, without holding rows x targets in memory.
+"""Exact search for the best k targets of every row, without storing rows x targets in memory.
 
 A `Scorer` fills one tile of the score matrix at a time (256 users x 2,048 items, 2 MiB, so that it
-stays in a core's own cache), and a compiled scan keeps the best k of every row in a heap. Most of a
-tile is looked at once, 16 scores by one comparison with the worst of the k, so the cost is that of
-the matrix product. Each thread has one tile: memory does not grow with the catalogue.
+stays in a core's own cache), and a compiled scan keeps the best k of every row in a heap. Most of
+a tile is read only once, 16 scores per comparison with the worst of the k, so the cost is that of
+the matrix product. Each thread has one tile, so memory does not grow with the number of items.
 
-**Exactness.** Products of `Points` are rounded, differently by each BLAS and in other company. So
-they only choose candidates, a few more than k; the scores of these are computed anew, each by
-itself in float64 (`nearfar.search.exact`), and decide. Where an item that was not kept could be
-as good as the last of the k, by the bound on what rounding can do, more are kept, and so on: the
-list is that of the exact scores, on every machine and in any company.
+**Exactness.** Products of `Points` are rounded, depending on the BLAS and on the other rows of the
+batch. So they only select candidates, a few more than k. The candidates are ranked by scores that
+are recomputed one by one in float64 (`nearfar.search.exact`). If the bound on the rounding error
+does not exclude that an item outside the candidates is as good as the last of the k, more
+candidates are kept, and so on. The list is therefore that of the exact scores, on every machine and
+regardless of the batch.
 
-**Ties.** The larger score comes first, and of equal scores the smaller item row. The rule holds
-everywhere, at the cut too, and for every number of threads.
+**Ties.** The larger score comes first, and ties are broken by the smaller item row. The rule holds
+everywhere, including at the cut, and for every number of threads.
 
-**Nothing.** A score of -infinity means *never*: it is what a filter writes, and a list that runs
-out of items ends in item -1 with score -infinity.
+**Missing items.** A score of -infinity means that an item is never listed; filters write it. A list
+with too few items ends in items -1 with score -infinity.
 """
 
 from __future__ import annotations
@@ -37,29 +38,29 @@ from nearfar.search import exact, heap
 Exclusion = tuple[Int64, Int32]
 
 BLOCK_USERS = 256
-"""Rows of a tile; also the work a thread takes at a time, whatever the number of threads."""
+"""Rows of a tile; also the work that a thread takes at a time, for any number of threads."""
 BLOCK_ITEMS = 2048
-"""Columns of a tile. Wider tiles leave the cache, narrower ones make a slower matrix product."""
+"""Columns of a tile. Wider tiles exceed the cache; narrower ones slow down the matrix product."""
 SPARE = 8
-"""Candidates kept beyond k: for near ties at the cut."""
+"""Candidates kept in addition to k, for near ties at the cut."""
 _CANDIDATES = 2**18
-"""How many a block may keep, all rows together; one row may always keep all."""
+"""Maximum number of candidates in a block, over all rows; a single row may always keep all."""
 
 
 class Scorer(Protocol):
     """Scores of users for items, one tile at a time; larger is closer.
 
-    A score may not depend on which other rows and items are asked for in the same call: it decides,
-    unless the scorer is `Points`. Several threads call `score_block` at once.
+    A score must not depend on the other rows and items of the same call, because the ranking uses
+    it directly, unless the scorer is `Points`. Several threads call `score_block` concurrently.
     """
 
     @property
     def n_users(self) -> int:
-        """Number of rows that can be asked for."""
+        """Number of rows."""
 
     @property
     def n_items(self) -> int:
-        """Number of items that are scored."""
+        """Number of items."""
 
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Write the score of user ``rows[a]`` and item ``first_item + b`` to ``out[a, b]``.
@@ -69,7 +70,7 @@ class Scorer(Protocol):
         rows : int32 array of shape (n_rows,)
         first_item : int
         out : float32 array of shape (n_rows, n_columns)
-            Every entry is to be overwritten.
+            Every entry must be overwritten.
         """
 
 
@@ -79,7 +80,7 @@ class Points:
     On the unit sphere the product alone orders by distance, ``D^2 = 2 - 2 q.t``. Elsewhere
     ``D^2 = |q|^2 - 2 (q.t - |t|^2 / 2)``, so the offset is ``-|t|^2 / 2``.
 
-    `score_block` gives products as BLAS rounds them, `top_k` the best by exact scores.
+    `score_block` returns products as rounded by BLAS; `top_k` ranks by exact scores.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ class Points:
 
     @property
     def offset(self) -> Float32 | None:
-        """float32, (n_items,), if there is one."""
+        """float32, (n_items,), or None."""
         return self._to.offset
 
     @property
@@ -129,7 +130,7 @@ class Points:
         return len(self.targets)
 
     def with_queries(self, queries: Float32) -> Points:
-        """Give points with other queries, and what is known already about these targets."""
+        """Return points with other queries and the same targets, sharing cached values."""
         check_shapes(queries.shape, self.targets.shape, None)
         other = copy(self)
         other.queries = np.ascontiguousarray(queries, np.float32)
@@ -143,13 +144,13 @@ class Points:
             out += self.offset[part]
 
     def best_of(self, rows: Int32, candidates: Int32, k: int) -> TopK:
-        """Find the k best of each row's own candidates, by exact scores.
+        """Return the k best of each row's own candidates, by exact scores.
 
         Parameters
         ----------
         rows : int32 array of shape (n_rows,)
         candidates : int32 array of shape (n_rows, n)
-            Different items, in any order; -1 is none.
+            Distinct items, in any order; -1 for none.
         k : int
         """
         found = TopK.empty(len(rows), k)
@@ -160,10 +161,10 @@ class Points:
         return found
 
     def rounding(self, rows: Int32) -> Float64:
-        """Bound how far products are from exact scores, (n_rows,).
+        """Return a bound on the difference between products and exact scores, (n_rows,).
 
-        A float32 sum of d products, in any order, is within d u |q||t| of the exact one,
-        u = 2^-24; adding the offset rounds once more, and so does an exact score in the end.
+        A float32 sum of d products, in any order, is within d u |q||t| of the exact sum,
+        u = 2^-24. Adding the offset rounds once more, and so does rounding the exact score.
         """
         queries = self.queries[rows].astype(np.float64)
         length = np.sqrt(np.sum(queries * queries, axis=1))
@@ -173,7 +174,7 @@ class Points:
 
 
 class _Targets:
-    """What is the same for all queries; lengths are computed when they are first wanted."""
+    """The targets and values derived from them, which are computed on first use."""
 
     def __init__(self, table: Float32, offset: Float32 | None) -> None:
         self.table, self.offset = table, offset
@@ -187,7 +188,7 @@ class _Targets:
 
     @cached_property
     def largest_offset(self) -> float:
-        """The largest offset, whatever its sign, of those that are finite."""
+        """The largest absolute value of the finite offsets."""
         finite = np.empty(0) if self.offset is None else self.offset[np.isfinite(self.offset)]
         return float(np.max(np.abs(finite), initial=0.0))
 
@@ -195,9 +196,9 @@ class _Targets:
 def check_shapes(
     queries: tuple[int, ...], targets: tuple[int, ...], offset: tuple[int, ...] | None
 ) -> None:
-    """Refuse shapes of tables of points that do not fit together."""
+    """Raise `DataError` if the shapes of tables of points do not fit together."""
     if len(queries) != 2 or len(targets) != 2 or queries[1] != targets[1]:
-        message = "`queries` and `targets` must be tables of one width; got shapes {} and {}."
+        message = "`queries` and `targets` must be tables of the same width; got shapes {} and {}."
         raise DataError(message.format(queries, targets))
     if offset is not None and offset != targets[:1]:
         message = "`offset` must have one entry for each of the {} targets; got shape {}."
@@ -205,7 +206,7 @@ def check_shapes(
 
 
 class TopK(NamedTuple):
-    """The best items of each row, best first; ends of short lists hold -1 and -infinity."""
+    """The best items of each row, best first; short lists are padded with -1 and -infinity."""
 
     items: Int32
     """int32, (n_rows, k)."""
@@ -214,13 +215,13 @@ class TopK(NamedTuple):
 
     @classmethod
     def empty(cls, n_rows: int, k: int) -> TopK:
-        """Give lists with nothing in them, which are heaps as well."""
+        """Return empty lists, which are also valid heaps."""
         return cls(np.full((n_rows, k), -1, np.int32), np.full((n_rows, k), -np.inf, np.float32))
 
 
 @runtime_checkable
 class Finder(Protocol):
-    """A scorer that finds the best items itself: where the scores are, they need not leave."""
+    """A scorer that finds the best items itself, so its scores can stay where they are computed."""
 
     def best(
         self,
@@ -231,18 +232,18 @@ class Finder(Protocol):
         allow: Bool | None,
         progress: Callable[[int], None],
     ) -> TopK:
-        """Do what `top_k` does, which has checked all that it passes on."""
+        """Return the same as `top_k`, which has already checked these arguments."""
         ...
 
 
 class Index(Protocol):
-    """The items of one model, arranged so that few need be looked at to find the near ones."""
+    """The items of one model, arranged so that a search compares only some of them."""
 
     def check(self, item_vectors: Float32) -> None:
-        """Raise `OptionError` if it was made from other item vectors than these."""
+        """Raise `OptionError` if the index was made from other item vectors."""
 
     def scorer(self, queries: Float32, *, threads: int | None = None) -> Scorer:
-        """Give a scorer, which is a `Finder` too, of queries of shape (n_users, dim)."""
+        """Return a scorer, which is also a `Finder`, of queries of shape (n_users, dim)."""
         ...
 
 
@@ -256,27 +257,27 @@ def top_k(
     threads: int | None = 1,
     progress: Callable[[int], None] | None = None,
 ) -> TopK:
-    """Find the k best items of each row, exactly.
+    """Return the k best items of each row, exactly.
 
-    Filters come before the cut: a list is short only if fewer than k items are left. Among equal
-    scores the smaller item row comes first.
+    Filters are applied before the cut, so a list is short only if fewer than k items are left. Ties
+    are broken by the smaller item row.
 
     Parameters
     ----------
     scorer : Scorer
-        One that is a `Finder` too is asked for its lists.
+        If it is also a `Finder`, its own search is used.
     rows : int array of shape (n_rows,)
-        The users, in any order; one may occur twice.
+        The users, in any order; a user may occur twice.
     k : int
-        Length of the lists; may exceed the catalogue.
+        Length of the lists; it may exceed the number of items.
     exclude : (indptr, items), optional
         Items left out per user, in the form of `Interactions`: int64 (n_users + 1,) and int32, the
-        items of user u at ``indptr[u]:indptr[u + 1]``, increasing.
+        items of user u at ``indptr[u]:indptr[u + 1]``, ascending.
     allow : bool array of shape (n_items,), optional
         Only these items may be listed.
     threads : int or None
-        Python threads, each with its own tile and a BLAS of one thread; None for every core this
-        process may use. The result is the same for any number. A `Finder` has no use for it.
+        Python threads, each with its own tile and a BLAS of one thread; None for every core that
+        this process may use. The result does not depend on it. A `Finder` ignores it.
     progress : callable, optional
         Called in this thread with the number of rows just finished.
 
@@ -311,7 +312,7 @@ def top_k(
 
 
 def _ignore(_: int) -> None:
-    """Report progress to nobody."""
+    """Ignore the progress."""
 
 
 def _checked_rows(rows: npt.ArrayLike, n_users: int) -> Int32:
@@ -349,14 +350,14 @@ def _mask(allow: Bool | None, scorer: Scorer) -> Bool:
 
 
 def _read_only(array: Array) -> Array:
-    """Give a read-only view: for a kernel that is another type, and one type is enough."""
+    """Return a read-only view; kernels treat it as another type, and are compiled only for it."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 class _ExactSearch:
-    """One call of `top_k`: the question, the answer as it grows, and the tiles in use."""
+    """The state of one call of `top_k`: its arguments, its result, and the tiles."""
 
     def __init__(
         self, scorer: Scorer, users: Int32, k: int, exclude: Exclusion, allowed: Bool
@@ -366,14 +367,14 @@ class _ExactSearch:
         self.tiles: SimpleQueue[Float32] = SimpleQueue()
 
     def run(self, threads: int, progress: Callable[[int], None]) -> None:
-        """Answer every block."""
+        """Search for all rows, block by block."""
         size = min(BLOCK_USERS * BLOCK_ITEMS, len(self.users) * self.scorer.n_items)
         for _ in range(threads):
             self.tiles.put(np.empty(size, np.float32))
         run_blocks(self.block, range(0, len(self.users), BLOCK_USERS), threads, progress)
 
     def block(self, start: int) -> int:
-        """Answer the block of users at `start`; return how many they are."""
+        """Search for the block of users at `start`; return their number."""
         places = np.arange(start, min(start + BLOCK_USERS, len(self.users)))
         if isinstance(self.scorer, Points):
             self._settle(self.scorer, places, self.k + SPARE)
@@ -384,13 +385,13 @@ class _ExactSearch:
         return len(places)
 
     def _settle(self, points: Points, places: Int64, n: int) -> None:
-        """Answer the rows at `places` by the exact scores of n candidates, or more if need be."""
+        """Rank the rows at `places` by exact scores of n candidates, or more if necessary."""
         n = min(n, points.n_items)
         at_once = max(1, _CANDIDATES // max(n, 1))
         for begin in range(0, len(places), at_once):
             some = places[begin : begin + at_once]
             users = self.users[some]
-            # few queries get wide tiles: their targets pass through the cache once anyway
+            # few queries get wide tiles: each target is read only once anyway
             widest = max(BLOCK_ITEMS, BLOCK_USERS * BLOCK_ITEMS // len(users))
             candidates = self._candidates(users, n, widest)
             found = points.best_of(users, candidates.items, self.k)
@@ -405,7 +406,7 @@ class _ExactSearch:
         self.found.items[places], self.found.scores[places] = found
 
     def _candidates(self, users: Int32, n: int, widest: int) -> TopK:
-        """Find the n best by what the scorer says, as heaps, by tiles of so many items."""
+        """Return the n best by the scorer's scores, as heaps, using tiles of `widest` items."""
         found, buffer = TopK.empty(len(users), n), self.tiles.get()
         try:
             for first in range(0, self.scorer.n_items, widest):
@@ -423,7 +424,7 @@ class _ExactSearch:
 
 
 def not_a_number(user: int, item: int) -> DataError:
-    """Make the error for a score that is NaN."""
+    """Return the error for a score that is NaN."""
     return DataError(
         f"The score of user row {user} for item row {item} is NaN; every score must be a number. "
         "A model whose tables hold NaN has diverged: train it again with a lower learning rate."

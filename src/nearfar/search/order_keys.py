@@ -1,14 +1,14 @@
-"""The order of a list as whole numbers, on a device of PyTorch: ties that come out one way only.
+"""The order of a list as integers, on a PyTorch device, so that ties have a defined order.
 
-The larger score comes first and, of equal scores, the smaller item row; but the order in which
-`torch.topk` gives equal scores is not defined. So an entry has a *key* of 64 bits: in the high half
-the score, as a whole number of the same order (the bits of positive floats are ordered like the
-floats; -0.0 and 0.0 are both 0; a NaN is above everything), in the low half the item, counted from
+The larger score comes first, and ties are broken by the smaller item row; but the order in which
+`torch.topk` returns equal scores is undefined. So each entry has a *key* of 64 bits. Its high half
+is the score as an integer of the same order (the bits of positive floats are ordered like the
+floats; -0.0 and 0.0 are both 0; a NaN is above all numbers). Its low half is the item, counted from
 the last. No two keys are equal, and the largest comes first.
 
-Keys for a whole tile cost several times what its scores do. So `QUICK` takes the best k + 1 by
-their scores. Only where the last two of these are equal (or one is NaN) it is not certain that the
-right k are among them, and such rows are done again by `EXACT`, which makes all keys.
+Computing keys for a whole tile costs several times as much as its scores. So `QUICK` takes the best
+k + 1 by score. Only if the last two of these are equal, or one is NaN, may it have missed one of
+the best k; such rows are repeated with `EXACT`, which computes all keys.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ NOTHING = -0x7F800000 << 32
 
 
 class Way(NamedTuple):
-    """How the best of a tile are chosen."""
+    """A way to choose the best entries of a tile."""
 
     choose: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
-    """From the scores (n_rows, n_columns), the items counted from the last (n_columns,) and k: keys
-    that have the best k of each row among them, and whether a row may be wrong (n_rows,)."""
+    """Takes the scores (n_rows, n_columns), the items counted from the last (n_columns,), and k.
+    Returns keys that include the best k of each row, and whether a row may be wrong (n_rows,)."""
     bytes_each: int
-    """What an entry of the tile takes meanwhile."""
+    """Memory needed for each entry of the tile."""
 
 
 def _by_score(scores: Tensor, from_last: Tensor, k: int) -> tuple[Tensor, Tensor]:
     top, columns = scores.topk(min(k + 1, scores.shape[1]))
-    doubtful = top[:, 0].isnan()  # it counts as the largest
+    doubtful = top[:, 0].isnan()  # NaN counts as the largest
     if top.shape[1] > k:
         doubtful |= (top[:, k - 1] == top[:, k]) & (top[:, k] > -torch.inf)
     return keys_of(top, from_last[columns]), doubtful
@@ -50,7 +50,7 @@ QUICK, EXACT = Way(_by_score, 4), Way(_by_key, 32)
 
 
 def keys_of(scores: Tensor, from_last: Tensor) -> Tensor:
-    """Make the int64 keys of float32 scores and of items, which are counted from the last."""
+    """Return the int64 keys of float32 scores and of items counted from the last."""
     size = scores.abs().view(torch.int32)
     keys = torch.where(scores < 0, -size, size).to(torch.int64)
     keys <<= 32
@@ -59,7 +59,7 @@ def keys_of(scores: Tensor, from_last: Tensor) -> Tensor:
 
 
 def read(keys: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
-    """Give int32 items and float32 scores back; what may never be listed is item -1."""
+    """Return the int32 items and float32 scores of keys; entries that are not listed are -1."""
     order = (keys >> 32).to(torch.int32)
     size = order.abs().view(torch.float32)
     scores = torch.where(order < 0, -size, size)

@@ -1,9 +1,9 @@
-"""Lists from `Lists`: few candidates a query, filters before the cut, scores exact, order exact.
+"""Approximate search with `Lists`: filters before the cut, exact scores and exact order.
 
-faiss orders by squared distance, which is the order of scores in every geometry; of what it finds
-the exact scores decide, as in `nearfar.search.neighbours`. A list that comes out short is looked
-for in more of the lists, and in the end by exact search, so whoever has k items left gets k of
-them.
+faiss orders by squared distance, which is the order of scores in every geometry. The items that it
+finds are ranked by exact scores, as in `nearfar.search.neighbours`. If a result is too short, more
+lists are searched, and finally all items exactly, so a query for which k items are left always gets
+k items.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _BLOCK_CANDIDATES = 2**14
 
 
 class IndexedPoints:
-    """A scorer whose best items come from lists: a `Scorer` and a `Finder` of `neighbours`.
+    """A scorer that finds the best items in lists: a `Scorer` and a `Finder` of `neighbours`.
 
-    What it finds is the same for any number of threads, and in any company of other queries.
+    The result does not depend on the number of threads or on the other queries.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class IndexedPoints:
         The queries, and the items that are in the lists.
     lists : Lists
     n_probed : int
-        How many lists a query looks through. With all of them the search is the exact one.
+        The number of lists searched for a query. With all of them the search is exact.
     threads : int
     """
 
@@ -73,7 +73,7 @@ class IndexedPoints:
 
 
 class _ListSearch:
-    """One call of `IndexedPoints.best`: the question, and the answer as it grows."""
+    """The state of one call of `IndexedPoints.best`: its arguments and its result."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class _ListSearch:
         self.selector: Any = None
 
     def run(self, progress: Callable[[int], None]) -> None:
-        """Answer all rows; those whose lists come out short, by exact search."""
+        """Search for all rows; repeat those with too few items by exact search."""
         if self._few_allowed():
             self.exactly(np.arange(len(self.rows)))
             progress(len(self.rows))
@@ -100,12 +100,12 @@ class _ListSearch:
         starts = range(0, len(self.rows), self.size)
         if len(starts) > 1:
             run_blocks(self.block, starts, self.scorer.threads, progress)
-        elif len(starts) == 1:  # holding BLAS, which is not used here, would take as long again
+        elif len(starts) == 1:  # limiting BLAS, which is not used here, would double the time
             progress(self.block(0))
         self.exactly(np.flatnonzero(self.found.items[:, -1] < 0))
 
     def _few_allowed(self) -> bool:
-        """Whether all allowed items are fewer than a query would look at."""
+        """Return whether there are fewer allowed items than a query would compare."""
         if self.allow is None:
             return False
         n_lists = len(self.scorer.lists)
@@ -113,7 +113,7 @@ class _ListSearch:
         return bool(np.count_nonzero(self.allow) <= looked_at)
 
     def block(self, start: int) -> int:
-        """Answer the rows of the block at `start`; return how many they are."""
+        """Search for the rows of the block at `start`; return their number."""
         rows = self.rows[start : start + self.size]
         n = self.found.items.shape[1] + SPARE
         items = np.full((len(rows), n), -1, np.int32)
@@ -125,10 +125,11 @@ class _ListSearch:
         return len(rows)
 
     def _near(self, row: int, n: int) -> Int64:
-        """Find n items of a row, or fewer than k if exact search has to.
+        """Find n items of a row, or fewer than k if exact search is needed.
 
-        Where the lists have not even k, ask in twice as many, and so on: up to half of all, for
-        then exact search is as fast. Lists that have just k had no choice: once more twice as many.
+        If the lists contain fewer than k items, the number of lists is doubled repeatedly, up to
+        half of them, where exact search is as fast. Once k items are found after such a doubling,
+        the number is doubled one more time, so that there are more candidates to choose from.
         """
         first, most, k = self.scorer.n_probed, len(self.scorer.lists), n - SPARE
         n_probed, found = first, self._in_lists(row, n, first)
@@ -140,7 +141,7 @@ class _ListSearch:
         return found
 
     def _in_lists(self, row: int, n: int, n_probed: int) -> Int64:
-        """Ask for so many more as the row leaves out that n are left, if the lists have them."""
+        """Find n items of a row, asking for more because those it leaves out are then removed."""
         query, seen = self.scorer.points.queries[row], self._seen(row)
         found = self.scorer.lists.nearest(
             query, n + len(seen), n_probed=n_probed, allow=self.selector
@@ -160,7 +161,7 @@ class _ListSearch:
         self.found.items[places], self.found.scores[places] = found
 
     def exactly(self, places: Int64) -> None:
-        """Answer the rows at `places` by exact search among the items that are allowed."""
+        """Search for the rows at `places` exactly, among the allowed items."""
         if not len(places):
             return
         scorer, points, rows = self.scorer, self.scorer.points, self.rows[places]

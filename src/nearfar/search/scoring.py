@@ -1,8 +1,8 @@
-"""From points to scores: ranking by distance is ranking by a product and an offset a target.
+"""From points to scores: ranking by distance is ranking by a product plus an offset per target.
 
-``|u - v|^2 = |u|^2 - 2 u.v + |v|^2``. On the sphere the lengths are 1 and the product decides; off
-the sphere the offset ``-|v|^2 / 2`` is added to it. |u|^2 is the same for all targets of a query,
-so it only matters where the score itself is shown (`closeness`).
+``|u - v|^2 = |u|^2 - 2 u.v + |v|^2``. On the sphere the lengths are 1, and targets are ranked by
+the product; off the sphere the offset ``-|v|^2 / 2`` is added to it. |u|^2 is the same for all
+targets of a query, so it is needed only where the score itself is shown (`closeness`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class HasPairs(Protocol):
 
     @property
     def indptr(self) -> Int64:
-        """(N + 1,) where the items of each user begin."""
+        """(N + 1,) the start of each user's items."""
         ...
 
     @property
     def items(self) -> Int32:
-        """The items, user by user."""
+        """The items of all users, in the order of users."""
         ...
 
 
 class HasPoints(Protocol):
-    """A fitted model, as far as searching among its points goes."""
+    """The parts of a fitted model that are needed to search among its points."""
 
     @property
     def options(self) -> Options:
-        """What the model is; here, its geometry."""
+        """The hyper-parameters, of which the geometry is used."""
         ...
 
     @property
@@ -50,12 +50,12 @@ class HasPoints(Protocol):
 
     @property
     def interactions(self) -> HasPairs:
-        """What the users have already."""
+        """The items that users already have."""
         ...
 
 
 def scorer_of(queries: Float32, targets: Float32, geometry: str) -> Points:
-    """Rank targets for queries by distance: the product, less |v|^2 / 2 off the sphere.
+    """Return a scorer by distance: the product, minus |v|^2 / 2 off the sphere.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def scorer_of(queries: Float32, targets: Float32, geometry: str) -> Points:
 
 
 def closeness(scores: Float32, queries: Float32, geometry: str) -> Float32:
-    """Turn scores (..., k) of `scorer_of` for some queries (..., d) into 1 - D^2 / 2."""
+    """Convert scores (..., k) of `scorer_of` for queries (..., d) to 1 - D^2 / 2."""
     if geometry == "sphere":
         return scores
     missing = 1.0 - 0.5 * np.sum(queries * queries, axis=-1, keepdims=True)

@@ -353,7 +353,7 @@ def test_unknown_device_is_refused():
 
 @pytest.mark.parametrize("device", ["cpu", "reference", TORCH_DEVICES[0]])
 def test_fast_is_for_a_gpu(device):
-    with pytest.raises(OptionError, match=r"`fast` rounds .* of a GPU, and `device` is .*leave it"):
+    with pytest.raises(OptionError, match=r"`fast` rounds .* of a GPU, but `device` is .*omit `fa"):
         make_engine(Problem(DATA, plain()), None, device=device, threads=1, fast=True)
 
 

@@ -1,9 +1,8 @@
-"""How a training step is computed.
+"""Engines, which compute training steps.
 
-`problem` says what every engine is given: the data, the options, the seed and the tables they
-start from. `reference` is the specification: plain loops in float64. `cpu` computes the same with
-compiled kernels on any number of threads, `gpu` on any torch device; both are tested against
-`reference`.
+`problem` defines the input of every engine: the data, the options, the seed and the initial tables.
+`reference` is the specification: plain loops in float64. `cpu` computes the same with compiled
+kernels on any number of threads, `gpu` on any torch device; both are tested against `reference`.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ __all__ = ["Engine", "OnDevice", "Problem", "State", "StepLog", "make_engine"]
 def make_engine(
     problem: Problem, state: State | None, *, device: str, threads: int, fast: bool = False
 ) -> Engine:
-    """Make the engine that `device` names.
+    """Return the engine for a device.
 
     Parameters
     ----------
     problem : Problem
     state : State or None
-        The tables to go on from; None starts from ``problem.initial_state()``.
+        The tables to continue from; None starts from ``problem.initial_state()``.
     device : str
-        As `nearfar.runtime.devices` lists them.
+        A device name, see `nearfar.runtime.devices`.
     threads : int
         Threads of the CPU engine.
     fast : bool
@@ -35,16 +34,15 @@ def make_engine(
     Raises
     ------
     OptionError
-        `device` is unknown or not there, its memory does not suffice, or `fast` is asked of it
-        without being for it.
+        `device` is unknown or unavailable, it has too little memory, or it does not support `fast`.
     MissingExtraError
-        `device` needs PyTorch.
+        `device` needs PyTorch, which is not installed.
     """
     name = resolve(device)
     if fast and not name.startswith("cuda"):
         raise OptionError(
-            f"`fast` rounds matrix products on the tensor cores of a GPU, and `device` is {name!r};"
-            f" leave it out."
+            f"`fast` rounds matrix products on the tensor cores of a GPU, but `device` is {name!r};"
+            f" omit `fast`."
         )
     if name == "cpu":
         from nearfar.engine.cpu.cpu_engine import CPUEngine

@@ -1,7 +1,7 @@
-"""The negatives of any pairs, as the sampler itself draws them for a step: not fast, but for all.
+"""The negatives of a step for any pairs, drawn by the sampler's own `draw`.
 
-The reference engine, fold-in and the diagnostics draw here. Engines that train fast have kernels
-that draw the same integers.
+The reference engine, fold-in and the diagnostics use this module. It is not fast, but works for
+every sampler; the CPU and GPU engines have kernels that draw the same integers.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
 
 class OneUser:
-    """`Known` of a single user, whatever number they go by."""
+    """`Known` for a single user; user numbers are ignored."""
 
     def __init__(self, liked: Int32, n_items: int) -> None:
         self._has = np.zeros(n_items, np.bool_)
         self._has[liked] = True
 
     def own(self, users: Integers, items: Int64) -> Bool:
-        """Look the items up."""
+        """Return whether the user has the items."""
         return self._has[items]
 
     def shared(self, users: Integers, items: Int64) -> Bool:
-        """Look the items up; a single row."""
+        """Return whether the user has the items, as a single row."""
         return self._has[items][None]
 
 
 class TrainingUsers:
-    """`Known` of the users of some interactions."""
+    """`Known` for the users of some interactions."""
 
     def __init__(self, data: Interactions) -> None:
         self._data, self.own = data, data.contains
 
     def shared(self, users: Integers, items: Int64) -> Bool:
-        """Go through the users' items, of which there are fewer than users x items."""
+        """Mark the users' items, by iterating over their interactions only."""
         data, n = self._data, len(items)
         place = np.full(data.n_items, -1, np.int64)
         place[items] = np.arange(n)
@@ -54,11 +54,11 @@ class TrainingUsers:
         known = np.zeros((len(users), n), np.bool_)
         there = place[theirs] >= 0
         known[row[there], place[theirs[there]]] = True
-        return known[:, place[items]]  # an item may be there several times
+        return known[:, place[items]]  # an item may occur several times
 
 
 def pairs_of(problem: Problem, step: int) -> tuple[Int64, Int64]:
-    """Return users and positive items of the pairs of a step, in their order."""
+    """Return the users and the positive items of the pairs of a step, in order."""
     data, batch = problem.interactions, problem.options.batch
     epoch, place = divmod(step, problem.steps_per_epoch)
     order = permutation(stream(problem.seed, Purpose.ORDER, epoch), data.n_pairs)
@@ -67,7 +67,7 @@ def pairs_of(problem: Problem, step: int) -> tuple[Int64, Int64]:
 
 
 def candidates_of(problem: Problem, source: Source) -> Int64:
-    """Return the items that all pairs of a step share, in the order in which they are drawn."""
+    """Return the items shared by all pairs of a step, in the order in which they are drawn."""
     options = problem.options
     return draw_candidates(
         options.sampler.needs, options.n_negatives, problem.proposal, problem.support, source
@@ -83,22 +83,22 @@ def draw(
     compare: Callable[[Int64], Floats],
     first: int = 0,
 ) -> Drawn:
-    """Draw the negatives of pairs as the step would that `source` names.
+    """Draw the negatives of pairs as in the step identified by `source`.
 
     Parameters
     ----------
     problem : Problem
     source : Source
     users : int array of shape (L,)
-        Those of the pairs, by which `known` is asked.
+        The users of the pairs, as passed to `known`.
     known : Known
     candidates : int64 array
         From `candidates_of`.
     compare : callable
         See `nearfar.method.draws.Batch`; called by samplers with a second stage.
     first : int
-        The place of the first pair in the step. Pairs that share candidates may be drawn for in
-        parts; otherwise all pairs of a step have to be there.
+        The position of the first pair in the step. If pairs share candidates, the pairs of a step
+        may be passed in parts; otherwise all of them must be passed together.
     """
     options = problem.options
     return options.sampler.draw(

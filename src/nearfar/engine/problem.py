@@ -1,4 +1,4 @@
-"""What every engine takes, and what it returns."""
+"""The interface of engines: their input, their state and their output."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from nearfar.data.interactions import Interactions
 
 StepLog = dict[str, Float64]
-"""One number a step: ``triplet``, ``spread_out``, ``decorrelate`` (losses; the triplet loss is the
-sum over the batch), ``pairs``, ``violated`` (pairs with a negative inside the margin), ``missed``
-(places for a negative that stayed empty)."""
+"""One value for each step of ``triplet``, ``spread_out``, ``decorrelate`` (losses; the triplet loss
+is the sum over the batch), ``pairs``, ``violated`` (pairs with a negative inside the margin) and
+``missed`` (places for a negative that stayed empty)."""
 
 _ROWS_AT_ONCE = 4096
 
@@ -33,29 +33,29 @@ LOG_FIELDS = ("triplet", "spread_out", "decorrelate", "pairs", "violated", "miss
 
 @dataclass
 class State:
-    """The tables of a run, as they are between two steps: all that has to be kept to go on.
+    """The tables of a run between two steps: everything needed to continue it.
 
-    Users and items share one table: rows 0..N-1 are users, rows N..N+M-1 items.
+    Users and items share one table: rows 0..N-1 are users, rows N..N+M-1 are items.
     """
 
     rows: Floats
-    """(N + M, slots, d): the parameter and the optimiser's moments, side by side."""
+    """(N + M, slots, d): the parameter and the optimiser's moments."""
     last: Int64
-    """(N + M,) the step a row was last brought up to date for; 0 if no step has touched it."""
+    """(N + M,) the step to which a row was last brought up to date; 0 if no step has touched it."""
     step: int = 0
-    """Steps done."""
+    """Number of completed steps."""
     mean: Float32 | None = None
     """(N + M, d) the mean of the points over epochs, not normalised, if there is one."""
 
     def copy(self) -> State:
-        """Make a copy that shares nothing."""
+        """Return a copy that shares no memory."""
         mean = None if self.mean is None else self.mean.copy()
         return State(self.rows.copy(), self.last.copy(), self.step, mean)
 
     def average(self, weight: float, now: Callable[[Int64], Floats]) -> None:
-        """Take the points of now into the mean: mean + weight (x - mean).
+        """Update the mean with the current points x: mean + weight (x - mean).
 
-        `now` returns the points of rows as the steps have left them.
+        `now` returns the current points of rows.
         """
         n, _, dim = self.rows.shape
         if self.mean is None:
@@ -66,7 +66,7 @@ class State:
             mean += np.float32(weight) * (now(part) - mean)
 
     def mean_points(self, rows: Int64 | None, out: Floats | None, on_sphere: bool) -> Floats:
-        """Return the mean's points of `rows`, or all; `out` may be the mean itself."""
+        """Return the points of the mean for `rows`, or all; `out` may be the mean itself."""
         if self.mean is None:
             raise ValueError("there is no mean")
         n = len(self.mean) if rows is None else len(rows)
@@ -80,13 +80,13 @@ class State:
 
 @dataclass(frozen=True)
 class Problem:
-    """Data, options and seed of a run, and what follows from them."""
+    """Data, options and seed of a run, and the values derived from them."""
 
     interactions: Interactions
     options: Options
     seed: int = 0
     horizon: int = 1_000_000
-    """The last step that may be taken; only sizes a table."""
+    """The last step that may be taken; it only determines the size of a table."""
     positive_users: Int32 = field(init=False, repr=False, compare=False)
     """(n_pairs,) the user of each pair."""
 
@@ -100,18 +100,18 @@ class Problem:
             if needed > self.support.shape[0]:
                 raise OptionError(
                     f"{type(sampler).__name__}(distinct=True) needs batch x negatives ="
-                    f" {needed:,} different items a step, but only {len(self.support):,} can be"
+                    f" {needed:,} different items per step, but only {len(self.support):,} can be"
                     f" drawn; use a smaller `batch`, fewer `negatives`, or distinct=False."
                 )
 
     @cached_property
     def triplet(self) -> Triplet:
-        """The loss, with the temperature that the data ask for if the options leave it to them."""
+        """The loss; a temperature of None is replaced by the recommended value for the data."""
         return self.options.triplet.at(self.n_trained_items)
 
     @cached_property
     def n_trained_items(self) -> int:
-        """Items with training interactions."""
+        """Number of items with training interactions."""
         return int(np.count_nonzero(self.interactions.item_counts))
 
     @property
@@ -131,39 +131,39 @@ class Problem:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that visit every pair once; the last one may be smaller."""
+        """Number of batches that visit every pair once; the last one may be smaller."""
         return -(-self.interactions.n_pairs // self.options.batch)
 
     @cached_property
     def proposal(self) -> AliasTable:
-        """Draws items by the sampler's weight, eq. 4 or another."""
+        """The table that draws items by the sampler's weight, eq. 4 or another."""
         return alias_table(self.options.sampler.proposal(self.interactions.item_counts))
 
     @cached_property
     def support(self) -> Int32:
-        """The items that the proposal can give, ascending."""
+        """The items that the proposal can draw, ascending."""
         return np.flatnonzero(self.proposal.weight > 0).astype(np.int32)
 
     @property
     def n_candidates(self) -> int:
-        """Items that all pairs of a step share, of stage 1 or as negatives; 0 if there are none."""
+        """Number of items shared by all pairs of a step: candidates of stage 1, or negatives."""
         return self.options.sampler.needs.n_candidates(self.options.n_negatives, len(self.support))
 
     @property
     def n_own(self) -> int:
-        """Negatives that a pair has for itself: |N_ij|, or none if all pairs share theirs."""
+        """Number of each pair's own negatives: |N_ij|, or 0 if all pairs share their negatives."""
         return 0 if self.options.sampler.needs.shared else self.options.n_negatives
 
     def frozen_items(self) -> Float32 | None:
-        """Return the initial points of the items, (M, d), if the second stage looks at those."""
+        """Return the initial points of the items, (M, d), if the second stage compares those."""
         if self.options.sampler.needs.vectors != "initial":
             return None
         return initial_points(self.seed, self.n_rows, self.options.dim)[self.n_users :].copy()
 
     def useful_threads(self, threads: int) -> int:
-        """Count the threads, at most `threads`, that a step has enough work for.
+        """Return the number of threads, at most `threads`, for which a step has enough work.
 
-        Phases of less than some 20 microseconds are over before another thread has noticed.
+        Phases of less than about 20 microseconds end before another thread can start.
         """
         options = self.options
         rows = options.batch * (2 + self.n_own) + self.n_candidates
@@ -172,7 +172,7 @@ class Problem:
         return max(1, min(threads, rows * options.dim // 16_384))
 
     def initial_state(self) -> State:
-        """Gaussian rows of length 1 (float32), moments as the optimiser wants them."""
+        """Return the initial tables: Gaussian rows of length 1 (float32) and initial moments."""
         optimiser, dim = self.options.optimiser, self.options.dim
         rows = np.zeros((self.n_rows, optimiser.n_slots, dim), np.float32)
         _gaussian_directions(stream(self.seed, Purpose.INITIAL), rows)
@@ -181,7 +181,7 @@ class Problem:
 
 
 def initial_points(seed: int, n_rows: int, dim: int) -> Float32:
-    """Directions drawn uniformly from the sphere: normalised Gaussian rows, (n_rows, dim)."""
+    """Return directions uniform on the sphere: normalised Gaussian rows, (n_rows, dim)."""
     out = np.empty((n_rows, 1, dim), np.float32)
     _gaussian_directions(stream(seed, Purpose.INITIAL), out)
     return out[:, 0]
@@ -189,7 +189,7 @@ def initial_points(seed: int, n_rows: int, dim: int) -> Float32:
 
 @kernel
 def _gaussian_directions(key: np.uint64, out: Float32) -> None:
-    """Fill slot 0 of `out` (n_rows, slots, d)."""
+    """Fill slot 0 of `out` (n_rows, slots, d) with random directions."""
     n_rows, _, dim = out.shape
     row = np.empty(dim)
     for r in range(n_rows):
@@ -203,22 +203,22 @@ def _gaussian_directions(key: np.uint64, out: Float32) -> None:
 
 
 class Engine(Protocol):
-    """A way to compute training steps."""
+    """An implementation of training steps."""
 
     problem: Problem
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of completed steps."""
         ...
 
     @property
     def state(self) -> State:
-        """The tables as they are now: the engine's own, or a copy."""
+        """The current tables: the engine's own, or a copy."""
         ...
 
     def run(self, count: int) -> StepLog:
-        """Do the next `count` steps; one entry a step in each array of the log."""
+        """Run the next `count` steps; each array of the log has one entry per step."""
         ...
 
     def settle(self) -> None:
@@ -226,7 +226,7 @@ class Engine(Protocol):
         ...
 
     def average(self, weight: float) -> None:
-        """Take the points of the tables into the mean: mean + weight (x - mean), from 0."""
+        """Update the mean with the points x of the tables: mean + weight (x - mean), from 0."""
         ...
 
     def points(
@@ -234,15 +234,15 @@ class Engine(Protocol):
         rows: Int64 | None = None,
         out: Float32 | None = None,
     ) -> Float32:
-        """Return the model's points of `rows`, or all (N + M, d), as of now; changes nothing.
+        """Return the model's current points of `rows`, or all (N + M, d), without changing state.
 
-        They are those of the mean, if there is one, else of the tables, and have length 1 on the
-        sphere. `out` is filled and returned, if there is one.
+        They are those of the mean, if there is one, otherwise of the tables, and have length 1 on
+        the sphere. If `out` is given, it is filled and returned.
         """
         ...
 
     def finish(self) -> Float32:
-        """Return all points and release tables and threads; the engine is of no use then."""
+        """Return all points and release tables and threads; the engine cannot be used again."""
         ...
 
     def close(self) -> None:
@@ -258,5 +258,5 @@ class OnDevice(Protocol):
     """The torch device."""
 
     def points_on_device(self) -> Any:
-        """Return the model's points (N + M, d), float32, on the device: a copy."""
+        """Return a copy of the model's points (N + M, d), float32, on the device."""
         ...

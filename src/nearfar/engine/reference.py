@@ -1,11 +1,11 @@
-"""The specification: what a training step computes, in plain loops and float64.
+"""The specification of a training step, in plain loops and float64.
 
-Slow on purpose. The parts say what they do: negatives are those of the sampler's `draw`, the loss
-is `Triplet.term`, and the optimiser's `step` updates every row in every step, as the formulas say;
-nothing is lazy. The engines are tested against it: the same integers, and numbers within rounding.
-(Stage 2 of 2-stage sampling compares a sum of weights with a random number; where float32 and
-float64 round to different sides, an engine chooses another candidate: benchmarks/rounding.py counts
-them.)
+It is deliberately slow and uses the parts directly: negatives are drawn by the sampler's `draw`,
+the loss is `Triplet.term`, and the optimiser's `step` updates every row in every step, as in the
+formulas, without lazy updates. The engines are tested against it: they must return the same
+integers, and the same numbers within rounding. (Stage 2 of 2-stage sampling compares a sum of
+weights with a random number. If float32 and float64 round to different sides of it, an engine
+chooses another candidate; benchmarks/rounding.py counts how often.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nearfar.runtime.counter import Source
 
 
 class ReferenceEngine:
-    """Training steps in loops, float64; see `Engine`."""
+    """Training steps in plain loops and float64; see `Engine`."""
 
     def __init__(self, problem: Problem, state: State | None = None) -> None:
         self.problem = problem
@@ -32,21 +32,21 @@ class ReferenceEngine:
         self._frozen = None if frozen is None else frozen.astype(np.float64)
 
     def run(self, count: int) -> StepLog:
-        """Do the next `count` steps; see `Engine.run`."""
+        """Run the next `count` steps; see `Engine.run`."""
         log = [self._step(self.state.step + i) for i in range(count)]
         self.state.step += count
         return {name: np.array([entry[name] for entry in log]) for name in LOG_FIELDS}
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of completed steps."""
         return self.state.step
 
     def settle(self) -> None:
-        """Nothing to do: every row is always up to date."""
+        """Do nothing, because every row is always up to date."""
 
     def average(self, weight: float) -> None:
-        """Take the points of now into the mean; see `Engine.average`."""
+        """Update the mean with the current points; see `Engine.average`."""
         points = self._points().astype(np.float32)
         self.state.average(weight, points.__getitem__)
 
@@ -55,7 +55,7 @@ class ReferenceEngine:
         rows: Int64 | None = None,
         out: Float32 | None = None,
     ) -> Float32:
-        """Return points as of now; see `Engine.points`."""
+        """Return the current points; see `Engine.points`."""
         if self.state.mean is not None:
             on_sphere = self.problem.options.geometry == "sphere"
             return self.state.mean_points(rows, out, on_sphere).astype(np.float32)
@@ -71,20 +71,20 @@ class ReferenceEngine:
         return self.points()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing, because there is nothing to release."""
 
     def pairs(self, step: int) -> list[tuple[int, int]]:
-        """List the batch of a step: (user, item)."""
+        """Return the pairs (user, item) of a step."""
         users, items = pairs_of(self.problem, step)
         return list(zip(users.tolist(), items.tolist(), strict=True))
 
     def candidates(self, step: int) -> list[int]:
-        """List the items that all pairs of a step share: of stage 1, or its negatives."""
+        """Return the items shared by all pairs of a step: candidates of stage 1, or negatives."""
         found: list[int] = candidates_of(self.problem, Source(self.problem.seed, step)).tolist()
         return found
 
     def negatives(self, step: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
-        """List the negatives of each pair: an empty place is -1, a shared one is left out."""
+        """Return the negatives of each pair; -1 for an empty place, unless they are shared."""
         users, positives = np.array(pairs, np.int64).reshape(-1, 2).T
         source = Source(self.problem.seed, step)
         candidates = candidates_of(self.problem, source)
@@ -149,7 +149,7 @@ class ReferenceEngine:
         return log
 
     def _update(self, gradient: Floats, t: int) -> None:
-        """One dense step of the optimiser over every row, then the ball's clipping."""
+        """Apply one dense step of the optimiser to every row, then clip in the ball geometry."""
         options, rows = self.problem.options, self.state.rows
         if options.geometry == "sphere":
             gradient = through_normalisation(gradient, rows[:, 0])

@@ -1,6 +1,6 @@
-"""The options in numbers, once for all engines: what a step computes, and what it draws.
+"""The options as numbers, defined once for all engines: what a step computes and what it draws.
 
-They are compiled into kernels; see `nearfar.runtime.jit`.
+The constants are compiled into kernels; see `nearfar.runtime.jit`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KINDS = {
 
 
 class Spec(NamedTuple):
-    """What a step computes."""
+    """The computation of a step, as numbers."""
 
     geometry: int
     """SPHERE, BALL or FREE."""
@@ -38,12 +38,12 @@ class Spec(NamedTuple):
     rank_weight: bool
     n_items: int
     spread_out: float
-    """Its weight; 0 without it."""
+    """The weight of the term; 0 without it."""
     decorrelate: float
-    """Its weight; 0 without it."""
+    """The weight of the term; 0 without it."""
     decorrelate_squared: bool
     overflow_gap: float
-    """`released_overflow_gap` with the released script's weight, else negative."""
+    """`released_overflow_gap` with the released script's weight, otherwise negative."""
     optimiser: int
     """USE_SGD, USE_ADAGRAD or USE_ADAM."""
     slots: int
@@ -80,18 +80,18 @@ class Spec(NamedTuple):
 
 
 class DrawSpec(NamedTuple):
-    """What a step draws, and the bases of its streams."""
+    """The draws of a step, as numbers, and the bases of its streams."""
 
     kind: int
     """INDEPENDENT, DISTINCT, TWO_STAGE or SHARED."""
     batch: int
     negatives: int
-    """Those that a pair has for itself: 0 with SHARED."""
+    """Number of each pair's own negatives; 0 with SHARED."""
     candidates: int
-    """Items that all pairs of a step share; 0 if there are none."""
+    """Number of items that all pairs of a step share; 0 if there are none."""
     redraws: int
     distinct: bool
-    """Whether candidates, or the first attempts at the negatives of a batch, differ."""
+    """Whether the candidates, or the first attempts at the negatives of a batch, are distinct."""
     order: Int
     negative: Int
     candidate: Int
@@ -109,17 +109,17 @@ class DrawSpec(NamedTuple):
 
     @property
     def width(self) -> int:
-        """W = 2 + N, the entries of a pair."""
+        """W = 2 + N, the number of entries of a pair."""
         return 2 + self.negatives
 
     @property
     def places(self) -> int:
-        """Entries of a step that are known before its vectors: B W, and C if they are shared."""
+        """Entries of a step that do not depend on its vectors: B W, plus C if C are shared."""
         return self.batch * self.width + (self.candidates if self.shared else 0)
 
 
 def make_spec(problem: Problem) -> Spec:
-    """Put the loss, the geometry and the optimiser into numbers."""
+    """Return the loss, the geometry and the optimiser as numbers."""
     options, optimiser, triplet = problem.options, problem.options.optimiser, problem.triplet
     spread_out, decorrelate = options.spread_out, options.decorrelate
     released = options.sampler.needs.released_weight
@@ -144,19 +144,19 @@ def make_spec(problem: Problem) -> Spec:
 
 
 def make_draw_spec(problem: Problem) -> DrawSpec:
-    """Put the sampler and the streams of the seed into numbers.
+    """Return the sampler and the streams of the seed as numbers.
 
     Raises
     ------
     OptionError
-        No kernels draw what the sampler draws.
+        There are no kernels for the sampler.
     """
     sampler, seed = problem.options.sampler, problem.seed
     needs = sampler.needs
     if needs.kernel is None:
         raise OptionError(
-            f"no kernels draw what sampler={sampler!r} draws, so only the reference engine can"
-            f' train with it: use device="reference".'
+            f"sampler={sampler!r} has no kernels, so only the reference engine can train with it:"
+            f' use device="reference".'
         )
     return DrawSpec(
         kind=_KINDS[needs.kernel],

@@ -1,9 +1,10 @@
-"""The integers of many steps at once: pairs, negatives or candidates, and who touches which row.
+"""Plans of many steps at once: pairs, negatives or candidates, and which entries touch which row.
 
-`nearfar.engine.cpu.plan` on a torch device. None of this depends on the vectors, except the
-choice of the second stage, so S steps are planned together and the work is wide enough for a GPU.
-An entry is a place in a step that reads a row: place g W + w is the w-th of pair g (its user, its
-positive and its N negatives; W = 2 + N), place B W + c the c-th candidate that all pairs share.
+This is `nearfar.engine.cpu.plan` on a torch device. None of it depends on the vectors, except the
+choice of the second stage, so S steps are planned together, which is enough work for a GPU. An
+entry is a place in a step that reads a row: place g W + w is the w-th entry of pair g (its user,
+its positive and its N negatives; W = 2 + N), and place B W + c is the c-th candidate that all pairs
+share.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from nearfar.runtime.arrays import Float64
 
 
 class Data(NamedTuple):
-    """What is drawn from, on the device."""
+    """The data from which steps are drawn, on the device."""
 
     indptr: Tensor
     """(N + 1,) int64; the positives of user u are ``items[indptr[u]:indptr[u + 1]]``."""
@@ -34,42 +35,42 @@ class Data(NamedTuple):
     """(M,) float64 and (M,) int32, the alias table; empty for the uniform distribution."""
     other: Tensor
     weight: Tensor
-    """(M,) float64, to which the proposal is proportional."""
+    """(M,) float64, proportional to the proposal."""
     support: Tensor
-    """(n,) int64, the items that it can give."""
+    """(n,) int64, the items that the proposal can draw."""
     n_users: int
     n_items: int
     most: int
-    """Positives of the user who has most."""
+    """The largest number of positives of a user."""
     likeliest: Float64
-    """(n,) on the host: the probability of the likeliest item, of the two likeliest, and so on."""
+    """(n,) on the host: the probability of the most likely item, of the two most likely, ..."""
 
 
 class StepPlans(NamedTuple):
-    """Room for the integers of S steps."""
+    """Buffers for the integers of S steps."""
 
     step: Tensor
-    """(S, 2) int64: the number of the step, from 0; the second column is there for alignment."""
+    """(S, 2) int64: the number of the step, from 0; the second column is padding for alignment."""
     entries: Tensor
     """(S, B, W) int64 rows of the joint table, -1 for an empty place."""
     listed: Tensor
-    """(S, E) int64, the rows of all entries: those of the pairs and then of shared candidates."""
+    """(S, E) int64, the rows of all entries: those of the pairs, then of shared candidates."""
     row: Tensor
-    """(S, E) int32 the same, ascending in each step."""
+    """(S, E) int32, the same rows in ascending order in each step."""
     entry: Tensor
-    """(S, E) int32 the places they come from; of equal rows in the order of their places."""
+    """(S, E) int32, the places of the sorted rows; equal rows are in the order of their places."""
     candidates: Tensor
     """(S, C) int64 items."""
     mine: Tensor
     """(S, B, C) bool: the pair's user has the candidate, or there is no pair."""
     looked: Tensor
-    """(S, B + C) int64, rows that the second stage looks at: positives, then candidates."""
+    """(S, B + C) int64, rows that the second stage compares: positives, then candidates."""
     missed: Tensor
-    """(S, B) int64 places of the pair that stayed empty."""
+    """(S, B) int64, number of places of the pair that stayed empty."""
 
 
 def make_data(problem: Problem, device: torch.device) -> Data:
-    """Put what is drawn from on the device."""
+    """Copy the data from which steps are drawn to the device."""
     data, table = problem.interactions, problem.proposal
     lengths = data.indptr[1:] - data.indptr[:-1]
 
@@ -92,7 +93,7 @@ def make_data(problem: Problem, device: torch.device) -> Data:
 
 
 def make_draws(problem: Problem) -> DrawSpec:
-    """Put the sampler into numbers, the bases of the streams as `words.signed` returns them."""
+    """Return the sampler as numbers, with the bases of the streams as signed integers."""
     draws = make_draw_spec(problem)
     return draws._replace(
         order=words.signed(int(draws.order)),
@@ -103,7 +104,7 @@ def make_draws(problem: Problem) -> DrawSpec:
 
 
 def make_plan(n_steps: int, draws: DrawSpec, device: torch.device) -> StepPlans:
-    """Make room for the plans of `n_steps` steps."""
+    """Allocate the plans of `n_steps` steps."""
     s, b, w, c, e = n_steps, draws.batch, draws.width, draws.candidates, draws.places
     whole = torch.int64
     return StepPlans(
@@ -120,7 +121,7 @@ def make_plan(n_steps: int, draws: DrawSpec, device: torch.device) -> StepPlans:
 
 
 def bytes_a_step(draws: DrawSpec) -> int:
-    """Count what a step of a plan takes, with what is made in between."""
+    """Return the memory for a step of a plan in bytes, including temporary tensors."""
     sampled = SPARE * max(draws.candidates, draws.distinct * draws.batch * draws.negatives)
     return 48 * draws.places + draws.batch * (draws.candidates + 64) + 64 * sampled
 
@@ -139,7 +140,7 @@ def drawn(data: Data, key: Tensor, position: Tensor, attempt: int = 0) -> Tensor
 
 
 def has(data: Data, user: Tensor, item: Tensor) -> Tensor:
-    """Whether users have items: binary search among the user's sorted items."""
+    """Return whether users have items, by binary search among the user's sorted items."""
     at, n = data.indptr[user], data.indptr[user + 1] - data.indptr[user]
     none = n == 0
     at = torch.where(none, 0, at)
@@ -154,7 +155,7 @@ def has(data: Data, user: Tensor, item: Tensor) -> Tensor:
 
 
 def draw_pairs(plan: StepPlans, count: int, data: Data, draws: DrawSpec) -> None:
-    """Fill users and positives of the first `count` steps of the plan; the others are empty."""
+    """Fill in users and positives of the first `count` steps of the plan; leave others empty."""
     batch, n_pairs = draws.batch, len(data.users)
     steps_per_epoch = -(-n_pairs // batch)
     step = plan.step[:, :1]
@@ -176,7 +177,7 @@ def draw_items(step: Tensor, base: int, data: Data, out: Tensor) -> None:
 def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: DrawSpec) -> None:
     """Draw each negative from the proposal until the pair's user does not have it.
 
-    `first` (S, B N) holds the first attempts, if they are not ordinary draws.
+    `first` (S, B N) holds the first attempts, if they are not independent draws.
     """
     n_steps, batch, _ = plan.entries.shape
     key = words.stream(draws.negative, plan.step[:, :1])
@@ -196,31 +197,31 @@ def draw_negatives(plan: StepPlans, first: Tensor | None, data: Data, draws: Dra
 
 
 def find_mine(plan: StepPlans, data: Data) -> None:
-    """Mark the candidates that each pair's user has; all of them where a pair is missing."""
+    """Mark the candidates that each pair's user has; all of them if there is no pair."""
     user = plan.entries[..., :1]
     plan.mine[:] = has(data, user.clamp(min=0), plan.candidates[:, None, :]) | (user < 0)
 
 
-# --------------------------------------------------------------------- different items, order
+# ---------------------------------------------------------------------- distinct items, order
 
 
 class Different(NamedTuple):
-    """Rows of different items that are being drawn."""
+    """A draw of distinct items for each row, possibly incomplete."""
 
     key: Tensor
     """(S,) the streams."""
     counts: Tensor
-    """(S,) items that are asked for."""
+    """(S,) the number of items wanted."""
     out: Tensor
-    """(S, n) int64 the items."""
+    """(S, n) int64, the items."""
     found: Tensor
-    """(S,) items that SPARE times as many draws gave."""
+    """(S,) the number of distinct items among SPARE times as many draws."""
 
 
 def distinct(tried: Tensor, key: Tensor, counts: Tensor, out: Tensor) -> Different:
-    """Fill `out` (S, n) with the first different items among those `tried` (S, SPARE n) in turn.
+    """Fill `out` (S, n) with the first distinct items of `tried` (S, SPARE n), in order.
 
-    Of row s only the first counts[s] items are asked for. There may be fewer: see `complete`.
+    For row s only the first counts[s] items are wanted. There may be fewer, see `complete`.
     """
     n = out.shape[1]
     in_turn = torch.arange(tried.shape[1], device=tried.device)
@@ -236,10 +237,10 @@ def distinct(tried: Tensor, key: Tensor, counts: Tensor, out: Tensor) -> Differe
 
 
 def complete(drawn: Different, data: Data) -> bool:
-    """Draw what is missing: the items with the smallest exponential clocks; whether any was.
+    """Draw missing items by their exponential clocks; return whether any were missing.
 
-    See `nearfar.method.proposal.different`. The host has to know which rows are short, and
-    waits for the device, unless it is out of the question that there are any.
+    See `nearfar.method.proposal.different`. The host must know which rows are short, so it waits
+    for the device, unless `never_short` excludes that there are any.
     """
     if never_short(drawn.out.shape[1], data):
         return False
@@ -252,11 +253,12 @@ def complete(drawn: Different, data: Data) -> bool:
 
 
 def never_short(count: int, data: Data) -> bool:
-    """Whether it is out of the question that SPARE `count` draws hold less than `count` items.
+    """Return whether SPARE `count` draws almost surely contain `count` distinct items.
 
-    They would all lie among some count - 1 of the n items that can be drawn, which have together at
-    most the share q of the `count` likeliest. There are fewer than (e n / count)^count such sets,
-    so the probability is below (e n q^SPARE / count)^count.
+    Otherwise all draws would lie in a set of count - 1 of the n items that can be drawn, whose
+    total probability is at most that of the `count` most likely items, q. There are fewer than
+    (e n / count)^count such sets, so the probability of this is below (e n q^SPARE / count)^count.
+    It must be below 1e-30.
     """
     n, q = len(data.support), data.likeliest[min(count, data.n_items) - 1]
     each = np.log(np.e * n / count) + SPARE * np.log(q)
@@ -264,7 +266,7 @@ def never_short(count: int, data: Data) -> bool:
 
 
 def _by_clocks(key: Tensor, taken: Tensor, count: int, data: Data) -> Tensor:
-    """Draw the items that are still missing at `count`, by their exponential clocks."""
+    """Draw the items missing from `count`, by their exponential clocks."""
     u = words.uniform(key, data.support + SPARE * count)
     clock = -torch.log1p(-u) / data.weight[data.support]
     clock[torch.isin(data.support, taken)] = torch.inf
@@ -272,7 +274,7 @@ def _by_clocks(key: Tensor, taken: Tensor, count: int, data: Data) -> Tensor:
 
 
 def order_rows(listed: Tensor, row: Tensor, entry: Tensor) -> None:
-    """Sort the rows of the entries (..., E), of equal ones the first entry first."""
+    """Sort the rows of the entries (..., E); equal rows stay in the order of their entries."""
     found, places = torch.sort(listed.to(torch.int32), dim=-1, stable=True)
     row[:] = found
     entry[:] = places

@@ -1,4 +1,4 @@
-"""What a step on a torch device takes of the optimiser besides its `Spec`: Adam's tables, rates."""
+"""Parameters of the optimiser on a torch device, in addition to `Spec`: Adam's tables and rates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nearfar.method.optimiser import adam_drift_tables
 
 
 class DeviceDecay(NamedTuple):
-    """What steps of Adam do to a row that they do not touch; on the device."""
+    """The effect of Adam's steps on a row that they do not touch; on the device."""
 
     drift: Tensor
     """(2, T) float64 `nearfar.method.optimiser.adam_drift_tables`."""
@@ -26,7 +26,7 @@ RATE, EPSILON, RHO_1, RHO_2, BETA_1, BETA_2 = range(6)
 
 
 def make_decay(problem: Problem, device: torch.device) -> DeviceDecay:
-    """Put Adam's tables on the device."""
+    """Return Adam's tables on the device."""
     adam = problem.options.optimiser
     numbers = torch.zeros(8, dtype=torch.float64)
     numbers[RATE] = adam.learning_rate
@@ -41,9 +41,9 @@ def make_decay(problem: Problem, device: torch.device) -> DeviceDecay:
 
 
 def pace(step: Tensor, rules: Spec) -> Tensor:
-    """Learning rate and epsilon of steps 0, 1, ..., Adam's bias corrections included: (S, 4).
+    """Return the learning rate and epsilon of steps, with Adam's bias corrections: (S, 4).
 
-    float32; the last two columns are there for alignment.
+    The result is float32; the last two columns are padding for alignment.
     """
     out = torch.zeros((len(step), 4), dtype=torch.float64, device=step.device)
     out[:, RATE], out[:, EPSILON] = rules.learning_rate, rules.epsilon

@@ -1,13 +1,13 @@
-"""`GPUEngine`: whole runs of steps on a torch device, without a round trip to the host.
+"""`GPUEngine`: runs of steps on a torch device, without a round trip to the host.
 
-S steps are planned at a time, all their integers side by side; then their arithmetic runs step by
-step. On a GPU the latter is a CUDA graph of S steps that is captured once and replayed. A plan for
-fewer steps leaves the others empty: a step without pairs changes nothing.
+S steps are planned at a time, with all their integers in parallel; then their arithmetic runs step
+by step. On a GPU the latter is a CUDA graph of S steps that is captured once and replayed. A plan
+for fewer steps leaves the others empty: a step without pairs changes nothing.
 
-Same seed, same bits: what flows into a row is summed in the order of the batch by one program, and
-so is every entry of a matrix product. With `fast` the factors of products are rounded to TF32, ten
-bits of mantissa instead of 23: the only difference, and only with `Shared`, `TwoStage` and
-`Decorrelate`, which have products.
+The same seed gives the same bits: the gradient of a row is summed in the order of the batch by one
+program, and so is every entry of a matrix product. With `fast` the factors of products are rounded
+to TF32, ten bits of mantissa instead of 23. This is the only difference, and it affects only
+`Shared`, `TwoStage` and `Decorrelate`, which use products.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nearfar.runtime.arrays import Float32, Int64
 
 _ROWS_AT_ONCE = 65_536
 _SHORTER = 8
-"""The second captured run of steps is this many times shorter."""
+"""The second captured graph has this many times fewer steps."""
 
 
 class GPUEngine:
@@ -43,13 +43,13 @@ class GPUEngine:
     ----------
     problem : Problem
     state : State, optional
-        Where to go on; from the start if None. It is copied to the device.
+        The state to continue from; the initial state if None. It is copied to the device.
     device : torch.device or str
         Any torch device with float64: "cuda", "cuda:1", "cpu".
     fast : bool
         Round the factors of matrix products to TF32 (only on a GPU).
     parts : Parts, optional
-        What steps are put together from; what is fastest on the device if None.
+        The implementations that steps use; the fastest on the device if None.
 
     Raises
     ------
@@ -97,9 +97,9 @@ class GPUEngine:
         return State(rows, last, self.step, mean)
 
     def run(self, count: int) -> StepLog:
-        """Do the next `count` steps; see `Engine.run`."""
+        """Run the next `count` steps; see `Engine.run`."""
         log = torch.zeros((count, len(LOG_FIELDS)), dtype=torch.float64, device=self.device)
-        on_gpu = self.device.type == "cuda"  # kernels are launched on the GPU that is current
+        on_gpu = self.device.type == "cuda"  # kernels are launched on the current GPU
         with torch.cuda.device(self.device) if on_gpu else nullcontext():
             for begin in range(0, count, self._n_steps):
                 n = min(self._n_steps, count - begin)
@@ -120,7 +120,7 @@ class GPUEngine:
             points.settle(part, t, self._tables, self._rules)
 
     def average(self, weight: float) -> None:
-        """Take the points of now into the mean; see `Engine.average`."""
+        """Update the mean with the current points; see `Engine.average`."""
         shape = (self.problem.n_rows, self._rules.dim)
         if self._mean is None:
             self._mean = torch.zeros(shape, dtype=torch.float32, device=self.device)
@@ -134,7 +134,7 @@ class GPUEngine:
         rows: Int64 | None = None,
         out: Float32 | None = None,
     ) -> Float32:
-        """Give points on the host; see `Engine.points`."""
+        """Return points on the host; see `Engine.points`."""
         n = self.problem.n_rows if rows is None else len(rows)
         found = np.empty((n, self._rules.dim), np.float32) if out is None else out
         for first in range(0, n, _ROWS_AT_ONCE):
@@ -145,7 +145,7 @@ class GPUEngine:
         return found
 
     def points_on_device(self) -> Tensor:
-        """Give all points (N + M, d), float32, on the device: a copy."""
+        """Return a copy of all points (N + M, d), float32, on the device."""
         out = torch.empty((self.problem.n_rows, self._rules.dim), device=self.device)
         for first in range(0, len(out), _ROWS_AT_ONCE):
             part = out[first : first + _ROWS_AT_ONCE]
@@ -153,20 +153,20 @@ class GPUEngine:
         return out
 
     def finish(self) -> Float32:
-        """Give all points and let go of the device's memory."""
+        """Return all points and release the captured graphs."""
         found = self.points()
         self.close()
         return found
 
     def close(self) -> None:
-        """Let go of captured steps; they hold memory of the device."""
+        """Release the captured graphs, which hold memory of the device."""
         self._graphs.clear()
 
     # ------------------------------------------------------------------------------ parts
 
     def _put(self, array: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
-        """Copy an array to the device, without another copy on the way."""
-        writable = np.require(array, requirements=("C", "W"))  # PyTorch warns of others
+        """Copy an array to the device, without an intermediate copy."""
+        writable = np.require(array, requirements=("C", "W"))  # PyTorch warns about others
         return torch.from_numpy(writable).to(self.device, dtype, copy=True)
 
     def _frozen_items(self) -> Tensor | None:
@@ -174,13 +174,13 @@ class GPUEngine:
         return None if frozen is None else self._put(frozen, torch.float32)
 
     def _now(self, rows: Tensor) -> Tensor:
-        """Points of rows as the steps have left them."""
+        """Return the current points of rows in the tables."""
         t = torch.tensor(self.step, device=self.device)
         x = points.current(rows, t, self._tables, self._rules)
         return points.unit(x) if self._rules.sphere else x
 
     def _model(self, rows: Tensor) -> Tensor:
-        """Points of the model: the mean, if there is one."""
+        """Return the points of the model: those of the mean, if there is one."""
         if self._mean is None:
             return self._now(rows)
         return points.unit(self._mean[rows]) if self._rules.sphere else self._mean[rows]
@@ -197,7 +197,7 @@ class GPUEngine:
             self._arrange(n)
 
     def _draw_different(self, n: int) -> device_plan.Different | None:
-        """Draw what is to differ within a step: candidates, or first attempts at negatives."""
+        """Draw the distinct items of a step: candidates, or first attempts at negatives."""
         made, draws, support = self._plan, self._draws, self._data.support
         if not draws.distinct:
             return None
@@ -211,7 +211,7 @@ class GPUEngine:
         else:
             out, base = self._room.first, draws.negative
             counts = (made.entries[:, :, 0] >= 0).sum(1) * draws.negatives
-            counts[counts == len(support)] = 0  # then all of them, see `_arrange`
+            counts[counts == len(support)] = 0  # all items are used instead, see `_arrange`
         shape = (len(out), SPARE * out.shape[1])
         tried = torch.empty(shape, dtype=torch.int64, device=self.device)
         self._parts.draw_items(made.step, base, self._data, tried)
@@ -219,7 +219,7 @@ class GPUEngine:
         return device_plan.distinct(tried, key, counts, out)
 
     def _arrange(self, n: int) -> None:
-        """Plan what follows from pairs and different items."""
+        """Complete the plan from its pairs and distinct items."""
         made, data, draws, parts = self._plan, self._data, self._draws, self._parts
         batch, own, support = draws.batch, draws.batch * draws.width, data.support
         if draws.candidates:
@@ -247,7 +247,7 @@ class GPUEngine:
     # -------------------------------------------------------------------------- arithmetic
 
     def _compute(self, n: int) -> None:
-        """Do the n planned steps: a captured run of at least as many, or one by one."""
+        """Run the n planned steps, with a captured graph of at least as many, or one by one."""
         shorter = max(1, self._n_steps // _SHORTER)
         if not self._parts.captured:
             with self._precision():
@@ -260,14 +260,14 @@ class GPUEngine:
         self._graphs[length].replay()
 
     def _capture(self, length: int, n: int) -> None:
-        """Capture steps 0 ... length - 1 of the plan, after an empty one that compiles them."""
+        """Capture steps 0 ... length - 1 of the plan, after empty steps that compile kernels."""
         first = int(self._plan.step[0, 0])
         self._draw(first, 0)
         with self._precision():
             stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
-                for p in range(min(2, length)):  # two: addresses are aligned one way or the other
+                for p in range(min(2, length)):  # two steps, for both alignments of addresses
                     self._step(p)
             torch.cuda.current_stream(self.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
@@ -279,7 +279,7 @@ class GPUEngine:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """Let what is launched here run beside what follows, up to `_join`: a branch in a graph."""
+        """Run kernels launched here in parallel with later ones until `_join`: a graph branch."""
         if not self._parts.captured:
             yield
             return
@@ -303,7 +303,7 @@ class GPUEngine:
             torch.backends.cuda.matmul.allow_tf32 = before
 
     def _step(self, p: int) -> None:
-        """Compute step p of the plan: gather, contrast, update."""
+        """Compute step p of the plan: gather points, compare, update."""
         room, rules, draws, parts = self._room, self._rules, self._draws, self._parts
         gathered, flow, now = room.points, room.flow, room.now(self._plan, p)
         listed = self._plan.listed[p]
@@ -327,7 +327,7 @@ class GPUEngine:
         parts.update(now, gathered, rules, draws, flow, self._tables)
 
     def _contrast_shared(self, p: int) -> None:
-        """Compare all pairs with the negatives that they share: three matrix products."""
+        """Compare all pairs with their shared negatives, by three matrix products."""
         made, room, rules, draws = self._plan, self._room, self._rules, self._draws
         batch, flow, s = draws.batch, room.flow, room.flow.products
         pairs = room.points.point[: 2 * batch].view(batch, 2, -1)
@@ -342,7 +342,7 @@ class GPUEngine:
             torch.sum(s, 0, out=flow.share)
 
     def _second_stage(self, now: StepNow, looked: Tensor) -> None:
-        """Draw the negatives of a step by the vectors of the moment."""
+        """Choose the negatives of a step in stage 2, by the current or the initial vectors."""
         room, rules, draws = self._room, self._rules, self._draws
         unit, products, batch = room.units.point, room.flow.products, draws.batch
         if self._frozen is not None:

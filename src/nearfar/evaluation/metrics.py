@@ -227,7 +227,7 @@ REGISTRY: Final[dict[str, Metric]] = {
         ),
     )
 }
-"""All metrics, by name."""
+"""All metrics, by name; those with a value for each user come first."""
 
 
 def per_user() -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 # Everything from a fresh checkout with only a package index in reach:
 #   make demo   an environment, the package, `nearfar demo`
-#   make test   an environment, the package with its test extra, the test suite
+#   make test   an environment, the package with its test extra, the tests: a few minutes
+#   make test-all  those and the full products of samplers, losses, geometries and devices
 #   make bench  an environment of its own with nearfar and its peers, all benchmarks but one:
 #   make bench-scale  100 million rows prepared, beside polars and DuckDB; 3 GB of disk
 PYTHON ?= python3
@@ -9,13 +10,21 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BENCH  ?= .venv-bench
 
-.PHONY: demo test slow lint types check bench bench-scale clean
+.PHONY: demo test test-all slow lint types check bench bench-scale clean
 
 demo: $(VENV)/.core
 	$(BIN)/nearfar demo
 
+# No two workers compile the same kernel: tests/warm.py has compiled what several files use.
+PYTEST  = $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python tests/warm.py
+	$(PYTEST)
+
+test-all: $(VENV)/.test
+	$(BIN)/python tests/warm.py
+	$(PYTEST) -m 'not slow'
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import combinations
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,14 +17,23 @@ import pytest
 from nearfar import CML, Interactions, evaluate, split
 from nearfar.method.sampling import Uniform
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra nearfar[serve] is not installed")
-serve = pytest.importorskip("nearfar.serve", reason="the extra nearfar[serve] is not installed")
+REQUIRED = bool(os.environ.get("NEARFAR_REQUIRE_BROWSER"))
+"""Set where the page must be tested, as by .ci/run: what is missing is a failure then, no skip."""
+
+
+def imported(name, missing):
+    return import_module(name) if REQUIRED else pytest.importorskip(name, reason=missing)
+
+
+playwright = imported("playwright.sync_api", "playwright is not installed")
+uvicorn = imported("uvicorn", "the extra nearfar[serve] is not installed")
+serve = imported("nearfar.serve", "the extra nearfar[serve] is not installed")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROME = next(filter(None, map(shutil.which, NAMES)), None)
+MISSING = f"there is no browser here: none of {NAMES}"
 pytestmark = [
-    pytest.mark.skipif(CHROME is None, reason=f"there is no browser here: none of {NAMES}"),
+    pytest.mark.skipif(CHROME is None and not REQUIRED, reason=MISSING),
     pytest.mark.filterwarnings("ignore:NDCG on the validation part"),  # four epochs of nothing much
     pytest.mark.filterwarnings("ignore:training goes badly"),
 ]
@@ -122,6 +132,7 @@ def site(model, sites):
 
 @pytest.fixture(scope="module")
 def browser():
+    assert CHROME is not None, MISSING
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(

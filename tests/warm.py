@@ -20,8 +20,8 @@ from conftest import plain, random_data
 from engine.test_engine import LEARNING, NEGATIVES, SAMPLERS, SETTINGS, parts_of
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
-from nearfar.method.loss import Triplet
-from nearfar.method.optimiser import SGD, Adam
+from nearfar.method.loss import SpreadOut, Triplet
+from nearfar.method.optimiser import SGD, Adagrad
 from nearfar.method.sampling import Shared, TwoStage, Uniform
 
 
@@ -53,13 +53,17 @@ def jobs():
         for sampler, learning, _ in (one.values for one in SETTINGS if not one.marks)
     }
     soft = Triplet(temperature=0.3)
-    plainer = [
-        {"sampler": sampler, "triplet": triplet, "optimiser": optimiser}
-        for sampler in (TwoStage(20), Shared(), Uniform())
-        for triplet in (Triplet(), soft)
-        for optimiser in (Adam(), SGD(0.1))
+    others = [
+        {"sampler": TwoStage(20), "spread_out": SpreadOut(0.1), "triplet": soft},
+        *({"sampler": sampler} for sampler in (TwoStage(20), Shared(), Uniform())),
+        *({"sampler": sampler, "triplet": soft} for sampler in (Shared(), Uniform())),
+        *(
+            {"sampler": sampler, "optimiser": SGD(0.1)}
+            for sampler in (TwoStage(20), Shared(), Uniform())
+        ),
+        {"sampler": Uniform(), "optimiser": Adagrad(0.1)},
     ]
-    return [partial(steps, **one) for one in (*pairs.values(), *plainer)] + [questions]
+    return [partial(steps, **one) for one in (*pairs.values(), *others)] + [questions]
 
 
 def do(job):

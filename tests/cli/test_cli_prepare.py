@@ -168,6 +168,7 @@ def test_the_steps_are_shown(books, run, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
+@pytest.mark.full
 def test_a_killed_prepare_leaves_nothing_that_looks_finished(ok, tmp_path):
     rows = "".join(f"u{n % 9173},i{n % 739},{n % 5}\n" for n in range(600_000))
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress(rows.encode(), 1))

@@ -37,6 +37,7 @@ def test_all_rows_are_computed_and_reported(data, as_json, tmp_path):
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "cells").rglob("nearfar.json")} == before
 
 
+@pytest.mark.full
 def test_presets_come_together_in_one_report(data, as_json, tmp_path):
     words = ["table2", data, "-o", tmp_path, *SMALL, "--workers", 0]
     one = ["--negatives", 5, "--batch", 256]
@@ -89,6 +90,7 @@ def test_bad_words_are_refused_and_nothing_is_made(data, run, tmp_path):
 
 
 @pytest.mark.data
+@pytest.mark.full
 def test_movielens_in_small(ml_100k, as_json, tmp_path):
     """One fold, few epochs: popularity with one negative is far less biased than uniform."""
     ml_100k.save(tmp_path / "ml-100k")

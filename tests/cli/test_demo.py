@@ -96,6 +96,7 @@ def test_a_copy_that_is_not_there_is_an_error(tmp_path, capsys):
 
 @pytest.mark.data
 @pytest.mark.usefixtures("ml_100k")
+@pytest.mark.full
 def test_cml_beats_popularity_by_half_on_movielens():
     found = demo.run(progress=False)
     ndcg = {name: one["ndcg"] for name, one in found.evaluations.items()}

@@ -80,7 +80,9 @@ def test_permutations_are_those_of_the_counter(device):
 
 
 @each_device
-@pytest.mark.parametrize(("batch", "negatives"), [(15, 4), (20, 3), (7, 1)])
+@pytest.mark.parametrize(
+    ("batch", "negatives"), [(15, 4), pytest.param(20, 3, marks=pytest.mark.full), (7, 1)]
+)
 def test_distinct_negatives_may_be_all_there_are(device, batch, negatives):
     """As many as there are items, also in the last batch, which is smaller."""
     problem = Problem(
@@ -144,7 +146,9 @@ def test_order_is_that_of_a_stable_sort(device):
 
 
 @each_device
-@pytest.mark.parametrize("options", VARIED)
+@pytest.mark.parametrize(
+    "options", [pytest.param(one, marks=pytest.mark.full) for one in VARIED[:3]] + VARIED[3:]
+)
 def test_same_seed_same_bits_in_any_chunks(device, options, monkeypatch):
     problem, results = Problem(DATA, options, seed=1, horizon=100), set()
     for most, chunks in ((None, [60]), (None, [60]), (None, [1, 7, 52]), (8, [20, 40])):
@@ -330,7 +334,14 @@ def test_a_plan_takes_about_as_much_as_is_said(device):
 
 @hopeless
 @each_device
-@pytest.mark.parametrize("changes", [{}, {"averaging": Averaging()}, {"geometry": "ball"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.full),
+        {"averaging": Averaging()},
+        pytest.param({"geometry": "ball"}, marks=pytest.mark.full),
+    ],
+)
 def test_a_run_is_the_same_on_another_device(device, changes, tmp_path):
     """Trained on one, resumed on the other: history, mean and points are those of the processor."""
     options = plain(dim=8, batch=32, optimiser=Adam(0.01), **changes)

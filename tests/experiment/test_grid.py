@@ -198,6 +198,7 @@ def test_a_worker_that_dies_takes_only_its_cell(data, tmp_path, monkeypatch):
     assert list((tmp_path / "failed").iterdir()) == []
 
 
+@pytest.mark.full
 def test_a_killed_run_goes_on(data, computed, tmp_path):
     data.save(tmp_path / "d")
     script = (
@@ -225,6 +226,7 @@ def test_a_killed_run_goes_on(data, computed, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the size of files")
+@pytest.mark.full
 def test_a_full_disk_is_an_error_of_the_cell(data, tmp_path):
     data.save(tmp_path / "d")
     script = (

@@ -257,12 +257,14 @@ def test_data_sets_have_pictures_of_their_own():
     assert list(found) == [f"{name}: {title}" for name in "ab" for title in TITLES]
 
 
+@pytest.mark.full
 def test_pictures_do_not_depend_on_the_order_of_the_outcomes(page):
     outcomes = grid()
     random.Random(0).shuffle(outcomes)
     assert plots.page_plots(outcomes) == page
 
 
+@pytest.mark.full
 def test_pictures_do_not_depend_on_settings_the_process_or_the_day(page, tmp_path):
     """Another process, with another hash seed, date and matplotlib configuration."""
     (tmp_path / "matplotlibrc").write_text("font.size: 20\nsvg.hashsalt: other\n")

@@ -518,6 +518,7 @@ def check_against_the_description(client, n):
     return seen
 
 
+@pytest.mark.full
 def test_answers_are_as_the_description_says(client):
     assert {200, 404, 422} <= set(check_against_the_description(client, 4))
 

@@ -102,6 +102,7 @@ def test_a_request_keeps_the_model_it_began_with(
         )
 
 
+@pytest.mark.full
 def test_reloading_under_load_drops_no_request(model_folder, titled_model, other_model):
     """Every answer is that of the one model or of the other, and none is an error."""
     right = [

@@ -298,6 +298,7 @@ np.save(sys.argv[2], np.concatenate([model.user_vectors, model.item_vectors]))
 """
 
 
+@pytest.mark.full
 def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
     def start(checkpoint, out):
         here = import_path(__file__)

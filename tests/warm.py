@@ -20,14 +20,16 @@ from conftest import plain, random_data
 from engine.test_engine import LEARNING, NEGATIVES, SAMPLERS, SETTINGS, parts_of
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
-from nearfar.method.loss import SpreadOut, Triplet
+from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad
 from nearfar.method.sampling import Shared, TwoStage, Uniform
 
 
 def steps(**options):
     """Compile a step with these options, and what gives the points."""
-    engine = CPUEngine(Problem(random_data(), plain(dim=4, batch=16, **options), horizon=9))
+    engine = CPUEngine(
+        Problem(random_data(), plain(**{"dim": 4, "batch": 16} | options), horizon=9)
+    )
     engine.run(1)
     engine.settle()
     engine.points()
@@ -62,6 +64,7 @@ def jobs():
             for sampler in (TwoStage(20), Shared(), Uniform())
         ),
         {"sampler": Uniform(), "optimiser": Adagrad(0.1)},
+        {"sampler": Uniform(), "decorrelate": Decorrelate(1.0)},
     ]
     return [partial(steps, **one) for one in (*pairs.values(), *others)] + [questions]
 

@@ -346,9 +346,7 @@ VARIED = [
 ]
 
 
-@pytest.mark.parametrize(
-    "options", [*VARIED[:3], pytest.param(VARIED[3], marks=pytest.mark.full), *VARIED[4:]]
-)
+@pytest.mark.parametrize("options", VARIED)
 def test_tables_are_bit_identical_for_any_number_of_threads_and_any_chunks(options):
     problem = Problem(DATA, options, seed=1, horizon=100)
     results = []

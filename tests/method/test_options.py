@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ BASES = {
 }
 
 
+@cache  # many are compared with the same one
 def trained(**options):
     base = {"dim": 128, "negatives": 2, "batch": 16, "optimiser": Adam(0.02), **options}
     model = CML(PLAIN, **base).fit(DATA, epochs=3, threads=1)

@@ -33,6 +33,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 CHROME = next(filter(None, map(shutil.which, NAMES)), None)
 MISSING = f"there is no browser here: none of {NAMES}"
 pytestmark = [
+    pytest.mark.full,
     pytest.mark.skipif(CHROME is None and not REQUIRED, reason=MISSING),
     pytest.mark.filterwarnings("ignore:NDCG on the validation part"),  # four epochs of nothing much
     pytest.mark.filterwarnings("ignore:training goes badly"),

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
-from numba.core.caching import IndexDataCacheFile
 
 from nearfar import CML, Interactions, datasets
 from nearfar.cli import app as commands
@@ -20,10 +19,6 @@ from nearfar.method.optimiser import Adam
 from nearfar.method.options import Options
 from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 try:
     import torch
 except ImportError:

@@ -38,6 +38,11 @@ from nearfar.runtime.pieces import (
     WholeCompiler,
 )
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ROOT = Path(__file__).parents[1]
@@ -88,6 +93,19 @@ def fingerprint(module: str) -> str:
     return digest.hexdigest()
 
 
+def _one_process_at_a_time(file: Any) -> Callable[[Any, Any], None]:
+    """Save to a cache of numba's while no other process does: two would take the same file name."""
+    save = file.save
+
+    def saved(key: Any, data: Any) -> None:
+        with open(f"{file._index_path}.lock", "w") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            save(key, data)
+
+    return saved
+
+
 _HOW: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
@@ -112,6 +130,7 @@ def _compile(function: F, fastmath: set[str] | bool = False, *, forceinline: boo
         # numba compares the version before it unpickles the index, which may name moved modules
         file = compiled._cache._cache_file
         file._version = f"{file._version} {fingerprint(function.__module__)}"
+        file.save = _one_process_at_a_time(file)
     how |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     compiler = OptimisedPieceCompiler if fastmath else PieceCompiler
     piece: Any = numba.njit(pipeline_class=compiler, **how)(function)

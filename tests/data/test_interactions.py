@@ -236,7 +236,7 @@ def test_columns_are_recognised_or_asked_for():
     with pytest.raises(MissingColumnError, match=r"no column 4 for `item`"):
         Interactions.from_frame(wide, item=4)
     for names, message in [
-        ("abc", r"No column is recognised as the user; say which with `user=`. .* are a, b, c"),
+        ("abc", r"No column is recognised as the user; pass its name as `user=`. .* are a, b, c"),
         (["user", "uid", "item"], "More than one column is recognised as the user"),
         (["item", "other"], "No column is recognised as the user"),
     ]:
@@ -331,8 +331,12 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"no file '.*no.csv'; check the path"):
         Interactions.read(tmp_path / "no.csv")
     for name, content, message in [
-        ("a.xlsx", b"x", r"cannot be told from its suffix; known are .csv, .*say `separator`"),
-        ("a", b"x", "cannot be told from its suffix"),
+        (
+            "a.xlsx",
+            b"x",
+            r"The suffix of .* is unknown; it must be one of .csv, .*pass `separator`",
+        ),
+        ("a", b"x", "The suffix of .* is unknown"),
         ("a.csv", b"", r"a.csv' is empty"),
         ("ragged.csv", b"user,item\n1,2,3\n", r"Line 2 of '.*ragged.csv' has 3 fields"),
         ("latin.csv", b"user,item\n1,\xe9\n", r"Line 2 of '.*latin.csv' .*`encoding`"),
@@ -377,11 +381,9 @@ def test_matrices_that_will_not_do():
             Interactions.from_csr(no_matrix)
     with pytest.raises(EmptyDataError, match="no positive entry"):
         Interactions.from_csr(sp.csr_array((2, 2)))
-    with pytest.raises(DataError, match=r"`user_ids` must be 2, one a row of the axis; got 1"):
+    with pytest.raises(DataError, match=r"`user_ids` must be 2, one per row of the axis; got 1"):
         Interactions.from_csr(sp.eye_array(2), user_ids=["a"])
-    with pytest.raises(
-        DataError, match=r"`item_ids` must be distinct; 'a' is there more than once"
-    ):
+    with pytest.raises(DataError, match=r"`item_ids` must be distinct; 'a' occurs more than once"):
         Interactions.from_csr(sp.eye_array(2), item_ids=["a", "a"])
 
 
@@ -397,8 +399,8 @@ def test_rows_are_checked():
         ([2], [0], None, r"User row 2 \(entry 0\) is not among the 2 users"),
         ([0], [-1], None, "Item row -1"),
         ([0.5], [0], None, "User rows must be a flat array of integers; got float64"),
-        ([0], [0, 1], None, "must be as many"),
-        ([0], [0], [1, 2], "must be as many"),
+        ([0], [0, 1], None, "must have the same length; got"),
+        ([0], [0], [1, 2], "must have the same length; got"),
         ([0], [0], [np.nan], "Times must be finite; entry 0 is nan"),
         ([0], [0], ["x"], "Times must be a flat array of numbers"),
     ]:
@@ -493,5 +495,5 @@ def test_a_union_keeps_the_earliest_time_if_both_know_it():
 
 def test_ids_of_two_kinds_have_no_union():
     one, two = Interactions.from_pairs([(1, 2)]), Interactions.from_pairs([(1, "b")])
-    with pytest.raises(DataError, match=r"of two kinds .* Convert one of them"):
+    with pytest.raises(DataError, match=r"of different types .* Convert one of them"):
         one.union(two)

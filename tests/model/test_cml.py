@@ -426,7 +426,9 @@ def test_what_partial_fit_cannot_use_leaves_the_model_as_it_was(model):
     with pytest.raises(NotFittedError):
         CML().partial_fit(checkerboard())
     before = model._fitted
-    with pytest.raises(DataError, match=r"Ids of two kinds cannot be put together: .*Convert one"):
+    with pytest.raises(
+        DataError, match=r"Ids of different types cannot be combined: .*Convert one"
+    ):
         model.partial_fit(Interactions.from_pairs([("ann", "tea")]))
     with pytest.raises(OptionError, match="epochs"):
         model.partial_fit(checkerboard(), epochs=0)

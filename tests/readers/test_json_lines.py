@@ -123,23 +123,23 @@ def test_compressed_and_marked_files(folder):
 
 DEEP = 100_000
 FAULTS = {
-    '{"a": 1': r"is no JSON (Expecting ',' delimiter, character 8). Put each object into a line of",
-    '{"a": 1} {"a": 2}': "is no JSON (Extra data, character 10).",
-    "{'a': 1}": "is no JSON (Expecting property name enclosed in double quotes, character 2).",
-    "{": "is no JSON (",
-    '{"a": "\t"}': "is no JSON (Invalid control character at, character 8).",
-    "[1]": "is not a JSON object. Put each object into a line of its own.",
+    '{"a": 1': r"is not JSON (Expecting ',' delimiter, character 8). Put each object on a line of",
+    '{"a": 1} {"a": 2}': "is not JSON (Extra data, character 10).",
+    "{'a': 1}": "is not JSON (Expecting property name enclosed in double quotes, character 2).",
+    "{": "is not JSON (",
+    '{"a": "\t"}': "is not JSON (Invalid control character at, character 8).",
+    "[1]": "is not a JSON object. Put each object on a line of its own.",
     "1": "is not a JSON object.",
     "null": "is not a JSON object.",
-    '{"a": NaN}': "has NaN, which is no JSON. Write null, or drop the line.",
-    '{"other": [-Infinity]}': "has -Infinity, which is no JSON.",
+    '{"a": NaN}': "has NaN, which is not JSON. Write null, or drop the line.",
+    '{"other": [-Infinity]}': "has -Infinity, which is not JSON.",
     '{"a": 1, "a": 1}': "has the key 'a' twice in one object. Correct the line.",
     '{"other": {"b": 1, "\\u0062": 2}}': "has the key 'b' twice in one object.",
     '{"a": 1e999}': "has a number in 'a' that is too large. Write it as text, or correct the line.",
     '{"a": 9223372036854775808}': "has an integer in 'a' that does not fit into 64 bits. Write it",
     '{"a": -9223372036854775809}': "has an integer in 'a' that does not fit into 64 bits.",
     '{"other": ' + "1" * 5000 + "}": "has an integer of thousands of digits. Write it as text.",
-    '{"t": "\\ud800"}': "has half of a surrogate pair in 't', which is no character. Correct the",
+    '{"t": "\\ud800"}': "has half of a surrogate pair in 't', which is not a character. Correct",
     '{"a": {}}': "has an object in 'a', where only text, a number, true, false or null can be re",
     '{"a": []}': "has an array in 'a', where only text",
     '{"a": "1"}': "has text in 'a' where earlier lines have a number (line 2). Make them all of",
@@ -148,9 +148,9 @@ FAULTS = {
     '{"f": 0}': "has a number in 'f' where earlier lines have true or false (line 2).",
     '{"t": [' + "[" * DEEP + "]" * DEEP + "]}": "is nested too deeply. Correct or drop the line.",
     b'{"t": "\xe9"}': "is not UTF-8. Save the file as UTF-8.",
-    '{"r": 9007199254740993}': "has a number in 'r' that does not go with that of line 2: one is a "
-    "fraction, and the other an integer that would lose digits among fractions. Write both",
-    '{"long": 0.5}': "has a number in 'long' that does not go with that of line 2: one is a",
+    '{"r": 9007199254740993}': "has a number in 'r' that is not compatible with that of line 2: "
+    "one is a fraction, and the other an integer that would lose digits as a float. Write both",
+    '{"long": 0.5}': "has a number in 'long' that is not compatible with that of line 2: one is a",
 }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def test_options_of_text_are_refused_for_other_files(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["f", "f.txt", "f.gz", "f.parquet.gz", "f.zip", ".csv"])
 def test_a_file_of_an_unknown_kind(tmp_path, name):
-    known = r"known are .csv, .tsv, .tab, .inter, .jsonl, .ndjson, .json, .parquet, .pq, .arrow, "
+    known = r"one of .csv, .tsv, .tab, .inter, .jsonl, .ndjson, .json, .parquet, .pq, .arrow, "
     with pytest.raises(DataError, match=known) as caught:
         scan(put(tmp_path, CSV, name), tmp_path)
     assert repr(str(tmp_path / name)) in str(caught.value)
@@ -133,7 +133,7 @@ def test_damaged_files_give_one_error_or_rows(tmp_path, name, data, capfd):
                 rows.collect(engine="streaming")
         except DataError as error:
             assert repr(str(path)) in str(error)  # noqa: PT017
-            assert re.search(r"get the file again|Save it anew", str(error))  # noqa: PT017
+            assert re.search(r"get the file again|Save it again", str(error))  # noqa: PT017
         else:
             assert not case % 2
     capfd.readouterr()

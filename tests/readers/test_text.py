@@ -190,7 +190,7 @@ FAULTS = {
     "a,b\n\r": "Line 2 of '{}' has a carriage return without",
     "a,b\n\r\r\n": "Line 2 of '{}' has a carriage return without",
     "a,b\n1,2\r\r\n": "Line 2 of '{}' has a carriage return without",
-    "a,b\n1,\x002\n": "Line 2 of '{}' has a NUL byte. Give the `encoding` of the file",
+    "a,b\n1,\x002\n": "Line 2 of '{}' has a NUL byte. Pass the `encoding` of the file",
     'a,b\n1,"\n\x00"\n': "Line 3 of '{}' has a NUL byte.",
     'a,b\n1,x"\n': "Line 2 of '{}' has a quote inside a field that does not start with one. Put "
     "the field in quotes and double those inside, or switch `quotes` off",
@@ -233,7 +233,7 @@ def test_every_fault_is_named_with_its_line(folder, chunk, suffix):
     ],
 )
 def test_a_line_that_cannot_be_decoded(folder, data, encoding, line, reason, chunk):
-    with pytest.raises(DataError, match="Give the `encoding` of the file, such as") as caught:
+    with pytest.raises(DataError, match="Pass the `encoding` of the file, such as") as caught:
         read(folder, data, chunk, encoding=encoding)
     assert str(caught.value).startswith(f"Line {line} of '{folder / 'f.csv'}' is not {encoding} (")
     assert reason in str(caught.value)
@@ -350,7 +350,7 @@ def test_rows_that_polars_does_not_find_are_missed(folder):
     scanned = text._scanned
     with (
         patch.object(text, "_scanned", lambda *args, **form: scanned(*args, **form).head(1)),
-        pytest.raises(DataError, match=r"has 2 rows, of which 1 could be read. If the file was"),
+        pytest.raises(DataError, match=r"has 2 rows, of which 1 could be read. If the file has"),
     ):
         scan_text(path, folder)
 

@@ -1,1 +1,1 @@
-"""Interactions: ids, the pairs of users and items in compressed rows, and how they are split."""
+"""Interactions: ids, the pairs of users and items as a sparse matrix (CSR), and splits."""

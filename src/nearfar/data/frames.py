@@ -1,7 +1,7 @@
-"""Tables in memory or opened by a reader: which columns are meant, and whether they can be used.
+"""Tables in memory or opened by a reader: column recognition and checks of the values.
 
-Polars, pandas and Arrow tables become one lazy frame with the columns ``user``, ``item`` and, where
-asked for, ``value`` and ``time``. Row numbers in messages count the rows of data from 1.
+Polars, pandas and Arrow tables become one lazy frame with the columns ``user``, ``item`` and, if
+requested, ``value`` and ``time``. Row numbers in messages count the rows of data from 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nearfar.errors import DataError, MissingColumnError, MissingExtraError
 from nearfar.readers.raw import Where, numbered
 
 Column = str | int
-"""A column by its name, or by its place counted from 0."""
+"""A column, by its name or by its position counted from 0."""
 
 _KNOWN_NAMES: Final = {
     "user": {"user", "userid", "uid"},
@@ -37,7 +37,7 @@ _KNOWN_NAMES: Final = {
 
 
 def as_lazy(frame: Any) -> pl.LazyFrame:
-    """Take a polars, pandas or Arrow table as a lazy polars frame.
+    """Convert a polars, pandas or Arrow table to a lazy polars frame.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def as_lazy(frame: Any) -> pl.LazyFrame:
     Raises
     ------
     DataError
-        If it is none of these.
+        If `frame` is none of these.
     """
     if isinstance(frame, pl.LazyFrame):
         return frame
@@ -86,23 +86,23 @@ def select(
     value: Column | None = None,
     time: Column | None = None,
 ) -> pl.LazyFrame:
-    """Keep the columns that say who did what, under the names user, item, value and time.
+    """Select the columns of an interaction and rename them to user, item, value and time.
 
     Parameters
     ----------
     frame : LazyFrame
         Any table.
     user, item : str or int, optional
-        The columns. By default the only one called ``user``, ``user_id``, ``userID``, ``uid`` and
-        the like (``user_id:token`` of RecBole too), or the two columns of a table that has just
-        two.
+        The columns of ids. By default the one column with a known name, such as ``user``,
+        ``user_id``, ``userID``, ``uid`` or RecBole's ``user_id:token``; in a table of exactly two
+        columns, these two.
     value, time : str or int, optional
-        More columns to keep; by default there are none.
+        Further columns to keep; none by default.
 
     Raises
     ------
     MissingColumnError
-        If a column is not there, or none or several could be meant; lists those there are.
+        If a column does not exist, or if no column or several match; the message lists the columns.
     """
     names = frame.collect_schema().names()
     asked = {"user": user, "item": item, "value": value, "time": time}
@@ -135,7 +135,7 @@ def _recognised(names: Sequence[str], part: str) -> str:
         return names[list(_KNOWN_NAMES).index(part)]
     many = "More than one column" if found else "No column"
     raise MissingColumnError(
-        f"{many} is recognised as the {part}; say which with `{part}=`. The columns are "
+        f"{many} is recognised as the {part}; pass its name as `{part}=`. The columns are "
         f"{', '.join(names)}."
     )
 
@@ -146,18 +146,18 @@ def _every_name() -> set[str]:
 
 @dataclass(frozen=True)
 class _Check:
-    """How one column is checked, and what it becomes."""
+    """How one column is checked and converted."""
 
     column: str
     bad: pl.Expr
     """True for values that cannot be used; never null."""
     must: str
-    """The message up to the place of the first bad value."""
+    """The first part of the error message, before the position of the first bad value."""
     remedy: str
     number: pl.Expr
-    """What the column becomes."""
+    """The converted column."""
     whole: pl.Expr | None = None
-    """What it becomes instead if this is null nowhere."""
+    """An integer version of the column, used instead if it has no null."""
 
 
 def cleaned(
@@ -167,22 +167,22 @@ def cleaned(
     numbers: Mapping[str, Column] = MappingProxyType({}),
     where: Where = numbered,
 ) -> tuple[pl.LazyFrame, int]:
-    """Check columns of ids and of numbers in one pass, and bring them to the types for use.
+    """Check columns of ids and of numbers in one pass, and convert them to the types used inside.
 
-    Numbers become Int64 if they are whole, else Float64; text is read as numbers; dates and times
-    become microseconds since 1970. Ids are integers or text and keep their type; whole floats
-    become Int64, and categories the text they show.
+    Numbers become Int64 if they are all whole, else Float64; text is parsed as numbers; dates and
+    times become microseconds since 1970. Ids are integers or text and keep their type; whole floats
+    become Int64, and categories become their text.
 
     Parameters
     ----------
     frame : LazyFrame
-        Read once, streaming; what comes back is lazy.
+        Read once, in streaming mode; the result is lazy.
     ids : sequence of str
         Columns of ids.
     numbers : mapping of str to str or int
-        Columns of numbers, and what the caller calls them.
+        Columns of numbers, and the caller's name or position of each, for messages.
     where : callable, optional
-        Says where a row, counted from 0, came from.
+        Returns the origin of a row (counted from 0), for messages.
 
     Returns
     -------
@@ -195,7 +195,7 @@ def cleaned(
     ------
     DataError
         At the first id that is null or neither an integer nor text, and the first number that is
-        null, NaN, infinite or no number; names column, row and value.
+        null, NaN, infinite or not a number; the message names column, row and value.
     """
     schema = frame.collect_schema()
     for name in [name for name in (*ids, *numbers) if schema[name] == pl.Object]:
@@ -269,14 +269,14 @@ def _number_check(column: str, dtype: pl.DataType, called: str) -> _Check:
 
 
 def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
-    """Check a table of what is known about things with an id, and keep those that are in `ids`.
+    """Check a table of metadata of items, and keep the rows of the items in `ids`.
 
     Raises
     ------
     MissingColumnError
         If it has no column ``item_id``.
     DataError
-        If that is of another type than `ids`, or has an id twice or null.
+        If that column has another type than `ids`, or contains a null or a repeated id.
     """
     if "item_id" not in table.columns:
         raise MissingColumnError(
@@ -306,7 +306,7 @@ def _ids_of_objects(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
 
 
 def _as_text(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
-    """Write the Python objects of a column as text: numbers of mixed types become of one."""
+    """Write the Python objects of a column as text, to parse numbers of mixed types."""
     table = frame.collect()
     text = [None if value is None else str(value) for value in table[column].to_list()]
     return table.with_columns(pl.Series(column, text, dtype=pl.String)).lazy()

@@ -1,8 +1,8 @@
-"""Which values can be ids: integers of 64 bits or text. Others are refused, with the conversion.
+"""Which values can be ids: 64-bit integers or text. Other types are refused.
 
-Categories are taken as the text they show. Whole floats become Int64, because pandas turns an
-integer column with a gap into floats; whole floats above 2^53, where neighbouring integers become
-one number, are refused.
+The error message shows the conversion to write. Categories become their text. Whole floats become
+Int64, because pandas turns an integer column with missing values into floats; whole floats above
+2^53 are refused, because several integers share one float there.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import polars as pl
 from nearfar.errors import DataError
 
 EXACT_FLOAT: Final = 2.0**53
-"""Above it, neighbouring whole numbers become one float."""
+"""Above this value, neighbouring integers share one float."""
 _LONGEST: Final = 80
 _KEPT: Final = ({int}, {str}, {float}, {bytes}, {bool})
-"""Types of values, all of one type, of which polars makes a column at once."""
+"""Types from which polars makes a column directly, if all values have the same one."""
 _DROP: Final = "Drop the rows without an id."
 _NULLS: Final = frozenset({"NoneType", "NAType", "NaTType"})
 
 
 def as_column(values: Iterable[Any]) -> pl.Series:
-    """One polars type for values that are all of one Python or numpy type, else Object."""
+    """Return a column of one polars type if all values have one type, else of Object."""
     if isinstance(values, pl.Series):
         return values
     try:
@@ -48,13 +48,13 @@ def as_column(values: Iterable[Any]) -> pl.Series:
 
 
 def id_column(series: pl.Series, name: str) -> pl.Series:
-    """Check a column that holds ids and bring it to the type they are kept in.
+    """Check a column of ids and convert it to the type in which ids are stored.
 
     Raises
     ------
     DataError
-        For nulls, NaN, fractions and types that cannot be ids; names the first offending row, its
-        value and type, and the conversion to write.
+        For nulls, NaN, fractions and types that cannot be ids; the message names the first
+        offending row, its value and type, and the conversion to write.
     """
     dtype = series.dtype
     if dtype == pl.Object:
@@ -71,19 +71,19 @@ def id_column(series: pl.Series, name: str) -> pl.Series:
 
 
 def is_id_type(dtype: pl.DataType) -> bool:
-    """Tell whether a column of this type can hold ids as they are."""
+    """Return whether a column of this type can hold ids without conversion."""
     return dtype == pl.String or (dtype.is_integer() and dtype not in {pl.Int128, pl.UInt128})
 
 
 def wrong_type(dtype: pl.DataType, some: pl.Series, name: str) -> DataError:
-    """Make the error for a column of ids of a type that cannot be ids.
+    """Return the error for a column whose type cannot hold ids.
 
     Parameters
     ----------
     dtype : DataType
         The type of the column.
     some : Series
-        The column or the beginning of it; its first value is shown.
+        The column or its first rows; the message shows its first value.
     name : str
         What the ids are called.
     """
@@ -96,11 +96,11 @@ def wrong_type(dtype: pl.DataType, some: pl.Series, name: str) -> DataError:
 
 
 def _from_objects(values: Sequence[Any], name: str) -> pl.Series:
-    """Bring Python objects to one type, if all are integers or all are text."""
+    """Convert Python objects to one type; they must be all integers or all text."""
     found = [value.item() if isinstance(value, np.generic) else value for value in values]
     types = {_type_of(value, row, name) for row, value in enumerate(found, start=1)}
     if len(types) == 1:
-        as_one = int if types == {int} else str.__str__  # subclasses of str print as they like
+        as_one = int if types == {int} else str.__str__  # a subclass may override `__str__`
         return id_column(pl.Series([as_one(value) for value in found]), name)
     number, text = (
         next(value for value in found if isinstance(value, str) == is_text)
@@ -113,7 +113,7 @@ def _from_objects(values: Sequence[Any], name: str) -> pl.Series:
 
 
 def _type_of(value: Any, row: int, name: str) -> type:
-    """Tell whether a Python object is an integer or text; a whole float is an integer.
+    """Return the type of id that a Python object is, int or str; a whole float is an integer.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _type_of(value: Any, row: int, name: str) -> type:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise DataError(f"{which} {shown(value)}, which is no text in UTF-8.") from None
+            raise DataError(f"{which} {shown(value)}, which is not valid UTF-8 text.") from None
         return str
     integer = isinstance(value, int) and not isinstance(value, bool)
     if integer and -(2**63) <= value < 2**64:
@@ -164,11 +164,11 @@ def _bad_row(bad: pl.Series, name: str, what: str, remedy: str) -> DataError:
 
 
 def label(name: str) -> str:
-    """Say "user id", or just "id" where the ids have no name."""
+    """Return "user id", or just "id" if the ids have no name."""
     return f"{name} id".strip()
 
 
 def shown(value: Any) -> str:
-    """Write a value for a message, at most 80 characters of it."""
+    """Format a value for a message, cut to at most 80 characters."""
     text = repr(value.to_list() if isinstance(value, pl.Series) else value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,11 +1,11 @@
-"""External ids: the caller's names of users or items, and the rows they stand for.
+"""External ids: the caller's names of users or items, and their row numbers.
 
-Inside nearfar a user or an item is a row number. `Ids` is the list that turns one into the other.
-It is sorted and has no duplicates, so a row depends on *which* ids there are and never on the order
-in which they were met.
+Inside nearfar a user or an item is a row number. `Ids` maps ids to rows and back. It is sorted and
+has no duplicates, so a row depends on the set of ids and never on their order in the input.
 
-Ids are integers or text, all of one axis of one type; `nearfar.data.id_values` says what else is
-accepted as one of these. They live in a polars Series and keep its type: Int32 stays Int32.
+Ids are integers or text, and all ids of an axis have one type; `nearfar.data.id_values` lists what
+else is converted to one of these. They are stored in a polars Series and keep its type: Int32 stays
+Int32.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from nearfar.errors import DataError, UnknownIdError
 from nearfar.runtime.arrays import Int32
 
 MAX_ROWS: Final = 2**31 - 1
-"""Rows are int32, so an axis has no more of them than this."""
+"""The largest number of rows of an axis, because rows are int32."""
 _SHOWN: Final = 5
 _ASKED: Final = (str, int, float, np.integer, np.floating)
-"""Types of a single id that can be asked for; a whole float is the integer that it equals."""
+"""Types of a single id that can be looked up; a whole float counts as the equal integer."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 
 
 class Ids:
-    """An immutable, sorted list of distinct external ids; the place of an id is its row.
+    """An immutable, sorted list of distinct external ids; the position of an id is its row.
 
     Parameters
     ----------
     values : iterable, Series or array
-        The ids, in any order; duplicates collapse.
+        The ids, in any order; duplicates are removed.
     name : str
-        What the ids are called in error messages: "user", "item".
+        The name of the axis in error messages: "user" or "item".
 
     Raises
     ------
@@ -67,18 +67,18 @@ class Ids:
         object.__setattr__(self, "name", name)
 
     def __setattr__(self, key: str, value: object) -> None:
-        raise AttributeError(f"`Ids` cannot be changed; `{key}` was to be set.")
+        raise AttributeError(f"`Ids` is immutable; `{key}` cannot be set.")
 
     @classmethod
     def from_sorted(cls, values: pl.Series, name: str = "") -> Ids:
-        """Take a Series that is sorted and without duplicates as it is."""
+        """Create `Ids` from a Series that is already sorted and has no duplicates."""
         made = cls.__new__(cls)
         made._set(values.alias(name), name)
         return made
 
     @classmethod
     def numbered(cls, n: int, name: str = "") -> Ids:
-        """Give the ids 0, 1, ..., n - 1 (Int64), for data that has only row numbers."""
+        """Create the ids 0, 1, ..., n - 1 (Int64), for data that has only row numbers."""
         return cls.from_sorted(pl.Series(name, np.arange(n, dtype=np.int64)), name)
 
     def subset(self, rows: npt.ArrayLike) -> Ids:
@@ -123,7 +123,7 @@ class Ids:
         return f"Ids({len(self):,} of {self.kind}: [{shown}{more}])"
 
     def equals(self, other: Ids) -> bool:
-        """Tell whether both hold the same ids, of the same type, in the same rows."""
+        """Return whether both have the same ids, of the same type, in the same rows."""
         if self.dtype != other.dtype or len(self) != len(other):
             return False
         return bool((self._values == other._values).all())
@@ -133,7 +133,7 @@ class Ids:
         return self._values.to_list()
 
     def id(self, row: int) -> Any:
-        """Give the id of one row, as a Python value.
+        """Return the id of one row, as a Python value.
 
         Raises
         ------
@@ -145,16 +145,16 @@ class Ids:
         return self._values[int(row)]
 
     def take(self, rows: npt.ArrayLike) -> pl.Series:
-        """Restore the ids of `rows` (integers of any shape (n,)) in their original type."""
+        """Return the ids of `rows` (integers, shape (n,)) in their original type."""
         return self._values[pl.Series(np.asarray(rows, dtype=np.int64))].alias(self.name)
 
     def row(self, wanted: object) -> int:
-        """Give the row of one id.
+        """Return the row of one id.
 
         Raises
         ------
         UnknownIdError
-            If it is not among the ids.
+            If there is no such id.
         """
         found = self._find(wanted)
         if found is None:
@@ -162,15 +162,15 @@ class Ids:
         return found
 
     def rows(self, ids: Iterable[Any]) -> Int32:
-        """Give the row of each id, int32, in the order given.
+        """Return the row of each id, int32, in the order given.
 
         Raises
         ------
         UnknownIdError
-            If any is not among the ids; names the first few and says how many.
+            If an id is unknown; the message names the first few and their number.
         """
         if isinstance(ids, (str, bytes)):
-            raise TypeError(f"`rows` takes several ids; got {ids!r}. For one there is `row`.")
+            raise TypeError(f"`rows` takes several ids; got {ids!r}. Use `row` for a single id.")
         if isinstance(ids, pl.Series) and ids.dtype == self.dtype:
             found = _joined(ids, self._values)
             unknown = found.is_null()
@@ -185,7 +185,7 @@ class Ids:
         return np.array(rows, dtype=np.int32)
 
     def union(self, others: Ids) -> Ids:
-        """Put the ids of both together.
+        """Return the ids of both.
 
         Raises
         ------
@@ -198,22 +198,22 @@ class Ids:
             return others
         if self.dtype != others.dtype:
             raise DataError(
-                f"Ids of two kinds cannot be put together: {self.kind}, {self.dtype}, and"
+                f"Ids of different types cannot be combined: {self.kind}, {self.dtype}, and"
                 f" {others.kind}, {others.dtype}. Convert one of them."
             )
         return encode(pl.concat([self._values, others._values.alias(self.name)]), self.name)[0]
 
     def places(self, others: Ids) -> Int32:
-        """Give the row here of each id of `others`, int32, or -1 where it is not among these."""
+        """Return the row in `self` of each id of `others`, int32; -1 for an unknown id."""
         if others.dtype == self.dtype:
             return _joined(others._values, self._values).fill_null(-1).to_numpy().astype(np.int32)
         found = [self._find(one) for one in others]
         return np.array([-1 if row is None else row for row in found], dtype=np.int32)
 
     def typed(self, words: Iterable[str]) -> list[Any]:
-        """Take words, as typed on a command line, for ids of the kind that there are here.
+        """Convert words typed on a command line to the type of these ids.
 
-        A word that cannot be one stays text, so that `rows` says what is wrong with it.
+        A word that cannot be converted stays text, so that `rows` reports it as unknown.
 
         Examples
         --------
@@ -225,7 +225,7 @@ class Ids:
         return [int(word) if _INTEGER.fullmatch(word) else word for word in words]
 
     def to_store(self) -> pl.DataFrame:
-        """Return the frame in which the ids are saved; its one column is ``id``."""
+        """Return the frame in which the ids are saved; it has one column, ``id``."""
         return pl.DataFrame({"id": self._values})
 
     @classmethod
@@ -241,7 +241,7 @@ class Ids:
         if not is_id_type(values.dtype):
             raise ValueError(f"the ids of the {name}s are of type {values.dtype}")
         if values.null_count() or not values.is_sorted() or values.n_unique() != values.len():
-            raise ValueError(f"the ids of the {name}s are not all there, different and in order")
+            raise ValueError(f"the ids of the {name}s have nulls or duplicates, or are not sorted")
         return cls.from_sorted(values, name)
 
     def digest(self) -> bytes:
@@ -250,7 +250,7 @@ class Ids:
 
     @property
     def kind(self) -> str:
-        """What the ids are, in words: "strings" or "integers"."""
+        """The type of the ids in words: "strings" or "integers"."""
         return "strings" if self.dtype == pl.String else "integers"
 
     @cached_property
@@ -258,7 +258,7 @@ class Ids:
         return {key: row for row, key in enumerate(self)}
 
     def _find(self, wanted: object) -> int | None:
-        # True == 1 == Decimal(1) in Python, but neither is the id of user 1
+        # True == Decimal(1) == 1 in Python, but neither is the id of user 1
         if isinstance(wanted, bool) or not isinstance(wanted, _ASKED):
             return None
         return self._row_of.get(wanted)
@@ -272,7 +272,7 @@ class Ids:
     def _hint(self, stranger: object) -> str:
         ids = f"{label(self.name)}s"
         if len(self) == 0:
-            return f"There are no {ids} at all."
+            return f"There are no {ids}."
         text = self.dtype == pl.String
         fits = isinstance(stranger, str if text else (int, np.integer))
         if isinstance(stranger, bool) or not fits:
@@ -281,7 +281,7 @@ class Ids:
                 f"{type(stranger).__name__}. Convert it, such as with "
                 f"`{'str' if text else 'int'}(id)`."
             )
-        return f"There are {len(self):,} {ids}, such as {self.id(0)!r}; ask with `id in ids`."
+        return f"There are {len(self):,} {ids}, such as {self.id(0)!r}; test with `id in ids`."
 
 
 def encode(values: Iterable[Any], name: str = "") -> tuple[Ids, Int32]:
@@ -290,16 +290,16 @@ def encode(values: Iterable[Any], name: str = "") -> tuple[Ids, Int32]:
     Parameters
     ----------
     values : iterable, Series or array, n of them
-        The ids as they come, with repetitions.
+        The ids, with repetitions.
     name : str
-        What the ids are called in error messages.
+        The name of the axis in error messages.
 
     Returns
     -------
     Ids
         The distinct ids, sorted.
     int32 array, shape (n,)
-        ``ids.take(rows)`` is `values` again.
+        The row of each value: ``ids.take(rows)`` equals `values`.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""`Interactions`: who liked what.
+"""`Interactions`: which users interacted with which items.
 
-A frozen, sorted list of (user, item) pairs by row number, in compressed form (CSR), together with
-the external ids of users and items. Ids are the caller's and meet rows only here: everything else
-in nearfar works on rows.
+An immutable, sorted list of (user, item) pairs by row number, in compressed form (CSR), together
+with the external ids of users and items. Ids are converted to rows only here; the rest of nearfar
+works on rows.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 Times = Int64 | Float64
 
 KIND = "interactions"
-"""What the manifest of a saved folder calls this."""
+"""The kind of a saved folder, as its manifest names it."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
     """A set of (user, item) pairs, sorted, with the ids of both axes.
 
-    Made by `from_pairs`, `from_frame`, `read`, `from_csr`, `from_rows` or `load`. All arrays are
-    read-only. A pair that is given several times is kept once, with its earliest time.
+    Created by `from_pairs`, `from_frame`, `read`, `from_csr`, `from_rows` or `load`. All arrays are
+    read-only. A repeated pair is kept once, with its earliest time.
 
     Examples
     --------
@@ -66,15 +66,15 @@ class Interactions:
     item_ids: Ids
     """External ids of the item rows."""
     item_table: pl.DataFrame | None = None
-    """What is known about items, such as titles; see `with_item_table`. It stays with whatever is
-    cut out of these interactions, and does not take part in comparisons."""
+    """Metadata of items, such as titles; see `with_item_table`. Subsets and splits keep it, and
+    comparisons ignore it."""
 
     def __post_init__(self) -> None:
         for array in (self.indptr, self.items, self.times):
             if array is not None:
                 array.flags.writeable = False
 
-    # ---------------------------------------------------------------- made from
+    # ---------------------------------------------------------------- constructors
 
     @classmethod
     def from_rows(
@@ -85,39 +85,41 @@ class Interactions:
         item_ids: Ids,
         times: npt.ArrayLike | None = None,
     ) -> Self:
-        """Make interactions from row numbers and the ids of both axes.
+        """Create interactions from row numbers and the ids of both axes.
 
         Parameters
         ----------
         users, items : array_like of int, shape (n,)
-            Rows, in any order; repeated pairs collapse. There may be none.
+            Rows, in any order; repeated pairs are kept once. n may be 0.
         user_ids, item_ids : Ids
             The axes; ids without any interaction are kept.
         times : array_like of int or float, shape (n,), optional
-            When it happened.
+            The time of each pair.
 
         Raises
         ------
         DataError
-            If the lengths differ, a row is not on its axis, or a time is not a finite number.
+            If the lengths differ, a row is out of range, or a time is not a finite number.
         """
         by_user = pair_lists.checked_rows(users, len(user_ids), "user")
         by_item = pair_lists.checked_rows(items, len(item_ids), "item")
         when = None if times is None else pair_lists.checked_times(times)
         lengths = {len(part) for part in (by_user, by_item, when) if part is not None}
         if len(lengths) > 1:
-            raise DataError(f"Users, items and times must be as many; got {sorted(lengths)}.")
+            raise DataError(
+                f"Users, items and times must have the same length; got {sorted(lengths)}."
+            )
         return cls(*pair_lists.compressed(by_user, by_item, when, (len(user_ids), len(item_ids))),
                    user_ids, item_ids)  # fmt: skip
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Any, ...]]) -> Self:
-        """Make interactions from (user, item) or (user, item, time) tuples of external ids.
+        """Create interactions from (user, item) or (user, item, time) tuples of external ids.
 
         Raises
         ------
         EmptyDataError
-            If there are none.
+            If there are no pairs.
         DataError
             If a tuple has another length, an id is neither an integer nor text, or a time is not a
             number.
@@ -140,31 +142,31 @@ class Interactions:
         min_value: float | None = None,
         time: Column | None = None,
     ) -> Self:
-        """Make interactions from a table, one row an interaction.
+        """Create interactions from a table with one row per interaction.
 
         Parameters
         ----------
         frame : DataFrame, LazyFrame, pandas.DataFrame, pyarrow.Table or Arrow stream
             The table.
         user, item : str or int, optional
-            The columns of ids, by name or place; by default recognised by names such as
-            ``user_id`` or ``itemID``, or the two columns of a table with just two.
+            The columns of ids, by name or position; by default recognised by names such as
+            ``user_id`` or ``itemID``, or the two columns of a table of exactly two columns.
         value : str or int, optional
-            A rating, a count: only rows of at least `min_value` are interactions.
+            The column of a rating or count: only rows of at least `min_value` are interactions.
         min_value : float, optional
-            The threshold; goes with `value`.
+            The threshold; required with `value`.
         time : str or int, optional
-            When it happened: numbers, or dates, which become microseconds since 1970.
+            The column of times: numbers, or dates, which become microseconds since 1970.
 
         Raises
         ------
         MissingColumnError
-            If a column is not there or cannot be recognised.
+            If a column does not exist or cannot be recognised.
         EmptyDataError
             If no row is left.
         DataError
             If an id is null or neither an integer nor text, or a value or time is not a number;
-            names column and row.
+            the message names column and row.
         """
         if (value is None) != (min_value is None):
             raise OptionError(f"`value` and `min_value` go together; got {value!r}, {min_value!r}.")
@@ -193,18 +195,18 @@ class Interactions:
         encoding: str | None = None,
         quotes: bool | None = None,
     ) -> Self:
-        """Make interactions from a file of any kind: CSV, TSV, JSON lines, Parquet, Arrow.
+        """Create interactions from a file: CSV, TSV, JSON lines, Parquet or Arrow.
 
-        Ids of a text file are strings, exactly as written (``007`` is not ``7``); the other kinds
-        have types of their own.
+        Ids of a text file are strings, exactly as written (``007`` is not ``7``); in the other
+        formats they have the type of the file.
 
         Parameters
         ----------
         path : path
-            The file; its suffix says what it is. Text may be compressed (``.csv.gz``).
+            The file; its suffix determines the format. Text may be compressed (``.csv.gz``).
         user, item, value, min_value, time
-            As in `from_frame`; without a header users and items are the first two columns unless
-            said otherwise.
+            As in `from_frame`; without a header, users and items are the first two columns by
+            default.
         separator, has_header, encoding, quotes
             As in `nearfar.readers.scan`.
 
@@ -233,26 +235,27 @@ class Interactions:
         user_ids: Iterable[Any] | None = None,
         item_ids: Iterable[Any] | None = None,
     ) -> Self:
-        """Make interactions from a scipy sparse matrix of users x items.
+        """Create interactions from a scipy sparse matrix of users x items.
 
         Positive entries are interactions, stored zeros are not; negative entries and NaN are
-        refused, because what they would mean is not known here.
+        refused, because their meaning is unknown.
 
         Parameters
         ----------
         matrix : scipy sparse array or matrix, any format
-            Is not changed.
+            The matrix; it is not modified.
         user_ids, item_ids : iterable, optional
             The ids of rows and columns; by default 0, 1, .... Rows of the result are in the order
-            of the sorted ids, which need not be that of the matrix. Ids without entries are kept.
+            of the sorted ids, which may differ from the order of the matrix. Ids without entries
+            are kept.
 
         Raises
         ------
         EmptyDataError
             If there is no positive entry.
         DataError
-            If it is no sparse matrix, too large, has entries that are negative or NaN, or the ids
-            do not fit its shape.
+            If `matrix` is not sparse, is too large or has negative or NaN entries, or the ids do
+            not fit its shape.
         """
         rows, columns, (n_users, n_items) = pair_lists.positive_entries(matrix)
         user_axis, user_of = pair_lists.axis(user_ids, n_users, "user")
@@ -263,7 +266,7 @@ class Interactions:
     def _from_columns(
         cls, users: Any, items: Any, times: pl.Series | None, where: str, keep: Any = None
     ) -> Self:
-        """Encode both columns, drop what `keep` leaves out and ids that have no pair then."""
+        """Encode both columns; drop rows that `keep` excludes, then ids without pairs."""
         axes = []
         for values, name in ((users, "user"), (items, "item")):
             ids, rows = encode(values, name)
@@ -274,22 +277,22 @@ class Interactions:
                 axes.append((ids.subset(used), dense))
         (user_ids, by_user), (item_ids, by_item) = axes
         if not by_user.size:
-            raise EmptyDataError(f"There is no interaction {where}; nothing is left to work with.")
+            raise EmptyDataError(f"There is no interaction {where}; at least one is needed.")
         when = None if times is None else times.to_numpy()
         if when is not None and keep is not None:
             when = when[keep]
         return cls.from_rows(by_user, by_item, user_ids, item_ids, when)
 
-    # ---------------------------------------------------------------- what is in it
+    # ---------------------------------------------------------------- contents
 
     @property
     def n_users(self) -> int:
-        """Number of users, those without any pair included."""
+        """Number of users, including those without any pair."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
-        """Number of items, those without any pair included."""
+        """Number of items, including those without any pair."""
         return len(self.item_ids)
 
     @property
@@ -302,7 +305,7 @@ class Interactions:
 
     @property
     def density(self) -> float:
-        """Share of all users x items that are pairs; 0 if there are no users or items."""
+        """Pairs as a share of users x items; 0 if there are no users or items."""
         return self.n_pairs / max(self.n_users * self.n_items, 1)
 
     @cached_property
@@ -316,7 +319,7 @@ class Interactions:
         return _frozen(np.bincount(self.items, minlength=self.n_items).astype(np.int64))
 
     def pair_users(self) -> Int32:
-        """Give the user row of every pair, int32, shape (n_pairs,), in the order of `items`."""
+        """Return the user row of every pair, int32, shape (n_pairs,), in the order of `items`."""
         return self._pair_users
 
     @cached_property
@@ -331,13 +334,13 @@ class Interactions:
         return _frozen(self._pair_users.astype(np.int64) * self.n_items + self.items)
 
     def positives(self, user: int) -> Int32:
-        """Give the item rows of one user, increasing; a view."""
+        """Return the item rows of one user, in increasing order, as a view."""
         if not 0 <= user < self.n_users:
             raise IndexError(f"user row {user} is not in 0..{self.n_users - 1}.")
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
     def contains(self, user: npt.ArrayLike, item: npt.ArrayLike) -> Bool:
-        """Tell for each (user row, item row) whether it is a pair.
+        """Return whether each (user row, item row) is a pair, by binary search.
 
         Parameters
         ----------
@@ -347,12 +350,12 @@ class Interactions:
         Returns
         -------
         bool array
-            By binary search, exactly.
+            Of the broadcast shape.
 
         Raises
         ------
         IndexError
-            If a row is not on its axis.
+            If a row is out of range.
         """
         rows, columns = np.asarray(user, np.int64), np.asarray(item, np.int64)
         for part, n, name in ((rows, self.n_users, "user"), (columns, self.n_items, "item")):
@@ -367,7 +370,7 @@ class Interactions:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the pairs, times and ids, in hexadecimal; equal exactly for equal contents."""
+        """SHA-256 of the pairs, times and ids, in hexadecimal; equal if the contents are equal."""
         digest = sha256(self.user_ids.digest() + self.item_ids.digest())
         digest.update(self.indptr.astype("<i8").tobytes())
         digest.update(self.items.astype("<i4").tobytes())
@@ -387,10 +390,10 @@ class Interactions:
         size = f"{self.n_users:,} users, {self.n_items:,} items, {self.n_pairs:,} pairs"
         return f"Interactions({size}, density {100 * self.density:.3g}%{timed})"
 
-    # ---------------------------------------------------------------- made into
+    # ---------------------------------------------------------------- derived data
 
     def subset(self, mask: npt.ArrayLike) -> Interactions:
-        """Keep the pairs where `mask`, bool of shape (n_pairs,), is true; the axes stay.
+        """Keep the pairs where `mask`, bool of shape (n_pairs,), is true; the axes do not change.
 
         Raises
         ------
@@ -409,7 +412,7 @@ class Interactions:
         return Interactions(before[self.indptr], self.items[keep], times, *axes)
 
     def aligned(self, user_ids: Ids, item_ids: Ids) -> Interactions:
-        """Move the pairs to other axes; those of a user or an item not on them are dropped.
+        """Move the pairs to other axes; drop the pairs of users and items that these lack.
 
         Examples
         --------
@@ -426,7 +429,7 @@ class Interactions:
         return replace(moved, item_table=self.item_table)
 
     def without(self, other: Interactions) -> Interactions:
-        """Drop the pairs that `other`, on the same axes, has too.
+        """Drop the pairs that are also in `other`, which must have the same axes.
 
         Raises
         ------
@@ -435,20 +438,21 @@ class Interactions:
         """
         if self.user_ids != other.user_ids or self.item_ids != other.item_ids:
             raise DataError(
-                "Only interactions on the same axes can be told apart; bring one to the axes of "
-                "the other with `aligned`."
+                "`without` needs interactions on the same axes; move one to the axes of the other "
+                "with `aligned`."
             )
         return self.subset(~other.contains(self._pair_users, self.items))
 
     def union(self, other: Interactions) -> Interactions:
-        """Put the pairs of both together, on axes that have the ids of both.
+        """Return the pairs of both, on axes that have the ids of both.
 
-        Times stay if both have them. What `item_table` says of an item stays as it is here.
+        Times are kept if both have them. For an item in both item tables, the row of `self` is
+        kept.
 
         Raises
         ------
         DataError
-            If ids of one are numbers and ids of the other text, for example.
+            If the ids have different types, such as integers and text.
 
         Examples
         --------
@@ -473,7 +477,7 @@ class Interactions:
         return joined.with_item_table(table.unique("item_id", keep="first"))
 
     def compact(self) -> Interactions:
-        """Drop the users and items that have no pair; the others move up."""
+        """Drop the users and items that have no pair, and renumber the rest."""
         users, items = np.flatnonzero(self.user_counts), np.flatnonzero(self.item_counts)
         item_row = np.zeros(self.n_items, np.int32)
         item_row[items] = np.arange(items.size)
@@ -488,21 +492,21 @@ class Interactions:
         )
 
     def with_item_table(self, table: pl.DataFrame) -> Interactions:
-        """Add what is known about the items.
+        """Add a table of metadata of the items.
 
         Parameters
         ----------
         table : DataFrame
-            ``item_id``, of the type of the ids, each once; and any other columns. ``title`` is what
-            lists of items are printed with. Rows of other items are left out, and an item may
-            have none.
+            ``item_id``, of the type of the ids, without duplicates; and any other columns. Lists of
+            items are printed with ``title``. Rows of unknown items are dropped, and an item may
+            have no row.
 
         Raises
         ------
         MissingColumnError
             If there is no column ``item_id``.
         DataError
-            If the column is of another type than the ids, or has one twice or null.
+            If the column has another type than the ids, or contains a null or a repeated id.
 
         Examples
         --------
@@ -514,7 +518,7 @@ class Interactions:
         return replace(self, item_table=frames.about(table, self.item_ids))
 
     def titles(self, item_ids: Iterable[Any]) -> list[str | None]:
-        """Give the title of each item as `item_table` has it, or None."""
+        """Return the title of each item in `item_table`, or None."""
         return [self._title_of.get(item_id) for item_id in item_ids]
 
     @cached_property
@@ -525,7 +529,7 @@ class Interactions:
         return dict(zip(table["item_id"], table["title"].cast(pl.String), strict=True))
 
     def to_csr(self) -> sp.csr_array:
-        """Give a scipy matrix, users x items, with ones (float32) where there is a pair."""
+        """Return a scipy matrix, users x items, with ones (float32) at the pairs."""
         import scipy.sparse as sp
 
         ones = np.ones(self.n_pairs, np.float32)
@@ -534,7 +538,7 @@ class Interactions:
         )
 
     def to_frame(self) -> pl.DataFrame:
-        """Give a table with the columns user_id, item_id and, if known, time; ids as they came."""
+        """Return a table with the columns user_id, item_id and, if known, time; external ids."""
         columns = {
             "user_id": self.user_ids.take(self._pair_users),
             "item_id": self.item_ids.take(self.items),
@@ -546,12 +550,12 @@ class Interactions:
     # ---------------------------------------------------------------- on disk
 
     def to_store(self) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
-        """Give what `nearfar.runtime.store` can write: meta data, and frames.
+        """Return metadata and frames for `nearfar.runtime.store` to write.
 
-        The frames are pairs (user, item, time: rows of the next two, sorted), users and items (id),
-        and item_table if there is one.
+        The frames are pairs (user, item, time; users and items by row, sorted), users and items
+        (id), and item_table if there is one.
         """
-        # not the cached column, which would stay in memory
+        # not the cached property, which would stay in memory
         pairs = {"user": pl.Series(self._repeated_users()), "item": pl.Series(self.items)}
         if self.times is not None:
             pairs["time"] = pl.Series(self.times)
@@ -567,14 +571,14 @@ class Interactions:
 
     @classmethod
     def from_store(cls, meta: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> Self:
-        """Read back what `to_store` gave; further entries of either are ignored.
+        """Read back what `to_store` returned; additional entries of either are ignored.
 
-        Pairs in order, which they are unless somebody else wrote them, are not sorted again.
+        Pairs that are already sorted, as `to_store` writes them, are not sorted again.
 
         Raises
         ------
         StoreError
-            If they are not what `to_store` gives.
+            If the contents do not have the form that `to_store` returns.
         """
         try:
             user_ids = Ids.from_store(frames["users"], "user")
@@ -602,21 +606,21 @@ class Interactions:
         made: Mapping[str, Any] | None = None,
         more: Mapping[str, pl.DataFrame] | None = None,
     ) -> None:
-        """Write everything to the folder `path`, atomically: Parquet and a JSON manifest.
+        """Write the interactions to the folder `path`, atomically: Parquet and a JSON manifest.
 
         Parameters
         ----------
         path : path
             The folder.
         made : mapping, optional
-            How they were made: what JSON can say. It is kept in the manifest, and not read back.
+            How they were made, as JSON values. It is kept in the manifest and not read back.
         more : mapping of str to DataFrame, optional
-            Further tables to keep there, which are not read back either.
+            Additional tables to write to the folder; not read back either.
 
         Raises
         ------
         StoreError
-            If the folder cannot be written or holds something else.
+            If the folder cannot be written or contains something else.
         """
         meta, frames = self.to_store()
         meta |= {} if made is None else {"made": made}
@@ -629,7 +633,7 @@ class Interactions:
         Raises
         ------
         StoreError
-            If it is missing, damaged or something else.
+            If the folder is missing or damaged, or contains something else.
         """
         folder = store.load_folder(path, kind=KIND)
         return cls.from_store(folder.meta, folder.frames)

@@ -1,4 +1,4 @@
-"""Lists of (user, item) pairs by row: checked, sorted, without duplicates, compressed to CSR."""
+"""Lists of (user, item) pairs by row: checks, sorting, deduplication, compression to CSR."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ Times = Int64 | Float64
 def compressed(
     users: Integers, items: Integers, times: Times | None, shape: tuple[int, int]
 ) -> tuple[Int64, Int32, Times | None]:
-    """Sort pairs by user, then item, and keep each once, with its earliest time.
+    """Sort pairs by user, then item; keep a repeated pair once, with its earliest time.
 
     Parameters
     ----------
     users, items : int64 array, shape (n,)
         Integers, in any order.
     times : int64 or float64 array, shape (n,), optional
+        The time of each pair.
     shape : (int, int)
         Number of users and of items.
 
@@ -32,7 +33,7 @@ def compressed(
     -------
     indptr : int64 array, shape (n_users + 1,)
     items : int32 array, shape (n_distinct,)
-    times : as given, shape (n_distinct,)
+    times : of the given type, shape (n_distinct,), or None
     """
     n_users, n_items = shape
     if _in_order(users, items):
@@ -42,7 +43,7 @@ def compressed(
     keys = users.astype(np.int64) * n_items + items  # below 2^62, because either axis is below 2^31
     kept = None
     if times is None:
-        keys.sort()  # np.unique hashes first, which takes seventy times as long
+        keys.sort()  # np.unique hashes first, which takes 70 times as long
         distinct = keys[_is_first(keys)]
     else:
         order = np.lexsort((times, keys))
@@ -54,25 +55,25 @@ def compressed(
 
 
 def _in_order(users: Integers, items: Integers) -> bool:
-    """Tell whether the pairs increase strictly, by user and then item, as saved ones do."""
+    """Return whether the pairs increase strictly, by user and then item, as saved pairs do."""
     same = users[1:] == users[:-1]
     return bool(np.all(np.where(same, items[1:] > items[:-1], users[1:] > users[:-1])))
 
 
 def _is_first(ordered: Int64) -> Bool:
-    """Whether each of the sorted keys differs from the one before it."""
+    """Return whether each of the sorted keys differs from the one before it."""
     first = np.ones(ordered.size, np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     return first
 
 
 def checked_rows(rows: npt.ArrayLike, n: int, name: str) -> Integers:
-    """Check that `rows` are integers in 0..n-1; give them as int32 if they are such, else as int64.
+    """Check that `rows` are integers in 0..n-1; return them as int32 if they are int32, else int64.
 
     Raises
     ------
     DataError
-        Otherwise; names the first offending one.
+        Otherwise; the message names the first offending row.
     """
     array = np.asarray(rows)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
@@ -90,12 +91,12 @@ def checked_rows(rows: npt.ArrayLike, n: int, name: str) -> Integers:
 
 
 def checked_times(times: npt.ArrayLike) -> Times:
-    """Check that `times` are finite numbers; give int64 if they are integers, else float64.
+    """Check that `times` are finite numbers; return int64 if they are integers, else float64.
 
     Raises
     ------
     DataError
-        Otherwise; names the first offending one.
+        Otherwise; the message names the first offending time.
     """
     array = np.asarray(times)
     if array.ndim == 1 and array.dtype.kind in "iub":
@@ -117,7 +118,7 @@ def columns(pairs: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     Raises
     ------
     EmptyDataError
-        If there are none.
+        If there are no tuples.
     DataError
         If they are not all of the same length, 2 or 3.
     """
@@ -135,22 +136,22 @@ def columns(pairs: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
 
 
 def positive_entries(matrix: Any) -> tuple[Int64, Int64, tuple[int, int]]:
-    """Find the positive entries of a scipy sparse matrix: rows, columns and the shape.
+    """Return the positive entries of a scipy sparse matrix: rows, columns and the shape.
 
     Raises
     ------
     EmptyDataError
-        If there are none.
+        If no entry is positive.
     DataError
-        If it is no two-dimensional sparse matrix, an axis is too long, or an entry is NaN or
-        negative.
+        If `matrix` is not a two-dimensional sparse matrix, an axis is too long, or an entry is NaN
+        or negative.
     """
     import scipy.sparse as sp
 
     if not sp.issparse(matrix) or getattr(matrix, "ndim", 0) != 2:
         raise DataError(
             "`matrix` must be a two-dimensional scipy sparse matrix; got "
-            f"{type(matrix).__name__}. A dense one goes through `scipy.sparse.csr_array(...)`."
+            f"{type(matrix).__name__}. Convert a dense one with `scipy.sparse.csr_array(...)`."
         )
     entries: Any = sp.coo_array(cast(Any, matrix))
     n_users, n_items = entries.shape
@@ -161,29 +162,29 @@ def positive_entries(matrix: Any) -> tuple[Int64, Int64, tuple[int, int]]:
         at = wrong[0]
         raise DataError(
             f"Entry ({entries.row[at]}, {entries.col[at]}) of `matrix` is {entries.data[at]}; "
-            "entries must be 0 or positive. Keep what is an interaction: `matrix > 0`."
+            "entries must be 0 or positive. Keep only the interactions, such as `matrix > 0`."
         )
     keep = entries.data > 0
     if not keep.any():
-        raise EmptyDataError("`matrix` has no positive entry, so there is no interaction in it.")
+        raise EmptyDataError("`matrix` has no positive entry, so it contains no interaction.")
     users, items = entries.row[keep].astype(np.int64), entries.col[keep].astype(np.int64)
     return users, items, (n_users, n_items)
 
 
 def axis(given: Iterable[Any] | None, n: int, name: str) -> tuple[Ids, Int32]:
-    """Make the ids of an axis of n rows, and where each of its rows goes when they are sorted.
+    """Return the sorted ids of an axis of n rows, and the position of each row among them.
 
     Raises
     ------
     DataError
-        If there are more or fewer ids than rows, or one is repeated.
+        If the number of ids differs from n, or an id is repeated.
     """
     if given is None:
         return Ids.numbered(n, name), np.arange(n, dtype=np.int32)
     ids, place = encode(given, name)
     if place.size != n:
-        raise DataError(f"`{name}_ids` must be {n:,}, one a row of the axis; got {place.size:,}.")
+        raise DataError(f"`{name}_ids` must be {n:,}, one per row of the axis; got {place.size:,}.")
     if len(ids) != n:
         repeated = ids.id(int(np.bincount(place).argmax()))
-        raise DataError(f"`{name}_ids` must be distinct; {repeated!r} is there more than once.")
+        raise DataError(f"`{name}_ids` must be distinct; {repeated!r} occurs more than once.")
     return ids, place

@@ -1,7 +1,7 @@
-"""Cutting interactions into what is trained on and what is tested on.
+"""Splits of interactions into a training part and a test part.
 
-Every function gives `Interactions` on the axes of what it was given: rows and ids mean the same in
-all parts. Random choices are hashes of (seed, place of the pair in the sorted order), so a split
+Every function returns `Interactions` on the axes of its input: rows and ids mean the same in all
+parts. Random choices are hashes of (seed, position of the pair in the sorted order), so a split
 depends on the set of interactions and the seed, never on the order in which they were read.
 """
 
@@ -28,19 +28,20 @@ _SHUFFLE, _USERS = 0, 1  # the steps of the stream: one for pairs, one for users
 
 
 def k_fold(data: Interactions, folds: int = 4, *, seed: int = 0) -> list[Split]:
-    """Deal each user's items into folds; each fold is tested on once, the others train.
+    """Split each user's items into folds; each fold is the test part once.
 
-    A user's shuffled items go round-robin into the folds from a random start, so every interaction
-    is in exactly one test part, and the parts of a user differ by at most one in size.
+    A user's shuffled items are dealt round-robin into the folds, starting at a random fold, so
+    every interaction is in exactly one test part, and the parts of a user differ in size by at most
+    one.
 
     Parameters
     ----------
     data : Interactions
-        What to cut.
+        The interactions to split.
     folds : int
-        How many folds, at least 2. The paper has 4.
+        Number of folds, at least 2. The paper uses 4.
     seed : int
-        Another one gives another split.
+        Seed of the split.
 
     Returns
     -------
@@ -50,7 +51,7 @@ def k_fold(data: Interactions, folds: int = 4, *, seed: int = 0) -> list[Split]:
     Raises
     ------
     OptionError
-        If `folds` is not an integer from 2.
+        If `folds` is not an integer of at least 2.
 
     Examples
     --------
@@ -68,20 +69,21 @@ def k_fold(data: Interactions, folds: int = 4, *, seed: int = 0) -> list[Split]:
 
 
 def ratio(data: Interactions, test: float = 0.25, *, seed: int = 0) -> Split:
-    """Test on a random share of each user's items.
+    """Put a random share of each user's items into the test part.
 
-    A user with n items gives ``floor(n * test + r)`` of them, r uniform in [0, 1) for each user:
-    n * test on average, so the overall share is right however short the users are. Every user keeps
-    at least one item for training; a user with a single one is in the training part only.
+    Of a user's n items, ``floor(n * test + r)`` are tested on, with r uniform in [0, 1) for each
+    user: n * test on average, so the overall share is right even if users have few items. Every
+    user keeps at least one item for training; a user with a single item is in the training part
+    only.
 
     Parameters
     ----------
     data : Interactions
-        What to cut.
+        The interactions to split.
     test : float
-        The share to test on, between 0 and 1.
+        The share of the test part, between 0 and 1.
     seed : int
-        Another one gives another split.
+        Seed of the split.
 
     Returns
     -------
@@ -101,16 +103,16 @@ def ratio(data: Interactions, test: float = 0.25, *, seed: int = 0) -> Split:
 
 
 def leave_one_out(data: Interactions, *, seed: int = 0, last: bool = False) -> Split:
-    """Test on one item of each user that has at least two.
+    """Put one item of each user with at least two items into the test part.
 
     Parameters
     ----------
     data : Interactions
-        What to cut.
+        The interactions to split.
     seed : int
-        Decides which one; with `last`, only among items of the same latest time.
+        Seed of the choice; with `last`, it only breaks ties between items of the same latest time.
     last : bool
-        Take the user's latest item instead of a random one.
+        Choose the user's latest item instead of a random one.
 
     Returns
     -------
@@ -130,18 +132,18 @@ def leave_one_out(data: Interactions, *, seed: int = 0, last: bool = False) -> S
 def by_time(
     data: Interactions, test: float = 0.2, *, at: float | None = None, seed: int = 0
 ) -> Split:
-    """Train on the past and test on the future, cut at one moment for all users.
+    """Train on the past and test on the future, split at one time for all users.
 
     Parameters
     ----------
     data : Interactions
-        What to cut; must have times.
+        The interactions to split; they must have times.
     test : float
-        The share of all interactions to test on, the latest ones: ``round(n * test)``.
+        The share of all interactions to test on: the latest ``round(n * test)``.
     at : float, optional
-        Instead of a share the moment itself: what happened then or later is tested on.
+        The time of the split, instead of a share: interactions at or after it are tested on.
     seed : int
-        Decides, for a share, which of the interactions at the very moment of the cut go where.
+        Breaks ties between interactions at the time of the split, if a share is given.
 
     Returns
     -------
@@ -178,11 +180,11 @@ def by_user(data: Interactions, test: float = 0.1, *, seed: int = 0) -> Split:
     Parameters
     ----------
     data : Interactions
-        What to cut.
+        The interactions to split.
     test : float
-        The share of the users with interactions that are held out: rounded, at least one of them.
+        The share of the users with interactions to hold out; their number is rounded, at least 1.
     seed : int
-        Another one holds other users out.
+        Seed of the choice of users.
 
     Returns
     -------
@@ -219,7 +221,7 @@ def _shuffle(data: Interactions, seed: int) -> npt.NDArray[np.uint64]:
 
 
 def _places(data: Interactions, seed: int, times: Times | None = None) -> Int64:
-    """Give each pair its place, from 0, among its user's: by time if given, then shuffled."""
+    """Return the position of each pair, from 0, among its user's: by time if given, then random."""
     users = data.pair_users()
     drawn = _shuffle(data, seed)
     order = np.lexsort((drawn, users) if times is None else (drawn, times, users))

@@ -1,4 +1,4 @@
-"""Files of any kind as rows: separated text, JSON lines, Parquet and Arrow.
+"""Readers of files: separated text, JSON lines, Parquet and Arrow.
 
 A reader is strict: it reads a file completely and exactly as it is written, or raises one
 `DataError` that names the file, the line and the remedy.
@@ -35,27 +35,27 @@ def scan(
     quotes: bool | None = None,
     columns: Sequence[str] | None = None,
 ) -> Raw:
-    """Open a file of a kind that its suffix says, to be read lazily.
+    """Open a file for lazy reading; its suffix determines the format.
 
     Parameters
     ----------
     path : path
-        Text: ``.csv``, ``.tsv``, ``.tab``, ``.inter``, or anything else with a `separator`. JSON
-        lines: ``.jsonl``, ``.ndjson``, ``.json``. Both may have ``.gz``, ``.bz2`` or ``.xz`` after
-        that. ``.parquet``, ``.pq``; Arrow: ``.arrow``, ``.feather``, ``.ipc``.
+        Text: ``.csv``, ``.tsv``, ``.tab``, ``.inter``, or any other suffix with a `separator`. JSON
+        lines: ``.jsonl``, ``.ndjson``, ``.json``. Both may be followed by ``.gz``, ``.bz2`` or
+        ``.xz``. Parquet: ``.parquet``, ``.pq``. Arrow: ``.arrow``, ``.feather``, ``.ipc``.
     scratch : Path
-        A folder for what has to be rewritten; it must stay as long as the result is in use.
+        A folder for temporary copies; it must exist as long as the result is in use.
     separator : str, optional
-        Between the fields of text; by default what the suffix says.
+        The separator of fields in text; by default determined by the suffix.
     has_header : bool
-        Whether text starts with the names of its columns. Without, they are ``column_1``, ...
+        Whether the first line of text has the column names. If not, they are ``column_1``, ...
     encoding : str, optional
-        Of text; by default UTF-8.
+        The encoding of text; by default UTF-8.
     quotes : bool, optional
-        Whether quotes in text have their meaning (`scan_text`); by default unless the fields are
-        separated by tabs.
+        Whether fields of text can be quoted (`scan_text`); by default true unless the separator is
+        a tab.
     columns : sequence of str, optional
-        Columns to keep; by default all, of JSON lines those that are not nested.
+        Columns to keep; by default all columns (of JSON lines, all that are not nested).
 
     Returns
     -------
@@ -65,13 +65,13 @@ def scan(
     Raises
     ------
     OptionError
-        If an option is out of its range, or is one of text and the file is not.
+        If an option is out of range, or applies to text only and the file is not text.
     DataError
         If the file is missing, of an unknown kind, or not well-formed.
     MissingColumnError
-        If one of `columns` is not there; lists those there are.
+        If one of `columns` does not exist; the message lists the columns of the file.
     EmptyDataError
-        If there is nothing in it.
+        If the file is empty.
     """
     file = Path(fspath(path))
     suffix = _suffix(file)
@@ -100,7 +100,7 @@ def scan(
 
 
 def _suffix(file: Path) -> str:
-    """Give the suffix that says what is in a file, below that of its compression."""
+    """Return the suffix of a file, without that of its compression."""
     return Path(file.stem if compression(file) else file.name).suffix.lower()
 
 
@@ -108,8 +108,9 @@ def _separator(file: Path, suffix: str) -> str:
     if suffix not in _SEPARATORS:
         known = ", ".join([*_SEPARATORS, *_JSON, *PARQUET, *ARROW])
         raise DataError(
-            f"What is in {str(file)!r} cannot be told from its suffix; known are {known} (text and "
-            "JSON also with .gz, .bz2 or .xz after it). For any other text file say `separator`."
+            f"The suffix of {str(file)!r} is unknown; it must be one of {known} (text and JSON may "
+            "be followed by .gz, .bz2 or .xz). For a text file with another suffix pass "
+            "`separator`."
         )
     return _SEPARATORS[suffix]
 

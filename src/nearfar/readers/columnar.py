@@ -1,4 +1,4 @@
-"""Files that polars reads by itself: Parquet and Arrow; and what it raises over any file."""
+"""Files that polars reads directly, Parquet and Arrow, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from nearfar.readers.raw import Raw
 PARQUET: Final = (".parquet", ".pq")
 """Suffixes of Parquet files."""
 ARROW: Final = (".arrow", ".feather", ".ipc")
-"""Suffixes of Arrow files, which are Feather of version 2."""
+"""Suffixes of Arrow files, which are the same as Feather version 2."""
 
 
 @contextmanager
 def reading(path: str | PathLike[str]) -> Iterator[None]:
-    """Turn what polars raises while it reads a file into a `DataError` that names the file.
+    """Turn an error that polars raises while reading a file into a `DataError` that names the file.
 
-    Polars reads lazily, so this belongs around every ``collect`` of what a reader gave. Errors of
-    nearfar about a table that came from the file, such as a missing column, get its name, too.
+    Polars reads lazily, so this must enclose every ``collect`` of the result of a reader. The file
+    name is also added to nearfar's own errors about the table, such as a missing column.
     """
     try:
         yield
@@ -37,21 +37,21 @@ def reading(path: str | PathLike[str]) -> Iterator[None]:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{fspath(path)!r} cannot be read: {reason}. It is damaged or cut off, or not what its "
-            "suffix says; get the file again, or save it anew."
+            f"{fspath(path)!r} cannot be read: {reason}. It is damaged or cut off, or its suffix "
+            "is wrong; get the file again, or save it again."
         ) from error
 
 
 def scan_columnar(path: Path) -> Raw:
-    """Open a Parquet or Arrow file, to be read lazily.
+    """Open a Parquet or Arrow file for lazy reading.
 
     Raises
     ------
     DataError
-        If it is missing or not of the kind that its suffix says. Damage further inside is found
-        when the rows are read (`reading`).
+        If the file is missing or does not have the format of its suffix. Damage inside the file is
+        detected when the rows are read (`reading`).
     EmptyDataError
-        If there is not a byte in it.
+        If the file has 0 bytes.
     """
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r}; check the path.")
@@ -63,7 +63,7 @@ def scan_columnar(path: Path) -> Raw:
         if not is_parquet and not _is_arrow(path):
             raise DataError(
                 f"{str(path)!r} is not an Arrow file: perhaps an Arrow stream, Feather of version "
-                "1, or damaged. Save it anew as an Arrow file or as Parquet."
+                "1, or damaged. Save it again as an Arrow file or as Parquet."
             )
         rows = open_lazily(path, glob=False, hive_partitioning=False)
         rows.collect_schema()

@@ -1,8 +1,8 @@
-"""JSON lines: one object a line.
+"""JSON lines: one object per line.
 
-The type of a column is known only after the last line, for nulls may come first, and integers
-before fractions. So the values are put on disk as text, of which a number loses nothing, and become
-what they are when they are read.
+The type of a column is known only after the last line, because nulls may precede other values, and
+integers fractions. The values are therefore written to disk as text, which represents numbers
+exactly, and are converted to the type of their column when they are read back.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ _KINDS: Final[dict[type, str]] = {
 _NESTED: Final[dict[type, str]] = {list: "an array", dict: "an object"}
 _ABSENT: Final = object()
 _MANY_KEYS: Final = 1000
-"""No more are remembered to be listed where one is missing."""
+"""The largest number of keys that the error about a missing key lists."""
 
 
 class _LineError(ValueError):
-    """What is wrong with a line, and what to do, in words that follow its number."""
+    """The fault of a line and the remedy; the message continues "Line 7 of 'file'"."""
 
 
 def scan_json_lines(path: Path, scratch: Path, columns: Sequence[str] | None = None) -> Raw:
-    """Read a file of JSON objects, one a line.
+    """Read a file of JSON objects, one per line.
 
     Parameters
     ----------
     path : Path
-        In UTF-8; may be compressed (``.gz``, ``.bz2``, ``.xz``). Blank lines are skipped.
+        A file in UTF-8, possibly compressed (``.gz``, ``.bz2``, ``.xz``). Blank lines are skipped.
     scratch : Path
-        A folder for the rows, which must stay as long as the result is in use.
+        A folder for the rows; it must exist as long as the result is in use.
     columns : sequence of str, optional
-        Keys to read; by default those of the first object that hold text, a number, true or false.
-        A key that an object lacks is null.
+        Keys to read; by default those of the first object whose value is text, a number, true or
+        false. A key that an object lacks is null.
 
     Returns
     -------
     Raw
-        Each column is String, Boolean, Int64 if all its numbers are written as integers, or
+        Each column is String, Boolean, Int64 (if all its numbers are written as integers) or
         Float64; a column of nulls is String.
 
     Raises
@@ -58,13 +58,13 @@ def scan_json_lines(path: Path, scratch: Path, columns: Sequence[str] | None = N
     OptionError
         If `columns` is not a sequence of distinct names.
     DataError
-        If the file is missing or damaged, or a line is not a JSON object, has a key twice, or in a
-        column that is read a value that is nested, of another kind than before, or out of the range
-        of its type; names the line.
+        If the file is missing or damaged; if a line is not a JSON object or has a key twice; or if
+        a value of a requested column is nested, of another kind than before, or out of the range of
+        its type. The message names the line.
     MissingColumnError
-        If no object has a key that was asked for; lists those there are.
+        If no object has a requested key; the message lists the existing keys.
     EmptyDataError
-        If there is no object.
+        If the file has no object.
     """
     names = _every_scalar(path) if columns is None else distinct_names(columns)
     table = [_Column(name) for name in names]
@@ -74,7 +74,7 @@ def scan_json_lines(path: Path, scratch: Path, columns: Sequence[str] | None = N
 
 
 def distinct_names(columns: Sequence[str]) -> list[str]:
-    """Check names of columns that were asked for.
+    """Check the names of requested columns.
 
     Raises
     ------
@@ -90,13 +90,13 @@ def distinct_names(columns: Sequence[str]) -> list[str]:
 
 
 def _every_scalar(path: Path) -> list[str]:
-    """Give the keys of the first object that hold what a column can hold."""
+    """Return the keys of the first object whose values are not nested."""
     for number, first in _objects(path):
         names = [name for name, value in first.items() if type(value) in _KINDS]
         if not names or not all(map(_is_text, names)):
             raise DataError(
-                f"Line {number:,} of {str(path)!r} has no text or number to tell the columns by. "
-                "Name the `columns` to read."
+                f"Line {number:,} of {str(path)!r} has no key with a text or a number. Name the "
+                "`columns` to read."
             )
         return names
     raise _nothing(path)
@@ -107,7 +107,7 @@ def _nothing(path: Path) -> EmptyDataError:
 
 
 def _is_text(value: Any) -> bool:
-    """Tell a string that can be written as UTF-8; one with a lone surrogate cannot."""
+    """Return whether a value is a string that UTF-8 can encode; a lone surrogate cannot be."""
     if not isinstance(value, str):
         return False
     try:
@@ -119,22 +119,22 @@ def _is_text(value: Any) -> bool:
 
 @dataclass
 class _Column:
-    """What is known of a column so far."""
+    """The state of a column while the lines are read."""
 
     name: str
     there: bool = False
-    """Whether an object had it."""
+    """Whether an object had this key."""
     kind: str | None = None
-    """Of its values; None before the first that is not null."""
+    """The kind of its values; None before the first value that is not null."""
     kind_line: int = 0
-    """The line that has shown the kind."""
+    """The line that determined the kind."""
     fraction_line: int = 0
-    """The line of a number that is not written as an integer; 0 if there is none."""
+    """The line of the first number that is not written as an integer; 0 if there is none."""
     long_line: int = 0
-    """The line of an integer that Float64 cannot hold exactly; 0 if there is none."""
+    """The line of the first integer that Float64 cannot represent exactly; 0 if there is none."""
 
     def text(self, value: Any, line: int) -> str | None:
-        """Take in a value and write it as text."""
+        """Record the kind of a value and return the value as text."""
         if value is _ABSENT:
             return None
         self.there = True
@@ -165,7 +165,7 @@ class _Column:
     def _string(self, value: str) -> str:
         if not value.isascii() and not _is_text(value):
             raise _LineError(
-                f"has half of a surrogate pair in {self.name!r}, which is no character. Correct "
+                f"has half of a surrogate pair in {self.name!r}, which is not a character. Correct "
                 "the line."
             )
         return value
@@ -186,14 +186,14 @@ class _Column:
             self.long_line = line
         if self.fraction_line and self.long_line:
             raise _LineError(
-                f"has a number in {self.name!r} that does not go with that of line "
+                f"has a number in {self.name!r} that is not compatible with that of line "
                 f"{min(self.fraction_line, self.long_line):,}: one is a fraction, and the other an "
-                "integer that would lose digits among fractions. Write both as text."
+                "integer that would lose digits as a float. Write both as text."
             )
         return repr(value)
 
     def typed(self) -> pl.Expr:
-        """Give the column as what its values have turned out to be."""
+        """Return the column converted to the type of its values."""
         text = pl.col(self.name)
         if self.kind == _KINDS[bool]:
             return text == "true"
@@ -203,7 +203,7 @@ class _Column:
 
 
 def _rows(path: Path, table: list[_Column]) -> Iterator[tuple[str | None, ...]]:
-    """Give the values of each object as text; see to it that each column was in one of them."""
+    """Yield the values of each object as text; at the end, check that every column occurred."""
     keys: dict[str, None] = {}
     number = 0
     for number, found in _objects(path):
@@ -224,7 +224,7 @@ def _rows(path: Path, table: list[_Column]) -> Iterator[tuple[str | None, ...]]:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give the objects of a file, each with the number of its line."""
+    """Yield the objects of a file, each with its line number."""
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_constant=_no_number)
     for number, line in lines(path):
         if not line.strip(b" \t\r"):
@@ -234,17 +234,17 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except UnicodeDecodeError as error:
             raise _at(path, number, "is not UTF-8. Save the file as UTF-8.") from error
         except json.JSONDecodeError as error:
-            reason = f"is no JSON ({error.msg}, character {error.colno:,})."
-            raise _at(path, number, f"{reason} Put each object into a line of its own.") from error
+            reason = f"is not JSON ({error.msg}, character {error.colno:,})."
+            raise _at(path, number, f"{reason} Put each object on a line of its own.") from error
         except RecursionError as error:
             raise _at(path, number, "is nested too deeply. Correct or drop the line.") from error
         except _LineError as error:
             raise _at(path, number, str(error)) from error
-        except ValueError as error:  # Python makes no integer of thousands of digits
+        except ValueError as error:  # Python refuses to parse integers of thousands of digits
             reason = "has an integer of thousands of digits. Write it as text."
             raise _at(path, number, reason) from error
         if not isinstance(found, dict):
-            raise _at(path, number, "is not a JSON object. Put each object into a line of its own.")
+            raise _at(path, number, "is not a JSON object. Put each object on a line of its own.")
         yield number, found
 
 
@@ -262,11 +262,11 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> float:
-    raise _LineError(f"has {name}, which is no JSON. Write null, or drop the line.")
+    raise _LineError(f"has {name}, which is not JSON. Write null, or drop the line.")
 
 
 def _where(path: Path, row: int) -> str:
-    """Find the line of a row by going through the file again."""
+    """Find the line of a row by reading the file again."""
     for place, (number, _) in enumerate(_objects(path)):
         if place == row:
             return f"line {number:,} of {str(path)!r}"

@@ -1,4 +1,4 @@
-"""Files of text line by line, compressed or not, for the readers that are written in Python."""
+"""Text files line by line, compressed or not, for the readers written in Python."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _BLOCK: Final = 2**17
 
 
 class _Streams(io.RawIOBase):
-    """Streams of bz2 or xz, one after the other, decompressed.
+    """A file of one or more bz2 or xz streams, decompressed.
 
-    `bz2.open` and `lzma.open` ignore whatever follows a stream and starts no other, so a file
-    whose second stream is damaged is silently cut off. Here only zeros may follow, which xz pads
-    with.
+    `bz2.open` and `lzma.open` ignore any data after a stream that is not another stream, so a file
+    whose second stream is damaged is silently cut off. Here only zeros may follow, which are the
+    padding of xz.
     """
 
     def __init__(self, path: Path, decompressor: Callable[[], Any]) -> None:
@@ -51,7 +51,7 @@ class _Streams(io.RawIOBase):
         return len(data)
 
     def _beyond(self, packed: bytes) -> bytes:
-        """Give what follows a stream, but for zeros."""
+        """Return the bytes after a stream, without leading zeros."""
         packed = packed.lstrip(b"\0")
         while not packed and (block := self._file.read(_BLOCK)):
             packed = block.lstrip(b"\0")
@@ -74,7 +74,7 @@ _OPENERS: Final[dict[str, Callable[..., Any]]] = {
 
 
 def compression(path: Path) -> str:
-    """Give the suffix that says how a file is compressed: ".gz", ".bz2", ".xz", or ""."""
+    """Return the suffix of the compression of a file: ".gz", ".bz2", ".xz", or ""."""
     last = path.suffix.lower()
     return last if last in _OPENERS else ""
 
@@ -86,7 +86,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     Raises
     ------
     DataError
-        If it is missing, cannot be read, or its compression is damaged or cut off.
+        If the file is missing, cannot be read, or its compression is damaged or cut off.
     """
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r}; check the path.")
@@ -105,9 +105,9 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    r"""Give the number of each line, from 1, and its bytes without the line end.
+    r"""Yield the number of each line, from 1, and its bytes without the line end.
 
-    Lines end with ``\n`` or ``\r\n``; a mark of UTF-8 at the very start is left out.
+    Lines end with ``\n`` or ``\r\n``; a UTF-8 byte order mark at the start is removed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a reader gives: the rows of a log, lazily, and what else was found beside or among them."""
+"""The result of a reader: the rows of a log (lazy), metadata of items, and rejected lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import polars as pl
 REJECTED_SCHEMA: Final = pl.Schema({"line": pl.Int64, "reason": pl.String, "text": pl.String})
 """Columns of `Raw.rejected`."""
 Where = Callable[[int], str]
-"""Says in words where a row, counted from 0, came from: "line 8 of 'ratings.csv'"."""
+"""Returns the origin of a row (counted from 0) in words: "line 8 of 'ratings.csv'"."""
 
 
 def numbered(row: int) -> str:
-    """Say where a row of a table in memory is.
+    """Describe the position of a row of a table in memory.
 
     Examples
     --------
@@ -26,22 +26,22 @@ def numbered(row: int) -> str:
 
 
 def nothing_rejected() -> pl.DataFrame:
-    """Give an empty frame of rejected lines."""
+    """Return an empty frame of rejected lines."""
     return pl.DataFrame(schema=REJECTED_SCHEMA)
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A log as it came."""
+    """A log as it was read."""
 
     rows: pl.LazyFrame
-    """The columns of the source; after a recipe user, item, and value and time where there are
-    such. A row that the recipe leaves out is still there, with the reason as text in the column
-    ``dropped``, which is null for all others. It is read more than once."""
+    """The columns of the source; after a recipe, the columns user, item and, if known, value and
+    time. Rows that the recipe leaves out are included, with the reason as text in the column
+    ``dropped``, which is null for all others. The frame is read more than once."""
     where: Where = numbered
-    """Where a row came from, for messages."""
+    """Describes the origin of a row, for messages."""
     items: pl.DataFrame | None = None
-    """What is known about the items: ``item_id`` (distinct, of the type of the column item) and any
-    others, such as ``title``; None if nothing."""
+    """Metadata of the items: ``item_id`` (distinct, of the type of the column item) and any other
+    columns, such as ``title``; None if there is none."""
     rejected: pl.DataFrame = field(default_factory=nothing_rejected)
-    """Lines that could not be read and were left out: their number, the reason, and the text."""
+    """Lines that could not be read and were left out: line number, reason and text."""

@@ -1,4 +1,4 @@
-"""Rows that were parsed in Python, put on disk in batches and read back lazily."""
+"""Rows that were parsed in Python, written to disk in batches and read back lazily."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import polars as pl
 from nearfar.errors import StoreError
 
 BATCH: Final = 2**18
-"""Rows of a batch; so many Python objects are in memory at a time."""
+"""Rows per batch; only the Python objects of one batch are in memory at a time."""
 
 
 def spooled(rows: Iterable[Sequence[Any]], schema: pl.Schema, scratch: Path) -> pl.LazyFrame:
-    """Put rows on disk as Parquet, a batch at a time, and give them back lazily.
+    """Write rows to disk as Parquet, one batch at a time, and return them as a lazy frame.
 
     Parameters
     ----------
     rows : iterable of tuples
-        As long as `schema` has columns; consumed once, in order.
+        One value per column of `schema`; consumed once, in order.
     schema : Schema
-        The columns. A value that does not fit its type is an error of polars.
+        The columns. A value of a wrong type raises an error of polars.
     scratch : Path
-        A folder for the files, which must stay as long as the result is in use.
+        A folder for the files; it must exist as long as the result is in use.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def spooled(rows: Iterable[Sequence[Any]], schema: pl.Schema, scratch: Path) -> 
 
 
 def unwritable(file: Path, error: OSError) -> StoreError:
-    """Make the error that a file of `scratch` cannot be written."""
+    """Return the error that a file of `scratch` cannot be written."""
     return StoreError(
         f"The scratch file {str(file)!r} cannot be written: {error}. Free some space there, or set "
         "TMPDIR to another folder."

@@ -1,17 +1,17 @@
-r"""The structure of separated text: a machine that reads it byte by byte, checks it and counts.
+r"""The structure of separated text: a state machine that reads bytes, checks them and counts.
 
-Each byte is of one of six kinds, and the machine is in one of a few modes; `_TURNS` says where each
-kind leads from each mode. That table is the whole grammar:
+Each byte is of one of six kinds, and the machine is in one of a few modes; `_TURNS` has the next
+mode for each mode and kind. This table is the whole grammar:
 
-- lines end with ``\n`` or ``\r\n``; empty ones are skipped;
+- lines end with ``\n`` or ``\r\n``; empty lines are skipped;
 - a field that starts with ``"`` ends at the next ``"`` that is not doubled, and only a separator or
-  a line end may follow; what is between belongs to the field, line ends too;
-- any other field has no ``"`` in it;
+  a line end may follow; everything between belongs to the field, including line ends;
+- any other field contains no ``"``;
 - there is no NUL, and no ``\r`` without ``\n`` outside quotes.
 
-On demand the machine writes what it reads in a *plain form*: fields parted by 0x1f, records ended
-by ``\n``, no quotes, no empty lines. Characters of a field that would be mistaken there are
-written as 0x1a and a letter (`ESCAPES`). To read the plain form takes no grammar at all.
+On request the machine writes its input in a *plain form*: fields separated by 0x1f, records ended
+by ``\n``, no quotes, no empty lines. Characters of a field that would be ambiguous there are
+written as 0x1a and a letter (`ESCAPES`). The plain form can be read without a grammar.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from nearfar.runtime.arrays import Int
 from nearfar.runtime.jit import inlined, kernel
 
 (START, FIELD, PLAIN, QUOTED, CLOSED, RETURN, BLANK) = range(7)
-"""Modes: before a record; before a further field of it; in a field without quotes; in one with;
-after a quote in that; after the ``\r`` that ends a record; after that of an empty line."""
+"""Modes: before a record; before a further field of it; in an unquoted field; in a quoted field;
+after a quote in a quoted field; after the ``\r`` of a record; after the ``\r`` of an empty line."""
 (NUL, LONE_RETURN, STRAY_QUOTE, AFTER_QUOTE, WIDTH, UNCLOSED, FOUND) = range(7, 14)
-"""Modes in which the machine stands still: a NUL; a ``\r`` without ``\n``; a quote inside a field
-without quotes; text after a closing quote; a record with more or fewer fields than the first; the
-end of the text inside quotes; and the end of the record that was looked for."""
+"""Modes in which the machine stops: a NUL; a ``\r`` without ``\n``; a quote inside an unquoted
+field; text after a closing quote; a record with more or fewer fields than the first; the end of the
+text inside quotes; and the end of the requested record."""
 
 _ORDINARY, _SEPARATOR, _FEED, _RETURN, _QUOTE, _NUL = range(6)
 _TURNS: Final = np.array([
@@ -44,23 +44,23 @@ _TURNS: Final = np.array([
 ], np.int64)  # fmt: skip
 
 PLAIN_SEPARATOR: Final = "\x1f"
-"""What parts the fields of the plain form."""
+"""The separator of fields in the plain form."""
 ESCAPES: Final = {"\x1ae": "", "\x1af": "\x1f", "\x1as": "\x1a", "\x1an": "\n", "\x1ar": "\r"}
-"""What the plain form writes for characters of a field. The first, for nothing, is added to a
-quoted field that is alone in its record: if it is empty, its line would be too."""
+"""The escapes of characters of a field in the plain form. The first, for the empty string, is added
+to a quoted field that is the only one of its record: an empty field would give an empty line."""
 
 _LETTERS: Final = np.zeros(256, np.uint8)
 for _written, _character in ESCAPES.items():
     _LETTERS[ord(_character or "\x00")] = ord(_written[1])
 
-# places in the machine's state
+# positions in the machine's state
 (_MODE, _LINE, _SEPARATORS, _FIELDS, _WIDTH, _RECORDS, _SOUGHT, _RECORD_LINE, _QUOTE_LINE,
  _IRREGULAR, _ESCAPED) = _PLACES = range(11)  # fmt: skip
 
 
 @inlined
 def _record(state: Any, fields: Int) -> Int:
-    """Count a record with so many fields; give the mode after it."""
+    """Count a record with this number of fields; return the mode after it."""
     state[_FIELDS] = fields
     if state[_RECORDS] == 0:
         state[_WIDTH] = fields
@@ -72,7 +72,7 @@ def _record(state: Any, fields: Int) -> Int:
 
 @kernel
 def _advance(data: Any, kinds: Any, state: Any, out: Any) -> Int:
-    """Read `data`; put its plain form into `out`, unless that has no room, and give its length."""
+    """Read `data`; write its plain form to `out`, unless that has size 0, and return its length."""
     mode, line, separators = state[_MODE], state[_LINE], state[_SEPARATORS]
     written, copying = 0, len(out) > 0
     for byte in data:
@@ -117,16 +117,16 @@ def _advance(data: Any, kinds: Any, state: Any, out: Any) -> Int:
 
 
 class Structure:
-    """A machine that has read some of a text in UTF-8.
+    """A state machine that checks the structure of a text in UTF-8.
 
     Parameters
     ----------
     separator : str
         One ASCII character.
     quotes : bool
-        Whether ``"`` has its meaning; without, it is a character like others.
+        Whether fields can be quoted; if not, ``"`` is an ordinary character.
     sought : int
-        The machine stops at the end of so many records; with 0, never.
+        The number of records after which the machine stops; 0 for no limit.
     """
 
     def __init__(self, separator: str, *, quotes: bool, sought: int = 0) -> None:
@@ -141,7 +141,7 @@ class Structure:
         self._out = np.empty(0, np.uint8)
 
     def feed(self, data: bytes, *, copying: bool = False) -> memoryview:
-        """Read on; give the plain form of `data` if `copying`, which stays till the next call."""
+        """Read `data`; return its plain form if `copying`, valid until the next call."""
         if copying and len(self._out) < 2 * len(data) + 2:
             self._out = np.empty(2 * len(data) + 2, np.uint8)
         out = self._out if copying else self._out[:0]
@@ -149,7 +149,7 @@ class Structure:
         return out[:written].data
 
     def end(self, *, copying: bool = False) -> memoryview:
-        """Say that nothing follows; a last line needs no line end."""
+        """End the text; the last line needs no line end."""
         if self.mode in (FIELD, PLAIN, CLOSED):
             return self.feed(b"\n", copying=copying)
         ends = {QUOTED: UNCLOSED, RETURN: LONE_RETURN, BLANK: LONE_RETURN}
@@ -158,37 +158,37 @@ class Structure:
 
     @property
     def mode(self) -> int:
-        """One of the constants above."""
+        """The current mode, one of the constants above."""
         return int(self._state[_MODE])
 
     @property
     def line(self) -> int:
-        """Number of the present line, from 1."""
+        """Number of the current line, from 1."""
         return int(self._state[_LINE])
 
     @property
     def records(self) -> int:
-        """Records read to their end."""
+        """Number of complete records."""
         return int(self._state[_RECORDS])
 
     @property
     def record_line(self) -> int:
-        """Line in which the present record starts, or the last one after its end."""
+        """Line in which the current record starts; between records, that of the last one."""
         return int(self._state[_RECORD_LINE])
 
     @property
     def quote_line(self) -> int:
-        """Line in which the latest quoted field starts."""
+        """Line in which the last quoted field starts."""
         return int(self._state[_QUOTE_LINE])
 
     @property
     def fields(self) -> int:
-        """Fields of the record that has just ended."""
+        """Number of fields of the last complete record."""
         return int(self._state[_FIELDS])
 
     @property
     def width(self) -> int:
-        """Fields of the first record."""
+        """Number of fields of the first record."""
         return int(self._state[_WIDTH])
 
     @property
@@ -198,5 +198,5 @@ class Structure:
 
     @property
     def escaped(self) -> bool:
-        """Whether the plain form needed any of the `ESCAPES`."""
+        """Whether the plain form contains any of the `ESCAPES`."""
         return bool(self._state[_ESCAPED])

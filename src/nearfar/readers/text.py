@@ -1,9 +1,9 @@
 """Separated text: checked byte by byte, then read by polars.
 
-A file is read once before polars sees it, in chunks, through a decoder and the machine of
-`nearfar.readers.structure`, which decides what is a well-formed file and how many records it has.
-Polars, which is faster but has other ideas of quotes and empty lines, then reads either the file in
-place, if it is UTF-8 with neither of these, or its plain form, written during the check.
+A file is first read in chunks, through a decoder and the state machine of
+`nearfar.readers.structure`, which decides whether it is well-formed and counts its records. Polars
+then reads either the file in place, if it is UTF-8 without quotes and empty lines, or its plain
+form, written during the check: polars is faster, but treats quotes and empty lines differently.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from nearfar.readers.spool import unwritable
 from nearfar.readers.structure import ESCAPES, PLAIN_SEPARATOR, Structure
 
 CHUNK: Final = 4 * 2**20
-"""Bytes that are checked at a time."""
+"""Number of bytes checked at a time."""
 _UTF_8: Final = {"utf-8", "utf-8-sig", "ascii"}
 _MARK: Final = b"\xef\xbb\xbf"
 _LIKE_ZLIB: Final = (b"x\x01", b"x^")
-"""A text that starts like this is taken for compressed by polars."""
+"""Polars takes a text that starts with one of these for compressed."""
 _TITLE: Final = b"plain form\n"
 
 
 @dataclass(frozen=True)
 class _TextSource:
-    """A file of text and how it is to be read."""
+    """A text file and the options for reading it."""
 
     path: Path
     separator: str
@@ -62,7 +62,7 @@ class _TextSource:
 
     @property
     def in_place(self) -> bool:
-        """Whether polars can read the file itself, if its structure is plain."""
+        """Whether polars can read the file itself, if it has no quotes and empty lines."""
         if compression(self.path) or codecs.lookup(self.encoding).name not in _UTF_8:
             return False
         with opened(self.path) as file:
@@ -78,27 +78,28 @@ def scan_text(
     encoding: str = "utf-8",
     quotes: bool = True,
 ) -> Raw:
-    r"""Check a file of separated text and open it, to be read lazily.
+    r"""Check a file of separated text and open it for lazy reading.
 
-    Lines end with ``\n`` or ``\r\n``; empty ones, and a byte order mark at the start, are
+    Lines end with ``\n`` or ``\r\n``; empty lines, and a byte order mark at the start, are
     skipped. Every record must have as many fields as the first.
 
     Parameters
     ----------
     path : Path
-        May be compressed (``.gz``, ``.bz2``, ``.xz``).
+        The file, possibly compressed (``.gz``, ``.bz2``, ``.xz``).
     scratch : Path
-        A folder for a copy of what polars cannot read in place: compressed files, encodings other
-        than UTF-8, quoted fields, empty lines. It must stay as long as the result is in use.
+        A folder for a copy of a file that polars cannot read in place: compressed, in an encoding
+        other than UTF-8, or with quoted fields or empty lines. It must exist as long as the result
+        is in use.
     separator : str
         One ASCII character.
     has_header : bool
-        Whether the first record has the names of the columns. Without, they are ``column_1``, ...
+        Whether the first record has the column names. If not, they are ``column_1``, ...
     encoding : str
-        Any that Python knows.
+        Any encoding that Python knows.
     quotes : bool
-        Whether a field that starts with ``"`` ends at the next one that is not doubled, and may
-        have separators and line ends in it. Without, ``"`` is a character like others.
+        Whether a field that starts with ``"`` ends at the next ``"`` that is not doubled, and may
+        contain separators and line ends. If not, ``"`` is an ordinary character.
 
     Returns
     -------
@@ -108,11 +109,11 @@ def scan_text(
     Raises
     ------
     OptionError
-        If `separator` or `encoding` is impossible.
+        If `separator` or `encoding` is invalid.
     DataError
-        If the file is missing, damaged, or not well-formed; names the line.
+        If the file is missing, damaged, or not well-formed; the message names the line.
     EmptyDataError
-        If there is not even a header.
+        If the file has no record.
     StoreError
         If the copy cannot be written.
     """
@@ -128,9 +129,9 @@ def scan_text(
 
 
 def _walk(source: _TextSource, copy: IO[bytes] | None = None, sought: int = 0) -> Structure:
-    """Go through a file and check it, up to the end of a record if one is sought.
+    """Read and check a file, up to the end of record number `sought` if that is not 0.
 
-    Without a copy or a record to look for, the first irregularity ends it.
+    Without `copy` and `sought`, reading stops at the first quoted field or empty line.
     """
     found = Structure(source.separator, quotes=source.quotes, sought=sought)
     for text in _utf_8(source, found):
@@ -147,7 +148,7 @@ def _walk(source: _TextSource, copy: IO[bytes] | None = None, sought: int = 0) -
 
 
 def _copied(source: _TextSource, copy: Path) -> Structure:
-    """Check a file and write its plain form, below a line that no file of another kind has."""
+    """Check a file and write its plain form, below a first line that marks it as one."""
     try:
         file = copy.open("wb")
     except OSError as error:
@@ -167,7 +168,7 @@ def _keep(data: memoryview, copy: IO[bytes] | None) -> None:
 
 
 def _utf_8(source: _TextSource, found: Structure) -> Iterator[bytes]:
-    """Give the text of a file chunk by chunk, as UTF-8 without a byte order mark."""
+    """Yield the text of a file chunk by chunk, as UTF-8 without a byte order mark."""
     decoder = codecs.getincrementaldecoder(source.encoding)()
     as_it_is = codecs.lookup(source.encoding).name in _UTF_8
     started = ended = False
@@ -189,7 +190,7 @@ def _utf_8(source: _TextSource, found: Structure) -> Iterator[bytes]:
 
 
 def _lines_before_fault(decoder: codecs.IncrementalDecoder, chunk: bytes) -> int:
-    """Count the line ends that can be decoded before something cannot."""
+    """Count the line ends before the first byte that cannot be decoded."""
     count = 0
     try:
         for byte in chunk:
@@ -206,19 +207,19 @@ def _undecodable(source: _TextSource, line: int, error: UnicodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         reason = f"byte 0x{error.object[error.start]:02x}: {error.reason}"
     return (
-        f"Line {line:,} of {str(source.path)!r} is not {source.encoding} ({reason}). Give the "
+        f"Line {line:,} of {str(source.path)!r} is not {source.encoding} ({reason}). Pass the "
         "`encoding` of the file, such as 'latin-1' or 'utf-16', or correct the line."
     )
 
 
 def _fault(source: _TextSource, found: Structure) -> str:
-    """Say what is wrong, where, and what to do."""
+    """Return the error message: the line, the fault and the remedy."""
     quotes = "or switch `quotes` off if they are ordinary characters here"
     plural = "" if found.fields == 1 else "s"
     line, what, remedy = {
         structure.NUL: (
             found.line, "has a NUL byte",
-            "Give the `encoding` of the file, such as 'utf-16', or get the file again",
+            "Pass the `encoding` of the file, such as 'utf-16', or get the file again",
         ),
         structure.LONE_RETURN: (
             found.line, "has a carriage return without a line feed after it",
@@ -247,7 +248,7 @@ def _fault(source: _TextSource, found: Structure) -> str:
 
 
 def _rows(source: _TextSource, found: Structure, copy: Path | None) -> pl.LazyFrame:
-    """Open the file or its plain form with polars, and see whether it finds the same records."""
+    """Open the file or its plain form with polars, and check that it finds the same records."""
     columns = [f"column_{i}" for i in range(1, found.width + 1)]
     n_rows = found.records
     with reading(source.path):
@@ -257,13 +258,13 @@ def _rows(source: _TextSource, found: Structure, copy: Path | None) -> pl.LazyFr
         if n_rows == 0:
             return pl.LazyFrame(schema=dict.fromkeys(columns, pl.String))
         rows = _scanned(source, found, copy, columns, skipped=int(source.has_header))
-        # not `pl.len()`, for which polars counts lines in another way than it reads them
+        # not `pl.len()`, for which polars counts lines differently from how it reads them
         last = pl.col(columns[-1])
         counted = rows.select(last.count() + last.null_count()).collect(engine="streaming").item()
     if counted != n_rows:
         raise DataError(
             f"{str(source.path)!r} has {n_rows:,} rows, of which {counted:,} could be read. If the "
-            "file was changed meanwhile, read it again; otherwise please report this."
+            "file has been changed during reading, read it again; otherwise please report this."
         )
     return rows
 
@@ -303,7 +304,7 @@ def _header(source: _TextSource, rows: pl.LazyFrame) -> list[str]:
 
 
 def _where(source: _TextSource, row: int) -> str:
-    """Find the line in which a row starts, by going through the file again."""
+    """Find the line in which a row starts, by reading the file again."""
     found = _walk(source, sought=row + 1 + int(source.has_header))
     if found.mode != structure.FOUND:
         return f"row {row + 1:,} of {str(source.path)!r}"

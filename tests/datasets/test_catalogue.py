@@ -62,7 +62,9 @@ def unreachable(server):
 def test_names_and_info():
     assert datasets.names() == NAMES
     assert all(info(name).name == name for name in NAMES)
-    with pytest.raises(OptionError, match=r"no data set 'ml-2m'; there are: ml-100k, ml-1m, "):
+    with pytest.raises(
+        OptionError, match=r"no data set 'ml-2m'; the data sets are ml-100k, ml-1m, "
+    ):
         info("ml-2m")
 
 
@@ -94,7 +96,7 @@ def test_terms_say_whether_the_data_may_be_passed_on():
         assert said in forbidden.terms
     allowed = replace(forbidden, redistribution=True, note="Mind the gap.")
     assert "REDISTRIBUTE" not in allowed.terms
-    assert "You may pass the data on" in allowed.terms
+    assert "You may redistribute the data" in allowed.terms
     assert allowed.terms.endswith("Mind the gap.")
     assert not any(info(name).redistribution for name in NAMES)
 
@@ -212,7 +214,9 @@ def test_addresses_are_tried_in_order(server, monkeypatch):
     with pytest.raises(SourceError) as caught:
         datasets.fetch("small", force=True)
     message = str(caught.value)
-    assert message.startswith("main.zip of the data set 'small' could not be fetched. Tried:\n  - ")
+    assert message.startswith(
+        "main.zip of the data set 'small' could not be downloaded. Tried:\n  - "
+    )
     assert re.search(r"/gone cannot .*404.*\n  - .*/file.zip cannot .*403.*\n", message)
     assert "`path=`" in message
 
@@ -223,7 +227,7 @@ def test_an_optional_file_may_be_missing(server, monkeypatch, caplog):
     server.statuses = [None, 404]
     path = datasets.fetch("small")
     assert path.name == "main.zip"
-    assert "extra.txt of 'small' could not be fetched, and is left out" in caplog.text
+    assert "extra.txt of 'small' could not be downloaded and is left out" in caplog.text
     assert cache.find(info("small")) == path
     assert not (path.parent / "extra.txt").exists()
     # Now it is there, and only it is asked for.
@@ -308,7 +312,7 @@ def test_one_process_at_a_time(server, caplog):
         thread.join()
     assert found == [place / "main.zip"] * 3
     assert len(server.asked) == 1
-    assert "Another process is fetching" in caplog.text
+    assert "Another process is downloading" in caplog.text
 
 
 # ------------------------------------------------------------------ the commands

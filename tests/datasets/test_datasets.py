@@ -107,7 +107,7 @@ def test_a_threshold(tmp_path):
 
 
 def test_unknown_names(tmp_path):
-    with pytest.raises(OptionError, match=r"no data set 'ml-2m'; there are: ml-100k, "):
+    with pytest.raises(OptionError, match=r"no data set 'ml-2m'; the data sets are ml-100k, "):
         datasets.load("ml-2m")
     with (
         pytest.raises(OptionError, match=r"no data set or recipe 'ml'; .*ml-1m.* amazon"),
@@ -141,7 +141,7 @@ def test_a_copy_in_the_cache_is_used(tmp_path):
 
 def test_without_any_source_it_says_what_was_tried():
     message = (
-        r"ml-100k.zip of the data set 'ml-100k' could not be fetched. Tried:\n"
+        r"ml-100k.zip of the data set 'ml-100k' could not be downloaded. Tried:\n"
         r"  - https://files.grouplens.org/\S+: no network\n"
         r"  - the wheel recbole==1.2.1: no index\n.*`path=`"
     )
@@ -195,7 +195,7 @@ def test_scratch_files_are_where_they_should_be_and_removed(tmp_path):
         assert raw.rows.collect().height == 3
     assert list(scratch.iterdir()) == []
     with (
-        pytest.raises(OptionError, match=r"`scratch` must be a folder .*nowhere"),
+        pytest.raises(OptionError, match=r"`scratch` must be an existing folder .*nowhere"),
         datasets.opened("ml-100k", tmp_path / "ml-100k.zip", scratch=tmp_path / "nowhere"),
     ):
         pass

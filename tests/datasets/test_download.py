@@ -186,7 +186,7 @@ def test_a_broken_connection_is_resumed(server, tmp_path, tag):
 def test_what_an_earlier_run_left_is_resumed(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RETRIES", 0)
     server.breaks = [300_000, 0]
-    with pytest.raises(SourceError, match=r"broke off after 300,000 of 700,000 bytes"):
+    with pytest.raises(SourceError, match=r"connection broke after 300,000 of 700,000 bytes"):
         download(server.url, tmp_path / "a")
     assert left(tmp_path) == ["a.part", "a.part.from"]
     download(server.url, tmp_path / "a")
@@ -271,7 +271,9 @@ def test_a_part_with_other_bytes_is_found_out(server, tmp_path):
 
 def test_no_progress_ends_it(server, tmp_path):
     server.breaks = [1000] + [0] * 99
-    with pytest.raises(SourceError, match=rf"broke off .*; {module.RETRIES + 1} tries without"):
+    with pytest.raises(
+        SourceError, match=rf"connection broke .*; {module.RETRIES + 1} tries without"
+    ):
         download(server.url, tmp_path / "a")
     assert len(server.asked) == module.RETRIES + 2
 
@@ -325,7 +327,7 @@ def test_other_content_is_refused(server, tmp_path, checksum):
 
 def test_a_web_page_is_refused(server, tmp_path):
     server.type = "text/html; charset=utf-8"
-    with pytest.raises(SourceError, match="answers with a web page, not with the file"):
+    with pytest.raises(SourceError, match="returned a web page instead of the file"):
         download(server.url, tmp_path / "a")
     assert left(tmp_path) == []
 
@@ -333,7 +335,7 @@ def test_a_web_page_is_refused(server, tmp_path):
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_a_refusal_is_final(server, tmp_path, status):
     server.statuses = [status]
-    with pytest.raises(SourceError, match=rf"file.zip cannot be fetched \(HTTP Error {status}"):
+    with pytest.raises(SourceError, match=rf"file.zip cannot be downloaded \(HTTP Error {status}"):
         download(server.url, tmp_path / "a")
     assert len(server.asked) == 1
 
@@ -364,13 +366,13 @@ def test_where_nobody_answers_it_moves_on(tmp_path, monkeypatch):
     monkeypatch.setattr(module.time, "sleep", None)  # is not called
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
-        with pytest.raises(SourceError, match=r"cannot be fetched \(.*timed out\)"):
+        with pytest.raises(SourceError, match=r"cannot be downloaded \(.*timed out\)"):
             download(url, tmp_path / "a")
-    with pytest.raises(SourceError, match=r"cannot be fetched \(.*refused\)"):
+    with pytest.raises(SourceError, match=r"cannot be downloaded \(.*refused\)"):
         download(url, tmp_path / "a")
-    with pytest.raises(SourceError, match=r"cannot be fetched"):
+    with pytest.raises(SourceError, match=r"cannot be downloaded"):
         download("http://nowhere.invalid/", tmp_path / "a")
-    with pytest.raises(SourceError, match=r"cannot be fetched"):
+    with pytest.raises(SourceError, match=r"cannot be downloaded"):
         download("https" + url[4:], tmp_path / "a")
 
 
@@ -386,7 +388,7 @@ def test_an_answer_that_is_no_http(tmp_path, monkeypatch):
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(SourceError, match="cannot be fetched"):
+        with pytest.raises(SourceError, match="cannot be downloaded"):
             download(f"http://127.0.0.1:{listening.getsockname()[1]}/", tmp_path / "a")
         thread.join()
 
@@ -394,7 +396,7 @@ def test_an_answer_that_is_no_http(tmp_path, monkeypatch):
 def test_a_full_disk(server, tmp_path, monkeypatch):
     free = module.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT) - 1)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: free)
-    with pytest.raises(SourceError, match=r"no room for 'a' .*700,000 bytes .*699,999 are free"):
+    with pytest.raises(SourceError, match=r"no space for 'a' .*700,000 bytes .*699,999 are free"):
         download(server.url, tmp_path / "a")
 
 
@@ -421,9 +423,9 @@ def test_download_wheel(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, 1, "", "noise\nERROR: none found")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    with pytest.raises(SourceError, match="pip could not fetch bad==1: ERROR: none found"):
+    with pytest.raises(SourceError, match="pip could not download bad==1: ERROR: none found"):
         download_wheel("bad==1", tmp_path / "a.whl")
-    with pytest.raises(SourceError, match="pip could not fetch slow"):
+    with pytest.raises(SourceError, match="pip could not download slow"):
         download_wheel("slow", tmp_path / "a.whl")
     assert left(tmp_path) == []
     assert download_wheel("good==1", tmp_path / "a.whl") == sha256(b"wheel").hexdigest()

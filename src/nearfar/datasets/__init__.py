@@ -1,8 +1,7 @@
-"""Public data sets by name, fetched once and kept in the user's cache directory.
+"""Public data sets by name, downloaded once and kept in the user's cache directory.
 
-None of them is part of nearfar: each comes from where its owner publishes it, under its terms,
-which are shown before anything is fetched (`info` gives them, too). ``$NEARFAR_CACHE`` moves the
-cache.
+No data set is part of nearfar: each is downloaded from its publisher, under the publisher's terms,
+which are shown before the download (and by `info`). ``$NEARFAR_CACHE`` sets the cache directory.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _log = logging.getLogger("nearfar")
 
 
 def names() -> list[str]:
-    """Give the names of the data sets.
+    """Return the names of the data sets.
 
     Examples
     --------
@@ -60,22 +59,22 @@ def fetch(
     progress: Progress | None = None,
     tell: cache.Tell | None = None,
 ) -> Path:
-    """Fetch a data set, or what is missing of it; an interrupted one is resumed.
+    """Download the missing files of a data set; an interrupted download is resumed.
 
     Parameters
     ----------
     name : str
         One of `names`.
     folder : path, optional
-        Where to put its files; the cache by default, where `load` finds them.
+        Where to put the files; by default the cache, where `load` finds them.
     force : bool
-        Fetch also what is there already.
+        Download also the files that exist already.
     progress : callable, optional
-        Is told, while it goes, the name of a file, the bytes that are there, and how many there
-        will be or None.
+        Called during the download with the name of a file, the bytes that have arrived, and the
+        size of the file or None.
     tell : callable, optional
-        Is told the terms of the data set before anything is fetched. By default they are logged as
-        a warning.
+        Called with the terms of the data set before the download. By default they are logged as a
+        warning.
 
     Returns
     -------
@@ -87,8 +86,8 @@ def fetch(
     OptionError
         If there is no data set of this name.
     SourceError
-        If it cannot be had; lists what was tried, and why it failed. Or if a file that is there is
-        damaged and `force` is not given.
+        If the download fails; the message lists the addresses that were tried and the reasons. Or
+        if an existing file is damaged and `force` is false.
     """
     place = None if folder is None else Path(fspath(folder))
     return cache.fetch(info(name), place, force=force, progress=progress, tell=tell)
@@ -101,7 +100,7 @@ def locate(
     progress: Progress | None = None,
     tell: cache.Tell | None = None,
 ) -> tuple[Path, str]:
-    """Find the raw file of a data set, and fetch it if it is nowhere.
+    """Find the raw file of a data set, and download it if it is missing.
 
     Parameters
     ----------
@@ -111,7 +110,7 @@ def locate(
     Returns
     -------
     Path
-        What to give to `load` or `opened` as the `path`.
+        The `path` for `load` or `opened`.
     str
         Where it was found, in words.
 
@@ -132,37 +131,38 @@ def opened(
     progress: Progress | None = None,
     tell: cache.Tell | None = None,
 ) -> Iterator[Raw]:
-    """Open a data set with all its rows, to be read lazily while the context lasts.
+    """Open a data set with all its rows for lazy reading within the context.
 
-    Looked for in this order: `path`, and nothing else if it is given; the cache; its addresses.
+    If `path` is given, only this path is used. Otherwise the cache is searched first, then the data
+    set is downloaded.
 
     Parameters
     ----------
     name : str
-        One of `names`; or of a recipe (`nearfar.datasets.recipes.RECIPES`), which needs a `path`.
+        One of `names`, or the name of a recipe (`nearfar.datasets.recipes.RECIPES`), which needs a
+        `path`.
     path : path, optional
-        A local copy: the raw file, the folder or the zip archive that has it.
+        A local copy: the raw file, or a folder or zip archive that contains it.
     scratch : path, optional
-        A folder for temporary files, which may need as much room as the raw file unpacked; the
-        system's by default.
+        A folder for temporary files, which can need as much space as the unpacked raw file; by
+        default the system's temporary folder.
     progress, tell
         As in `fetch`.
 
     Yields
     ------
     Raw
-        Its rows have the columns user and item (String), value, and time and dropped where there
-        are such.
+        Its rows have the columns user and item (String), value and, if the data set has them, time
+        and dropped.
 
     Raises
     ------
     OptionError
-        If there is no such data set or recipe, a recipe is given no path, or `scratch` is no
-        folder.
+        If there is no such data set or recipe, a recipe has no path, or `scratch` is not a folder.
     SourceError
-        If it cannot be found, or is not what it should be.
+        If the data set cannot be found, or its contents are not those expected.
     DataError
-        If a file is not in the form it must be; names the file and the line.
+        If a file is malformed; the message names the file and the line.
     """
     with _found(name, path, scratch, progress, tell) as found:
         yield found.raw
@@ -177,37 +177,38 @@ def load(
 ) -> Interactions:
     """Load a data set as interactions: its rows of at least `min_value`.
 
-    Looked for in this order: `path`, and nothing else if it is given; the cache; its addresses.
+    If `path` is given, only this path is used. Otherwise the cache is searched first, then the data
+    set is downloaded.
 
     Parameters
     ----------
     name : str
         One of `names`.
     path : path, optional
-        A local copy: the raw file, the folder or the zip archive that has it.
+        A local copy: the raw file, or a folder or zip archive that contains it.
     min_value : float, optional
-        The smallest value that counts as an interaction; by default the data set's own, such as 4
-        for ml-100k (`info` gives it).
+        The smallest value that counts as an interaction; by default that of the data set, such as 4
+        for ml-100k (see `info`).
     progress : callable, optional
         As in `fetch`.
 
     Returns
     -------
     Interactions
-        With times and an `item_table` where the data set has them, and ids that are strings. Rows
-        that the recipe leaves out, such as mismatched songs, are not among them.
+        With string ids, and with times and an `item_table` if the data set has them. Rows that the
+        recipe leaves out, such as mismatched songs, are not included.
 
     Raises
     ------
     OptionError, SourceError, DataError
         As `opened`.
     EmptyDataError
-        If no value is that high.
+        If no value is at least `min_value`.
     """
     least = info(name).min_value if min_value is None else min_value
     with _found(name, path, progress=progress) as found:
         _warn(found)
-        # Only what counts is held in memory: the largest set has 48 million rows.
+        # Only the selected rows are held in memory: the largest data set has 48 million rows.
         reached = (pl.col("value") >= least) | pl.col("value").is_null()
         rows = found.collected(found.kept.filter(reached))
         time = "time" if "time" in rows.columns else None
@@ -218,11 +219,11 @@ def load(
 
 @dataclass(frozen=True)
 class _Found:
-    """A data set that is open."""
+    """An open data set."""
 
     raw: Raw
     file: Path
-    """What the recipe was given."""
+    """The path that the recipe reads."""
 
     @property
     def kept(self) -> pl.LazyFrame:
@@ -250,11 +251,11 @@ def _found(
     data = CATALOGUE.get(name)
     if data is None and name not in RECIPES:
         raise OptionError(
-            f"There is no data set or recipe {name!r}; there are the data sets "
-            f"{', '.join(CATALOGUE)} and the recipes {', '.join(RECIPES)}."
+            f"There is no data set or recipe {name!r}; the data sets are "
+            f"{', '.join(CATALOGUE)}, the recipes {', '.join(RECIPES)}."
         )
     if scratch is not None and not Path(scratch).is_dir():
-        raise OptionError(f"`scratch` must be a folder that is there; got {fspath(scratch)!r}.")
+        raise OptionError(f"`scratch` must be an existing folder; got {fspath(scratch)!r}.")
     file, _ = _located(name, data, path, progress, tell)
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder:
         recipe = RECIPES[name if data is None else data.recipe]
@@ -271,11 +272,11 @@ def _located(
     progress: Progress | None,
     tell: cache.Tell | None,
 ) -> tuple[Path, str]:
-    """Find the raw file or folder, and say where it was."""
+    """Return the raw file or folder, and its origin in words."""
     path = None if given is None else Path(given)
     if path is not None:
         if not path.exists():
-            raise SourceError(f"There is no {str(path)!r} to read {name!r} from.")
+            raise SourceError(f"There is no file or folder {str(path)!r} to read {name!r} from.")
         return path, str(path)
     if data is None:
         raise OptionError(
@@ -293,7 +294,7 @@ def _verify(data: Dataset, found: _Found) -> None:
     if sha256 != data.ratings_sha256:
         raise SourceError(
             f"The ratings in {str(found.file)!r} are not those of {data.title}: their SHA-256 must "
-            f"be {data.ratings_sha256}; got {sha256}. Get the file again."
+            f"be {data.ratings_sha256}; got {sha256}. Download the file again."
         )
 
 

@@ -7,15 +7,16 @@ Substitutes*, SIGIR 2015.
 
 Two forms are accepted; in both, a line that is anything else is an error:
 
-- ``reviews_Movies_and_TV_5.json``, the 5-core: an object a line, with ``reviewerID``, ``asin``,
-  ``overall`` and ``unixReviewTime``. In a folder or an archive its name must start so, or end in a
-  number like that; a file that is given itself may have any name that ends in ``.json``.
+- ``reviews_Movies_and_TV_5.json``, the 5-core: one object per line, with ``reviewerID``, ``asin``,
+  ``overall`` and ``unixReviewTime``. In a folder or an archive its name must start with
+  ``reviews_`` or end in such a number; a file passed as the path may have any name that ends in
+  ``.json``.
 - ``ratings_Movies_and_TV.csv``, all ratings: user, item, rating, time, without a header. The files
   of 2018 have the item first; they are not accepted.
 
-The products are described in ``meta_Movies_and_TV.json`` beside it, if that is there: an object a
-line, as JSON or as Python writes a dictionary. Entities of HTML (``&amp;``) in it are replaced by
-what they stand for. Its malformed lines are left out and listed in `Raw.rejected`.
+The products are described in ``meta_Movies_and_TV.json`` in the same place, if it exists: one
+object per line, as JSON or as the literal of a Python dictionary. Its HTML entities (``&amp;``) are
+decoded. Its malformed lines are left out and listed in `Raw.rejected`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from nearfar.readers.text import scan_text
 PAPER: Final = Paper(
     Rules(min_value=4, strictly=True, min_user_items=20), 11_181, 94_661, 620_059
 )  # fmt: skip
-"""What the paper says."""
+"""The preparation described in the paper."""
 
 _KEYS: Final = {"user": "reviewerID", "item": "asin", "value": "overall", "time": "unixReviewTime"}
 _PLACES: Final = {"user": 1, "item": 2, "value": 3, "time": 4}
@@ -52,26 +53,26 @@ _ITEM_LENGTH: Final = 10
 
 
 def read(path: Path, scratch: Path) -> Raw:
-    """Read the ratings and, where they are, the products.
+    """Read the ratings and, if available, the products.
 
     Parameters
     ----------
     path : Path
-        ``reviews_*.json`` or ``ratings_*.csv``, a folder that has one of them, or a zip archive.
+        ``reviews_*.json`` or ``ratings_*.csv``, or a folder or zip archive with one of them.
     scratch : Path
-        A folder for parsed rows, which must stay as long as the result is in use.
+        A folder for parsed rows; it must exist as long as the result is in use.
 
     Returns
     -------
     Raw
         The columns user, item (String), value (Int64, or Float64 if one is a fraction) and time
-        (Int64, seconds since 1970). Items have title, categories (with ``" | "`` between them) and
-        brand, as text, and price (Float64); what is not known is null.
+        (Int64, seconds since 1970). Items have title, categories (separated by ``" | "``) and
+        brand, as text, and price (Float64); unknown values are null.
 
     Raises
     ------
     DataError
-        If it cannot be found or read, or a line is not what it must be.
+        If the file cannot be found or read, or a line is malformed.
     """
     pattern = r"reviews_[^.]+\.json|[^.]+_[0-9]+\.json|ratings_[^.]+\.csv"
     found = find(path, pattern, "reviews_*.json or ratings_*.csv", scratch)
@@ -91,7 +92,7 @@ def read(path: Path, scratch: Path) -> Raw:
 
 
 def _category(file: Path) -> str:
-    """Give what the names of all files of a category share, in small letters."""
+    """Return the common part of the names of all files of a category, in lower case."""
     stem = bare(file.name).rsplit(".", 1)[0]
     return re.sub(r"^(reviews|ratings)_|_[0-9]+$", "", stem)
 
@@ -100,7 +101,7 @@ def _check_order(rows: pl.LazyFrame, file: Path) -> None:
     first = rows.head(100).select(pl.col("user", "item").str.len_chars() == _ITEM_LENGTH).collect()
     if not first.is_empty() and first["user"].all() and not first["item"].all():
         raise DataError(
-            f"{str(file)!r} seems to have the item before the user, as the files of 2018 do; lines "
+            f"{str(file)!r} seems to have the item before the user, as the files of 2018; lines "
             "must be user,item,rating,time. Swap its first two columns."
         )
 
@@ -116,7 +117,7 @@ def _product(text: str) -> tuple[str, str | None, str | None, str | None, float 
     try:
         "".join(field for field in row if isinstance(field, str)).encode()
     except UnicodeEncodeError:
-        raise MalformedLineError("has half a character") from None
+        raise MalformedLineError("has half of a surrogate pair") from None
     return row
 
 
@@ -126,17 +127,17 @@ def _object(text: str) -> dict[Any, Any]:
     except (ValueError, RecursionError):
         about = _literal(text)
     if not isinstance(about, dict):
-        raise MalformedLineError("is no object")
+        raise MalformedLineError("is not an object")
     return about
 
 
 def _literal(text: str) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unknown escapes such as "\d", which stay
+            warnings.simplefilter("ignore")  # about unknown escapes such as "\d", which are kept
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise MalformedLineError("is neither JSON nor a dictionary of Python") from None
+        raise MalformedLineError("is neither JSON nor a Python dictionary") from None
 
 
 def _text(value: object) -> str | None:
@@ -144,7 +145,7 @@ def _text(value: object) -> str | None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Give the texts in a list of lists."""
+    """Yield the texts in a list of lists."""
     if isinstance(value, list):
         for part in value:
             yield from _texts(part)

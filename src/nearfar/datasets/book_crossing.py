@@ -1,23 +1,23 @@
 r"""Book-Crossing: 1.15 million ratings of books by readers of bookcrossing.com, 2004.
 
-Collected by Cai-Nicolas Ziegler in August and September 2004. Its terms: free for research when
-acknowledged by C.-N. Ziegler, S. M. McNee, J. A. Konstan and G. Lausen, *Improving Recommendation
+Collected by Cai-Nicolas Ziegler in August and September 2004. Its terms: free for research if
+acknowledged with C.-N. Ziegler, S. M. McNee, J. A. Konstan and G. Lausen, *Improving Recommendation
 Lists Through Topic Diversification*, WWW 2005.
 
 The file is ``BX-Book-Ratings.csv``: ISO-8859-1, ``"User-ID";"ISBN";"Book-Rating"``, with or without
-that header. Ratings are 1 to 10; 0 says "read, but not rated". There are no times. The books are
-described in ``BX-Books.csv`` beside it, if that is there.
+that header. Ratings are 1 to 10; 0 means "read, but not rated". There are no times. The books are
+described in ``BX-Books.csv`` in the same place, if it exists.
 
-What is done about its dirt:
+Malformed values are handled as follows:
 
-- ``\"`` and ``\\`` in a field stand for ``"`` and ``\``. A line that so does not have the right
-  number of fields is split at every ``";"`` instead: a stray quote, or a backslash before the last
+- ``\"`` and ``\\`` in a field stand for ``"`` and ``\``. A line that has a wrong number of fields
+  under this rule is split at every ``";"`` instead: a stray quote, or a backslash before the last
   quote of a field, then belongs to the field.
-- Entities of HTML (``&amp;``) are replaced by what they stand for, in ISBNs and in descriptions.
-- Otherwise an ISBN stays as it is written: ``0553282352>>4`` and ``2.02.006721.8`` are not
-  repaired, ``039332169x`` and ``039332169X`` are two books, ``"8804501367"`` keeps its quotes.
+- HTML entities (``&amp;``) are decoded, in ISBNs and in descriptions.
+- Otherwise an ISBN is kept as written: ``0553282352>>4`` and ``2.02.006721.8`` are not repaired,
+  ``039332169x`` and ``039332169X`` are two books, ``"8804501367"`` keeps its quotes.
 - A line without a user, an ISBN or a rating of 0 to 10 is rejected: left out, and listed in
-  `Raw.rejected`. So are malformed lines of ``BX-Books.csv``.
+  `Raw.rejected`. The same holds for malformed lines of ``BX-Books.csv``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from nearfar.readers.raw import Raw
 from nearfar.readers.spool import spooled
 
 PAPER: Final = Paper(Rules(min_value=5, min_user_items=11), 3_593, 127_339, 240_020)
-"""What the paper says."""
+"""The preparation described in the paper."""
 ENCODING: Final = "iso-8859-1"
-"""Of all the files."""
+"""The encoding of all files."""
 
 _FIELD: Final = r'"((?:[^"\\]|\\.)*)"'
 _RATING: Final = re.compile(";".join([_FIELD] * 3))
@@ -50,14 +50,14 @@ _COLUMNS: Final = ("title", "author", "year", "publisher")
 
 
 def read(path: Path, scratch: Path) -> Raw:
-    """Read the ratings and, where they are, the books.
+    """Read the ratings and, if available, the books.
 
     Parameters
     ----------
     path : Path
-        ``BX-Book-Ratings.csv``, a folder that has it, or a zip archive.
+        ``BX-Book-Ratings.csv``, or a folder or zip archive with it.
     scratch : Path
-        A folder for parsed rows, which must stay as long as the result is in use.
+        A folder for parsed rows; it must exist as long as the result is in use.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def read(path: Path, scratch: Path) -> Raw:
     Raises
     ------
     DataError
-        If it cannot be found or read, or more than half of its lines are malformed.
+        If the file cannot be found or read, or more than half of its lines are malformed.
     """
     found = find(path, r"bx-book-ratings\.csv", "BX-Book-Ratings.csv", scratch)
     sieve = Sieve(found.file, '"user";"ISBN";"rating"')
@@ -76,7 +76,7 @@ def read(path: Path, scratch: Path) -> Raw:
     books = found.beside(r"bx-books\.csv")
     if books is None:
         return Raw(rows, sieve.where, rejected=sieve.rejected)
-    form = '8 fields in quotes with ";" between them'
+    form = '8 quoted fields separated by ";"'
     items, rejected = described(books, form, _book, _COLUMNS, ENCODING, header='"isbn";')
     return Raw(rows, sieve.where, items, pl.concat([sieve.rejected, rejected]))
 
@@ -84,9 +84,9 @@ def read(path: Path, scratch: Path) -> Raw:
 def _rating(text: str) -> tuple[str, str, int]:
     user, isbn, rating = _fields(text, _RATING, 3)
     if not re.fullmatch("[0-9]+", user):
-        raise MalformedLineError("the user is no number")
+        raise MalformedLineError("the user is not a number")
     if not re.fullmatch("[0-9]|10", rating):
-        raise MalformedLineError("the rating is no whole number from 0 to 10")
+        raise MalformedLineError("the rating is not an integer from 0 to 10")
     return user, _isbn(isbn), int(rating)
 
 
@@ -102,7 +102,7 @@ def _fields(text: str, form: re.Pattern[str], n_fields: int) -> Sequence[str]:
     fields = text[1:-1].split('";"')
     if len(text) > 1 and text[0] == text[-1] == '"' and len(fields) == n_fields:
         return fields
-    raise MalformedLineError(f"does not have {n_fields} fields in quotes")
+    raise MalformedLineError(f"does not have {n_fields} quoted fields")
 
 
 def _isbn(text: str) -> str:

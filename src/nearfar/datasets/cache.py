@@ -1,7 +1,7 @@
-"""Where fetched files are kept, how they are verified there, and who may write.
+"""The cache of downloaded files: its folder, verification and locking.
 
-Beside each file lies ``NAME.fetched``, JSON that says where it came from, its size and its SHA-256.
-One process at a time fetches into a folder; others that want the same wait for it.
+Each file is accompanied by ``NAME.fetched``, JSON with its address, size and SHA-256. Only one
+process at a time downloads into a folder; other processes wait for it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from nearfar.datasets.download import Progress, download, download_wheel, verifi
 from nearfar.errors import SourceError
 
 Tell = Callable[[str], None]
-"""Is told the terms of a data set before anything is fetched."""
+"""Called with the terms of a data set before the download."""
 
 LOCK: Final = ".lock"
-"""The file that the process holds that is fetching."""
+"""The name of the lock file, held by the process that downloads."""
 _POLL_SECONDS: Final = 0.2
 _WHEEL: Final = "pip:"
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("nearfar")
 
 
 def cache_folder() -> Path:
-    """Say where data sets are kept: ``$NEARFAR_CACHE``, else the platform's cache directory."""
+    """Return the folder of data sets: ``$NEARFAR_CACHE``, else the platform's cache directory."""
     if chosen := os.environ.get("NEARFAR_CACHE"):
         return Path(chosen)
     if xdg := os.environ.get("XDG_CACHE_HOME"):
@@ -46,26 +46,26 @@ def cache_folder() -> Path:
 
 
 def folder_of(data: Dataset) -> Path:
-    """Give the folder of a data set in the cache."""
+    """Return the folder of a data set in the cache."""
     return cache_folder() / data.name
 
 
 def find(data: Dataset, folder: Path | None = None, *, verify: bool = True) -> Path | None:
-    """Give the fetched file with the interactions; None if a file that is needed is not there.
+    """Return the downloaded file with the interactions; None if a required file is missing.
 
     Parameters
     ----------
     data : Dataset
-        Which.
+        The data set.
     folder : Path, optional
-        Where it was fetched to; its folder in the cache by default.
+        The folder of the download; by default its folder in the cache.
     verify : bool
-        Read every file to see whether it is what was fetched.
+        Read every file to verify that it has not changed since the download.
 
     Raises
     ------
     SourceError
-        If one of the files, also an optional one, is damaged.
+        If a file, required or optional, is damaged.
     """
     place = folder_of(data) if folder is None else folder
     known = [*data.files, *([data.instead] if data.instead is not None else [])]
@@ -84,7 +84,7 @@ def find(data: Dataset, folder: Path | None = None, *, verify: bool = True) -> P
 
 
 def origin(path: Path) -> str:
-    """Say where a fetched file came from: its address, or "" if it was put there by hand."""
+    """Return the address of a downloaded file, or "" if it was put there by hand."""
     return str((_note(path) or {}).get("url", ""))
 
 
@@ -96,21 +96,21 @@ def fetch(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Path:
-    """Fetch what is missing of a data set.
+    """Download the missing files of a data set.
 
     Parameters
     ----------
     data : Dataset
-        Which.
+        The data set.
     folder : Path, optional
-        Where to put it; its folder in the cache by default.
+        Where to put the files; by default its folder in the cache.
     force : bool
-        Fetch also what is there already, damaged or not.
+        Download also the files that exist already, damaged or not.
     progress : callable, optional
         See `nearfar.datasets.download.Progress`.
     tell : callable, optional
-        Is told the terms before anything is fetched; by default they are logged as a warning, which
-        Python shows on the error stream unless told otherwise.
+        Called with the terms before the download; by default they are logged as a warning, which
+        Python writes to standard error if logging is not configured.
 
     Returns
     -------
@@ -120,8 +120,8 @@ def fetch(
     Raises
     ------
     SourceError
-        If a file that is needed cannot be had, with all that was tried; or what is there is
-        damaged and `force` is not given.
+        If a required file cannot be downloaded (the message lists all attempts), or if an existing
+        file is damaged and `force` is false.
     """
     place = folder_of(data) if folder is None else folder
     with _locked(place):
@@ -138,7 +138,7 @@ def fetch(
 
 
 def _obtain(data: Dataset, file: RemoteFile, place: Path, progress: Progress | None) -> Path | None:
-    """Fetch one file, from wherever it is to be had; None if it is not, and is optional."""
+    """Download one file from the first address that works; None if none does and it is optional."""
     choices = [file]
     if file is data.files[0] and data.instead is not None:
         choices.append(data.instead)
@@ -151,18 +151,18 @@ def _obtain(data: Dataset, file: RemoteFile, place: Path, progress: Progress | N
                 tried.append(str(error) if url in str(error) else f"{_said(url)}: {error}")
     lines = "\n".join(f"  - {line}" for line in tried)
     if file.optional:
-        _log.warning("%s of %r could not be fetched, and is left out. Tried:\n%s",
+        _log.warning("%s of %r could not be downloaded and is left out. Tried:\n%s",
                      file.name, data.name, lines)  # fmt: skip
         return None
     raise SourceError(
-        f"{file.name} of the data set {data.name!r} could not be fetched. Tried:\n{lines}\n"
-        f"Try again later (what has arrived is kept), or get it from {data.homepage} and give a "
-        "local copy with `path=`."
+        f"{file.name} of the data set {data.name!r} could not be downloaded. Tried:\n{lines}\n"
+        f"Try again later (the part that has arrived is kept), or get it from {data.homepage} and "
+        "pass the local copy as `path=`."
     )
 
 
 def _kept_from(url: str, file: RemoteFile, place: Path, progress: Progress | None) -> Path:
-    """Fetch one file from one address, and note what it was."""
+    """Download one file from one address, and write its ``.fetched`` note."""
     target = place / file.name
     try:
         if url.startswith(_WHEEL):
@@ -176,8 +176,8 @@ def _kept_from(url: str, file: RemoteFile, place: Path, progress: Progress | Non
         if isinstance(error, SourceError):
             raise
         raise SourceError(
-            f"{str(target)!r} cannot be written: {error}. Check the space and the rights there, or "
-            "set $NEARFAR_CACHE to another folder."
+            f"{str(target)!r} cannot be written: {error}. Check free space and permissions, "
+            "or set $NEARFAR_CACHE to another folder."
         ) from error
     return target
 
@@ -187,9 +187,9 @@ def _said(url: str) -> str:
 
 
 def _verify(data: Dataset, file: RemoteFile, path: Path) -> None:
-    """Compare a file with what was noted when it was fetched.
+    """Compare a file with the note of its download.
 
-    If it was put there by hand, nothing was noted: then with what the catalogue knows of it.
+    A file that was put there by hand has no note and is compared with the catalogue.
     """
     note = _note(path)
     size, checksum = file.size if file.exact else None, file.checksum
@@ -199,7 +199,7 @@ def _verify(data: Dataset, file: RemoteFile, path: Path) -> None:
         verified(path, size, checksum)
     except SourceError as error:
         raise SourceError(
-            f"{str(path)!r} is damaged: {error} Fetch it again: "
+            f"{str(path)!r} is damaged: {error} Download it again: "
             f"`nearfar datasets fetch {data.name} --force`, or "
             f"`nearfar.datasets.fetch({data.name!r}, force=True)`."
         ) from error
@@ -212,7 +212,7 @@ def _note_of(path: Path) -> Path:
 
 
 def _note(path: Path) -> dict[str, int | str] | None:
-    """Read what was noted of a fetched file; None if that is not there or makes no sense."""
+    """Read the note of a downloaded file; None if it is missing or malformed."""
     try:
         note = json.loads(_note_of(path).read_text("utf-8"))
         return {"url": str(note["url"]), "size": int(note["size"]), "sha256": str(note["sha256"])}
@@ -222,20 +222,20 @@ def _note(path: Path) -> dict[str, int | str] | None:
 
 @contextmanager
 def _locked(place: Path) -> Iterator[None]:
-    """Hold a folder; the system lets go of it when the process ends, however it does."""
+    """Lock a folder; the system releases the lock when the process ends, even if it is killed."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         held = (place / LOCK).open("ab")
     except OSError as error:
         raise SourceError(
-            f"{str(place)!r} cannot be written: {error}. Set $NEARFAR_CACHE to a folder that can, "
-            "or give a local copy with `path=`."
+            f"{str(place)!r} cannot be written: {error}. Set $NEARFAR_CACHE to a writable folder, "
+            "or pass a local copy as `path=`."
         ) from error
     with held:
         waiting = False
         while not _lock(held):
             if not waiting:
-                _log.warning("Another process is fetching into %s; waiting for it.", place)
+                _log.warning("Another process is downloading into %s; waiting for it.", place)
             waiting = True
             time.sleep(_POLL_SECONDS)
         yield
@@ -258,6 +258,6 @@ else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # a file system that knows no locks: go on without
+        except OSError:  # a file system without locks: continue without one
             return True
         return True

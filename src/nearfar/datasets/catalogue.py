@@ -1,7 +1,7 @@
-"""The public data sets that nearfar knows by name: their files, figures, terms and citations.
+"""The public data sets that nearfar knows by name: their files, sizes, terms and citations.
 
-None of them is part of nearfar: each comes from where its owner publishes it, under the owner's
-terms, which are paraphrased here; those that come with the data are what counts.
+No data set is part of nearfar: each is downloaded from its publisher, under the publisher's terms.
+These are paraphrased here; the terms that come with the data are the binding ones.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class RemoteFile:
     """One raw file, and the addresses that serve it."""
 
     name: str
-    """What it is called in the cache."""
+    """Its name in the cache."""
     urls: tuple[str, ...]
-    """Tried in this order. ``pip:NAME==VERSION`` is a wheel of the package index."""
+    """The addresses, tried in this order. ``pip:NAME==VERSION`` is a wheel of the package index."""
     size: int | None = None
-    """Bytes; None if no source tells."""
+    """The size in bytes; None if unknown."""
     exact: bool = False
-    """Whether `size` is to the byte, so that it is verified, or only about right."""
+    """Whether `size` is exact, so that it is verified, or only approximate."""
     checksum: str | None = None
-    """``"sha256:..."`` or ``"md5:..."``; None if no source tells."""
+    """``"sha256:..."`` or ``"md5:..."``; None if unknown."""
     optional: bool = False
     """Whether the data set can be read without it."""
 
@@ -39,36 +39,36 @@ class Dataset:
     """The name for `nearfar.datasets.load` and ``nearfar datasets``."""
     title: str
     recipe: str
-    """The key in `nearfar.datasets.recipes.RECIPES` of how its files are read."""
+    """The key in `nearfar.datasets.recipes.RECIPES` of the recipe that reads its files."""
     files: tuple[RemoteFile, ...]
-    """The first is the one with the interactions."""
+    """Its files; the first is the one with the interactions."""
     n_rows: int
-    """Rows with a value: ratings, or users with their play counts."""
+    """Number of rows: ratings, or play counts of users."""
     n_users: int
-    """Users that occur in the rows."""
+    """Number of users that occur in the rows."""
     n_items: int
-    """Items that occur in the rows."""
+    """Number of items that occur in the rows."""
     min_value: float
-    """The smallest value that counts as an interaction unless the caller says otherwise."""
+    """The smallest value that counts as an interaction by default."""
     licence: str
-    """The owner's terms, in our words."""
+    """The publisher's terms, paraphrased."""
     redistribution: bool
-    """Whether the terms allow to pass the data on."""
+    """Whether the terms permit redistribution of the data."""
     citation: str
-    """What to cite."""
+    """The publication to cite."""
     homepage: str
     instead: RemoteFile | None = None
-    """Another file with the same ratings, for when no address serves the first of `files`."""
+    """Another file with the same ratings, used if no address serves the first of `files`."""
     ratings_sha256: str | None = None
-    """`nearfar.datasets.movielens.checksum` of all ratings, verified whatever copy is read."""
+    """`nearfar.datasets.movielens.checksum` of all ratings, verified for every copy."""
     note: str = ""
-    """What else one has to know before fetching it."""
+    """Further information, shown before the download."""
 
     @property
     def terms(self) -> str:
-        """What is shown before anything is fetched."""
+        """The text that is shown before the download."""
         passing_on = (
-            "You may pass the data on under the same terms."
+            "You may redistribute the data under the same terms."
             if self.redistribution
             else "DO NOT REDISTRIBUTE the data: its terms do not permit it."
         )
@@ -92,7 +92,7 @@ _MOVIELENS_PAPER: Final = (
     "2015."
 )
 _AMAZON_TERMS: Final = (
-    "none are stated that we know of; the reviews are of Amazon and their authors, and the "
+    "none are stated, as far as we know; the reviews belong to Amazon and their authors, and the "
     "collection is offered for research, with the request to cite it."
 )
 _AMAZON_PAPERS: Final = (
@@ -104,9 +104,9 @@ _AMAZON_PAGE: Final = "https://jmcauley.ucsd.edu/data/amazon/index_2014.html"
 
 
 def _movielens(size: str, archive: tuple[int, str], counts: tuple[int, int, int]) -> Dataset:
-    """Describe a MovieLens data set; `archive` is its bytes and SHA-256.
+    """Describe a MovieLens data set; `archive` is its size in bytes and its SHA-256.
 
-    They are those in the list of checksums of TensorFlow Datasets.
+    Both are taken from the list of checksums of TensorFlow Datasets.
     """
     name = f"ml-{size.lower()}"
     address = f"https://files.grouplens.org/datasets/movielens/{name}.zip"
@@ -151,7 +151,7 @@ def _amazon(name: str, title: str, files: tuple[RemoteFile, ...],
 
 
 def _amazon_file(name: str, size: int | None = None, *, optional: bool = False) -> RemoteFile:
-    # The first two are one server, whose HTTPS has been reported to fail at times.
+    # The first two are the same server, whose HTTPS has been reported to fail sometimes.
     places = (
         "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles",
         "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles",
@@ -229,14 +229,14 @@ _ALL: Final = (
         n_users=105_283,
         n_items=340_556,
         min_value=5.0,
-        licence="freely available for research when acknowledged with the citation; nothing is "
-        "said of passing it on.",
+        licence="freely available for research if acknowledged with the citation; redistribution "
+        "is not mentioned.",
         redistribution=False,
         citation="C.-N. Ziegler, S. M. McNee, J. A. Konstan and G. Lausen, Improving "
         "Recommendation Lists Through Topic Diversification, WWW 2005.",
         homepage="http://www2.informatik.uni-freiburg.de/~cziegler/BX/",
-        note="The official address has been reported as gone. If it is, get BX-CSV-Dump.zip "
-        "elsewhere and give its path.",
+        note="The official address is reported to be offline. If it is, get BX-CSV-Dump.zip "
+        "elsewhere and pass its path.",
     ),
     _amazon(
         "amazon-movies-tv",
@@ -280,16 +280,16 @@ _ALL: Final = (
 )
 
 CATALOGUE: Final[dict[str, Dataset]] = {data.name: data for data in _ALL}
-"""Every data set by its name."""
+"""The data sets by their names."""
 
 
 def info(name: str) -> Dataset:
-    """Tell what is known of a data set.
+    """Return the description of a data set.
 
     Raises
     ------
     OptionError
-        If there is none of this name.
+        If there is no data set of this name.
 
     Examples
     --------
@@ -297,5 +297,7 @@ def info(name: str) -> Dataset:
     100000
     """
     if name not in CATALOGUE:
-        raise OptionError(f"There is no data set {name!r}; there are: {', '.join(CATALOGUE)}.")
+        raise OptionError(
+            f"There is no data set {name!r}; the data sets are {', '.join(CATALOGUE)}."
+        )
     return CATALOGUE[name]

@@ -1,4 +1,4 @@
-"""The columns of strict sources: picked by name or place, checked, and of the right types."""
+"""The columns of strict sources: selection by name or position, checks, and conversion of types."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def named(raw: Raw, columns: dict[str, str], path: Path) -> pl.LazyFrame:
     Parameters
     ----------
     raw : Raw
-        As it was read.
+        The source.
     columns : dict of str to str
-        The new name of each column, and that in the source; what stands after a ``:`` in the latter
-        (``user_id:token``) does not count.
+        The new name of each column, and its name in the source, where a suffix after ``:``
+        (``user_id:token``) is ignored.
     path : Path
-        For the message.
+        The file, for the message.
 
     Raises
     ------
     MissingColumnError
-        If one is not there; lists those there are.
+        If a column does not exist; the message lists those that do.
     """
     there = raw.rows.collect_schema().names()
     short = {name.split(":")[0] if ":" in name else name: name for name in there}
@@ -41,23 +41,23 @@ def named(raw: Raw, columns: dict[str, str], path: Path) -> pl.LazyFrame:
 
 
 def placed(raw: Raw, places: dict[str, int], n_columns: int, path: Path) -> pl.LazyFrame:
-    """Select columns of a file without a header by their places, counted from 1.
+    """Select columns of a file without a header by their positions, counted from 1.
 
     Parameters
     ----------
     raw : Raw
-        As it was read.
+        The source.
     places : dict of str to int
-        The new name of each column and its place.
+        The new name of each column and its position.
     n_columns : int
-        How many the file must have.
+        The number of columns that the file must have.
     path : Path
-        For the message.
+        The file, for the message.
 
     Raises
     ------
     DataError
-        If it has another number of columns.
+        If the file has another number of columns.
     """
     there = raw.rows.collect_schema().names()
     if len(there) != n_columns:
@@ -71,16 +71,16 @@ def placed(raw: Raw, places: dict[str, int], n_columns: int, path: Path) -> pl.L
 def checked(
     rows: pl.LazyFrame, where: Callable[[int], str], path: Path, *, counts: bool = False
 ) -> pl.LazyFrame:
-    """Check the rows of a strict source, and give their columns the right types.
+    """Check the rows of a strict source, and convert their columns to the right types.
 
     Parameters
     ----------
     rows : LazyFrame
-        The columns user, item, value and, where there is one, time. Read once or twice.
+        The columns user, item, value and optionally time. Read once or twice.
     where : callable
-        Says where a row is, for the message.
+        Returns the position of a row in words, for the message.
     path : Path
-        The file, for the message when there are no rows.
+        The file, for the message if there are no rows.
     counts : bool
         Whether values must be whole numbers of at least 1.
 
@@ -92,8 +92,8 @@ def checked(
     Raises
     ------
     DataError
-        At the first id that is missing or no text, value that is no finite number, or time that is
-        no whole number.
+        At the first id that is missing or not text, value that is not a finite number, or time that
+        is not a whole number.
     EmptyDataError
         If there are no rows.
     """
@@ -124,13 +124,13 @@ def checked(
 
 
 def _real(name: str) -> pl.Expr:
-    """Give the finite number in a column, of text or numbers, or null."""
+    """Return the finite number in a column of text or numbers, or null."""
     number = pl.col(name).cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number)
 
 
 def _whole(name: str) -> pl.Expr:
-    """Give the whole number in a column, of text or numbers, also if written ``5.0``, or null."""
+    """Return the whole number (also ``5.0``) in a column of text or numbers, or null."""
     number = pl.col(name).cast(pl.Float64, strict=False)
     exact = (number == number.round()) & (number.abs() <= 2**53)
     as_float = pl.when(exact).then(number).cast(pl.Int64, strict=False)

@@ -1,10 +1,10 @@
-"""Fetching one file through pooch: resumed where it broke off, verified, put in place by a rename.
+"""Download of one file through pooch: resumable, verified, and put in place by a rename.
 
-pooch verifies a file and puts it in its place; it starts over whenever a connection breaks, which
-for the larger data sets means gigabytes. `_Resuming` is a downloader for it that goes on instead.
-What has arrived is in ``NAME.part``, and what the server said of it, its ETag or date, in
-``NAME.part.from``: the next try asks for the rest only on the condition that this still holds
-(``If-Range``), and starts over where it does not or where the server knows no ranges.
+pooch verifies a file and renames it to its final name; it starts over if the connection breaks,
+which costs gigabytes for the larger data sets. `_Resuming` is a downloader for pooch that resumes
+instead. The bytes that have arrived are in ``NAME.part``, and the server's ETag or date of the file
+in ``NAME.part.from``. The next attempt requests the rest on the condition that the file has not
+changed (``If-Range``), and starts over if it has or if the server does not support ranges.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     import requests
 
 Progress = Callable[[str, int, int | None], None]
-"""Is told the name of a file, the bytes that are there, and how many there will be, if known."""
+"""Called with the name of a file, the bytes that have arrived, and the size of the file or None."""
 
 CONNECT_SECONDS: Final = 10
-"""How long to wait for a connection, so that a machine without a network moves on quickly."""
+"""Timeout for a connection, short so that a machine without a network continues quickly."""
 STALL_SECONDS: Final = 30
-"""How long to wait for the next bytes before asking for the rest anew."""
+"""Timeout for the next bytes, after which the rest is requested again."""
 WHEEL_SECONDS: Final = 120
-"""How long pip may take."""
+"""Timeout for pip."""
 RETRIES: Final = 4
-"""How often to try again without a byte of progress."""
+"""Number of successive retries without progress."""
 BACKOFF_SECONDS: Final = 1.0
-"""The pause before the first of them; each further one is twice as long."""
+"""The pause before the first retry; each further pause is twice as long."""
 _BLOCK: Final = 1 << 18
 _PASSING: Final = {408, 425, 429, 500, 502, 503, 504}
-"""Answers that say "not now"."""
+"""HTTP status codes that are worth a retry."""
 
 
 def download(
@@ -55,16 +55,16 @@ def download(
     checksum: str | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Fetch one file over HTTP; what an earlier run left unfinished is resumed.
+    """Download one file over HTTP; an unfinished download of an earlier run is resumed.
 
     Parameters
     ----------
     url : str
-        Its address; redirections are followed.
+        Its address; redirects are followed.
     target : Path
-        What it becomes once it is whole and verified, in a folder that exists.
+        The path of the complete, verified file, in a folder that exists.
     size : int, optional
-        How many bytes it must have.
+        The size in bytes that the file must have.
     checksum : str, optional
         ``"sha256:..."`` or ``"md5:..."``.
     progress : callable, optional
@@ -78,11 +78,11 @@ def download(
     Raises
     ------
     SourceError
-        If it cannot be had from there, or is not what it must be.
+        If the download fails, or the size or checksum is wrong.
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
-    import pooch  # takes a tenth of a second, and only downloads need it
+    import pooch  # takes 0.1 s, and only downloads need it
 
     part = _Part(target.with_name(f"{target.name}.part"), url)
     resumed, downloader = bool(part.validator), _Resuming(part, size, progress)
@@ -94,19 +94,19 @@ def download(
     except ValueError as error:
         if not resumed:
             raise SourceError(str(error)) from error
-        # What was left may have been of another file: once more, from nothing.
+        # The part of an earlier run may be of another version of the file: start over once.
         return download(url, target, size=size, checksum=checksum, progress=progress)
     os.replace(whole, target)
     return verified(target, None, None)
 
 
 def verified(path: Path, size: int | None, checksum: str | None) -> str:
-    """Return the SHA-256 of a file that has the size and the checksum it must have.
+    """Check the size and the checksum of a file, and return its SHA-256.
 
     Raises
     ------
     SourceError
-        If it has not; names what it must be and what it is.
+        If one differs; the message names the expected and the actual value.
     """
     import pooch
 
@@ -120,7 +120,7 @@ def verified(path: Path, size: int | None, checksum: str | None) -> str:
 
 
 def download_wheel(requirement: str, target: Path) -> str:
-    """Fetch one wheel from the package index with pip, without installing it.
+    """Download one wheel from the package index with pip, without installing it.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def download_wheel(requirement: str, target: Path) -> str:
     Raises
     ------
     SourceError
-        If pip is not there, fails, or takes longer than `WHEEL_SECONDS`.
+        If pip is missing, fails, or takes longer than `WHEEL_SECONDS`.
     """
     with tempfile.TemporaryDirectory(prefix=".wheel-", dir=target.parent) as folder:
         options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
@@ -141,17 +141,17 @@ def download_wheel(requirement: str, target: Path) -> str:
                 command, capture_output=True, text=True, timeout=WHEEL_SECONDS, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceError(f"pip could not fetch {requirement} ({error}).") from error
+            raise SourceError(f"pip could not download {requirement} ({error}).") from error
         wheels = sorted(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
-            last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            raise SourceError(f"pip could not fetch {requirement}: {last}.")
+            last = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+            raise SourceError(f"pip could not download {requirement}: {last}.")
         os.replace(wheels[0], target)
     return verified(target, None, None)
 
 
 class _BrokenError(Exception):
-    """It went wrong in a way that may be over at the next try."""
+    """A failure that a retry may overcome."""
 
     def __init__(self, reason: object, *, answered: bool = True) -> None:
         super().__init__(str(reason))
@@ -160,7 +160,7 @@ class _BrokenError(Exception):
 
 @dataclass(frozen=True)
 class _Part:
-    """What has arrived of a file, and from where."""
+    """The bytes of a file that have arrived, and their source."""
 
     path: Path
     url: str
@@ -175,7 +175,7 @@ class _Part:
 
     @property
     def validator(self) -> str:
-        """What the same server must still say of the file for the rest to fit; "" if unknown."""
+        """The ETag or date that the server's file must still have for a resumption; or ""."""
         try:
             said = json.loads(self._note.read_text("utf-8"))
             fits = said["url"] == self.url and self.size > 0
@@ -184,7 +184,7 @@ class _Part:
             return ""
 
     def begin(self, validator: str) -> None:
-        """Forget what has arrived, and note where the new bytes come from."""
+        """Discard the bytes that have arrived, and record the source of the new ones."""
         self.discard()
         self._note.write_text(json.dumps({"url": self.url, "validator": validator}), "utf-8")
 
@@ -198,14 +198,14 @@ class _Part:
 
 
 class _Resuming:
-    """A downloader for pooch: over as many connections as it takes, from where the last one ended.
+    """A downloader for pooch that continues over a new connection where the last one ended.
 
     Parameters
     ----------
     part : _Part
-        What has arrived.
+        The bytes that have arrived.
     size : int or None
-        How many bytes the file must have.
+        The size in bytes that the file must have.
     progress : callable or None
         See `Progress`.
     """
@@ -214,12 +214,12 @@ class _Resuming:
         self._part, self._size, self._progress = part, size, progress
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        """Fetch the file to `output_file`; called by pooch."""
+        """Download the file to `output_file`; called by pooch."""
         self._complete()
         if self._size is not None and self._part.size != self._size:
             message = _other_size(self._part.path.stem, self._size, self._part.path)
             self._part.discard()
-            raise ValueError(message)  # as pooch says that a checksum is another one
+            raise ValueError(message)  # the type that pooch raises for a wrong checksum
         self._part.become(Path(output_file))
 
     def _complete(self) -> None:
@@ -233,12 +233,12 @@ class _Resuming:
                 failures, most = (0, there) if there > most else (failures + 1, most)
                 if not answered or failures > RETRIES:
                     tries = f"; {failures} tries without progress" if answered else ""
-                    message = f"{self._part.url} cannot be fetched ({error}{tries})."
+                    message = f"{self._part.url} cannot be downloaded ({error}{tries})."
                     raise SourceError(message) from error
                 time.sleep(BACKOFF_SECONDS * 2 ** max(failures - 1, 0))
 
     def _transfer(self) -> None:
-        """Fetch what is missing over one connection."""
+        """Download the missing bytes over one connection."""
         part, size = self._part, self._size
         validator = part.validator
         done = part.size if validator else 0
@@ -260,7 +260,7 @@ class _Resuming:
         there, reason, name = self._part.size, None, self._part.path.stem
         with self._part.path.open("ab") as file:
             try:
-                while block := answer.raw.read1(_BLOCK):  # as soon as there are any bytes
+                while block := answer.raw.read1(_BLOCK):  # returns as soon as there are any bytes
                     file.write(block)
                     there += len(block)
                     if self._progress is not None:
@@ -270,13 +270,13 @@ class _Resuming:
             file.flush()
             os.fsync(file.fileno())
         if total is not None and there != total:
-            raise _BrokenError(f"it broke off after {there:,} of {total:,} bytes") from reason
+            raise _BrokenError(f"connection broke after {there:,} of {total:,} bytes") from reason
         if reason is not None:
             raise _BrokenError(reason) from reason
 
 
 def _ask(part: _Part, done: int, validator: str) -> requests.Response | None:
-    """Ask for the file from byte `done` on; None if nothing is missing."""
+    """Request the file from byte `done` on; None if it is complete."""
     import requests
 
     headers = {"User-Agent": "nearfar", "Accept-Encoding": "identity"}
@@ -295,16 +295,16 @@ def _ask(part: _Part, done: int, validator: str) -> requests.Response | None:
             if answer.headers.get("Content-Range", "") == f"bytes */{done}":
                 return None
             part.discard()
-            raise _BrokenError("the file there is another one now")
+            raise _BrokenError("the file on the server has changed")
         if answer.status_code in _PASSING:
             raise _BrokenError(said)
-        raise SourceError(f"{part.url} cannot be fetched ({said}).")
+        raise SourceError(f"{part.url} cannot be downloaded ({said}).")
 
 
 def _begin(answer: requests.Response, part: _Part, done: int) -> int | None:
-    """See what the server sends, all or the rest; return the size of the whole file, if known."""
+    """Prepare for the whole file or the rest; return the size of the whole file, if known."""
     if answer.headers.get("Content-Type", "").split(";")[0].strip() == "text/html":
-        raise SourceError(f"{part.url} answers with a web page, not with the file.")
+        raise SourceError(f"{part.url} returned a web page instead of the file.")
     said = _validator(answer)
     length = answer.headers.get("Content-Length", "")
     if answer.status_code != 206:
@@ -314,11 +314,11 @@ def _begin(answer: requests.Response, part: _Part, done: int) -> int | None:
     if done and sent and int(sent[1]) == done and said in {"", part.validator}:
         return int(sent[2])
     part.discard()
-    raise _BrokenError("it sent another part than was asked for")
+    raise _BrokenError("the server sent another range than requested")
 
 
 def _validator(answer: requests.Response) -> str:
-    """Return what ``If-Range`` may name: a strong ETag, else the date."""
+    """Return a valid value for ``If-Range``: a strong ETag, else the date."""
     tag = str(answer.headers.get("ETag", ""))
     return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
 
@@ -328,7 +328,7 @@ def _other_size(name: str, size: int, path: Path) -> str:
 
 
 def _reason(error: Exception) -> object:
-    """Take the reason out of an error of requests, which wraps it in the details of its pool."""
+    """Extract the reason from an error of requests, which adds details of its connection pool."""
     import requests
 
     if isinstance(error, requests.Timeout):
@@ -340,14 +340,14 @@ def _check_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise SourceError(
-            f"There is no room for {path.stem!r} in {str(path.parent)!r}: {needed:,} bytes are "
-            f"missing and {free:,} are free. Make room, or set $NEARFAR_CACHE to another disk."
+            f"There is no space for {path.stem!r} in {str(path.parent)!r}: {needed:,} bytes are "
+            f"needed and {free:,} are free. Free some space, or set $NEARFAR_CACHE to another disk."
         )
 
 
 @contextmanager
 def _quiet(log: logging.Logger) -> Iterator[None]:
-    """Keep pooch from printing each address; what is shown is `Progress`."""
+    """Keep pooch from logging each address; `Progress` is shown instead."""
     level = log.level
     log.setLevel(logging.WARNING)
     try:

@@ -5,19 +5,19 @@ T. Bertin-Mahieux, D. P. W. Ellis, B. Whitman and P. Lamere, *The Million Song D
 ISMIR 2011; B. McFee, T. Bertin-Mahieux, D. P. W. Ellis and G. Lanckriet, *The Million Song Dataset
 Challenge*, AdMIRe 2012.
 
-The file is ``train_triplets.txt``: user, song, plays, with tabs between, without a header. It is
-clean, so a line that is anything else is an error. Two more files are used if they are beside it:
+The file is ``train_triplets.txt``: user, song and plays, separated by tabs, without a header. It is
+clean, so any other line is an error. Two more files are used if they are in the same place:
 
 ``sid_mismatches.txt``
-    Songs whose id points to the recording of another. Their rows are marked as dropped.
+    Songs whose id points to the recording of another song. Their rows are marked as dropped.
 ``unique_tracks.txt``
     ``track<SEP>song<SEP>artist<SEP>title``. Songs with the same artist and title become one item,
     whose id is the smallest of theirs. Artists and titles are compared after Unicode's NFKC,
-    without regard to case and with every run of blanks as one. A song that is described several
-    times counts as its first description says; one without a title or an artist, or that is listed
-    as a mismatch, stays alone. So a user may have several rows of one item, and the rules of the
-    paper add their plays up: whoever played two copies of a song three times each has played the
-    song six times, which no single row says.
+    without regard to case and with every run of blanks as one. If a song is described several
+    times, its first description counts. A song without a title or an artist, or that is listed as a
+    mismatch, is not merged. A user may thus have several rows of one item, and the rules of the
+    paper add up their plays: a user who played two copies of a song three times each has played the
+    song six times.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ PAPER: Final = Paper(
     Rules(min_value=5, repeats="sum", min_user_items=21, min_item_users=5),
     31_521, 159_063, 1_405_671,
 )  # fmt: skip
-"""What the paper says; that plays of merged songs are added up is our reading of its words."""
+"""The preparation described in the paper; adding up plays of merged songs is our interpretation."""
 MISMATCH: Final = "song and track do not match (sid_mismatches.txt)"
-"""Why a row is dropped."""
+"""The reason for which a row is dropped."""
 
 _MISMATCH: Final = re.compile(r"ERROR: <(SO[0-9A-Z]{16}) (TR[0-9A-Z]{16})>.*")
 _SONGS: Final = pl.Schema(dict.fromkeys(("item_id", "title", "artist", "key"), pl.String))
 
 
 def read(path: Path, scratch: Path) -> Raw:
-    """Read the plays, and what is known about the songs.
+    """Read the plays and, if available, the songs.
 
     Parameters
     ----------
     path : Path
-        ``train_triplets.txt``, a folder that has it, or a zip archive.
+        ``train_triplets.txt``, or a folder or zip archive with it.
     scratch : Path
-        A folder for unpacked files, which must stay as long as the result is in use.
+        A folder for unpacked files; it must exist as long as the result is in use.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def read(path: Path, scratch: Path) -> Raw:
     Raises
     ------
     DataError
-        If it cannot be found or read, or a line is not what it must be.
+        If the file cannot be found or read, or a line is malformed.
     """
     found = find(path, r"train_triplets\.txt", "train_triplets.txt", scratch)
     raw = scan_text(found.file, scratch, separator="\t", has_header=False, quotes=False)
@@ -86,13 +86,13 @@ def read(path: Path, scratch: Path) -> Raw:
 
 
 def _mismatches(found: Member) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read the songs that are dropped and why, each once, and the malformed lines."""
+    """Read the dropped songs, each once, with the reason, and the malformed lines."""
     path = found.beside(r"sid_mismatches\.txt")
     songs: list[str] = []
     rejected = nothing_rejected()
     if path is not None:
         sieve = Sieve(path, "'ERROR: <song track> ...'", f"{path.name}: ")
-        # only the ids matter, so names in a broken encoding must not save a song
+        # only the ids matter, so a name in a broken encoding must not keep a song
         songs = list(dict.fromkeys(sieve.through(_mismatch, errors="replace")))
         rejected = sieve.rejected
     frame = pl.DataFrame({"item": songs}, schema={"item": pl.String})
@@ -102,14 +102,14 @@ def _mismatches(found: Member) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _mismatch(text: str) -> str:
     match = _MISMATCH.fullmatch(text)
     if match is None:
-        raise MalformedLineError("names no song and track that do not match")
+        raise MalformedLineError("does not name a song and a track")
     return match[1]
 
 
 def _songs(
     found: Member, wrong: set[str], scratch: Path
 ) -> tuple[pl.DataFrame | None, pl.DataFrame]:
-    """Read the descriptions: item_id, title, artist and, in ``one``, the song it becomes."""
+    """Read the descriptions: item_id, title, artist and, in ``one``, the id after merging."""
     path = found.beside(r"unique_tracks\.txt")
     if path is None:
         return None, nothing_rejected()
@@ -129,7 +129,7 @@ def _songs(
 def _song(text: str) -> tuple[str, str, str, str | None]:
     fields = text.split("<SEP>")
     if len(fields) != 4 or not fields[1]:
-        raise MalformedLineError("does not have 4 fields with <SEP> between them")
+        raise MalformedLineError("does not have 4 fields separated by <SEP>")
     _, song, artist, title = fields
     names = [" ".join(unicodedata.normalize("NFKC", name).casefold().split())
              for name in (artist, title)]  # fmt: skip
@@ -137,7 +137,7 @@ def _song(text: str) -> tuple[str, str, str, str | None]:
 
 
 def _merged(rows: pl.LazyFrame, songs: pl.DataFrame) -> pl.LazyFrame:
-    """Give rows of songs that became another its id."""
+    """Replace the ids of merged songs."""
     others = songs.filter(pl.col("item_id") != pl.col("one")).select("item_id", "one")
     joined = rows.join(
         others.lazy(), left_on="item", right_on="item_id", how="left", maintain_order="left"

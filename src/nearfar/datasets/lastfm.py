@@ -6,9 +6,9 @@ P. Brusilovsky and T. Kuflik, *Second Workshop on Information Heterogeneity and 
 Recommender Systems*, RecSys 2011.
 
 The file is ``user_artists.dat``: tab-separated with the header ``userID artistID weight``, where
-the weight counts the plays; a line that is anything else is an error. The artists are described in
-``artists.dat`` beside it, if that is there (``id name url pictureURL``, UTF-8); its malformed lines
-are left out and listed in `Raw.rejected`. There are no times.
+the weight is the number of plays; any other line is an error. The artists are described in
+``artists.dat`` in the same place, if it exists (``id name url pictureURL``, UTF-8); its malformed
+lines are left out and listed in `Raw.rejected`. There are no times.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _NAMES: Final = {"user": "userID", "item": "artistID", "value": "weight"}
 
 
 def read(path: Path, scratch: Path) -> Raw:
-    """Read the plays and, where they are, the artists.
+    """Read the plays and, if available, the artists.
 
     Parameters
     ----------
     path : Path
-        ``user_artists.dat``, a folder that has it, or the zip archive.
+        ``user_artists.dat``, or a folder or zip archive with it.
     scratch : Path
-        A folder for unpacked files, which must stay as long as the result is in use.
+        A folder for unpacked files; it must exist as long as the result is in use.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def read(path: Path, scratch: Path) -> Raw:
     Raises
     ------
     DataError
-        If it cannot be found or read, or a line is not what it must be.
+        If the file cannot be found or read, or a line is malformed.
     """
     found = find(path, r"user_artists\.dat", "user_artists.dat", scratch)
     raw = scan_text(found.file, scratch, separator="\t", quotes=False)
@@ -52,7 +52,7 @@ def read(path: Path, scratch: Path) -> Raw:
     artists = found.beside(r"artists\.dat")
     if artists is None:
         return Raw(rows, raw.where)
-    form = "id, name, url and pictureURL with tabs between them"
+    form = "id, name, url and pictureURL separated by tabs"
     items, rejected = described(artists, form, _artist, ("title", "url"), header="id\t")
     return Raw(rows, raw.where, items, rejected)
 

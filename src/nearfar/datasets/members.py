@@ -1,8 +1,8 @@
-"""Where the files of a data set are.
+"""Search for the files of a data set.
 
-A recipe is given the raw file itself, a zip archive with it, or a folder that has the file, the
-archive, or a folder with the file. Each file may be compressed (``.gz``, ``.bz2``, ``.xz``); where
-it is there both ways, the plain one is read.
+The path of a recipe is the raw file itself, a zip archive with it, or a folder that contains the
+file, the archive, or a folder with the file. Each file may be compressed (``.gz``, ``.bz2``,
+``.xz``); if it exists in both forms, the uncompressed one is read.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from nearfar.readers.lines import compression
 _DAMAGE: Final = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError,
 )  # fmt: skip
-"""What is raised over a damaged archive; a name in it that cannot be decoded is a `ValueError`."""
+"""Errors raised for a damaged archive; a name that cannot be decoded raises a `ValueError`."""
 ARCHIVES: Final = {".zip", ".whl"}
-"""Suffixes of what is opened as a zip archive."""
+"""Suffixes of files that are opened as zip archives."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file of a data set that was found."""
+    """A file of a data set."""
 
     file: Path
-    """The file on disk; if it was in an archive, a copy of it."""
+    """The file on disk; a copy if it was in an archive."""
     folder: Path
-    """The folder where it, or the archive with it, is."""
+    """The folder of the file, or of the archive with it."""
     scratch: Path
-    """Where files from archives are put."""
+    """The folder for files extracted from archives."""
     archive: Path | None = None
-    """The archive it was in."""
+    """The archive that contains it, if any."""
 
     @property
     def name(self) -> str:
-        """Its name in small letters, without the suffix of a compression."""
+        """Its name in lower case, without the suffix of a compression."""
         return bare(self.file.name)
 
     def beside(self, pattern: str) -> Path | None:
-        """Find another file in the same archive or, failing that, in the same folder.
+        """Find another file in the same archive or, if it is not there, in the same folder.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class Member:
 
 
 def bare(name: str) -> str:
-    """Give a file name in small letters, without the suffix of a compression.
+    """Return a file name in lower case, without the suffix of a compression.
 
     Examples
     --------
@@ -80,19 +80,20 @@ def find(path: Path, pattern: str, said: str, scratch: Path) -> Member:
     Parameters
     ----------
     path : Path
-        If it is a file and no archive, it is the one, whatever its name.
+        A folder, an archive or a file; a file that is not an archive is returned regardless of its
+        name.
     pattern : str
-        A regular expression for the whole name, in small letters and without the suffix of a
+        A regular expression for the whole name, in lower case and without the suffix of a
         compression.
     said : str
         The names in words, for the message.
     scratch : Path
-        Where it is put if it comes from an archive.
+        A folder for a file extracted from an archive.
 
     Raises
     ------
     DataError
-        If it is not there, or there are several of them; or an archive is damaged.
+        If there is no such file or several, or an archive is damaged.
     """
     if not os.path.exists(path):  # unlike Path.exists, it never raises
         raise DataError(f"There is no file or folder {str(path)!r}; check the path.")
@@ -100,8 +101,8 @@ def find(path: Path, pattern: str, said: str, scratch: Path) -> Member:
     found = look(path, pattern, scratch)
     if found is None:
         raise DataError(
-            f"{str(path)!r} has no {said} in it; give the file itself, the folder that has it, or "
-            "the zip archive with it."
+            f"{str(path)!r} contains no {said}; pass the file itself, or a folder or zip archive "
+            "that contains it."
         )
     return found
 
@@ -139,12 +140,12 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
         return [e for e in entries if e.is_file()], [e for e in entries if e.is_dir()]
     except OSError as error:
         raise DataError(
-            f"The folder {str(folder)!r} cannot be read: {error}. Give the path of the file itself."
+            f"The folder {str(folder)!r} cannot be read: {error}. Pass the path of the file itself."
         ) from error
 
 
 def _only(files: Iterable[Path], pattern: str, where: Path) -> Path | None:
-    """Pick the file whose name matches; the plain one of a plain and a compressed one."""
+    """Return the file whose name matches; prefer an uncompressed one to a compressed one."""
     matching = [file for file in files if re.fullmatch(pattern, bare(file.name))]
     apart = {file.with_name(bare(file.name)) for file in matching}
     if len(apart) > 1:
@@ -154,13 +155,13 @@ def _only(files: Iterable[Path], pattern: str, where: Path) -> Path | None:
 
 def _several(where: Path, names: Sequence[str]) -> DataError:
     return DataError(
-        f"Several files in {str(where)!r} could be meant: {', '.join(sorted(names))}; give the "
-        "path of one of them."
+        f"Several files in {str(where)!r} match: {', '.join(sorted(names))}; pass the path of one "
+        "of them."
     )
 
 
 def _in_archive(archive: Path, pattern: str) -> str | None:
-    """Find the name of a member; of several, that with the fewest folders above it."""
+    """Find the name of a member; of several, the one with the fewest folders above it."""
     with _opened(archive) as members:
         names = [name for name in members.namelist() if not name.endswith("/")]
     files = [Path(name) for name in names if re.fullmatch(pattern, bare(Path(name).name))]
@@ -174,19 +175,19 @@ def _in_archive(archive: Path, pattern: str) -> str | None:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive; whatever goes wrong with it becomes a `DataError` that names it."""
+    """Open an archive; turn any error into a `DataError` that names the archive."""
     try:
         with zipfile.ZipFile(archive) as members:
             yield members
     except _DAMAGE as error:
         raise DataError(
-            f"{str(archive)!r} is no zip archive, is damaged, or cannot be unpacked: {error}. "
-            "Get it again, or unpack it and give the folder."
+            f"{str(archive)!r} is not a zip archive, is damaged, or cannot be unpacked: {error}. "
+            "Get it again, or unpack it and pass the folder."
         ) from error
 
 
 def _extracted(archive: Path, name: str, scratch: Path) -> Path:
-    # the folder has the name of the archive, so that messages about the file name both
+    # the folder is named after the archive, so that messages about the file name both
     folder = Path(tempfile.mkdtemp(dir=scratch)) / archive.name
     folder.mkdir()
     target = folder / Path(name).name

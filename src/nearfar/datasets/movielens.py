@@ -5,16 +5,16 @@ research, acknowledge it, do not redistribute it without permission, and no comm
 permission. F. M. Harper and J. A. Konstan, *The MovieLens Datasets: History and Context*, ACM TiiS
 5(4), 2015.
 
-The forms that are accepted; in each, a line that is anything else is an error:
+The accepted forms; in each, any other line is an error:
 
 =========  ===========================================================  ======================
-data set   ratings                                                      films, if beside it
+data set   ratings                                                      films (optional)
 =========  ===========================================================  ======================
 100K       ``u.data``: tab-separated, without a header                  ``u.item``
 1M, 10M    ``ratings.dat``: ``user::item::rating::time``                ``movies.dat``
 20M, 25M   ``ratings.csv``: ``userId,movieId,rating,timestamp``         ``movies.csv``
 RecBole's  ``*.inter``: ``user_id:token item_id:token rating:float``    ``*.item``
-           ``timestamp:float`` with tabs between
+           ``timestamp:float``, separated by tabs
 =========  ===========================================================  ======================
 
 Malformed lines among the films are left out and listed in `Raw.rejected`.
@@ -39,7 +39,7 @@ from nearfar.readers.raw import Raw
 from nearfar.readers.text import scan_text
 
 RATINGS_SHA256: Final = "6cfffb52c89b05fbc3afb75f6912eeda04c81c2add0dc58e773a0ef6c8adb160"
-"""`checksum` of the ratings of MovieLens-100K, whatever the source."""
+"""`checksum` of the ratings of MovieLens-100K, the same for every form."""
 
 _COLUMNS: Final = ("user", "item", "value", "time")
 _CSV: Final = dict(zip(_COLUMNS, ("userId", "movieId", "rating", "timestamp"), strict=True))
@@ -55,7 +55,7 @@ Film = tuple[str, str, str | None]
 
 
 def checksum(ratings: pl.DataFrame) -> str:
-    """Hash ratings independent of their order.
+    """Hash ratings independently of their order.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def checksum(ratings: pl.DataFrame) -> str:
     Raises
     ------
     DataError
-        If something is no integer.
+        If a value is not an integer.
     """
     try:
         numbers = ratings.select(pl.col(_COLUMNS).cast(pl.Int64)).sort(_COLUMNS)
@@ -84,25 +84,25 @@ def checksum(ratings: pl.DataFrame) -> str:
 
 
 def read(path: Path, scratch: Path) -> Raw:
-    """Read the ratings and, where they are, the films.
+    """Read the ratings and, if available, the films.
 
     Parameters
     ----------
     path : Path
-        One of the files above, a folder that has one of them, or a zip archive.
+        One of the files above, or a folder or zip archive with one of them.
     scratch : Path
-        A folder for unpacked files, which must stay as long as the result is in use.
+        A folder for unpacked files; it must exist as long as the result is in use.
 
     Returns
     -------
     Raw
         The columns user, item (String), value (Int64, or Float64 if one is a fraction) and time
-        (Int64, seconds since 1970). Items have title and genres (with ``" | "`` between them).
+        (Int64, seconds since 1970). Items have title and genres (separated by ``" | "``).
 
     Raises
     ------
     DataError
-        If it cannot be found or read, or a line is not what it must be.
+        If the file cannot be found or read, or a line is malformed.
     """
     pattern = r"u\.data|ratings\.dat|ratings\.csv|[^.]+\.inter"
     found = find(path, pattern, "u.data, ratings.dat, ratings.csv or *.inter", scratch)
@@ -130,7 +130,7 @@ def _ratings(found: Member, scratch: Path) -> tuple[Raw, pl.LazyFrame]:
         return raw, named(raw, _RECBOLE, file)
     raise DataError(
         f"{str(file)!r} must be u.data, ratings.dat, ratings.csv or *.inter; its name ends "
-        "otherwise. Give it the name that it came with."
+        "differently. Restore the original name."
     )
 
 
@@ -140,7 +140,7 @@ def _check_between(raw: Raw, file: Path) -> None:
     if bad:
         row = raw.rows.select(between.arg_max()).collect().item()
         raise DataError(
-            f"The fields of {raw.where(row)} must have '::' between them; got a single ':'. "
+            f"The fields of {raw.where(row)} must be separated by '::'; got a single ':'. "
             "Correct or remove the line."
         )
 
@@ -152,7 +152,7 @@ def _films(found: Member) -> tuple[pl.DataFrame, pl.DataFrame] | None:
         ".dat": (r"movies\.dat", "id::title::genres", _of_dat, ""),
         ".csv": (r"movies\.csv", "id,title,genres", _of_csv, "movieid,"),
         ".inter": (
-            rf"{stem}\.item", "id, title, year and genres with tabs between", _of_recbole,
+            rf"{stem}\.item", "id, title, year and genres separated by tabs", _of_recbole,
             "item_id:",
         ),
     }[kind]  # fmt: skip
@@ -164,7 +164,7 @@ def _films(found: Member) -> tuple[pl.DataFrame, pl.DataFrame] | None:
 
 
 def _encoding(file: Path) -> str:
-    """Tell whether a small file is UTF-8, as that of 10M, or ISO-8859-1, as the older ones."""
+    """Return the encoding of a small file: UTF-8, as of 10M, or ISO-8859-1, as of older ones."""
     with opened(file) as source:
         text = source.read()
     try:
@@ -204,7 +204,7 @@ def _of_recbole(text: str) -> Film:
     if len(fields) != 4:
         raise MalformedLineError("does not have 4 fields")
     item, title, year, genres = fields
-    # the official file calls the one film without a year so, and RecBole spells it otherwise
+    # the official title of the one film without a year; RecBole has the misspelt word as its year
     dated = "unknown" if year == "unkonwn" else f"{title} ({year})"
     return _film(item, dated, [genres] if genres == _NO_GENRES else genres.split(" "))
 

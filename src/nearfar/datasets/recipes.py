@@ -1,4 +1,4 @@
-"""How the raw files of public data sets are read, by name."""
+"""Recipes by name: how the raw files of public data sets are read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nearfar.readers.raw import Raw
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the raw files of a data set, in all the forms it is published in, are read."""
+    """How the raw files of a data set are read, in all forms in which it is published."""
 
     name: str
-    """What it is called."""
+    """The name of the recipe."""
     read: Callable[[Path, Path], Raw]
-    """Reads a file, a folder or an archive; the second path is a folder for what is unpacked or
-    parsed on the way, which must stay as long as the result is in use."""
+    """Reads a file, a folder or an archive; the second path is a folder for unpacked and parsed
+    files, which must exist as long as the result is in use."""
     paper: Paper | None
-    """What the paper did with it; None if it did not use it."""
+    """The preparation in the paper; None if the paper does not use the data set."""
     about: str
     """The files, in one line."""
 

@@ -1,4 +1,4 @@
-"""Files with dirt, line by line: what can be read, and a list of what cannot."""
+"""Files with malformed lines: the lines that can be read, and a list of those that cannot."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nearfar.readers.lines import lines
 from nearfar.readers.raw import REJECTED_SCHEMA
 
 SHOWN: Final = 500
-"""Characters of a rejected line that are kept."""
+"""Number of characters of a rejected line that are kept."""
 PATIENCE: Final = 1000
-"""Unreadable lines, more than the readable ones, after which the rest is not looked at."""
+"""Reading stops at more malformed lines than this, if they also outnumber the good lines."""
 
 Parsed = TypeVar("Parsed")
 
 
 class MalformedLineError(ValueError):
-    """A line is not what it must be; the message is the reason."""
+    """A malformed line; the message is the reason."""
 
 
 class Sieve:
@@ -32,9 +32,9 @@ class Sieve:
     path : Path
         The file.
     form : str
-        What a line must be, for the message: ``'"user";"ISBN";"rating"'``.
+        The form of a line, for the message: ``'"user";"ISBN";"rating"'``.
     prefix : str
-        Put before each reason; the name of the file, if it is not the main one.
+        The prefix of each reason; the name of the file, if it is not the main one.
     """
 
     def __init__(self, path: Path, form: str, prefix: str = "") -> None:
@@ -52,24 +52,24 @@ class Sieve:
         errors: str = "strict",
         header: str = "",
     ) -> Iterator[Parsed]:
-        """Give what `parse` makes of each line.
+        """Yield the result of `parse` for each line.
 
         Parameters
         ----------
         parse : callable
-            Gets the text of a line that is not blank. None leaves it out, although it is good;
-            `MalformedLineError` puts it among the rejected.
+            Called with the text of a line that is not blank. A line for which it returns None is
+            left out although it is good; one for which it raises `MalformedLineError` is rejected.
         encoding, errors : str
             As of `bytes.decode`; a line that cannot be decoded is rejected.
         header : str
-            How a header starts, in small letters, which the file may have above its first line.
+            The start, in lower case, of a header that may precede the first line.
 
         Raises
         ------
         DataError
             If the file cannot be read, or more than half of its lines are malformed.
         EmptyDataError
-            If it has none.
+            If the file has no lines.
         """
         above = header
         for number, line in lines(self._path):
@@ -93,13 +93,13 @@ class Sieve:
                 else:
                     yield row
             finally:
-                above = ""  # whatever looks like it further below is a line like others
+                above = ""  # a line like the header further below is an ordinary line
         self._check(0)
         if not self._n_good:
             raise EmptyDataError(f"{str(self._path)!r} has no lines; get the file again.")
 
     def where(self, row: int) -> str:
-        """Say on which line a row, counted from 0 among the good ones, is."""
+        """Return the line, in words, of a row counted from 0 among the good ones."""
         number = row + 1
         for left_out in self._left_out:  # in order
             if left_out > number:
@@ -109,7 +109,7 @@ class Sieve:
 
     @property
     def rejected(self) -> pl.DataFrame:
-        """The malformed lines so far, as of `Raw.rejected`."""
+        """The malformed lines so far, as in `Raw.rejected`."""
         return pl.DataFrame(self._rejected, schema=REJECTED_SCHEMA, orient="row")
 
     def _reject(self, number: int, reason: str, text: str) -> None:
@@ -136,31 +136,31 @@ def described(
     encoding: str = "utf-8",
     header: str = "",
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read a file that says something about each item.
+    """Read a file that describes items.
 
     Parameters
     ----------
     path : Path
         The file.
     form, parse, encoding, header
-        As of `Sieve`; a row has the item first.
+        As of `Sieve`; the first field of a row is the item.
     columns : sequence of str
-        Names of the fields after the item. All are text but ``price``.
+        Names of the fields after the item. All are text except ``price``.
 
     Returns
     -------
     DataFrame
-        ``item_id`` and `columns`; each item once.
+        ``item_id`` and `columns`, with one row per item.
     DataFrame
-        The malformed lines, as of `Raw.rejected`; also those that describe an item once more. Their
-        reasons name the file.
+        The malformed lines, as in `Raw.rejected`, including those that describe an item again.
+        Their reasons name the file.
     """
     seen: set[object] = set()
 
     def once(text: str) -> Sequence[object]:
         row = parse(text)
         if row[0] in seen:
-            raise MalformedLineError(f"describes {row[0]!r} once more")
+            raise MalformedLineError(f"describes {row[0]!r} again")
         seen.add(row[0])
         return row
 

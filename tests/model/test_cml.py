@@ -478,7 +478,7 @@ def test_a_saved_model_has_a_card(tmp_path):
     model.save(tmp_path / "m")
     (card,) = (tmp_path / "m").glob("card-*.md")
     text = card.read_text()
-    assert "Nothing has been measured" in text
+    assert "The model has not been evaluated" in text
     found = evaluate(model, train, test, k=5)
     model.keep_evaluation(found)
     model.save(tmp_path / "m")

@@ -112,7 +112,9 @@ def test_integers_too_large_for_faiss_go_beside(tmp_path):
 def test_files_that_are_there_are_left_alone(model, tmp_path):
     for name in ("v.npy", "v.ids.parquet"):
         (tmp_path / name).write_text("mine")
-        with pytest.raises(StoreError, match=rf"{name}' exists; remove it first or give another p"):
+        with pytest.raises(
+            StoreError, match=rf"{name}' exists; remove it first or choose another p"
+        ):
             export(model, tmp_path / "v.npy", "numpy")
         assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
         (tmp_path / name).unlink()
@@ -130,7 +132,7 @@ def test_a_write_that_fails_leaves_nothing(model, tmp_path, monkeypatch, name, c
         return real(*args)
 
     monkeypatch.setattr(os, name, full)
-    with pytest.raises(StoreError, match=r"failed: .*No space left.* Nothing is left; check"):
+    with pytest.raises(StoreError, match=r"failed: .*No space left.* No file was left; check"):
         export(model, tmp_path / "v.npy", "numpy")
     assert not list(tmp_path.iterdir())
 

@@ -421,7 +421,7 @@ def test_what_cannot_be_used_is_said(model, index):
         index.scorer(model.user_vectors, threads=0)
     pytest.importorskip("torch")
     for ask in (model.recommend, model.similar_items):
-        with pytest.raises(OptionError, match=r"`index` searches on the processor; got device='to"):
+        with pytest.raises(OptionError, match=r"`index` searches on the CPU; got device='to"):
             ask(3, device="torch:cpu", index=index)
 
 

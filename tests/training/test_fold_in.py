@@ -287,9 +287,9 @@ def test_what_cannot_be_folded_in_is_refused(model):
     some = model.interactions.item_ids.to_list()[:1]
     with pytest.raises(UnknownIdError):
         model.fold_in([*some, 12345])
-    with pytest.raises(EmptyDataError, match="`liked` names nothing"):
+    with pytest.raises(EmptyDataError, match="`liked` is empty"):
         model.recommend(liked=[])
-    with pytest.raises(EmptyDataError, match="`liked_by` names nothing"):
+    with pytest.raises(EmptyDataError, match="`liked_by` is empty"):
         model.fold_in_item([])
     with pytest.raises(DataError, match=r"`liked` must be a list of ids; got the single 'tea'"):
         model.fold_in("tea")

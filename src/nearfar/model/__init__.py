@@ -1,1 +1,1 @@
-"""`CML`, what it has learned, and what becomes of that: the card, the map, export, batches."""
+"""`CML`, its fitted state, and what is made from it: the card, the map, export, batches."""

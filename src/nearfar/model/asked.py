@@ -1,4 +1,4 @@
-"""What a request is about: ids as a caller gives them become rows of a table."""
+"""The subject of a request: conversion of the caller's ids to rows."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from nearfar.runtime.arrays import Float32, Int32, Int64
 
 
 class Asked(NamedTuple):
-    """Whom to recommend to."""
+    """The users to recommend to."""
 
     one: bool
-    """Whether a single user was asked for: then no column tells the lists apart."""
+    """Whether a single user was requested: then the result has no column of user ids."""
     rows: Int32
     """(n,) rows of `queries`."""
     queries: Float32
     """(N, d) points."""
     seen: tuple[Int64, Int32]
-    """The items each row has already, as the ``indptr`` and ``indices`` of a CSR matrix."""
+    """The items of each row in training, as the ``indptr`` and ``indices`` of a CSR matrix."""
 
 
 def rows_of(ids: Ids, asked: Any) -> tuple[bool, Int32]:
-    """Return whether `asked` is one id, and the rows of it or of many."""
+    """Return whether `asked` is a single id, and the rows of its ids."""
     if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
         return True, np.array([ids.row(asked)], np.int32)
     return False, ids.rows(asked)
 
 
 def distinct_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
-    """Return the rows of ids, increasing, each once.
+    """Return the distinct rows of ids, in increasing order.
 
     Raises
     ------
     DataError
-        `asked` is text, which is one id.
+        `asked` is text, which is a single id.
     EmptyDataError
-        There is none.
+        `asked` is empty.
     UnknownIdError
-        One of them is not in `ids`.
+        An id is not in `ids`.
     """
     if isinstance(asked, str | bytes):
         raise DataError(
@@ -50,5 +50,5 @@ def distinct_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
         )
     rows = ids.rows(asked)
     if not len(rows):
-        raise EmptyDataError(f"`{name}` names nothing; a point needs at least one id to go by.")
+        raise EmptyDataError(f"`{name}` is empty; at least one id is needed to compute a point.")
     return np.unique(rows)

@@ -1,9 +1,9 @@
-"""Recommendations for many users at once: a folder of Parquet files, made part by part.
+"""Recommendations for many users: a folder of Parquet files, written part by part.
 
-Each part holds the lists of so many users that memory stays bounded, and is written whole or not at
-all. The manifest says what the lists are of: the model, k, the filters, the users. So a run that
-was killed goes on with the parts that are missing, and a folder of anything else is refused. The
-parts are the same whether a run was interrupted or not.
+Each part has the lists of a limited number of users, so that memory stays bounded, and is written
+completely or not at all. The manifest describes the lists: the model, k, the filters and the users.
+A run that was killed therefore continues with the missing parts, and a folder of other settings is
+refused. An interrupted and continued run writes the same parts as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from nearfar.runtime.progress import Stages
 from nearfar.search.item_index import ItemIndex, digest_of
 
 KIND = "batch"
-"""What the manifest of the folder calls it."""
+"""The kind of the folder, as its manifest names it."""
 PART_ROWS = 2**18
-"""Rows of a part, about; what is in memory at a time is some hundred bytes for each."""
+"""Approximate number of rows of a part; each takes some hundred bytes of memory."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a call of `recommend_to` did."""
+    """The result of a call of `recommend_to`."""
 
     n_users: int
-    """Users in all."""
+    """Total number of users."""
     n_parts: int
-    """Parts in all."""
+    """Total number of parts."""
     n_made: int
-    """Parts made by this call; the others were there."""
+    """Number of parts written by this call; the others existed."""
 
 
 def recommend_to(
@@ -57,22 +57,22 @@ def recommend_to(
     device: str = "cpu",
     progress: bool | None = None,
 ) -> Written:
-    """Write the recommendations of many users to a folder, or what is missing of them there.
+    """Write the recommendations of many users to a folder, or the missing parts of them.
 
-    Read them with ``polars.scan_parquet("FOLDER/part-*.parquet")``: user_id, rank (from 1),
-    item_id, score, users in the order given, as `CML.recommend` has them.
+    Read them with ``polars.scan_parquet("FOLDER/part-*.parquet")``: the columns user_id, rank (from
+    1), item_id and score as in `CML.recommend`, with the users in the given order.
 
     Parameters
     ----------
     path : path
-        The folder: new, empty, or one of the same model, users, k, filters, index and device.
+        The folder: new, empty, or of the same model, users, k, filters, index and device.
     model : CML
     users : ids, optional
-        Whom to recommend to; every user if None.
+        The users to recommend to; all users if None.
     k, exclude_seen, allow, deny, index, threads, device
         As in `CML.recommend`.
     progress : bool, optional
-        Show a progress bar; where the error stream is a terminal if None.
+        Whether to show a progress bar; if None, only if standard error is a terminal.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def recommend_to(
     Raises
     ------
     StoreError
-        The folder is of other settings or holds something else, or it cannot be written.
+        The folder has other settings or contains something else, or it cannot be written.
     EmptyDataError
         There are no users.
     UnknownIdError, OptionError, MissingExtraError
@@ -113,7 +113,7 @@ def recommend_to(
 def _identity(
     model: CML, asked: pl.Series, k: int, index: ItemIndex | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Say what makes the lists these lists, in plain values: threads do not."""
+    """Return the settings that determine the lists, as plain values; `threads` is not one."""
     return {
         "model": digest_of(model.user_vectors, model.item_vectors),
         "interactions": model.interactions.fingerprint,
@@ -128,11 +128,11 @@ def _identity(
 
 
 def _column(model: CML, users: Iterable[Any] | None) -> pl.Series:
-    """Give the ids of the users asked for, after a look whether all are known."""
+    """Return the ids of the requested users, after checking that all are known."""
     ids = model.interactions.user_ids
     asked = ids.values if users is None else ids.take(ids.rows(users))
     if not len(asked):
-        raise EmptyDataError("There are no users to recommend to; give some, or None for all.")
+        raise EmptyDataError("There are no users to recommend to; pass some, or None for all.")
     return asked
 
 
@@ -141,14 +141,14 @@ def _digest(ids: list[Any] | None) -> str | None:
 
 
 def _open(folder: Path, settings: dict[str, Any]) -> None:
-    """Begin a folder, or go on with one of the same settings; what a killed run left is removed."""
+    """Create a folder or open one of the same settings; remove remains of a killed run."""
     store.check_replaceable(folder, kind=KIND)
     if (folder / store.MANIFEST).exists():
         theirs = store.load_folder(folder, kind=KIND).meta
         differ = [name for name in settings if theirs.get(name) != settings[name]]
         if differ:
             raise StoreError(
-                f"{str(folder)!r} holds recommendations of other settings (other"
+                f"{str(folder)!r} contains recommendations of other settings (other"
                 f" {', '.join(differ)}); choose another folder, or remove that one to start over."
             )
     store.save_folder(folder, kind=KIND, meta=settings)

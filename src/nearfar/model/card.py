@@ -1,4 +1,4 @@
-"""The model card: what a saved model is, in Markdown, for people who meet the folder."""
+"""The model card: a description of a saved model in Markdown."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nearfar.version import VERSION
 
 
 class Effective(NamedTuple):
-    """What training used where the options leave something to the data."""
+    """The values that training used for options that depend on the data."""
 
     temperature: float
-    """T of the triplet loss."""
+    """The temperature T of the triplet loss."""
     negatives: int
-    """Negatives of a pair, or that a batch shares: never more than there are items to draw."""
+    """Negatives per pair, or shared by a batch; at most the number of items that can be drawn."""
 
 
 def card(
@@ -30,15 +30,15 @@ def card(
     best_epoch: int,
     metrics: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """Write the card of a model.
+    """Return the card of a model.
 
     Parameters
     ----------
     data : Interactions
-        What it was trained on.
+        The training data.
     options : Options
     effective : Effective
-        What the data made of the options.
+        The values that training used.
     epochs, best_epoch : int
     metrics : mapping
         As `nearfar.CML.metrics`.
@@ -51,9 +51,9 @@ def card(
     shown["negatives"] = effective.negatives
     parts = [
         f"# A nearfar model: {data.n_users:,} users, {data.n_items:,} items",
-        "Points on a sphere by collaborative metric learning: what a user likes is near, the rest"
-        " is far. It recommends to the users it knows, to new ones from a few items they like, and"
-        " tells which items and users are alike.",
+        "A model of collaborative metric learning: users and items are points on a sphere, and the"
+        " items that a user likes are near. It recommends items to known users and, from a few"
+        " items that they like, to new users, and finds similar items and users.",
         "## Data",
         _table(
             ("what", "value"),
@@ -67,34 +67,35 @@ def card(
         ),
         "## Training",
         f"nearfar {VERSION}, {epochs} epochs; the points are those after epoch"
-        f" {best_epoch}. Options that are not in bold are the defaults; the temperature and the"
+        f" {best_epoch}. Options in bold differ from the defaults; the temperature and the"
         " number of negatives are those that training used.",
         _table(("option", "value"), [
             (name if name in usual else f"**{name}**", f"`{value!r}`")
             for name, value in shown.items()
         ]),
-        "## Measured",
+        "## Metrics",
         _measured(metrics),
         "## Limits",
-        "It knows what was in the log and nothing else: users and items without interactions there"
-        " have no point of their own. Popular items come up more often than they deserve; MMR says"
-        " how much (the median, over a list, of how many users have the item). The folder also"
-        " holds the interactions themselves, which may be personal data.",
+        "The model is learned from interactions only: users and items without interactions in the"
+        " training data have no point. Recommendations are biased towards popular items; MMR"
+        " measures how much (the median, over a list, of the number of users who have the item)."
+        " The folder also contains the interactions themselves, which may be personal data.",
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
 def _measured(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    found = {part: figures for part, figures in metrics.items() if figures}
+    found = {part: values for part, values in metrics.items() if values}
     if not found:
-        return "Nothing has been measured: `nearfar evaluate MODEL DATA --keep` does, and notes it."
-    shown = [name for name in names("card") if any(name in figures for figures in found.values())]
-    rows = [(name, *(_number(figures.get(name)) for figures in found.values())) for name in shown]
-    length = [
-        f"{part}: the best {figures['k']}" for part, figures in found.items() if "k" in figures
-    ]
+        return (
+            "The model has not been evaluated. `nearfar evaluate MODEL DATA --keep` evaluates it"
+            " and saves the metrics."
+        )
+    shown = [name for name in names("card") if any(name in values for values in found.values())]
+    rows = [(name, *(_number(values.get(name)) for values in found.values())) for name in shown]
+    length = [f"{part}: the best {values['k']}" for part, values in found.items() if "k" in values]
     return "\n\n".join(
-        [_table(("figure", *found), rows), *[f"({'; '.join(length)})"][: len(length)]]
+        [_table(("metric", *found), rows), *[f"({'; '.join(length)})"][: len(length)]]
     )
 
 

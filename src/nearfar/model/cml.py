@@ -1,7 +1,7 @@
-"""Collaborative metric learning: `CML`, the model a user works with.
+"""Collaborative metric learning: `CML`, the main class of the package.
 
-A model is its options and two tables of points, users and items, in one space: what a user likes is
-near, the rest is far, and recommending is looking around a point.
+A model consists of its options and two tables of points, users and items, in one space. The items
+that a user likes are near the user's point; recommendation is a search for the nearest items.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ OPTION_NAMES = tuple(inspect.signature(Options).parameters)
 
 
 class Unset(Enum):
-    """What a hyper-parameter is that was not given; None is a value of some."""
+    """The default of a keyword that was not passed; None is a valid value of some."""
 
     UNSET = "not given"
 
     def __repr__(self) -> str:
-        """Show in signatures that it is not given."""
+        """Return the text shown in signatures."""
         return self.name
 
 
@@ -67,10 +67,9 @@ class CML:
     Parameters
     ----------
     options : Options, optional
-        All hyper-parameters at once, those of a preset for example; the defaults if left out.
+        All hyper-parameters, for example those of a preset; by default `Options()`.
     dim, geometry, sampler, negatives, batch, triplet, spread_out, decorrelate, optimiser, averaging
-        Single hyper-parameters, which replace those of `options`; see `Options`. One that is not
-        given stays as it is in `options`.
+        Single hyper-parameters, which replace those of `options`; see `Options`.
 
     Raises
     ------
@@ -133,7 +132,7 @@ class CML:
         self._folding: Folding | None = None
 
     def __repr__(self) -> str:
-        """Show the options that differ from the defaults, and `negatives` wherever it was given."""
+        """Return the options that differ from the defaults, and `negatives` if it was given."""
         default, options = vars(Options()), self.options
         changed = {name: value for name, value in vars(options).items() if value != default[name]}
         if options.n_negatives != Options().n_negatives:
@@ -170,32 +169,32 @@ class CML:
         epochs : int
             Passes over the training pairs.
         validation : float, Interactions or None
-            A share of each user's interactions to hold out, or a part that was cut off before. It
-            is evaluated every `every` epochs, and the points of the epoch that is best by `metric`
-            at `k` are kept. Without it, the last epoch's are.
+            A share of each user's interactions to hold out, or a validation part. It is evaluated
+            every `every` epochs, and the points of the epoch that is best by `metric` at `k` are
+            kept. Without it, the points of the last epoch are kept.
         patience : int, optional
-            Stop after this many evaluations in a row without a new best.
+            Stop after this number of successive evaluations without improvement.
         checkpoint : path, optional
             A folder in which the run is saved every `checkpoint_seconds` and at its end. If it
-            holds this very run, training goes on from there, to the same bits.
+            contains the same run, training resumes from there, to the same bits.
         callbacks : sequence of callables
-            Each is called with a `nearfar.training.run.Epoch` after every epoch; returning True
-            stops.
+            Each is called with a `nearfar.training.run.Epoch` after every epoch; training stops if
+            one returns True.
         seed : int
-            Names every random number of the run.
+            Seed of all random numbers of the run.
         threads : int, optional
-            Threads to use. None takes the available cores, as far as a step has work for them. The
-            result does not depend on it.
+            Number of threads. None uses the available cores, as far as a step has work for them.
+            The result does not depend on it.
         device : str
-            "cpu"; "cuda", "cuda:1", ...; "auto", a GPU where there is one; "reference": plain
-            loops in float64, slow, for checking; or "torch:" and any device of PyTorch. All but
-            "cpu" and "reference" need the extra ``nearfar[torch]``.
+            "cpu"; "cuda", "cuda:1", ...; "auto", a GPU if there is one; "reference": plain loops in
+            float64, slow, for checking; or "torch:" and any device of PyTorch. All except "cpu" and
+            "reference" need the extra ``nearfar[torch]``.
         fast : bool
-            On a GPU: matrix products on tensor cores in TF32 (10 bits of mantissa instead of 23).
-            Faster with `Shared` and `TwoStage`; results differ in the third digit of a product.
-            Refused on the processor.
+            On a GPU: compute matrix products on tensor cores in TF32 (10 bits of mantissa instead
+            of 23). Faster with `Shared` and `TwoStage`; results differ in the third digit of a
+            product. Refused on the CPU.
         progress : bool, optional
-            Show a progress bar; where the error stream is a terminal if None.
+            Whether to show a progress bar; if None, only if standard error is a terminal.
 
         Returns
         -------
@@ -205,26 +204,27 @@ class CML:
         Raises
         ------
         OptionError
-            An option is out of its range, or `device` is not there.
+            An option is out of range, or `device` is not available.
         MissingExtraError
             `device` needs PyTorch.
         DivergedError
-            The loss is no longer a number. The best points so far, if any, are kept.
+            The loss is NaN or infinite. The best points so far, if any, are kept.
         KeyboardInterrupt
-            As it came; the model keeps the best points so far (or the current ones) and works.
+            Raised again; the model keeps the best points so far (or the current ones) and is
+            usable.
 
         Warns
         -----
         NearfarWarning
-            The temperature given for shared negatives is far from what the number of items asks
-            for; most places for a negative stayed empty; or, with a validation part, NDCG has
-            fallen to less than 0.7 of its best, or never came above that of recommending what is
-            popular. It says what is the matter and what to do.
+            The temperature for shared negatives is far from the value recommended for the number of
+            items; most negatives could not be drawn; or, with a validation part, NDCG has fallen
+            below 0.7 of its best, or never exceeded that of recommending popular items. The warning
+            names the cause and the remedy.
         """
         if not isinstance(train, Interactions):
             raise DataError(
-                f"`train` must be nearfar.Interactions; got {type(train).__name__}. Make them with"
-                f" Interactions.from_pairs, from_frame, from_csr or read."
+                f"`train` must be nearfar.Interactions; got {type(train).__name__}. Create them"
+                f" with Interactions.from_pairs, from_frame, from_csr or read."
             )
         schedule = Schedule(epochs, every, metric, k, patience)
         learned, held_out = train, validation
@@ -252,7 +252,7 @@ class CML:
         return self
 
     def _keep(self, run: Run, train: Interactions, before: Fitted | None = None) -> None:
-        """Take over what the run has come to, unless all of it is broken."""
+        """Store the result of the run, unless it has no finite points."""
         trained, n = run.outcome(), train.n_users
         if before is not None:
             trained = trained.after(before.history)
@@ -278,31 +278,31 @@ class CML:
         fast: bool = False,
         progress: bool | None = None,
     ) -> Self:
-        """Learn from new interactions too, those of new users and items among them.
+        """Continue training with additional interactions, including those of new users and items.
 
-        Training goes on, on the old and the new interactions together, from the points that are
-        there: a new user begins at the mean of the known items they like, a new item at the mean
-        of its users. It costs `epochs` passes instead of as many as `fit` needs, at half the
-        learning rate: most points are nearly where they belong. See docs/guides/new-users.md.
+        Training continues on the old and the new interactions together, from the current points: a
+        new user starts at the mean of the known items they like, a new item at the mean of its
+        users. It takes `epochs` passes, fewer than `fit`, and half the learning rate, because most
+        points are already close to their final position. See docs/guides/new-users.md.
 
         Parameters
         ----------
         new : Interactions
-            With ids of the same types. Pairs that are known already do no harm.
+            The new interactions, with ids of the same types. Known pairs have no effect.
         epochs, seed, threads, device, fast, progress
             As in `fit`.
 
         Returns
         -------
         CML
-            This model. Its `history` goes on where it was.
+            This model. Its `history` is continued.
 
         Raises
         ------
         NotFittedError
-            There is nothing to go on from.
+            The model has not been fitted.
         DataError, OptionError, MissingExtraError, DivergedError, KeyboardInterrupt
-            As in `fit`; the model is as it was, or, after an interrupt, has the points so far.
+            As in `fit`; the model is unchanged or, after an interrupt, has the current points.
         """
         fitted = self._known()
         known = fitted.interactions
@@ -327,12 +327,12 @@ class CML:
             run.close()
         return self
 
-    # ---------------------------------------------------------------------------- what it knows
+    # ---------------------------------------------------------------------------- fitted state
 
     def _known(self) -> Fitted:
         if self._fitted is None:
             raise NotFittedError(
-                "this model has not been fitted; call fit(train) or CML.load(path)."
+                "The model has not been fitted; call fit(train) or CML.load(path)."
             )
         return self._fitted
 
@@ -358,17 +358,17 @@ class CML:
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """What is known of how good the model is: figures by name, k among them.
+        """The metrics of the model by name, together with their k.
 
-        ``validation``: those of the epoch that was kept, if there was a validation part. ``test``:
-        those that `keep_evaluation` was given.
+        ``validation``: those of the kept epoch, if there was a validation part. ``test``: those
+        passed to `keep_evaluation`.
         """
         return self._known().metrics
 
     def keep_evaluation(self, evaluation: Evaluation) -> None:
-        """Let the figures of an evaluation on test data go with the model, when it is saved.
+        """Store the metrics of an evaluation on test data in the model, to be saved with it.
 
-        They are forgotten when the model learns anew.
+        They are discarded when the model is trained again.
         """
         figures = evaluation.to_dict()
         kept = {"k": evaluation.k, "n_users": evaluation.n_users, **figures["metrics"]}
@@ -376,42 +376,41 @@ class CML:
 
     @property
     def projection(self) -> Projection:
-        """The items on a plane, for people to look at: by PCA, or as `project` made it."""
+        """The items in two dimensions, for plots: by PCA, or as computed by `project`."""
         self._fitted, projection = self._known().projected()
         return projection
 
     def project(self, method: str = "pca", *, seed: int = 0) -> Projection:
-        """Put the items on a plane by another method, which is kept; see `item_map`."""
+        """Project the items to two dimensions by a given method and keep the result."""
         made = project(self.item_vectors, method, seed=seed)
         self._fitted = self._known()._replace(projection=made)
         return made
 
     @property
     def history(self) -> pl.DataFrame:
-        """One row an epoch.
+        """The history of training, one row per epoch.
 
         ``loss`` is the mean triplet loss of a pair, ``spread_out`` and ``decorrelate`` the mean of
         a step, ``violated`` the share of pairs with a negative inside the margin, ``missed`` the
-        places for a negative that stayed empty, ``seconds`` the time spent on steps so far. After
-        epochs 1, 2, 4, 8 and so on there are also ``effective``, ``false_push`` and ``dimension``
-        (`nearfar.training.diagnostics`); and the metrics of the validation part, where it was
-        evaluated.
+        number of negatives that could not be drawn, ``seconds`` the time spent on steps so far.
+        Epochs 1, 2, 4, 8 and so on also have ``effective``, ``false_push`` and ``dimension``
+        (`nearfar.training.diagnostics`), and evaluated epochs the metrics of the validation part.
         """
         return self._known().history
 
     @property
     def best_epoch(self) -> int:
-        """The epoch whose points the model holds."""
+        """The epoch whose points the model has."""
         return self._known().best_epoch
 
     def scorer(self, device: str = "cpu") -> Points | DevicePoints:
-        """Score every item for a user, larger is closer; what `nearfar.evaluate` asks for.
+        """Return a scorer of all items for a user, larger is closer; used by `nearfar.evaluate`.
 
         Parameters
         ----------
         device : str
-            As in `recommend`. On a GPU the points are copied there; for many calls of
-            `nearfar.search.neighbours.top_k` make one scorer.
+            As in `recommend`. On a GPU the points are copied to the device, so use one scorer for
+            many calls of `nearfar.search.neighbours.top_k`.
         """
         return self._points(self.user_vectors, self.item_vectors, device)
 
@@ -425,7 +424,7 @@ class CML:
         return DevicePoints(points.queries, points.targets, points.offset, device=name)
 
     def _scorer_of(self, targets: Float32) -> Points:
-        """Score a table of the model; what has to be computed of it is computed once."""
+        """Return the scorer of a table of the model; it is created once."""
         for table, points in self._scorers:
             if table is targets:  # `points.targets` is not, if the table is mapped from a file
                 return points
@@ -436,30 +435,30 @@ class CML:
     def _items_near(
         self, queries: Float32, device: str, index: Index | None, threads: int | None
     ) -> Scorer:
-        """Score the items for queries: all of them, or those that an index finds."""
+        """Return a scorer of all items for queries, or of the items that an index finds."""
         if index is None:
             return self._points(queries, self.item_vectors, device)
         if resolve_ranking(device) != "cpu":
-            raise OptionError(f"`index` searches on the processor; got device={device!r}.")
+            raise OptionError(f"`index` searches on the CPU; got device={device!r}.")
         index.check(self.item_vectors)
         return index.scorer(queries, threads=threads)
 
-    # -------------------------------------------------------------------------- newcomers
+    # ------------------------------------------------------------------ new users and items
 
     def fold_in(self, liked: Iterable[Any], *, steps: int = STEPS, seed: int = 0) -> Float32:
-        """Give a user who was not there in training a point, from the items they like.
+        """Return a point for a new user, from the items they like.
 
-        The training objective, with the negatives that training draws, is minimised over that one
-        point; all others stay. It takes milliseconds, and changes nothing in the model.
+        The training objective, with negatives drawn as in training, is minimised over this point;
+        all other points are fixed. It takes milliseconds and does not modify the model.
 
         Parameters
         ----------
         liked : ids of items
-            At least one; one that is there several times counts once.
+            At least one; a repeated id counts once.
         steps : int
-            How many; each takes all of `liked`.
+            Number of steps; each uses all of `liked`.
         seed : int
-            Names the random numbers: the same gives the same bits.
+            Seed of the random numbers; the same seed gives the same bits.
 
         Returns
         -------
@@ -468,31 +467,31 @@ class CML:
         Raises
         ------
         EmptyDataError
-            `liked` names no item.
+            `liked` is empty.
         UnknownIdError
             An item that was not in the training interactions.
         """
         rows = distinct_rows(self.interactions.item_ids, liked, "liked")
-        return self._newcomers().user(rows, seed=seed, steps=_checked_steps(steps))
+        return self._folding_in().user(rows, seed=seed, steps=_checked_steps(steps))
 
     def fold_in_item(
         self, liked_by: Iterable[Any], *, steps: int = STEPS, seed: int = 0
     ) -> Float32:
-        """Give an item that was not there in training a point, from the users who like it.
+        """Return a point for a new item, from the users who like it.
 
-        As `fold_in`; the item is also pushed from users of other pairs, as often as the sampler
-        would draw it for them.
+        As `fold_in`; the item is also pushed away from users of other pairs, as often as the
+        sampler would draw it for them.
         """
         rows = distinct_rows(self.interactions.user_ids, liked_by, "liked_by")
-        return self._newcomers().item(rows, seed=seed, steps=_checked_steps(steps))
+        return self._folding_in().item(rows, seed=seed, steps=_checked_steps(steps))
 
-    def _newcomers(self) -> Folding:
+    def _folding_in(self) -> Folding:
         if self._folding is None:
             users, items = self.user_vectors, self.item_vectors
             self._folding = Folding(users, items, self.interactions, self.options)
         return self._folding
 
-    # ---------------------------------------------------------------------------- what it gives
+    # ---------------------------------------------------------------------- recommendations
 
     def recommend(
         self,
@@ -514,48 +513,48 @@ class CML:
         users : id, or list, array or Series of ids
             One user or many. (A tuple is one id.)
         k : int
-            How many items. Where fewer are left the list is shorter; it is empty for a user with
-            nothing left.
+            Number of items. The list is shorter, or empty, if fewer items are left after filtering.
         liked : ids of items, optional
-            Instead of `users`: what one user likes who was not there in training; see `fold_in`.
+            Instead of `users`: the items that a new user likes; see `fold_in`.
         exclude_seen : bool
-            Leave out what the user had in the training interactions, or what is in `liked`.
+            Leave out the items of the user in the training interactions, or those in `liked`.
         allow, deny : ids of items, optional
             Recommend only these; never recommend these.
         threads : int, optional
-            Every available core if None.
+            Number of threads; all available cores if None.
         device : str
-            Where to rank, as in `fit`; but not "reference". Scores of another device may differ in
-            the last bits, and near ties in their order.
+            The device for ranking, as in `fit`, but not "reference". Scores of different devices
+            can differ in the last bits, and nearly equal scores in their order.
         index : nearfar.ItemIndex, optional
-            Look for the items with this index of the model, which misses some; exactly if None.
+            Search with this approximate index of the model; exact search if None.
 
         Returns
         -------
         DataFrame
             ``rank`` (from 1), ``item_id`` and ``score`` = 1 - D^2 / 2, the cosine on the sphere;
-            for many users also ``user_id``, first. Equal scores are ordered by item id.
+            for many users also ``user_id``, first. Ties are broken by the smaller item id.
 
         Raises
         ------
         UnknownIdError
             A user or item that was not in the training interactions.
         OptionError
-            `k` is less than 1, `device` is not there, neither or both of `users` and `liked` are
-            given, or `index` is of another model or goes with a `device` other than the processor.
+            `k` is less than 1, `device` is not available, neither or both of `users` and `liked`
+            are given, or `index` belongs to another model or is used with another `device` than
+            the CPU.
         EmptyDataError
-            `liked` names no item.
+            `liked` is empty.
         MissingExtraError
             `device` needs PyTorch.
         """
         if liked is not None and users is not None:
-            raise OptionError("`users` and `liked` were both given; give one of them.")
+            raise OptionError("`users` and `liked` were both given; pass only one of them.")
         if liked is None and users is None:
             raise OptionError(
                 "`recommend` needs `users` (an id or a list of ids) or `liked` (ids of items); for"
                 " every user of the model call recommend_all()."
             )
-        asked = self._users(users) if liked is None else self._somebody(liked)
+        asked = self._users(users) if liked is None else self._new_user(liked)
         scorer = self._items_near(asked.queries, device, index, threads)
         mask = self._mask(allow, deny)
         return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
@@ -573,8 +572,8 @@ class CML:
     ) -> pl.DataFrame:
         """Return the items nearest to every user of the model.
 
-        All lists are in memory at once: `nearfar.model.batch.recommend_to` writes those of millions
-        of users to a folder, part by part.
+        All lists are in memory at the same time; for millions of users use
+        `nearfar.model.batch.recommend_to`, which writes them to a folder part by part.
 
         Parameters
         ----------
@@ -593,7 +592,7 @@ class CML:
         return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
 
     def _users(self, users: Any) -> Asked:
-        """Return what the model knows of users, or of all of them if None."""
+        """Return the points and items of users; of all users if None."""
         data = self.interactions
         if users is None:
             one, rows = False, np.arange(data.n_users, dtype=np.int32)
@@ -601,10 +600,10 @@ class CML:
             one, rows = rows_of(data.user_ids, users)
         return Asked(one, rows, self.user_vectors, (data.indptr, data.items))
 
-    def _somebody(self, liked: Iterable[Any]) -> Asked:
-        """Fold a user in who was not there in training."""
+    def _new_user(self, liked: Iterable[Any]) -> Asked:
+        """Return the point and items of a new user, by fold-in."""
         own = distinct_rows(self.interactions.item_ids, liked, "liked")
-        point = self._newcomers().user(own, seed=0)[None]
+        point = self._folding_in().user(own, seed=0)[None]
         return Asked(True, np.zeros(1, np.int32), point, (np.array([0, len(own)], np.int64), own))
 
     def _lists(
@@ -631,7 +630,7 @@ class CML:
         device: str = "cpu",
         index: Index | None = None,
     ) -> pl.DataFrame:
-        """Give each item the items nearest to it, itself left out.
+        """Return the items nearest to each item, without the item itself.
 
         Parameters
         ----------
@@ -645,7 +644,7 @@ class CML:
         Returns
         -------
         DataFrame
-            As `recommend`, with the asked item as ``query_id`` where many are asked for.
+            As `recommend`; for many items also ``query_id``, the item of the list.
         """
         points, ids = self.item_vectors, self.interactions.item_ids
         scorer = self._items_near(points, device, index, threads)
@@ -654,7 +653,7 @@ class CML:
     def similar_users(
         self, users: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
     ) -> pl.DataFrame:
-        """Give each user the users nearest to them; see `similar_items`."""
+        """Return the users nearest to each user; see `similar_items`."""
         points, ids = self.user_vectors, self.interactions.user_ids
         scorer = self._points(points, points, device)
         return self._similar(users, k, points, ids, threads, scorer)
@@ -691,7 +690,7 @@ class CML:
         query: str = "user_id",
         name: str = "item_id",
     ) -> pl.DataFrame:
-        """Put lists into a frame, with ids, and with 1 - D^2 / 2 as the score."""
+        """Return lists as a frame, with ids, and with 1 - D^2 / 2 as the score."""
         filled = found.items >= 0
         row, rank = np.nonzero(filled)
         scores = closeness(found.scores, points[rows], self.options.geometry)
@@ -709,8 +708,8 @@ class CML:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to the folder `path`, atomically: safetensors, Parquet, JSON, Markdown.
 
-        The training interactions are part of it: they are what `recommend` leaves out. So are the
-        items' places on a plane, what is known of the model's quality, and a model card.
+        The folder also contains the training interactions, which `recommend` leaves out of its
+        lists, the projection of the items, the metrics of the model, and a model card.
         """
         self._fitted, _ = self._known().projected()
         write_model(path, self._fitted, self.options)
@@ -723,13 +722,13 @@ class CML:
         ----------
         path : path
         mmap : bool
-            Map the points into memory, read-only, instead of reading them: processes that serve
-            the same model share them.
+            Map the points into memory, read-only, instead of reading them, so that processes that
+            serve the same model share them.
 
         Raises
         ------
         StoreError
-            The folder is missing, damaged, or something else; or it says what cannot be.
+            The folder is missing, damaged or inconsistent, or contains something else.
         """
         options, known = read_model(path, mmap=mmap)
         model = cls(options)

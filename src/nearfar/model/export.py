@@ -1,13 +1,13 @@
-"""A model's vectors for other programs: Parquet, NumPy, the text of word2vec, an index of faiss.
+"""Export of a model's vectors to other programs: Parquet, NumPy, word2vec's text, a faiss index.
 
 =========  =============================================  ====================================
 format     the file                                       ids
 =========  =============================================  ====================================
 parquet    columns ``id`` and ``vector`` (array of d)     in the file, in their own type
-numpy      ``.npy``, float32 (n, d)                       ``.ids.parquet`` beside it
-word2vec   text: ``n d``, then ``id v_1 ... v_d`` a line  as text; white space is refused
+numpy      ``.npy``, float32 (n, d)                       in a separate ``.ids.parquet``
+word2vec   text: ``n d``, then lines ``id v_1 ... v_d``   as text; white space is refused
 faiss      an exact index: IndexFlatIP on the sphere,     in the index if they are integers,
-           else IndexFlatL2                               else ``.ids.parquet`` beside it
+           else IndexFlatL2                               else in a separate ``.ids.parquet``
 =========  =============================================  ====================================
 
 A file of ids has one column, ``id``, in the order of the vectors.
@@ -35,32 +35,32 @@ from nearfar.search.inverted_lists import load_faiss, write_index
 Writer = Callable[[Path], Any]
 
 WHAT = ("items", "users")
-"""What can be exported."""
+"""The tables that can be exported."""
 
 
 class Vectors(NamedTuple):
-    """What is exported."""
+    """The vectors to export."""
 
     ids: Ids
     """The ids, n of them."""
     table: Float32
     """float32 (n, d)."""
     on_sphere: bool
-    """Whether the product orders by distance."""
+    """Whether the order by inner product is the order by distance."""
 
 
 def export(
     model: CML, path: str | PathLike[str], form: str = "parquet", *, what: str = "items"
 ) -> list[Path]:
-    """Write the vectors of a model, with their ids, to a file that is not there yet.
+    """Write the vectors of a model, with their ids, to a new file.
 
     Parameters
     ----------
     model : CML
-        A fitted one.
+        A fitted model.
     path : path
-        The file; ids that have no place in it go beside it, under its name with the suffix
-        ``.ids.parquet`` instead of its own.
+        The file, which must not exist. If the format cannot store ids, they are written to a second
+        file of the same name with the suffix ``.ids.parquet``.
     form : str
         One of `FORMATS`; see above.
     what : str
@@ -76,9 +76,9 @@ def export(
     OptionError
         `form` or `what` is none of these.
     DataError
-        An id has no form in word2vec's text.
+        An id cannot be written in word2vec's text.
     StoreError
-        A file is there already, or writing fails; then nothing is left.
+        A file exists, or writing fails; no file is left then.
     MissingExtraError
         faiss is not installed.
 
@@ -108,18 +108,18 @@ def export(
 
 
 def write_new(files: Mapping[Path, Writer]) -> None:
-    """Write files that are not there yet: all of them, whole, or none.
+    """Write new files: all of them completely, or none.
 
-    Each is written under a temporary name beside its own, synchronised and renamed.
+    Each is written under a temporary name in the same folder, synchronised and renamed.
 
     Raises
     ------
     StoreError
-        One is there already, or writing fails.
+        A file exists, or writing fails.
     """
     for target in files:
         if target.exists():
-            raise StoreError(f"{str(target)!r} exists; remove it first or give another path.")
+            raise StoreError(f"{str(target)!r} exists; remove it first or choose another path.")
     written: dict[Path, Path] = {}
     try:
         for target, write in files.items():
@@ -135,8 +135,8 @@ def write_new(files: Mapping[Path, Writer]) -> None:
         if not isinstance(error, OSError | pl.exceptions.PolarsError):
             raise
         raise StoreError(
-            f"Writing {', '.join(repr(str(target)) for target in files)} failed: {error}. Nothing"
-            " is left; check the space and the rights there."
+            f"Writing {', '.join(repr(str(target)) for target in files)} failed: {error}. No file"
+            " was left; check the free space and the permissions."
         ) from error
 
 
@@ -159,7 +159,7 @@ def _parquet(vectors: Vectors, path: Path) -> dict[Path, Writer]:
 
 def _numpy(vectors: Vectors, path: Path) -> dict[Path, Writer]:
     def write(file: Path) -> None:
-        with file.open("wb") as opened:  # given a name, numpy puts .npy behind it
+        with file.open("wb") as opened:  # to a name without .npy, numpy would append it
             np.save(opened, vectors.table)
 
     return {**_ids_beside(vectors, path), path: write}
@@ -176,7 +176,7 @@ def _word2vec(vectors: Vectors, path: Path) -> dict[Path, Writer]:
 
     def write(file: Path) -> None:
         n, dim = vectors.table.shape
-        line = "%s" + " %.9g" * dim + "\n"  # nine digits tell all float32 apart
+        line = "%s" + " %.9g" * dim + "\n"  # nine digits distinguish all float32 values
         with file.open("w", encoding="utf-8", newline="\n") as opened:
             opened.write(f"{n} {dim}\n")
             for word, row in zip(words, vectors.table, strict=True):
@@ -200,7 +200,7 @@ def _faiss(vectors: Vectors, path: Path) -> dict[Path, Writer]:
 
 
 def _as_int64(ids: Ids) -> Any:
-    """Give ids as int64, or None if they are no integers or too large for that."""
+    """Return ids as int64, or None if they are not integers or too large."""
     if not ids.dtype.is_integer() or (len(ids) and ids.id(len(ids) - 1) >= 2**63):
         return None
     return ids.values.to_numpy().astype(np.int64)
@@ -217,4 +217,4 @@ FORMATS: Mapping[str, Callable[[Vectors, Path], dict[Path, Writer]]] = {
     "word2vec": _word2vec,
     "faiss": _faiss,
 }
-"""The formats, by name; each gives the files to write."""
+"""The formats by name; each returns the files to write."""

@@ -1,4 +1,4 @@
-"""What a model has learned, and how it lies on disk: safetensors, Parquet, JSON, Markdown."""
+"""The fitted state of a model, and its files: safetensors, Parquet, JSON, Markdown."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32
 
 KIND: Final = "model"
-"""What `nearfar.runtime.store` calls a folder with a model."""
+"""The kind of a folder with a model, for `nearfar.runtime.store`."""
 _VALIDATION: Final = "validation_"
 
 
 class Fitted(NamedTuple):
-    """What a model has learned; it is replaced, never changed."""
+    """The fitted state of a model; immutable."""
 
     users: Float32
-    """(N, d)."""
+    """(N, d) points of the users."""
     items: Float32
-    """(M, d)."""
+    """(M, d) points of the items."""
     history: pl.DataFrame
     best_epoch: int
     interactions: Interactions
@@ -38,7 +38,7 @@ class Fitted(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """Figures by name; see `nearfar.CML.metrics`."""
+        """Metrics by name; see `nearfar.CML.metrics`."""
         found = {}
         names = [name for name in self.history.columns if name.startswith(_VALIDATION)]
         row = self.history.filter(pl.col("epoch") == self.best_epoch)
@@ -50,7 +50,7 @@ class Fitted(NamedTuple):
         return found
 
     def projected(self) -> tuple[Fitted, Projection]:
-        """Give it with the items on a plane, by PCA unless they are there already; and these."""
+        """Return the state with its projection, and the projection, by PCA if there is none yet."""
         made = project(self.items) if self.projection is None else self.projection
         return self._replace(projection=made), made
 
@@ -61,7 +61,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
     Raises
     ------
     StoreError
-        The folder holds something else, or writing fails.
+        The folder contains something else, or writing fails.
     """
     fitted, projected = fitted.projected()
     data = fitted.interactions
@@ -105,7 +105,7 @@ def read_model(path: str | PathLike[str], *, mmap: bool) -> tuple[Options, Fitte
     Raises
     ------
     StoreError
-        The folder is missing, damaged, or something else; or it says what cannot be.
+        The folder is missing, damaged or inconsistent, or contains something else.
     """
     folder = store.load_folder(path, kind=KIND, mmap=mmap)
     try:
@@ -116,7 +116,7 @@ def read_model(path: str | PathLike[str], *, mmap: bool) -> tuple[Options, Fitte
 
 
 def _read(folder: store.Folder, dim: int) -> Fitted:
-    """Take what was saved, if it fits together."""
+    """Read the saved state, and check that its parts fit together."""
     meta, points = folder.meta, folder.arrays["points"]
     data = Interactions.from_store(meta["interactions"], folder.frames)
     users = _checked(points["users"], "users", (data.n_users, dim))
@@ -125,7 +125,7 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
     if isinstance(best, bool) or not isinstance(best, int) or best < 0:
         raise ValueError(f"`best_epoch` must be a whole number from 0; got {best!r}")
     if evaluation is not None and not isinstance(evaluation, dict):
-        raise ValueError(f"`evaluation` must be figures by name; got {evaluation!r}")
+        raise ValueError(f"`evaluation` must be metrics by name; got {evaluation!r}")
     saved, method = folder.arrays["projection"], meta["projection"]
     if method not in METHODS:
         raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
@@ -142,7 +142,7 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
 
 
 def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Float32:
-    """Refuse a table of another type or shape, or with a number that is none."""
+    """Refuse a table of a wrong type or shape, or with a value that is not finite."""
     if table.dtype != np.float32 or table.shape != shape:
         raise ValueError(
             f"the table of {name} must be float32 of shape {shape}; got {table.dtype} of"
@@ -154,5 +154,5 @@ def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Floa
 
 
 def all_finite(table: npt.NDArray[Any]) -> bool:
-    """Look a part at a time, for a mask of all of it would be as long as the table."""
+    """Return whether all values are finite; in blocks, because a whole mask needs much memory."""
     return all(np.isfinite(table[at : at + 4096]).all() for at in range(0, len(table), 4096))

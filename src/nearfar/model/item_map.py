@@ -1,4 +1,4 @@
-"""The items in two dimensions, to be looked at."""
+"""The items in two dimensions, for plots."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from nearfar.runtime.extras import load_extra
 
 METHODS = ("pca", "umap")
 _NEAREST = 10
-"""Items whose places on the map are averaged, where the map is no linear one."""
+"""Number of items whose positions are averaged to place a vector on a map that is not linear."""
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Places of the items of a model on a plane; made by `project`.
+    """Positions of the items of a model in two dimensions; created by `project`.
 
-    With "pca" the place of any vector x is ``(x - mean) axes``: the plane on which the items'
-    variance is largest. With "umap" there is no such formula: a vector lies at the mean of its ten
-    nearest items.
+    With "pca" the position of any vector x is ``(x - mean) axes``: the plane on which the variance
+    of the items is largest. With "umap" there is no such formula: the position of a vector is the
+    mean of its ten nearest items.
     """
 
     method: str
     """"pca" or "umap"."""
     points: Float32
-    """(M, 2) the items' places."""
+    """(M, 2) positions of the items."""
     items: Float32
-    """(M, d) their points in the model."""
+    """(M, d) points of the items in the model."""
     mean: Float32
-    """(d,) their mean."""
+    """(d,) mean of these points."""
     axes: Float32
-    """(d, 2) orthonormal columns, the variance along the first at least that along the second."""
+    """(d, 2) orthonormal columns, in order of decreasing variance."""
 
     def place(self, vector: Floats) -> tuple[float, float]:
-        """Give the place of a vector (d,) of the model's space, of a user for example."""
+        """Return the position of a vector (d,) of the model's space, such as a user's point."""
         if self.method == "pca":
             x, y = (np.asarray(vector, np.float32) - self.mean) @ self.axes
         else:
@@ -48,16 +48,16 @@ class Projection:
 
 
 def project(items: Float32, method: str = "pca", *, seed: int = 0) -> Projection:
-    """Put items on a plane.
+    """Project items to two dimensions.
 
     Parameters
     ----------
     items : float32 array of shape (M, d)
         M at least 1, d at least 2.
     method : str
-        "pca", or "umap", which keeps neighbours together but no distances; it needs umap-learn.
+        "pca", or "umap", which preserves neighbourhoods but not distances and needs umap-learn.
     seed : int
-        Of "umap".
+        Seed of "umap".
 
     Raises
     ------
@@ -81,7 +81,7 @@ def project(items: Float32, method: str = "pca", *, seed: int = 0) -> Projection
 
 
 def _principal(items: Float32) -> tuple[Float32, Float32]:
-    """Mean and first two principal axes; of each axis the largest component is positive."""
+    """Return the mean and the first two principal axes, the largest component of each positive."""
     mean = items.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = items - mean
     values, vectors = np.linalg.eigh(centred.T @ centred)

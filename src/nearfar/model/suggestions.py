@@ -1,7 +1,7 @@
-"""What to write instead of an option that does not exist.
+"""Suggestions for an option that does not exist.
 
-Most of them are a field of a part (`margin` is one of `Triplet`), an argument of `fit`,
-a name of another library, or a misspelling.
+Such a name is mostly a field of a part (`margin` is one of `Triplet`), an argument of `fit`, a name
+of another library, or a misspelling.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ELSEWHERE: Final = {
     "d": "dim", "embedding_dim": "dim", "factors": "dim", "n_factors": "dim",
     "lr": "learning_rate", "eta0": "learning_rate",
 }  # fmt: skip
-"""Names that other libraries and the paper have for options."""
+"""Names of options in other libraries and in the paper."""
 
 
 def unknown_option(name: str, value: Any, options: Options, of_fit: Collection[str]) -> OptionError:
@@ -28,9 +28,9 @@ def unknown_option(name: str, value: Any, options: Options, of_fit: Collection[s
     ----------
     name : str
     value : object
-        What was given for it.
+        Its value.
     options : Options
-        Those that the others are changes of; a part of the class they have is suggested first.
+        The current options; parts of the classes they use are suggested first.
     of_fit : collection of str
         The names that `nearfar.CML.fit` takes.
 
@@ -51,7 +51,7 @@ def unknown_option(name: str, value: Any, options: Options, of_fit: Collection[s
 
 
 def _suggested(name: str, value: Any, known: Collection[str], options: Options) -> list[str]:
-    """List what may have been meant, as one would write it."""
+    """Return what may have been meant, as code."""
     of_parts = {part: _classes_by_field(part, options) for part in STRATEGIES}
     names = {*known, *(field for classes in of_parts.values() for field in classes)}
     meant = ELSEWHERE.get(name.lower(), name.lower())
@@ -83,5 +83,5 @@ def _classes_by_field(part: str, options: Options) -> dict[str, str]:
 
 
 def _written(value: Any, other: str) -> str:
-    """Return how a part is written; a value that is none is left to the reader."""
+    """Return the code of a part, or `other` for a value that is not a part."""
     return repr(value) if is_dataclass(value) or value is None else other

@@ -330,7 +330,7 @@ def test_a_run_is_checked(data, tmp_path):
     for how, message in (({"workers": -1}, "`workers`"), ({"threads": 0}, "`threads`")):
         with pytest.raises(OptionError, match=message):
             GRID.run({"d": data}, tmp_path, **how)
-    with pytest.raises(OptionError, match="`data` must have one data set or more"):
+    with pytest.raises(OptionError, match="`data` must have at least one data set"):
         GRID.run({}, tmp_path)
     with pytest.raises(StoreError, match="does not exist"):
         GRID.run({"d": tmp_path / "none"}, tmp_path, workers=0)

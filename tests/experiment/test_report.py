@@ -239,12 +239,12 @@ def test_only_the_chosen_learning_rates_are_reported(tmp_path):
 @pytest.mark.parametrize(
     ("outcomes", "kind", "message"),
     [
-        ([], EmptyDataError, "There is no outcome"),
+        ([], EmptyDataError, "There are no outcomes"),
         ([outcome(table2.rows()[0])] * 2, DataError, "Fold 0 of 'uniform, 1 .* more than once"),
         (
             [outcome(table2.rows()[0]), outcome(table2.rows()[1], seed=3)],
             DataError,
-            "got seed 0 and 3. Give those of one",
+            "got seed 0 and 3. Pass those of one",
         ),
         (
             [outcome(table2.rows()[0]), outcome(table2.rows()[1], data="b")],
@@ -531,10 +531,10 @@ def test_the_page_says_how_it_was_made(written):
     assert made["folds"] == "4, of which 4 used"
     assert made["schedule"] == (
         "at most 30 epochs, evaluated every 2; the best by ndcg@50 on the validation part; stopped "
-        "after 5 evaluations without a new best"
+        "after 5 evaluations without improvement"
     )
     assert made["runs"] == "60, and 2 with learning rates that were not chosen"
-    assert made["processor time"] == f"{(60 * 201.5 + 2 * 200) / 3600:.2f} hours in all"
+    assert made["CPU time"] == f"{(60 * 201.5 + 2 * 200) / 3600:.2f} hours in total"
     assert made["computed by"] == f"nearfar {nf.__version__}"
     assert made["dim"] == "128"
     assert made["optimiser.learning_rate"] == "0.0001"
@@ -546,7 +546,7 @@ def test_the_page_says_how_it_was_made(written):
     assert (last["folds"], last["best epoch"], last["seconds of training"]) == ("4", "3.5", "101.5")
     assert (last["sampler"], last["sampler.candidates"]) == ("TwoStage", "2000")
     assert (last["spread_out.weight"], last["negatives"]) == ("0.001", "5")
-    (rates,) = (t for c, t in page.tables.items() if c.startswith("What the learning rates"))
+    (rates,) = (t for c, t in page.tables.items() if c.startswith("Choice of the learning rates"))
     assert [[text for text, _ in row] for row in rates] == [
         ["setting", "0.0001", "0.001"],
         *(
@@ -570,7 +570,7 @@ def test_draws_of_outcomes_that_lack_a_column(tmp_path):
     save_all([new, old, older], tmp_path)
     page = Page(report.write_report(tmp_path)[-1].read_text(encoding="utf-8"))
     (draws,) = (t for c, t in page.tables.items() if c.startswith("With the vectors"))
-    place = [text for text, _ in draws[0]].index("their share in the push %")
+    place = [text for text, _ in draws[0]].index("their share of the push %")
     assert [row[place][0] for row in draws[1:]] == ["0.50", "—"]
 
 
@@ -620,8 +620,8 @@ def test_without_matplotlib_the_page_says_so(tmp_path, drawing, monkeypatch):
     monkeypatch.setattr(drawing, "page_plots", fail)
     save_all([outcome(table2.rows()[0])], tmp_path)
     page = Page(report.write_report(tmp_path)[-1].read_text(encoding="utf-8"))
-    assert "The plots are left out. Plots need matplotlib." in page.text
-    assert "There is only one setting, so there is nothing to compare." in page.text
+    assert "There are no plots. Plots need matplotlib." in page.text
+    assert "There is only one setting, so there are no differences." in page.text
 
 
 def test_the_plots_are_on_the_page(tmp_path, monkeypatch):
@@ -639,7 +639,7 @@ def test_rows_with_fewer_folds_are_named(tmp_path):
     files = {
         file.suffix: file.read_text(encoding="utf-8") for file in report.write_report(tmp_path)
     }
-    note = "these rows are means over fewer: two-stage, 5 negatives, batch 256: 2 of 4."
+    note = "these rows are means over fewer folds: two-stage, 5 negatives, batch 256: 2 of 4."
     for end in (".html", ".md", ".tex"):
         assert note in files[end]
 

@@ -1,10 +1,10 @@
-"""Many runs: grids of settings over folds, and what can be concluded from them.
+"""Experiments: grids of settings over folds, and statistical comparison of the results.
 
-A `Grid` of `Setting` objects, each trained by a `Schedule`, runs cell by cell into a folder, and
-goes on there if it was killed; `write_report` makes tables, tests and plots of what is in it.
-``table2.rows`` are the settings of the paper's Table 2. With the outcomes (`load_all`) in hand:
-`summary` is a row for each setting, `tidy` all metrics for programs, `paired` compares two settings
-user by user, and `diagnose` says what a model's negatives and lists are like.
+A `Grid` of `Setting` objects, each trained by a `Schedule`, is computed cell by cell into a folder
+and resumes there if it was killed; `write_report` writes tables, significance tests and plots of
+the folder. ``table2.rows`` are the settings of the paper's Table 2. From the outcomes (`load_all`),
+`summary` makes one row per setting, `tidy` a table of all metrics for programs, and `paired`
+compares two settings user by user; `diagnose` describes a model's negatives and lists.
 
 Examples
 --------
@@ -67,7 +67,7 @@ _OWNER = {
     "tidy": "experiment.tables",
     "write_report": "experiment.report",
 }
-"""The module each public name is in, imported when the name is asked for: some need scipy."""
+"""The module of each public name, imported on first use, because some need scipy."""
 
 
 def __getattr__(name: str) -> Any:

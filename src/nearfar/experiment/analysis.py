@@ -1,13 +1,14 @@
-"""Why a model does what it does: which items it recommends, how items lie, what is drawn.
+"""Analysis of a trained model: the recommended items, the positions of items, the negatives.
 
 Three tables, all functions of arrays and a seed:
 
-- `exposure`: how recommendations and training interactions spread over popular and rare items;
-- `cosines`: how near each other the items of one user are, beside items at random and p(s);
-- `sampling`, of `nearfar.training.drawn`: how many items a negative is really chosen among, how
-  often it is a false one, and how many pairs still have something to learn from it.
+- `exposure`: how recommendations and training interactions are distributed over popular and rare
+  items;
+- `cosines`: the similarity of the items of one user, compared with random items and with p(s);
+- `sampling`, of `nearfar.training.drawn`: the effective number of items a negative is chosen from,
+  the rate of false negatives, and the share of pairs that still violate the margin.
 
-`diagnose` makes all three of a trained model.
+`diagnose` computes all three for a trained model.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from nearfar.training.drawn import check_points, sampling
 
 DECILES: Final = 10
 BINS: Final = 100
-"""Of the cosines between -1 and 1."""
+"""Number of bins of the cosines, between -1 and 1."""
 _PAIRS: Final = 8192
-"""Pairs that `diagnose` draws negatives for, about: the same for small batches and large ones."""
-_FIRST, _OTHER, _STRANGER = -1, -2, -3  # steps that training never takes, so the streams are ours
+"""Approximate number of pairs for which `diagnose` draws negatives, for any size of batch."""
+_FIRST, _OTHER, _STRANGER = -1, -2, -3  # steps that training never uses: separate random streams
 
 
 def diagnose(
@@ -50,31 +51,31 @@ def diagnose(
     threads: int | None = 1,
     learned: Interactions | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """Make all tables of a trained model.
+    """Return all tables of a trained model.
 
     Parameters
     ----------
     points : float32 array of shape (N + M, d)
-        Users, then items, as they were trained.
+        The trained points of users, then items.
     train, test : Interactions
-        On the same axes. Lists leave out what is in `train` and are made for users with items in
-        `test`, as in `nearfar.evaluate`.
+        On the same axes. Lists leave out the items in `train` and are computed for users with items
+        in `test`, as in `nearfar.evaluate`.
     options : Options
-        Of the model.
+        The options of the model.
     k : int
         Length of the lists.
     seed : int
-        Of the training: `sampling` draws what the first steps would draw.
+        Seed of the training: `sampling` draws the negatives of the first steps.
     threads : int, optional
-        The tables are the same for any number.
+        Number of threads; the tables do not depend on it.
     learned : Interactions, optional
-        The part of `train` that the steps were taken on, if a validation part was cut off: the
-        sampler knows nothing of the rest, so that counts as held out. All of `train` if None.
+        The part of `train` used for training steps, if a validation part was split off: the sampler
+        does not know the rest, which counts as held out. All of `train` if None.
 
     Returns
     -------
     dict of str to DataFrame
-        "exposure", "cosines" and "sampling", as the functions of these names give them.
+        "exposure", "cosines" and "sampling", as returned by the functions of these names.
 
     Raises
     ------
@@ -100,26 +101,25 @@ def diagnose(
 
 
 def exposure(items: Integers, item_counts: Int64) -> pl.DataFrame:
-    """Spread recommendations and training interactions over the deciles of popularity.
+    """Return the shares of recommendations and training interactions by decile of popularity.
 
-    Decile 1 is the most popular tenth of the items, by training interactions; of equally popular
-    items those with smaller rows come first. With M items, decile t has those at the places
-    ``M (t - 1) / 10 <= place < M t / 10`` from 0: without a multiple of ten the sizes differ by
-    one, and fewer than ten items leave some deciles empty.
+    Decile 1 is the most popular tenth of the items, by training interactions; ties are broken by
+    the smaller row. With M items, decile t has those at the positions
+    ``M (t - 1) / 10 <= position < M t / 10`` from 0: if M is not a multiple of 10 the sizes differ
+    by one, and with fewer than 10 items some deciles are empty.
 
     Parameters
     ----------
     items : int array of shape (n_users, k)
-        Rows of the recommended items, -1 where a list is short.
+        Rows of the recommended items, -1 after the end of a short list.
     item_counts : int array of shape (M,)
-        Training interactions of each item.
+        Number of training interactions of each item.
 
     Returns
     -------
     DataFrame
-        Ten rows: ``decile``, ``items`` (how many are in it), and the decile's shares, between 0 and
-        1, of all ``recommendations`` and of all training ``interactions``; NaN where there are
-        none at all.
+        Ten rows: ``decile``, ``items`` (their number), and the decile's shares, between 0 and 1, of
+        all ``recommendations`` and of all training ``interactions``; NaN if there are none.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def exposure(items: Integers, item_counts: Int64) -> pl.DataFrame:
     if items.size and not -1 <= items.min() <= items.max() < n_items:
         raise DataError(
             f"`items` must be rows in 0 ... {n_items - 1}, or -1 for none; got {items.min()} ... "
-            f"{items.max()}. Give the counts of the interactions that the lists were made from."
+            f"{items.max()}. Pass the counts of the interactions that the lists were made from."
         )
     decile = np.empty(n_items, np.int64)
     order = np.argsort(-item_counts, kind="stable")
@@ -166,22 +166,22 @@ def cosines(
     n: int = 100_000,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Compare the cosines of items that go together with those of items that do not.
+    """Compare the cosines of items of the same user with those of other items.
 
-    Each of `n` times a training pair (i, j) is drawn, all equally likely, and with it
+    For each of `n` draws, a training pair (i, j) is drawn uniformly, and with it
 
     - another item k of user i: v_j.v_k is one of the *positives*;
-    - an item k that user i does not have, all equally likely: v_j.v_k is one of the *negatives*.
+    - an item k that user i does not have, uniformly: v_j.v_k is one of the *negatives*.
 
-    Users with a single item or with all of them have no part in it.
+    Users with a single item or with all items are left out.
 
     Parameters
     ----------
     item_points : array of shape (M, d)
-        Normalised here, whatever the geometry.
+        Normalised here, regardless of the geometry.
     train : Interactions
     n : int
-        How many of each are drawn.
+        Number of draws.
     seed : int
 
     Returns
@@ -189,13 +189,13 @@ def cosines(
     DataFrame
         For each of 100 equal bins between -1 and 1: ``bin_low``, ``bin_high``, the densities
         ``positives`` and ``negatives`` (share of the draws, divided by the width of the bin; NaN if
-        no user takes part), and ``density``, the p(s) of two random unit vectors at the middle of
-        the bin (`nearfar.method.geometry.density`).
+        no user is left), and ``density``, the p(s) of two random unit vectors at the centre of the
+        bin (`nearfar.method.geometry.density`).
 
     Raises
     ------
     OptionError
-        `n` is not a whole number from 1.
+        `n` is not an integer of at least 1.
     """
     check_count("n", n)
     one, other, stranger = _item_pairs(train, n, seed)
@@ -235,7 +235,7 @@ def _item_pairs(train: Interactions, n: int, seed: int) -> tuple[Int32, Int32, I
 
 @kernel
 def _absent(rank: Int64, user: Int32, indptr: Int64, items: Int32) -> Int32:
-    """Give the item that is number `rank`, from 0, of those that the user does not have."""
+    """Return the item at position `rank`, from 0, among those that the user does not have."""
     out = np.empty(rank.shape[0], np.int32)
     for n in range(rank.shape[0]):
         item = rank[n]

@@ -1,8 +1,8 @@
-"""Cells: one setting on one fold of one data set, and what came of it.
+"""Cells: one setting on one fold of one data set, and its outcome.
 
-A cell is a pure function of its description: the same description gives the same figures, whoever
-computes it and after whatever interruption. Its outcome is a folder of its own, written atomically,
-under a name that is a hash of the description.
+A cell is a pure function of its description: the same description always gives the same metrics,
+in any process and after any interruption. Its outcome is a separate folder, written atomically,
+whose name is a hash of the description.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from nearfar.runtime import store
 from nearfar.training.schedule import Schedule
 
 KIND: Final = "cell"
-"""What the manifest of an outcome calls it."""
+"""The kind of the folder of an outcome, as its manifest names it."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the table: a method with everything but its learning rate."""
+    """A row of the table: a method with all options except the learning rate."""
 
     name: str
-    """What it is called in tables; distinct within a grid."""
+    """The name in tables; distinct within a grid."""
     options: Options
     """The hyper-parameters; the learning rate is that of the cell."""
 
@@ -43,22 +43,22 @@ class Cell:
     data: str
     """The name of the data set."""
     fingerprint: str
-    """`Interactions.fingerprint` of all of it, before it is cut."""
+    """`Interactions.fingerprint` of the whole data set, before it is split."""
     setting: Setting
-    """What is trained, with the learning rate in it."""
+    """The setting, with the learning rate included."""
     fold: int
-    """Which fold is tested on, from 0."""
+    """The test fold, from 0."""
     folds: int
-    """How many there are."""
+    """The number of folds."""
     seed: int
-    """Of the folds, the validation part and the training."""
+    """The seed of the folds, the validation part and the training."""
     schedule: Schedule
-    """How long, and when to look."""
+    """The number of epochs, and when to evaluate."""
     validation: float
-    """Share of each user's training interactions that the best epoch is chosen on."""
+    """Share of each user's training interactions in the validation part."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the description in plain values, for JSON."""
+        """Return the description as plain values, for JSON."""
         plain = asdict(self)
         plain["setting"] = {
             "name": self.setting.name,
@@ -68,34 +68,34 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A name that no other description has: the start of the SHA-256 of it."""
+        """A unique name: the start of the SHA-256 of the description."""
         return sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a cell."""
+    """The outcome of a cell."""
 
     cell: dict[str, Any]
-    """The description, as of `Cell.to_dict`."""
+    """The description, as returned by `Cell.to_dict`."""
     best_epoch: int
-    """The epoch that was the best on the validation part."""
+    """The best epoch on the validation part."""
     last_epoch: int
-    """The epoch after which training ended."""
+    """The last epoch."""
     seconds: float
-    """Of training, without evaluations."""
+    """Seconds of training, without evaluations."""
     machine_seconds: float
-    """Of processor time, of everything."""
+    """Total CPU seconds."""
     history: pl.DataFrame
-    """`CML.history`: a row an epoch; ``validation_ndcg`` and others where it was evaluated."""
+    """`CML.history`: one row per epoch; evaluated epochs have ``validation_ndcg`` and others."""
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """For "best" and "last", the figures on the test fold."""
+    """For "best" and "last", the metrics on the test fold."""
     per_user: dict[str, pl.DataFrame] = field(default_factory=dict)
     """For "best" and "last", `Evaluation.per_user`."""
     diagnostics: dict[str, pl.DataFrame] = field(default_factory=dict)
-    """Tables of `nearfar.experiment.analysis`, of the best epoch."""
+    """Tables of `nearfar.experiment.analysis` for the best epoch."""
     warnings: tuple[str, ...] = ()
-    """What `nearfar.training.diagnostics` and others said about the training."""
+    """Warnings of the training, such as those of `nearfar.training.diagnostics`."""
 
 
 def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
@@ -104,7 +104,7 @@ def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
     Raises
     ------
     StoreError
-        It cannot be written; nothing is left of it then.
+        It cannot be written; no partial outcome is left then.
     """
     frames = {"history": outcome.history, **outcome.diagnostics}
     frames |= {f"users_{which}": frame for which, frame in outcome.per_user.items()}
@@ -122,13 +122,15 @@ def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
     try:
         store.save_folder(folder, kind=KIND, meta=meta, frames=frames)
     except StoreError:
-        with suppress(OSError):  # a folder without a manifest is no outcome, but need not stay
+        with suppress(
+            OSError
+        ):  # a folder without a manifest is not an outcome; tidy up if possible
             folder.rmdir()
         raise
 
 
 def folder_of(results: str | PathLike[str], key: str) -> Path:
-    """Say where the outcome of a cell is."""
+    """Return the folder of the outcome of a cell."""
     return Path(results) / "cells" / key
 
 
@@ -138,7 +140,7 @@ def load(folder: str | PathLike[str]) -> Outcome:
     Raises
     ------
     StoreError
-        It is missing, damaged or something else.
+        The folder is missing or damaged, or contains something else.
     """
     found = store.load_folder(folder, kind=KIND)
     meta, frames = found.meta, found.frames
@@ -157,8 +159,8 @@ def load(folder: str | PathLike[str]) -> Outcome:
         )
     except KeyError as error:
         raise StoreError(
-            f"{str(folder)!r} is no readable outcome: {error} is missing. Remove the folder; the "
-            "cell is then computed again."
+            f"{str(folder)!r} is not a readable outcome: {error} is missing. Remove the folder; "
+            "the cell is then computed again."
         ) from error
 
 

@@ -1,10 +1,10 @@
-"""Grids: settings x folds x data sets, computed side by side, each cell saved as it is done.
+"""Grids: settings x folds x data sets, computed in parallel, each cell saved when it is done.
 
-The learning rate of each setting is chosen on the validation part of the first fold, climbing from
-the middle of a list until both neighbours of the best have been tried. Then the setting is trained
-on the other folds with that rate. Every run is tested, but nothing is ever chosen by that, and of
-the rates that were not chosen no test figure is reported.
-What is there already is not computed again, so a run that was killed goes on where it was.
+The learning rate of each setting is chosen on the validation part of the first fold, by hill
+climbing from the middle of a list until both neighbours of the best have been tried. Then the
+setting is trained on the other folds with this rate. Every run is tested, but nothing is chosen by
+test metrics, and no test metric is reported for rates that were not chosen.
+Existing cells are not computed again, so a run that was killed can be resumed.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from nearfar.training.schedule import Schedule
 RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Learning rates to choose from."""
 SCHEDULE: Final = Schedule(epochs=200, every=2, patience=5)
-"""Until five evaluations in a row have brought no new best."""
+"""Train until five successive evaluations have brought no improvement."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is compared, and how."""
+    """The settings to compare, and how."""
 
     settings: tuple[Setting, ...]
     """The rows, with distinct names."""
     learning_rates: tuple[float, ...] = RATES
-    """Each setting is given the one that is the best on the validation part of the first fold. The
-    middle one is tried first, then the neighbours of the best so far, the higher before the lower,
-    until it has no untried neighbour. With none, all settings keep their own."""
+    """Candidates, in order; each setting uses the best on the validation part of the first fold.
+    The middle one is tried first, then the neighbours of the best so far, the higher before the
+    lower, until it has no untried neighbour. If empty, settings keep their own learning rates."""
     folds: int = 4
-    """Parts that each user's interactions are cut into."""
+    """Number of parts into which each user's interactions are split."""
     tested_folds: int | None = None
-    """Test on only so many of them; on all if None."""
+    """Number of folds to test on; all if None."""
     schedule: Schedule = SCHEDULE
-    """How long to train, and when to stop."""
+    """The number of epochs, and when to stop."""
     validation: float = 0.1
-    """Share of each user's training interactions that the epoch and the rate are chosen on."""
+    """Share of each user's training interactions in the validation part."""
     seed: int = 0
-    """Of the folds, the validation parts and the training."""
+    """The seed of the folds, the validation parts and the training."""
 
     def __post_init__(self) -> None:
         names = [setting.name for setting in self.settings]
@@ -79,10 +79,10 @@ class Grid:
             raise OptionError(f"`validation` must be between 0 and 1; got {self.validation!r}.")
         for rate in self.learning_rates:
             for setting in self.settings:
-                _with_rate(setting, rate)  # refuses what is no learning rate
+                _with_rate(setting, rate)  # refuses an invalid learning rate
 
     def cells(self, name: str, fingerprint: str, setting: Setting, rate: float) -> list[Cell]:
-        """Give the runs of a setting with a learning rate, one a fold."""
+        """Return the runs of a setting with a learning rate, one per fold."""
         chosen = _with_rate(setting, rate)
         return [
             Cell(name, fingerprint, chosen, fold, self.folds, self.seed, self.schedule,
@@ -99,30 +99,30 @@ class Grid:
         threads: int = 1,
         progress: bool | None = None,
     ) -> Failures:
-        """Compute every cell that is not there yet.
+        """Compute all missing cells.
 
         Parameters
         ----------
         data : mapping of str to Interactions or path
-            The data sets by name; a path is a folder that `Interactions.save` wrote.
+            The data sets by name; a path is a folder written by `Interactions.save`.
         results : path
-            A folder, new or that of an earlier run; ``cells`` and ``failed`` are put there.
+            A folder, new or of an earlier run; the outcomes are in its ``cells`` and ``failed``.
         workers : int, optional
-            Processes; as many as there are cores if None. With 0, this process computes.
+            Number of processes; the number of cores if None. With 0, this process computes.
         threads : int
-            Of each worker.
+            Number of threads of each worker.
         progress : bool, optional
-            Show a table of what is done; where the error stream is a terminal if None.
+            Whether to show a table of the progress; if None, only if standard error is a terminal.
 
         Returns
         -------
         dict of str to str
-            For each cell that failed, by `Cell.key`, its error. They are tried again next time.
+            The errors of failed cells by `Cell.key`. These cells are tried again by the next call.
 
         Raises
         ------
         OptionError
-            `workers` or `threads` is out of its range.
+            `workers` or `threads` is out of range.
         StoreError
             A data set cannot be read.
         """
@@ -151,7 +151,7 @@ Failures = dict[str, str]
 
 
 class _Jobs:
-    """What is still to be computed: first the rates of a setting one by one, then its folds."""
+    """The cells still to be computed: first the rates of a setting one by one, then its folds."""
 
     def __init__(self, grid: Grid, paths: Mapping[str, Path], results: Path) -> None:
         self.failures: Failures = {}
@@ -164,11 +164,11 @@ class _Jobs:
                 self._plan(name, setting)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Give all (data, setting)."""
+        """Return all (data, setting)."""
         return [(name, setting.name) for name in self._paths for setting in self._grid.settings]
 
     def _plan(self, name: str, setting: Setting) -> None:
-        """Put up the next learning rate on the first fold or, when it is chosen, all folds."""
+        """Queue the next learning rate on the first fold or, once it is chosen, all folds."""
         rates = self._grid.learning_rates or (setting.options.optimiser.learning_rate,)
         cells = {rate: self._grid.cells(name, self._prints[name], setting, rate) for rate in rates}
         self._later[name, setting.name] = 0
@@ -186,7 +186,7 @@ class _Jobs:
             more = max(min(len(rates), 3) - len(tried) - 1, 0)  # the best and its neighbours
             self._later[name, setting.name] = more + len(cells[following]) - 1
             return
-        if (best := chosen_rate(tried)) is not None:  # otherwise all have failed, as has been said
+        if (best := chosen_rate(tried)) is not None:  # otherwise all have failed and were reported
             self._waiting += [cell for cell in cells[best][1:] if not self._is_done(cell)]
 
     def _is_done(self, cell: Cell) -> bool:
@@ -200,12 +200,12 @@ class _Jobs:
         return cell, self._paths[cell.data]
 
     def ended(self, cell: Cell, answer: Answer) -> None:
-        """Take note that a cell is done or has failed."""
+        """Record that a cell is done or has failed."""
         record = self._results / "failed" / f"{cell.key}.json"
         if answer.error:
             self.failures[cell.key] = answer.error
             said = {"cell": cell.to_dict(), "error": answer.error, "traceback": answer.trace}
-            with suppress(OSError):  # on a full disk the error is still in what `run` returns
+            with suppress(OSError):  # on a full disk, `run` still returns the error
                 record.parent.mkdir(parents=True, exist_ok=True)
                 record.write_text(json.dumps(said, indent=2))
         else:
@@ -219,7 +219,7 @@ class _Jobs:
 
     @property
     def n_expected(self) -> int:
-        """Cells that wait and those that will probably follow them."""
+        """Number of waiting cells and of those that will probably follow."""
         return len(self._waiting) + sum(self._later.values())
 
 
@@ -229,9 +229,9 @@ def _with_rate(setting: Setting, rate: float) -> Setting:
 
 
 def _on_disk(data: Mapping[str, Any], stack: ExitStack) -> dict[str, Path]:
-    """Save what is only in memory, so that the workers can load it."""
+    """Save data sets that are only in memory, so that the workers can load them."""
     if not data:
-        raise OptionError("`data` must have one data set or more; got none.")
+        raise OptionError("`data` must have at least one data set; got none.")
     paths = {}
     for name, one in data.items():
         if isinstance(one, Interactions):

@@ -1,4 +1,4 @@
-"""What a grid shows while it is computed: a table on a terminal, a line a cell elsewhere."""
+"""The progress of a grid: a table on a terminal, otherwise one line per cell."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nearfar.runtime.progress import Display, shows
 
 
 class Board(Display):
-    """The state of each setting: cells done, running and failed, and the time that is left.
+    """The state of each setting: cells done, running and failed, and the remaining time.
 
     Parameters
     ----------
     progress : bool or None
-        Show it; None where the error stream is a terminal.
+        Whether to show it; if None, only if standard error is a terminal.
     rows : sequence of (str, str)
-        Every (data, setting).
+        All (data, setting).
     workers : int
-        How many cells are computed side by side.
+        Number of cells computed at the same time.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Board(Display):
         self._begun = time.perf_counter()
 
     def begun(self, cell: Cell) -> None:
-        """Take note that a cell is being computed."""
+        """Record that a cell has started."""
         self._counts[cell.data, cell.setting.name]["running"] += 1
 
     def ended(self, cell: Cell, answer: Answer, left: int) -> None:
-        """Take note that a cell has ended, and how many are to come."""
+        """Record that a cell has ended, and the number of remaining cells."""
         row = cell.data, cell.setting.name
         self._counts[row]["running"] -= 1
         self._counts[row]["failed" if answer.error else "done"] += 1

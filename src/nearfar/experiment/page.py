@@ -1,7 +1,8 @@
-"""The page of a report: one HTML file without scripts or anything that it would have to load.
+"""The HTML page of a report: one file without scripts or external resources.
 
-For each data set it has the table at the best and at the last epoch, which differences are more
-than chance, plots, what the samplers drew, and how it was made; at the end, the cells that failed.
+For each data set it has the tables at the best and at the last epoch, the significance of the
+differences, plots, statistics of the sampled negatives, and how it was made; at the end, the cells
+that failed.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from nearfar.experiment.tables import SHOWN, Shown, Which, name_of, summary
 from nearfar.experiment.writers import headings
 
 LEVEL: Final = 0.05
-"""Corrected p-values below it count as more than chance."""
+"""Corrected p-values below it count as significant."""
 _FAILED: Final = "failed."
-"""An anchor that no data set has: the names of files do not end with a full stop."""
+"""An anchor that cannot be that of a data set: names of files do not end with a full stop."""
 _STYLE: Final = """
 body { font: 16px/1.45 Georgia, serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
        color: #111; background: #fff }
@@ -55,15 +56,14 @@ def page(
     contents: Sequence[tuple[Part, pl.DataFrame, Mapping[str, str]]],
     failures: Sequence[Mapping[str, str]],
 ) -> str:
-    """Write the whole page.
+    """Return the whole page.
 
     Parameters
     ----------
     contents : sequence of (Part, DataFrame, mapping of str to str)
-        Each part, what `nearfar.experiment.significance.all_pairs` gave for it, and how it was
-        made.
+        Each part, its result of `nearfar.experiment.significance.all_pairs`, and how it was made.
     failures : sequence of mapping of str to str
-        "what", "error" and "traceback" of each cell that failed.
+        "what", "error" and "traceback" of each failed cell.
 
     Returns
     -------
@@ -94,9 +94,9 @@ def _section(part: Part, compared: pl.DataFrame, made: Mapping[str, str]) -> str
     if said := warned(part):
         items = "".join(f"<li>{escape(text)}</li>" for text in said)
         blocks += ["<h3>Warnings</h3>", f"<ul>{items}</ul>"]
-    blocks += ["<h3>Which differences are more than chance</h3>", _differences(compared)]
+    blocks += ["<h3>Significance of the differences</h3>", _differences(compared)]
     blocks += ["<h3>Plots</h3>", _plots(part)]
-    blocks += ["<h3>What the samplers draw</h3>", _draws(part)]
+    blocks += ["<h3>The sampled negatives</h3>", _draws(part)]
     blocks += ["<h3>How it was made</h3>", _made(part, made)]
     return _lines(blocks)
 
@@ -107,7 +107,7 @@ def _table(
     caption: str = "",
     kind: str = "",
 ) -> str:
-    """Write a table; the cells are HTML, the names and the caption are text."""
+    """Return a table; the cells are HTML, the names and the caption are text."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     bodies = []
     for rows in groups:
@@ -141,13 +141,13 @@ def _emphasised(figure: Shown) -> str:
 
 def _differences(compared: pl.DataFrame) -> str:
     if compared.height == 0:
-        return "<p>There is only one setting, so there is nothing to compare.</p>"
+        return "<p>There is only one setting, so there are no differences.</p>"
     blocks = [
         "<p>Row minus column, in percentage points, at the best epoch. All p-values are corrected "
-        f"by Holm for the number of pairs and count if below {LEVEL}. ● both tests say that it is "
-        "more than chance; ○ only Wilcoxon's signed-rank test over users and folds does: these "
-        "very models differ, but models trained anew might not; △ only the paired t-test over "
-        "folds does.</p>"
+        f"by Holm's procedure for the number of pairs; a difference is significant if p is below "
+        f"{LEVEL}. ● both tests are significant; ○ only Wilcoxon's signed-rank test over users and "
+        "folds is: these trained models differ, but models trained again might not; △ only the "
+        "paired t-test over folds is.</p>"
     ]
     for metric in COMPARED:
         rows = compared.filter(pl.col("metric") == metric)
@@ -194,7 +194,7 @@ def _listing(rows: pl.DataFrame, title: str) -> str:
     table = _table(
         names,
         [lines],
-        f"{title}: differences in percentage points; p-values are corrected, intervals are not",
+        f"{title}: differences in percentage points; p-values are corrected, intervals are not.",
     )
     return f"<details><summary>{title}: all pairs</summary>\n{table}\n</details>"
 
@@ -213,7 +213,7 @@ def _plots(part: Part) -> str:
 
         drawn = page_plots(part.outcomes)
     except MissingExtraError as error:
-        return f"<p>The plots are left out. {escape(str(error))}</p>"
+        return f"<p>There are no plots. {escape(str(error))}</p>"
     return _lines(
         f"<figure>\n<figcaption>{escape(title)}</figcaption>\n{svg}\n</figure>"
         for title, svg in drawn.items()
@@ -221,11 +221,11 @@ def _plots(part: Part) -> str:
 
 
 def _draws(part: Part) -> str:
-    """Show the table "sampling" of the diagnostics, averaged over folds."""
+    """Return the table "sampling" of the diagnostics, averaged over folds."""
     names = {
         "violated": "violated pairs %", "held_out": "false negatives %",
-        "false_push": "their share in the push %", "missed": "empty places %",
-        "effective_mean": "chosen among, mean", "effective_p10": "10%", "effective_p50": "median",
+        "false_push": "their share of the push %", "missed": "not drawn %",
+        "effective_mean": "chosen from, mean", "effective_p10": "10%", "effective_p50": "median",
         "effective_p90": "90%",
     }  # fmt: skip
     lines = []
@@ -240,9 +240,9 @@ def _draws(part: Part) -> str:
     return _table(
         ["setting", *names.values()], [lines],
         "With the vectors of the best epoch, means over folds: pairs with a negative inside the "
-        "margin, draws that are items of the user that were held out and their share in the "
-        "gradient that pushes negatives away, places that stayed empty, and among how many items "
-        "a negative is effectively chosen.",
+        "margin; draws that are held-out items of the user, and their share of the gradient that "
+        "pushes negatives away; negatives that could not be drawn; and the effective number of "
+        "items that a negative is chosen from.",
     )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ def _made(part: Part, made: Mapping[str, str]) -> str:
 
 
 def _each(part: Part) -> str:
-    """Show what differs between the rows: options, epochs, time."""
+    """Return a table of what differs between the rows: options, epochs, time."""
     flat = {name_of(outcome): flat_options(outcome) for outcome in part.outcomes}
     common = in_common(part)
     differing = sorted({name for one in flat.values() for name in one} - set(common))
@@ -275,12 +275,12 @@ def _each(part: Part) -> str:
 
 _MEASURED: Final = {
     "best_epoch": "best epoch", "last_epoch": "last epoch", "seconds": "seconds of training",
-    "machine_seconds": "processor seconds",
+    "machine_seconds": "CPU seconds",
 }  # fmt: skip
 
 
 def _rates(part: Part) -> str:
-    """Show what the learning rates were chosen by."""
+    """Return a table of the metrics by which the learning rates were chosen."""
     metric = part.outcomes[0].cell["schedule"]["metric"]
     found: dict[tuple[str, float], float | None] = {}
     for outcome in [*part.outcomes, *part.others]:
@@ -295,8 +295,8 @@ def _rates(part: Part) -> str:
     ]
     return _table(
         ["setting", *(f"{rate:g}" for rate in rates)], [lines],
-        f"What the learning rates were chosen by: {metric} on the validation part of the first "
-        "fold, at its best epoch.",
+        f"Choice of the learning rates: {metric} on the validation part of the first fold, at its "
+        "best epoch.",
     )  # fmt: skip
 
 

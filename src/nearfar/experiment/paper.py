@@ -1,4 +1,4 @@
-"""The metrics of the paper's Table 2, to be shown beside one's own."""
+"""The metrics of the paper's Table 2, for comparison."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ PAPER: Final[dict[tuple[str, int, int], dict[str, tuple[float, float, float]]]] 
         ("TwoStage", 5, 256): ((2.73, 8.23, 19.6), (1.38, 4.12, 4.5), (8.70, 19.37, 48.4)),
     }.items()
 }
-"""The rows of the paper's Table 2 in its order: by sampler, negatives and batch, for each data set
-MAP %, NDCG % and MMR."""
+"""The rows of the paper's Table 2 in its order: by sampler, negatives and batch, the MAP %, NDCG %
+and MMR of each data set."""

@@ -1,8 +1,7 @@
-"""Pictures of a comparison, as SVG text that can be put into a page.
+"""Plots of a comparison, as SVG text for embedding in a page.
 
 They need matplotlib (``pip install nearfar[plot]``). Settings differ by marker, line style and
-hatching, never by colour alone, and the same outcomes give the same text, in whatever order they
-come.
+hatching, never by colour alone. The same outcomes give the same text, regardless of their order.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 KINDS: Final = {
     "Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage", "Shared": "shared",
 }  # fmt: skip
-"""The samplers, in the order of the panels, and their names."""
+"""The samplers and their names, in the order of the panels."""
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _LINES: Final = ("-", "--", "-.", ":")
 _FILLS: Final = ("white", "0.6", "black")
@@ -55,19 +54,19 @@ _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def page_plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """Draw everything that there is something to draw of.
+    """Draw all plots for which there are data.
 
     Parameters
     ----------
     outcomes : sequence of Outcome
-        In any order. If they are of several data sets, each has pictures of its own, and their
-        titles begin with its name.
+        In any order. If there are several data sets, each has its own plots, whose titles start
+        with its name.
 
     Returns
     -------
     dict of str to str
-        Title, and the ``<svg>`` element as text. Ids within it are unique to it, so that several
-        fit into one page.
+        From the title to the ``<svg>`` element as text. Ids within it are unique, so that several
+        elements can be embedded in one page.
 
     Raises
     ------
@@ -87,9 +86,9 @@ def page_plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 
 def training_curves(outcomes: Sequence[Outcome]) -> str | None:
-    """Draw validation NDCG over the epochs: a line a setting, a panel a sampler.
+    """Draw validation NDCG over the epochs: one line per setting, one panel per sampler.
 
-    Of each setting the first fold is taken. A large black marker is the epoch that was the best.
+    The first fold of each setting is shown. A large black marker is the best epoch.
 
     Returns
     -------
@@ -130,7 +129,7 @@ def _draw_curve(axes: Axes, i: int, row: _Row, curve: tuple[Float64, Float64]) -
 
 
 def _curve(outcome: Outcome) -> tuple[Float64, Float64]:
-    """Give epochs and validation NDCG, where it was evaluated."""
+    """Return the evaluated epochs and their validation NDCG."""
     if "validation_ndcg" not in outcome.history.columns:
         return np.empty(0), np.empty(0)
     seen = outcome.history.select(pl.col("epoch", "validation_ndcg").cast(pl.Float64))
@@ -139,15 +138,15 @@ def _curve(outcome: Outcome) -> tuple[Float64, Float64]:
 
 
 def accuracy_against_popularity(outcomes: Sequence[Outcome]) -> str | None:
-    """Draw MAP against MMR, of the best epoch: a marker a setting.
+    """Draw MAP against MMR at the best epoch, one marker per setting.
 
-    Markers are means over the folds, bars reach one standard deviation (n - 1) to either side. MMR
-    is on a logarithmic scale; if a mean is below 1, where that could hold 0, linear up to 1.
+    Markers are means over the folds, bars extend one standard deviation (n - 1) to either side. The
+    scale of MMR is logarithmic; if a mean is below 1, it is linear up to 1, to include 0.
 
     Returns
     -------
     str or None
-        None if no setting has both figures.
+        None if no setting has both metrics.
     """
     points = [(row, _folds(row, "map"), _folds(row, "mmr")) for row in _rows(outcomes)]
     points = [(row, y, x) for row, y, x in points if len(y) and len(x)]
@@ -192,7 +191,7 @@ def _logarithmic(axes: Axes, least: float) -> None:
 
 
 def _folds(row: _Row, metric: str) -> Float64:
-    """Give the figure of the best epoch in each fold that has it."""
+    """Return the metric at the best epoch in each fold that has it."""
     values = [outcome.metrics.get("best", {}).get(metric) for outcome in row.outcomes]
     return np.array([value for value in values if value is not None and np.isfinite(value)])
 
@@ -202,10 +201,10 @@ def _deviation(values: Float64) -> float:
 
 
 def exposure_by_decile(outcomes: Sequence[Outcome]) -> str | None:
-    """Draw what share of the recommendations goes to each tenth of the items.
+    """Draw the share of the recommendations in each tenth of the items.
 
-    Of each sampler, the setting that is the best by the test NDCG of the best epoch; beside it,
-    the share of the training interactions. Means over the folds.
+    For each sampler, the best setting by test NDCG at the best epoch is shown; for comparison, the
+    share of the training interactions. Means over the folds.
 
     Returns
     -------
@@ -241,10 +240,10 @@ def exposure_by_decile(outcomes: Sequence[Outcome]) -> str | None:
 
 
 def cosines_beside_chance(outcomes: Sequence[Outcome]) -> str | None:
-    """Draw how the cosines of pairs of items are distributed: a panel a sampler.
+    """Draw the distributions of cosines of pairs of items, one panel per sampler.
 
-    Of each sampler, the setting that is the best by the test NDCG of the best epoch. The grey area
-    is p(s), where the points would be if they were random. Means over the folds.
+    For each sampler, the best setting by test NDCG at the best epoch is shown. The grey area is
+    p(s), the distribution for random points. Means over the folds.
 
     Returns
     -------
@@ -264,7 +263,7 @@ def cosines_beside_chance(outcomes: Sequence[Outcome]) -> str | None:
                         label=f"random points, p(s), d = {dim}")  # fmt: skip
             for name, line, label in (
                 ("positives", "-", "items of one user"),
-                ("negatives", "--", "an item of a user and one of the others"),
+                ("negatives", "--", "an item of a user and one that the user does not have"),
             ):
                 axes.stairs(_mean_of(row, "cosines", name), edges, linestyle=line, color="black",
                             linewidth=1.0, label=label)  # fmt: skip
@@ -285,7 +284,7 @@ _PLOTS: Final[Mapping[str, Callable[[Sequence[Outcome]], str | None]]] = {
 }
 
 
-# ------------------------------------------------------------------------- choosing what to draw
+# ------------------------------------------------------------------------- selection of the data
 
 
 @dataclass(frozen=True)
@@ -323,7 +322,7 @@ def _kinds(rows: Iterable[_Row]) -> list[str]:
 
 
 def _best_of_each_kind(outcomes: Iterable[Outcome], table: str) -> list[_Row]:
-    """Choose, among the settings that have the table in every fold, the best of each sampler."""
+    """Return the best setting of each sampler, among those that have the table in every fold."""
     rows = [row for row in _rows(outcomes) if all(table in o.diagnostics for o in row.outcomes)]
     ndcg = {row.name: float(np.mean(values)) if len(values) else -np.inf
             for row in rows for values in (_folds(row, "ndcg"),)}  # fmt: skip
@@ -354,14 +353,14 @@ def _side_by_side(figure: Figure, n: int) -> list[Axes]:
 
 
 def _svg(title: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """Draw a figure of `size` (inches) and give it as an element for a page."""
+    """Draw a figure of `size` (inches) and return it as an element for a page."""
     _require_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure
 
     text = StringIO()
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user has configured
+        matplotlib.rcdefaults()  # ignore the user's configuration
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)

@@ -1,4 +1,4 @@
-"""Workers: processes that compute cells side by side, or this process, one after the other."""
+"""Workers: processes that compute cells in parallel, or this process, one after another."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _POLL_SECONDS: Final = 1.0
 
 
 class Pool(Protocol):
-    """Takes cells and answers, in any order."""
+    """Computes cells; their answers come in any order."""
 
     @property
     def n_busy(self) -> int:
-        """Cells in hand."""
+        """Number of cells being computed."""
 
     @property
     def has_room(self) -> bool:
-        """Whether another cell can be given."""
+        """Whether another cell can be accepted."""
 
     def give(self, cell: Cell, path: Path) -> None:
-        """Begin a cell of the data in a folder."""
+        """Start a cell of the data in a folder."""
 
     def answers(self) -> Iterator[tuple[Cell, Answer]]:
-        """Give what has ended; wait a second for it at most."""
+        """Yield the answers of cells that have ended; wait for them at most one second."""
 
     def __enter__(self) -> Self: ...
 
@@ -44,7 +44,7 @@ class Pool(Protocol):
 
 
 class Here:
-    """The present process as the only worker."""
+    """The current process as the only worker."""
 
     def __init__(self, results: Path, threads: int) -> None:
         self._results, self._threads = results, threads
@@ -57,15 +57,15 @@ class Here:
 
     @property
     def has_room(self) -> bool:
-        """Whether nothing is in hand."""
+        """Whether there is no pending cell."""
         return self._job is None
 
     def give(self, cell: Cell, path: Path) -> None:
-        """Put a cell in hand; it is computed when the answers are asked for."""
+        """Accept a cell; it is computed when the answers are requested."""
         self._job = cell, path
 
     def answers(self) -> Iterator[tuple[Cell, Answer]]:
-        """Compute the cell in hand."""
+        """Compute the pending cell."""
         if self._job is not None:
             cell, path = self._job
             self._job = None
@@ -79,16 +79,16 @@ class Here:
 
 
 class Processes:
-    """Processes of their own. One that dies takes its cell with it, and another takes its place.
+    """Worker processes. If one dies, its cell fails, and a new process replaces it.
 
     Parameters
     ----------
     n : int
-        How many.
+        Number of processes.
     results : Path
-        Where they save the outcomes.
+        The folder for the outcomes.
     threads : int
-        Of each.
+        Number of threads of each process.
     """
 
     def __init__(self, n: int, results: Path, threads: int) -> None:
@@ -99,16 +99,16 @@ class Processes:
 
     @property
     def n_busy(self) -> int:
-        """Cells in hand."""
+        """Number of cells being computed."""
         return len(self._busy)
 
     @property
     def has_room(self) -> bool:
-        """Whether a process is idle, or can be started."""
+        """Whether a process is idle or can be started."""
         return len(self._busy) < self._n
 
     def give(self, cell: Cell, path: Path) -> None:
-        """Give a cell to an idle process, or to a new one."""
+        """Pass a cell to an idle process, or to a new one."""
         pipe, process = self._idle.pop() if self._idle else self._start()
         self._busy[pipe] = process, cell
         pipe.send((cell, path))
@@ -123,7 +123,7 @@ class Processes:
         return ours, process
 
     def answers(self) -> Iterator[tuple[Cell, Answer]]:
-        """Give what has ended; wait a second for it at most."""
+        """Yield the answers of cells that have ended; wait for them at most one second."""
         ready = set(wait(list(self._busy), timeout=_POLL_SECONDS))
         for pipe in [pipe for pipe in self._busy if pipe in ready]:
             process, cell = self._busy.pop(pipe)
@@ -140,9 +140,9 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all processes, whatever they are doing."""
+        """End all processes immediately."""
         for pipe, process in self._idle:
-            with suppress(OSError):  # it has died meanwhile
+            with suppress(OSError):  # the process has died
                 pipe.send(None)
             process.join()
             pipe.close()

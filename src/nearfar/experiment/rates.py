@@ -1,4 +1,4 @@
-"""Choosing a learning rate on a validation part: which one to try next, and which is the best."""
+"""Choice of a learning rate on a validation part: the next one to try, and the best one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from nearfar.training.schedule import Schedule
 
 
 def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> float | None:
-    """Give the learning rate to try next, None if the best has no untried neighbour.
+    """Return the learning rate to try next, or None if the best has no untried neighbour.
 
     Parameters
     ----------
     rates : sequence of float
-        All that may be tried.
+        All candidates.
     tried : mapping of float to Outcome or None
-        What came of those that were; None if the run failed.
+        The outcomes of the candidates tried so far; None if the run failed.
     """
     ladder = sorted(set(rates))
     best = chosen_rate(tried)
-    if best is None:  # nothing yet, or all failed: from the middle down to where it goes well
+    if best is None:  # none tried or all failed: from the middle downwards until one succeeds
         return next((rate for rate in ladder[len(ladder) // 2 :: -1] if rate not in tried), None)
     at = ladder.index(best)
     neighbours = [ladder[i] for i in (at + 1, at - 1) if 0 <= i < len(ladder)]
@@ -31,12 +31,12 @@ def next_rate(rates: Sequence[float], tried: Mapping[float, Outcome | None]) -> 
 
 
 def chosen_rate(tried: Mapping[float, Outcome | None]) -> float | None:
-    """Give the learning rate with the best validation figure, the smaller if equal; None if none.
+    """Return the learning rate with the best validation metric, the smaller if tied, or None.
 
     Parameters
     ----------
     tried : mapping of float to Outcome or None
-        What came of each; None if the run failed.
+        The outcome of each; None if the run failed.
     """
     best: tuple[float, float] | None = None
     for rate in sorted(tried):
@@ -49,7 +49,7 @@ def chosen_rate(tried: Mapping[float, Outcome | None]) -> float | None:
 
 
 def validated(outcome: Outcome) -> float | None:
-    """Give the best figure on the validation part, of the metric that decides; None if none."""
+    """Return the best value on the validation part of the deciding metric, or None."""
     metric = outcome.cell["schedule"]["metric"]
     column = outcome.history[f"validation_{metric}"].drop_nulls().drop_nans()
     best: Any = column.min() if REGISTRY[metric].lower_is_better else column.max()
@@ -57,17 +57,17 @@ def validated(outcome: Outcome) -> float | None:
 
 
 def rate_of(outcome: Outcome) -> float:
-    """Give the learning rate that an outcome was trained with."""
+    """Return the learning rate that an outcome was trained with."""
     return float(outcome.cell["setting"]["options"]["optimiser"]["learning_rate"])
 
 
 def with_chosen_rates(outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """Part outcomes into those with the learning rate that is the best on fold 0, and the others.
+    """Separate outcomes with the learning rate that is the best on fold 0 from the others.
 
     Parameters
     ----------
     outcomes : iterable of Outcome
-        Of one data set, cut and trained in one way.
+        Of one data set, split and trained in the same way.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def with_chosen_rates(outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[
     chosen: list[Outcome] = []
     others: list[Outcome] = []
     for outcome in everything:
-        rate = best.get(_without_rate(outcome))  # None if no fold 0 of it is there yet
+        rate = best.get(_without_rate(outcome))  # None if its fold 0 has not been computed
         (chosen if rate in (None, rate_of(outcome)) else others).append(outcome)
     return chosen, others
 

@@ -1,7 +1,7 @@
 """The report of all results in a folder: a table for each data set, and one page with everything.
 
-Here outcomes are read and files are written; `nearfar.experiment.sections` has what there is to
-say, `nearfar.experiment.page` the page.
+This module reads outcomes and writes files; the contents are in `nearfar.experiment.sections`, the
+page in `nearfar.experiment.page`.
 """
 
 from __future__ import annotations
@@ -38,40 +38,40 @@ from nearfar.runtime import store
 def write_report(
     results: str | PathLike[str], *, paper: Mapping[str, PaperData] | None = None
 ) -> list[Path]:
-    """Write the report of all outcomes below ``results/cells``, beside them.
+    """Write the report of all outcomes below ``results/cells`` to the folder `results`.
 
-    ``<data>.csv`` has all figures in full, ``<data>.md`` and ``<data>.tex`` the tables,
-    ``<data>-significance.csv`` the comparisons of every two settings, and ``index.html`` is the
-    page. Results of one data set that cannot be compared, because they have another seed for
-    example, are kept apart, in files named by what differs.
+    ``<data>.csv`` has all metrics in full precision, ``<data>.md`` and ``<data>.tex`` the tables,
+    ``<data>-significance.csv`` the comparisons of all pairs of settings, and ``index.html`` is the
+    page. Results of one data set that cannot be compared, for example because their seeds differ,
+    are written to separate files, named after the difference.
 
     Parameters
     ----------
     results : path
         The folder of a grid.
     paper : mapping of str to {"amazon", "book-crossing", "echonest"}, optional
-        For the names of data sets, whose figures of the paper to show beside.
+        From the names of data sets to the data set of the paper to compare with.
 
     Returns
     -------
     list of Path
-        The files, the page last. What was there of these names is replaced.
+        The files, the page last. Existing files of these names are replaced.
 
     Raises
     ------
     EmptyDataError
-        No cell was computed, and none failed.
+        The folder has no cells, computed or failed.
     OptionError
-        `paper` names a data set that is not there, or one that the paper does not have.
+        `paper` names a data set without results, or one that the paper does not have.
     StoreError
-        An outcome cannot be read, or the files not be written.
+        An outcome cannot be read, or a file cannot be written.
     """
     folder = Path(results)
     outcomes, failures = load_all(folder), _failures(folder)
     parts = parts_of(outcomes, paper or {})
     if not parts and not failures:
         raise EmptyDataError(
-            f"{str(folder)!r} has no cells, so there is nothing to report. Give the folder "
+            f"{str(folder)!r} has no cells, so there is nothing to report. Pass the folder "
             "of a grid that has been run."
         )
     texts, contents, versions = {}, [], _versions(folder)
@@ -97,15 +97,15 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(
-            f"Writing {str(path)!r} failed: {error}. Check the space and the rights there."
+            f"Writing {str(path)!r} failed: {error}. Check the free space and the permissions."
         ) from error
 
 
-# ------------------------------------------------------------------------------- what is read
+# ------------------------------------------------------------------------------------- input
 
 
 def _users(part: Part) -> dict[str, pl.DataFrame]:
-    """For each setting, in the order of the table, what each user got in each fold."""
+    """Return for each setting, in the order of the table, the metrics of each user in each fold."""
     users = {}
     for name in summary(part.outcomes)["setting"]:
         folds = sorted(
@@ -119,7 +119,7 @@ def _users(part: Part) -> dict[str, pl.DataFrame]:
 
 
 def _failures(folder: Path) -> list[dict[str, str]]:
-    """Read the records of cells that failed; what cannot be read is listed as such."""
+    """Read the records of failed cells; an unreadable record is listed as such."""
     found = []
     for file in sorted((folder / "failed").glob("*.json")):
         try:
@@ -136,7 +136,7 @@ def _failures(folder: Path) -> list[dict[str, str]]:
 
 
 def _versions(folder: Path) -> list[str]:
-    """Say which versions of nearfar computed the outcomes."""
+    """Return the versions of nearfar that computed the outcomes."""
     manifests = (folder / "cells").glob(f"*/{store.MANIFEST}")
     return sorted({str(json.loads(file.read_bytes())["nearfar"]) for file in manifests})
 

@@ -1,4 +1,4 @@
-"""What there is to say in a report: the results of a folder, part by part, and facts about each."""
+"""The contents of a report: the results of a folder, part by part, and descriptions of each."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ from nearfar.experiment.tables import (
 from nearfar.version import VERSION
 
 COMPARED: Final = ("map", "ndcg")
-"""The figures that settings are compared by."""
+"""The metrics by which settings are compared."""
 COMPARISONS: Final = "-significance"
-"""What the name of a part's file of comparisons ends with."""
+"""The end of the name of a part's file of comparisons."""
 WHEN: Final[dict[Which, str]] = {"best": "At the best epoch", "last": "At the last epoch"}
 """The headings of the two tables of a part."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The outcomes of one data set, cut and trained in one way: what can be compared."""
+    """The comparable outcomes: of one data set, split and trained in the same way."""
 
     title: str
-    """The name of the data set, and what else tells it from other parts."""
+    """The name of the data set, and the differences from other parts."""
     file: str
-    """Name of its files, without the end."""
+    """The name of its files, without the suffix."""
     outcomes: list[Outcome]
-    """Those with the learning rates that were chosen; names of settings are distinct."""
+    """Outcomes with the chosen learning rates; names of settings are distinct."""
     others: list[Outcome]
-    """Those with other learning rates, whose test figures are not reported."""
+    """Outcomes with other learning rates, whose test metrics are not reported."""
     paper: PaperData | None
-    """Whose figures of the paper are shown beside those of the best epoch."""
+    """The data set of the paper whose metrics are shown with those of the best epoch."""
 
     def rows(self, which: Which) -> list[Row]:
-        """Give the rows of the table."""
+        """Return the rows of the table."""
         return layout(summary(self.outcomes, which), self.paper if which == "best" else None)
 
 
 def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> list[Part]:
-    """Part outcomes by data set and by how they were cut and trained, in the order of names.
+    """Group outcomes by data set and by split and training, in the order of names.
 
     Parameters
     ----------
     outcomes : sequence of Outcome
     paper : mapping of str to {"amazon", "book-crossing", "echonest"}
-        For the names of data sets, whose figures of the paper to show beside.
+        From the names of data sets to the data set of the paper to compare with.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def parts_of(outcomes: Sequence[Outcome], paper: Mapping[str, PaperData]) -> lis
 
 
 def _titles(groups: Sequence[Sequence[Outcome]]) -> list[str]:
-    """Name each group by its data set and, if others have the same, by what differs from them."""
+    """Name each group by its data set and, if others have the same, by the differences."""
     ways = [way_of(group[0]) | {"data": str(group[0].cell["data"])} for group in groups]
     titles = []
     for way in ways:
@@ -114,11 +114,11 @@ def _file_name(title: str, taken: set[str]) -> str:
 
 
 def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
-    """Say in words what all rows have in common."""
+    """Return a description of what all rows have in common."""
     cell = part.outcomes[0].cell
     plan = cell["schedule"]
     end = "never early" if plan["patience"] is None else (
-        f"after {plan['patience']} evaluations without a new best"
+        f"after {plan['patience']} evaluations without improvement"
     )  # fmt: skip
     everything = [*part.outcomes, *part.others]
     caps = sorted({int(outcome.cell["schedule"]["epochs"]) for outcome in everything})
@@ -134,7 +134,7 @@ def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
         f"by {plan['metric']}@{plan['k']} on the validation part; stopped {end}",
         "runs": f"{len(part.outcomes)}, and {len(part.others)} with learning rates that were not "
         "chosen",
-        "processor time": f"{hours:.2f} hours in all",
+        "CPU time": f"{hours:.2f} hours in total",
         "computed by": "nearfar " + ", ".join(versions),
         "reported by": f"nearfar {VERSION}",
     }
@@ -142,7 +142,7 @@ def how_it_was_made(part: Part, versions: Sequence[str]) -> dict[str, str]:
 
 
 def in_common(part: Part) -> dict[str, str]:
-    """Give the options that are the same in all rows."""
+    """Return the options that are the same in all rows."""
     flat = [flat_options(outcome) for outcome in part.outcomes]
     return {
         name: value
@@ -152,7 +152,7 @@ def in_common(part: Part) -> dict[str, str]:
 
 
 def flat_options(outcome: Outcome) -> dict[str, str]:
-    """Give options as text, those of a part as ``sampler.beta``."""
+    """Return options as text; the name of an option of a part is like ``sampler.beta``."""
     flat = {}
     for name, value in options_of(outcome).items():
         if isinstance(value, Mapping):
@@ -164,18 +164,18 @@ def flat_options(outcome: Outcome) -> dict[str, str]:
 
 
 def incomplete(part: Part) -> str:
-    """Name the rows that lack folds which others have."""
+    """Return a note on rows that lack folds, or "" if there are none."""
     found = summary(part.outcomes)
     most = max(found["folds"].to_list())
     lacking = found.filter(pl.col("folds") < most).select("setting", "folds").rows()
     if not lacking:
         return ""
     rows = "; ".join(f"{name}: {folds} of {most}" for name, folds in lacking)
-    return f"Not all folds are there, so these rows are means over fewer: {rows}."
+    return f"Some folds are missing; these rows are means over fewer folds: {rows}."
 
 
 def warned(part: Part) -> list[str]:
-    """Say of which rows training gave a warning, each with the first one that it gave."""
+    """Return a note for each row whose training raised warnings, with the first warning."""
     said: dict[str, list[str]] = {}
     for outcome in sorted(part.outcomes, key=lambda one: int(one.cell["fold"])):
         said.setdefault(str(outcome.cell["setting"]["name"]), []).extend(outcome.warnings[:1])
@@ -188,7 +188,7 @@ def warned(part: Part) -> list[str]:
 
 
 def caption_of(part: Part, which: Which) -> str:
-    """Say what the table of an epoch shows, and what its emphasis means."""
+    """Return the caption of a table: its contents and the meaning of its emphasis."""
     plan = part.outcomes[0].cell["schedule"]
     return (
         f"{part.title}: mean ± standard deviation over folds, lists of {plan['k']}. "

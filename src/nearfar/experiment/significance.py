@@ -1,15 +1,16 @@
-"""Whether two settings differ by more than chance: paired tests, over users and over folds.
+"""Significance of the difference of two settings: paired tests over users and over folds.
 
-Two questions are asked of the same figures, and neither answer replaces the other.
+The two tests answer different questions about the same metrics.
 
-*Over users x folds*: do these very models serve users like these differently? The differences of
-all users in all folds are taken as a sample (n is thousands), so even a small difference is found.
-But a user occurs in every fold, and all users of one fold are served by the same two models, with
-all the luck of their training: as a statement about the *methods* these p-values are too small.
+*Over users x folds*: do these trained models differ for users like these? The differences of all
+users in all folds are the sample (n is in the thousands), so even a small difference is found. But
+a user occurs in every fold, and all users of a fold share the same two models, with the random
+variation of their training: as a statement about the *methods*, these p-values are too small.
 
-*Over folds*: would the methods differ again if they were trained anew on another part of the data?
-Each fold gives one difference of means (n is the number of folds), which has that luck in it. Few
-folds show little; and as their training sets overlap, this p-value is somewhat too small as well.
+*Over folds*: would the methods differ again if they were trained on another part of the data? Each
+fold contributes one difference of means (n is the number of folds), which includes this variation.
+Few folds have little power; and because their training sets overlap, this p-value is also somewhat
+too small.
 """
 
 from __future__ import annotations
@@ -28,55 +29,55 @@ from nearfar.errors import DataError, EmptyDataError, MissingColumnError, Option
 from nearfar.runtime.arrays import Float64
 
 CONFIDENCE: Final = 0.95
-"""Of the intervals of mean differences."""
+"""The confidence level of the intervals of mean differences."""
 KEYS: Final = ("fold", "user_id")
-"""What tells the rows apart."""
+"""The columns that identify a row."""
 P_VALUES: Final = ("wilcoxon_p", "t_p", "fold_p")
 """The three p-values of a `Comparison`."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a metric of one setting, a, differs from that of another, b: the sign is that of a - b.
+    """The difference a - b of a metric between two settings a and b.
 
-    What cannot be said of so few values, such as an interval of a single one, is NaN.
+    Statistics that are undefined for so few values, such as the interval of a single one, are NaN.
     """
 
     metric: str
     n: int
-    """Pairs of values: users x folds in which both have one."""
+    """Number of pairs of values: users x folds in which both settings have one."""
     folds: int
-    """Folds that both were tested on."""
+    """Number of folds on which both were tested."""
     mean_a: float
     mean_b: float
-    """Means over the n."""
+    """Means over the n pairs."""
     difference: float
-    """Mean difference over the n: the size of the effect, in units of the metric."""
+    """Mean difference over the n pairs: the effect size, in units of the metric."""
     low: float
     high: float
-    """Ends of the 95% t interval of `difference`."""
+    """Limits of the 95% t interval of `difference`."""
     wilcoxon_p: float
-    """Two-sided Wilcoxon signed-rank test over the n."""
+    """p-value of the two-sided Wilcoxon signed-rank test over the n pairs."""
     t_p: float
-    """Two-sided paired t-test over the n."""
+    """p-value of the two-sided paired t-test over the n pairs."""
     fold_difference: float
     """Mean, over folds, of the mean difference in the fold."""
     fold_low: float
     fold_high: float
-    """Ends of the 95% t interval of `fold_difference`."""
+    """Limits of the 95% t interval of `fold_difference`."""
     fold_p: float
-    """Two-sided paired t-test over folds."""
+    """p-value of the two-sided paired t-test over folds."""
 
 
 def paired(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> Comparison:
-    """Compare two settings by what they were worth to each user in each fold.
+    """Compare two settings by a metric of each user in each fold.
 
     Parameters
     ----------
     a, b : DataFrame
-        Columns ``fold``, ``user_id``, each pair of them once, and the metric. Folds that only one
-        of them has are left out; a fold that both have must have the same users. Users for whom
-        the metric is NaN or null in either have no part in it.
+        Columns ``fold`` and ``user_id``, in distinct pairs, and the metric. Folds of only one
+        setting are left out; a fold of both must have the same users. Users for whom the metric is
+        NaN or null in either setting are left out.
     metric : str
         The column to compare.
 
@@ -89,16 +90,16 @@ def paired(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> Comparison:
     MissingColumnError
         A column is missing.
     DataError
-        A user is there twice, or users or the types of their ids differ.
+        A user occurs twice, or users or the types of their ids differ.
     EmptyDataError
-        There is no fold, or no value, that both have.
+        The settings have no fold or no value in common.
 
     Notes
     -----
-    Wilcoxon's test is that of scipy with ``zero_method="wilcox"``: users without a difference are
-    left out, and if there are no others, p is 1. So it is for the t-tests when all differences are
-    zero. Differences are rounded to 12 places for the ranks, so that what is tied but for rounding
-    is tied.
+    Wilcoxon's test is that of scipy with ``zero_method="wilcox"``: zero differences are left out,
+    and if no others remain, p is 1. The p-value of the t-tests is also 1 if all differences are
+    zero. Differences are rounded to 12 decimal places before ranking, so that ties that differ only
+    by rounding errors are ties.
 
     Examples
     --------
@@ -124,18 +125,19 @@ def paired(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> Comparison:
 def holm(p_values: Sequence[float] | Float64) -> Float64:
     """Correct p-values for their number, by Holm's step-down procedure (1979).
 
-    With p_1 <= ... <= p_m the adjusted value of p_i is max over j <= i of min(1, (m - j + 1) p_j):
-    to reject what is below 0.05 errs, in any of the m tests, with a probability of at most 0.05.
+    With p_1 <= ... <= p_m the adjusted value of p_i is max over j <= i of min(1, (m - j + 1) p_j).
+    If all hypotheses with adjusted values below 0.05 are rejected, the probability of any false
+    rejection among the m tests is at most 0.05.
 
     Parameters
     ----------
     p_values : sequence of float
-        A NaN stands for a test that could not be made: it stays NaN and does not count in m.
+        A NaN stands for a test that is undefined: it stays NaN and does not count in m.
 
     Returns
     -------
     float64 array
-        In the order that was given.
+        In the given order.
 
     Raises
     ------
@@ -159,20 +161,20 @@ def holm(p_values: Sequence[float] | Float64) -> Float64:
 
 
 def all_pairs(users: Mapping[str, pl.DataFrame], metrics: Sequence[str]) -> pl.DataFrame:
-    """Compare every two settings, and correct for the number of pairs, for each metric by itself.
+    """Compare all pairs of settings, and correct for the number of pairs, separately by metric.
 
     Parameters
     ----------
     users : mapping of str to DataFrame
-        For each setting what `paired` takes.
+        For each setting a frame as in `paired`.
     metrics : sequence of str
 
     Returns
     -------
     DataFrame
         A row for each metric and pair: ``a`` and ``b``, the names, in the order of `users`; the
-        fields of `Comparison`; and ``wilcoxon_p_holm``, ``t_p_holm`` and ``fold_p_holm``. What
-        cannot be said is null, as is all of a pair without a common fold or value.
+        fields of `Comparison`; and ``wilcoxon_p_holm``, ``t_p_holm`` and ``fold_p_holm``. Undefined
+        statistics are null, and all statistics of a pair without a common fold or value.
 
     Raises
     ------
@@ -205,12 +207,12 @@ _SCHEMA: Final = {
 def _compared(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> dict[str, Any]:
     try:
         return asdict(paired(a, b, metric))
-    except EmptyDataError:  # a run that has not come so far yet
+    except EmptyDataError:  # an unfinished run
         return {"metric": metric, "n": 0, "folds": 0}
 
 
 def _joined(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """Give fold, user and the two values, in the order of a, without NaN."""
+    """Return fold, user and both values, in the order of a, without NaN."""
     for name, frame in (("a", a), ("b", b)):
         _check(name, frame, metric)
     if a["user_id"].dtype != b["user_id"].dtype:
@@ -232,7 +234,7 @@ def _joined(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> pl.DataFrame:
         raise DataError(
             f"`a` and `b` must have the same users in each fold; got {left.height} and "
             f"{right.height} rows, of which {both.height} are in both. Compare settings on the "
-            "same data, cut in the same way."
+            "same data, split in the same way."
         )
     valued = both.fill_nan(None).drop_nulls()
     if valued.height == 0:
@@ -257,12 +259,12 @@ def _check(name: str, frame: pl.DataFrame, metric: str) -> None:
         fold, user = frame.select(KEYS).filter(twice).row(0)
         raise DataError(
             f"`{name}` must have each user once in a fold; got user {user!r} more than once in "
-            f"fold {fold}. Give the figures of a single setting."
+            f"fold {fold}. Pass the metrics of a single setting."
         )
 
 
 def _t_test(values: Float64) -> tuple[float, float, float, float]:
-    """Give the mean, its interval and the p-value of a t-test against 0."""
+    """Return the mean, its interval and the p-value of a t-test against 0."""
     n, mean = len(values), float(values.mean())
     if n < 2:
         return mean, np.nan, np.nan, np.nan
@@ -275,11 +277,11 @@ def _t_test(values: Float64) -> tuple[float, float, float, float]:
 
 
 def _wilcoxon(differences: Float64) -> float:
-    from scipy import stats  # takes a while, and only reports need it
+    from scipy import stats  # slow to import, and only reports need it
 
     rounded = np.round(differences, 12)
     if not rounded.any():
         return 1.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # older versions of scipy warn of small samples
+        warnings.simplefilter("ignore")  # older versions of scipy warn about small samples
         return float(stats.wilcoxon(rounded, zero_method="wilcox").pvalue)

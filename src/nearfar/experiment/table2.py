@@ -13,7 +13,7 @@ from nearfar.method.presets import SamplerName, cml_2017, paper_2019, released_2
 SAMPLERS: Final[tuple[SamplerName, ...]] = ("uniform", "popularity", "two-stage")
 NEGATIVES: Final = (1, 2, 5)
 BATCHES: Final = (4096, 1024, 256)
-"""Of uniform sampling; the other two have batches of 256."""
+"""The batch sizes of uniform sampling; the other two samplers have batches of 256."""
 METHODS: Final = ("paper_2019", "released_2019", "cml_2017")
 """The presets that have rows."""
 
@@ -35,10 +35,10 @@ def rows(
     Parameters
     ----------
     preset : {"paper_2019", "released_2019", "cml_2017"}
-        What the paper says, what its script does (the names then begin with "released"), or the one
-        row that CML has: 20 uniform negatives in batches of 50,000.
+        The options of the paper, those of its script (names then start with "released"), or the
+        single row of CML: 20 uniform negatives in batches of 50,000.
     samplers, negatives, batches : sequence
-        Only the rows that have one of these.
+        Return only the rows with one of these.
     beta : float
         The exponent of the popularity: 1.0 for Amazon movies and Echonest in the paper, 0.8 for
         Book-Crossing.
@@ -52,7 +52,7 @@ def rows(
     Raises
     ------
     OptionError
-        No row has what is asked for, or a value is none of those allowed.
+        No row matches, or a value is not allowed.
 
     Examples
     --------

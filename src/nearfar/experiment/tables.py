@@ -1,7 +1,7 @@
-"""Tables of results in the layout of the paper's Table 2, for people and for programs.
+"""Tables of results in the layout of the paper's Table 2, and for programs.
 
-`summary` reduces outcomes to a row for each setting, `tidy` is the same for machines, and `layout`
-says what is shown and which figures are the best; `nearfar.experiment.writers` write that down.
+`summary` reduces outcomes to one row per setting, `tidy` is the same in long form for programs, and
+`layout` determines the cells and the best metrics; `nearfar.experiment.writers` formats them.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from nearfar.experiment.paper import PAPER, PaperData
 Which = Literal["best", "last"]
 
 EPOCHS: Final[tuple[Which, Which]] = ("best", "last")
-"""The epochs that an outcome has figures of."""
+"""The epochs for which an outcome has metrics."""
 SHOWN: Final = {
     name: REGISTRY[name].title + ("" if REGISTRY[name].is_count else " %")
     for name in ("map", "ndcg", "mmr")
 }
-"""The figures of the table and their headings."""
+"""The metrics of the table and their headings."""
 SAMPLERS: Final = {
     "Uniform": "uniform", "Popularity": "popularity", "TwoStage": "2-stage", "Shared": "shared",
 }  # fmt: skip
 """The groups of rows, in order."""
 ABSENT: Final = "—"
-"""Stands for a figure that is not there."""
+"""The text for a missing metric."""
 
 
 def way_of(outcome: Outcome) -> dict[str, Any]:
-    """Give what outcomes must have in common to be compared: the data, the cut and the schedule.
+    """Return what outcomes must have in common to be compared: the data, the split, the schedule.
 
-    The largest number of epochs is not among it: a run that it stopped too early is at a
-    disadvantage, and can be seen to have ended there.
+    The largest number of epochs is not included: a run that it stopped too early has a
+    disadvantage, which is visible from its last epoch.
     """
     names = ("data", "fingerprint", "folds", "seed", "validation")
     schedule = {name: one for name, one in outcome.cell["schedule"].items() if name != "epochs"}
@@ -49,7 +49,7 @@ def way_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def longest(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Keep, of runs that differ in the largest number of epochs alone, the one that had most."""
+    """Keep, of runs that differ only in the largest number of epochs, the longest."""
     kept: dict[str, Outcome] = {}
     for outcome in sorted(outcomes, key=lambda one: int(one.cell["schedule"]["epochs"])):
         kept[_text([way_of(outcome), outcome.cell["setting"], outcome.cell["fold"]])] = outcome
@@ -59,28 +59,28 @@ def longest(outcomes: Iterable[Outcome]) -> list[Outcome]:
 def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Check that outcomes can be compared, and name all settings distinctly.
 
-    One name may stand for several options, if a later run has chosen another learning rate: then
-    the name is given the learning rate, or a number, in brackets.
+    One name can belong to several options, if a later run has chosen another learning rate: then
+    the learning rate or a number is appended to the name in brackets.
 
     Raises
     ------
     EmptyDataError
-        There is none.
+        There are no outcomes.
     DataError
-        They are not of one data set, cut and trained in one way, or a fold of a setting is there
-        twice.
+        They are not of one data set, split and trained in the same way, or a fold of a setting
+        occurs twice.
     """
     kept = list(outcomes)
     if not kept:
-        raise EmptyDataError("There is no outcome, so there is nothing to report yet.")
+        raise EmptyDataError("There are no outcomes, so there is nothing to report yet.")
     ways = [way_of(outcome) for outcome in kept]
     for name in ways[0]:
         values = {_text(way[name]) for way in ways}
         if len(values) > 1:
             one, other = sorted(values)[:2]
             raise DataError(
-                f"The outcomes must be of one data set, cut and trained in one way; got {name} "
-                f"{one} and {other}. Give those of one of them."
+                f"The outcomes must be of one data set, split and trained in the same way; got "
+                f"{name} {one} and {other}. Pass those of one of them."
             )
     named = _distinctly(kept)
     seen: set[tuple[str, int]] = set()
@@ -88,19 +88,19 @@ def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
         place = name_of(outcome), outcome.cell["fold"]
         if place in seen:
             raise DataError(
-                f"Fold {place[1]} of {place[0]!r} is there more than once; give each outcome once."
+                f"Fold {place[1]} of {place[0]!r} occurs more than once; pass each outcome once."
             )
         seen.add(place)
     return named
 
 
 def name_of(outcome: Outcome) -> str:
-    """Give the name of the setting."""
+    """Return the name of the setting."""
     return str(outcome.cell["setting"]["name"])
 
 
 def options_of(outcome: Outcome) -> dict[str, Any]:
-    """Give `Options.to_dict` of the setting."""
+    """Return `Options.to_dict` of the setting."""
     return dict(outcome.cell["setting"]["options"])
 
 
@@ -127,25 +127,25 @@ def _text(value: Any) -> str:
 
 
 def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
-    """Reduce the outcomes of one data set to a row for each setting.
+    """Reduce the outcomes of one data set to one row per setting.
 
     Parameters
     ----------
     outcomes : iterable of Outcome
-        Of one data set, cut and trained in one way.
+        Of one data set, split and trained in the same way.
     which : {"best", "last"}
-        The figures of the epoch that was the best on the validation part, or of the last one.
+        Use the metrics of the best epoch on the validation part, or of the last epoch.
 
     Returns
     -------
     DataFrame
         Uniform, popularity, 2-stage; within them by negatives, batch (the largest first, as in the
-        paper) and name. ``setting``,
-        ``method`` (the name without what the next columns say), ``sampler``, ``batch``,
-        ``negatives``, ``learning_rate``; ``folds`` (how many were tested); means over them:
-        ``best_epoch``, ``last_epoch``, ``seconds`` (of training), ``machine_seconds``; and each
-        figure of `nearfar.evaluate` with its standard deviation, n - 1 below, such as ``map`` and
-        ``map_std``. The deviation of a single fold is null, and so is a figure that a fold lacks.
+        paper) and name. The columns are ``setting``, ``method`` (the name without the contents of
+        the next columns), ``sampler``, ``batch``, ``negatives``, ``learning_rate``; ``folds`` (the
+        number tested); means over them: ``best_epoch``, ``last_epoch``, ``seconds`` (of training),
+        ``machine_seconds``; and each metric of `nearfar.evaluate` with its standard deviation
+        (n - 1), such as ``map`` and ``map_std``. The deviation for a single fold is null, and so is
+        a metric that a fold lacks.
 
     Raises
     ------
@@ -172,7 +172,7 @@ _SETTING: Final[dict[str, pl.DataType]] = {
     "best_epoch": pl.Float64(), "last_epoch": pl.Float64(), "seconds": pl.Float64(),
     "machine_seconds": pl.Float64(),
 }  # fmt: skip
-"""The columns of `summary` in front of the metrics."""
+"""The columns of `summary` before the metrics."""
 
 
 def _summed_up(name: str, outcomes: list[Outcome], which: Which) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _place(row: Mapping[str, Any]) -> tuple[int, str, int, int, str]:
 
 
 def _with_methods(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Shorten the names by what other columns say, unless two rows are then the same."""
+    """Remove the contents of other columns from the names, unless two rows would become equal."""
     shapes = []
     for row in rows:
         n, batch = row["negatives"], row["batch"]
@@ -216,18 +216,18 @@ def _with_methods(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tidy(outcomes: Sequence[Outcome]) -> pl.DataFrame:
-    """Give all figures in full, a row for each setting, epoch and figure: what the CSV file holds.
+    """Return all metrics in full, one row per setting, epoch and metric; for the CSV file.
 
     Parameters
     ----------
     outcomes : sequence of Outcome
-        As for `summary`.
+        As in `summary`.
 
     Returns
     -------
     DataFrame
-        ``data``, the columns of `summary` that are no figures, ``which`` ("best" or "last"),
-        ``metric``, ``mean`` and ``std``. Figures are shares, not percentages.
+        ``data``, the columns of `summary` that are not metrics, ``which`` ("best" or "last"),
+        ``metric``, ``mean`` and ``std``. Metrics are fractions, not percentages.
     """
     parts = []
     for which in EPOCHS:
@@ -245,14 +245,14 @@ def tidy(outcomes: Sequence[Outcome]) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure as it is shown."""
+    """A metric as it is shown."""
 
     text: str
     """Mean ± standard deviation over folds."""
     best: bool
-    """Whether no other setting is better; to be printed bold."""
+    """Whether no other setting is better; printed in bold."""
     best_uniform: bool
-    """Whether it is uniform sampling and no other such is better; to be printed bold and italic."""
+    """Whether it is the best setting with uniform sampling; printed in bold italic."""
 
 
 @dataclass(frozen=True)
@@ -260,17 +260,17 @@ class Row:
     """A row of the table."""
 
     group: str
-    """Uniform, popularity, 2-stage: a line is drawn between groups."""
+    """Uniform, popularity or 2-stage; a line separates groups."""
     method: str
     batch: int
     negatives: int
     figures: tuple[Shown, ...]
     """In the order of `SHOWN`."""
     paper: tuple[str, ...] = ()
-    """What the paper has, if that is asked for; dashes if it is not known here."""
+    """The metrics of the paper, if requested; dashes if unknown."""
 
     def cells(self, emphasised: Callable[[Shown], str]) -> list[str]:
-        """Give all cells as text."""
+        """Return all cells as text."""
         own = [emphasised(figure) for figure in self.figures]
         return [self.method, str(self.batch), str(self.negatives), *own, *self.paper]
 
@@ -278,15 +278,15 @@ class Row:
 def layout(found: pl.DataFrame, paper: PaperData | None = None) -> list[Row]:
     """Lay out a `summary` like the paper's Table 2.
 
-    The best figure of a column, and the best of uniform sampling, are those with the best mean in
-    full precision, not as it is printed; of MMR that is the lowest.
+    The best metric of a column, and the best of uniform sampling, are determined from the means in
+    full precision, before rounding; of MMR the lowest is the best.
 
     Parameters
     ----------
     found : DataFrame
-        What `summary` gave.
+        The result of `summary`.
     paper : {"amazon", "book-crossing", "echonest"}, optional
-        Show what the paper has for this data set beside.
+        Show also the metrics of the paper for this data set.
 
     Returns
     -------
@@ -333,7 +333,7 @@ def _in_the_paper(row: Mapping[str, Any], paper: PaperData) -> tuple[str, ...]:
 
 
 def figure_text(metric: str, mean: float | None, std: float | None = None) -> str:
-    """Write a figure: accuracy in percent with two places, popularity counts with one.
+    """Format a metric: accuracy in percent with two decimal places, popularity counts with one.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Computing one cell: cut, train, choose the epoch on the validation part, test.
+"""Computation of one cell: split, train, choose the epoch on the validation part, test.
 
-A worker is a process of its own that computes one cell after the other. It is told which by a pipe,
-answers with the seconds it took or the error, and saves the outcome itself.
+A worker is a process that computes one cell after another. It receives cells through a pipe,
+answers with the seconds or the error, and saves the outcomes itself.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from nearfar.search.scoring import scorer_of
 from nearfar.training.run import Run
 
 BEST, LAST = "best", "last"
-"""The epoch that was the best on the validation part, and the last one."""
+"""The best epoch on the validation part, and the last one."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker says of a cell."""
+    """The answer of a worker about a cell."""
 
     seconds: float
     error: str = ""
-    """In one line; empty if all went well."""
+    """The error in one line; empty on success."""
     trace: str = ""
     """The traceback of the error."""
 
@@ -47,11 +47,11 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     Parameters
     ----------
     cell : Cell
-        What to compute.
+        The cell to compute.
     data : Interactions
         All interactions of the data set.
     threads : int
-        The outcome does not depend on it.
+        Number of threads; the outcome does not depend on it.
 
     Returns
     -------
@@ -103,15 +103,15 @@ def attend(cell: Cell, path: Path, results: Path, threads: int) -> Answer:
     begun = time.perf_counter()
     try:
         save(compute(cell, _loaded(path), threads=threads), results, cell.key)
-    except Exception as error:  # whatever it is, the other cells go on
+    except Exception as error:  # any error; the other cells continue
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         return Answer(time.perf_counter() - begun, line, traceback.format_exc())
     return Answer(time.perf_counter() - begun)
 
 
 def serve(pipe: Connection, results: Path, threads: int) -> None:
-    """Compute the cells that come through a pipe, until it says None or is closed."""
-    with suppress(EOFError, ConnectionError):  # whoever gave the cells has been killed
+    """Compute the cells received from a pipe, until it sends None or is closed."""
+    with suppress(EOFError, ConnectionError):  # the parent process has been killed
         while (job := pipe.recv()) is not None:
             cell, path = job
             pipe.send(attend(cell, path, results, threads))

@@ -1,4 +1,4 @@
-"""Tables in Markdown and in LaTeX: what `nearfar.experiment.tables.layout` gave, written down."""
+"""Output of the rows of `nearfar.experiment.tables.layout` in Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from nearfar.experiment.tables import ABSENT, SHOWN, Row, Shown
 
 
 def headings(rows: Sequence[Row]) -> list[str]:
-    """Give the headings of the columns."""
+    """Return the headings of the columns."""
     paper = [f"{name}, paper" for name in SHOWN.values()] if rows[0].paper else []
     return ["method", "batch", "negatives", *SHOWN.values(), *paper]
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Write a table in Markdown, numbers to the right."""
+    """Return a table in Markdown, with numbers right-aligned."""
     names = headings(rows)
     lines = [names, ["---", *["---:"] * (len(names) - 1)]]
     lines += [row.cells(_emphasised_markdown) for row in _escaped(rows, escape_markdown)]
@@ -29,7 +29,7 @@ def _escaped(rows: Sequence[Row], escape: Callable[[str], str]) -> list[Row]:
 
 
 def escape_markdown(text: str) -> str:
-    """Take the meaning from what Markdown would understand, and put the text on one line."""
+    """Escape the special characters of Markdown, and put the text on one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(text.split()))
 
 
@@ -39,7 +39,7 @@ def _emphasised_markdown(figure: Shown) -> str:
 
 
 def latex(rows: Sequence[Row], caption: str) -> str:
-    r"""Write a LaTeX table, for ``\usepackage{booktabs}``, with a line between groups.
+    r"""Return a LaTeX table, for ``\usepackage{booktabs}``, with a line between groups.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ _LATEX: Final = {
 
 
 def escape_latex(text: str) -> str:
-    """Take the meaning from what LaTeX would understand, and put the text on one line."""
+    """Escape the special characters of LaTeX, and put the text on one line."""
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 

@@ -703,4 +703,4 @@ def test_ids_that_are_great_numbers_stay_exact(visit, sites):
     page.fill("#user-id", "3")
     assert recommended(page, lambda: page.press("#user-id", "Enter"))
     assert page.locator("#colours [value=category]").is_hidden()
-    assert "no figures" in page.inner_text("#accuracy")
+    assert "no metrics" in page.inner_text("#accuracy")

@@ -43,11 +43,11 @@ def test_sighup_loads_the_model_again(model_folder, other_model):
         other_model.save(model_folder)
         running.send_signal(signal.SIGHUP)
         line = running.stderr.readline()
-        assert line == f"nearfar: loaded again: {other_model.interactions!r}.\n"
+        assert line == f"nearfar: reloaded: {other_model.interactions!r}.\n"
         assert httpx.get(f"{url}v1/model").json()["n_users"] == other_model.interactions.n_users
         shutil.rmtree(model_folder)
         running.send_signal(signal.SIGHUP)
-        assert "refused, and the old one is still served: " in running.stderr.readline()
+        assert "refused; the old one is still served: " in running.stderr.readline()
         assert httpx.get(f"{url}health").status_code == 200
 
 
@@ -119,10 +119,10 @@ def test_what_cannot_be_served_ends_with_a_line(run, saved_model, tmp_path):
         taken.listen()
         code, told = run(saved_model, "--port", taken.getsockname()[1])
         assert code == 1
-        assert "cannot be taken" in told
-        assert "`--port 0` takes a free one" in told
+        assert "cannot be used" in told
+        assert "`--port 0` uses a free one" in told
     code, told = run(saved_model, "--host", "no such host", "--port", 0)
-    assert (code, "cannot be taken" in told) == (1, True)
+    assert (code, "cannot be used" in told) == (1, True)
     binary = tmp_path / "token"
     binary.write_bytes(b"\xff\xff")
     code, told = run(saved_model, "--port", 0, "--token-file", binary)

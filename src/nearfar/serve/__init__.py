@@ -1,12 +1,12 @@
-"""A saved model behind HTTP: ``nearfar serve``, or `create_app` inside a server of one's own.
+"""A saved model behind HTTP: ``nearfar serve``, or `create_app` for use in another server.
 
-It needs FastAPI, uvicorn and prometheus_client (``pip install "nearfar[serve]"``). What is asked
-and answered is in `nearfar.serve.schemas`, which is also what ``/openapi.json`` is made of.
+It needs FastAPI, uvicorn and prometheus_client (``pip install "nearfar[serve]"``). The types of
+requests and responses are in `nearfar.serve.schemas`, from which ``/openapi.json`` is generated.
 
-A request goes through `limits` (too large, too many, too late), is understood by `schemas`, and
-reads the `loaded` version of the model that was current when it began; `holder` swaps versions.
-Lists that are wanted at the same time are made together, in `batches`: the products of 64 users
-with a catalogue cost a few times those of one.
+A request passes `limits` (size, number, time), is parsed by `schemas`, and uses the `loaded`
+version of the model that was current when it started; `holder` swaps versions. Lists that are
+requested at the same time are computed together, in `batches`: the products of 64 users with a
+catalogue cost only a few times as much as those of one user.
 """
 
 from __future__ import annotations

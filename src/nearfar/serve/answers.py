@@ -1,4 +1,4 @@
-"""From a question to a wish, and from what was found to an answer."""
+"""Conversion of requests to list queries, and of results to responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLACES = 6
 
 
 def recommended(loaded: Loaded, asked: schemas.Recommend) -> Wish:
-    """Say what list is wanted of the items.
+    """Return the list query of a recommendation request.
 
     Raises
     ------
@@ -40,14 +40,14 @@ def _seen(loaded: Loaded, asked: schemas.Somebody) -> Int32:
 
 
 def similar(vectors: Float32, row: int, k: int) -> Wish:
-    """Say what list is wanted around a point of a table; it is not in the list itself."""
+    """Return the query for the neighbours of a point of a table, without the point itself."""
     return Wish(vectors[row], k, np.array([row], np.int32))
 
 
 def results(
     k: int, nearest: Nearest, names: Names, titles: list[str | None] | None = None
 ) -> schemas.Results:
-    """Give a list with ids and titles."""
+    """Return a list with ids and titles."""
     ids = names.shown(nearest.rows.tolist())
     named = titles or [None] * len(ids)
     entries = zip(ids, nearest.scores.tolist(), named, strict=True)
@@ -61,7 +61,7 @@ def results(
 
 
 def points(loaded: Loaded, asked: schemas.VectorQuery) -> schemas.PointList:
-    """Give the points of users and items."""
+    """Return the points of users and items."""
     model = loaded.model
     return schemas.PointList(
         dim=model.options.dim,
@@ -71,7 +71,7 @@ def points(loaded: Loaded, asked: schemas.VectorQuery) -> schemas.PointList:
 
 
 def found(loaded: Loaded, text: str, limit: int) -> schemas.FoundItems:
-    """Give the items whose title or id contains a text."""
+    """Return the items whose title or id contains a text."""
     rows = loaded.titles.find(text, limit)
     entries = zip(
         loaded.items.shown(rows.tolist()),
@@ -85,7 +85,7 @@ def found(loaded: Loaded, text: str, limit: int) -> schemas.FoundItems:
 
 
 def facts(loaded: Loaded) -> schemas.ModelFacts:
-    """Tell about the model."""
+    """Return the description of the model."""
     model, data, index = loaded.model, loaded.model.interactions, loaded.item_space.index
     return schemas.ModelFacts(
         version=VERSION,
@@ -115,7 +115,7 @@ def _history(loaded: Loaded) -> list[schemas.EpochFigures]:
 
 
 def drawn(loaded: Loaded, limit: int) -> schemas.Map:
-    """Give the map of the best known items."""
+    """Return the map of the most popular items."""
     titles, projected = loaded.titles, loaded.model.projection
     rows = titles.best_known[:limit]
     x, y = projected.points[rows].T.astype(np.float64).round(_PLACES)
@@ -133,6 +133,6 @@ def drawn(loaded: Loaded, limit: int) -> schemas.Map:
 
 
 def position(loaded: Loaded, asked: schemas.Somebody) -> schemas.Position:
-    """Give the place of somebody on the map."""
+    """Return the position of a user on the map."""
     x, y = loaded.model.projection.place(loaded.vector(asked.user, asked.items))
     return schemas.Position(x=round(float(x), _PLACES), y=round(float(y), _PLACES))

@@ -1,4 +1,4 @@
-"""The application: a model, its paths and its limits, for any ASGI server."""
+"""The ASGI application: a model, its paths and its limits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from nearfar.serve.telemetry import Measured, Metrics
 from nearfar.version import VERSION
 
 _OPERATION: Final = frozenset({"/health", "/metrics", "/reload"})
-"""Paths that answer even when there are too many requests."""
+"""Paths that are answered even if there are too many requests."""
 _SLOW: Final = frozenset({"/reload"})
-"""Paths that may take their time."""
+"""Paths without a timeout."""
 _WORKERS: Final = 2
-"""Threads for all that is not a list: searching, the map, points of unknown users."""
+"""Number of threads for other work than lists: search, the map, points of new users."""
 
 
 def create_app(
@@ -41,36 +41,36 @@ def create_app(
     timeout: float = 10.0,
     threads: int = 1,
 ) -> FastAPI:
-    """Load a model, and make the application that serves it.
+    """Load a model and create the application that serves it.
 
     Parameters
     ----------
     model_path : path
-        A folder that `nearfar.CML.save` wrote. A reload reads it again.
+        A folder written by `nearfar.CML.save`. A reload reads it again.
     index : path, optional
         A folder with an approximate index of the items of this model.
     token : str, optional
-        What ``POST /reload`` asks for. Without one it always answers 403.
+        The token that ``POST /reload`` requires. Without a token it always answers 403.
     max_body : int
-        Bytes that the body of a request may have.
+        Maximum size in bytes of the body of a request.
     max_concurrent : int
-        Requests that are worked on at once.
+        Maximum number of requests processed at the same time.
     max_waiting : int
-        Requests that wait beyond those; further ones are answered 503.
+        Maximum number of further requests that wait; the rest are answered with 503.
     timeout : float
-        Seconds after which a request is answered 504.
+        Seconds after which a request is answered with 504.
     threads : int
-        Threads that make lists, each a batch of its own.
+        Number of threads that compute lists, each its own batch.
 
     Returns
     -------
     FastAPI
-        Its threads begin and end with its lifespan.
+        Its threads start and stop with its lifespan.
 
     Raises
     ------
     OptionError
-        An option is out of its range.
+        An option is out of range.
     StoreError
         The model or the index cannot be read.
 
@@ -102,8 +102,8 @@ def create_app(
     app = FastAPI(
         title="nearfar",
         version=VERSION,
-        description="Collaborative metric learning: what a user likes is near, the rest is far.",
-        docs_url=None,  # both pages load their scripts from elsewhere
+        description="Collaborative metric learning: the items that a user likes are near.",
+        docs_url=None,  # both pages load their scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
         exception_handlers=HANDLERS,
@@ -111,7 +111,7 @@ def create_app(
     app.include_router(endpoints.router())
     app.state.endpoints = endpoints
     paths = frozenset({*app.openapi()["paths"], *endpoints.page, "/openapi.json"})
-    # the last is the outermost
+    # the last layer is the outermost
     app.add_middleware(Admission, at_once=max_concurrent, waiting=max_waiting, free=_OPERATION)
     app.add_middleware(BodyLimit, most=max_body)
     app.add_middleware(Deadline, seconds=timeout, free=_SLOW)
@@ -135,4 +135,4 @@ def _check(
     if not timeout > 0:
         raise OptionError(f"`timeout` must be a positive number of seconds; got {timeout}.")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
-        raise OptionError("`token` must be printable ASCII, and not be empty.")
+        raise OptionError("`token` must be printable ASCII and not empty.")

@@ -1,9 +1,9 @@
-"""Making lists together that are wanted at the same time.
+"""Batches: lists that are requested at the same time are computed together.
 
-The products of one query with a catalogue read every item's point from memory; those of 64 queries
-read them once too, and cost a few times as much, not 64 times. So while one batch is being made,
-the wishes that come in wait, and then all of them are the next batch: nobody waits for a batch to
-fill, and under load the batches grow by themselves. A list does not depend on the others.
+The products of one query with a catalogue read the point of every item from memory; those of 64
+queries also read them once, so they cost a few times as much, not 64 times. While a batch is being
+computed, new queries wait, and all waiting queries form the next batch: no query waits for a batch
+to fill, and batches become larger under load. A list does not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nearfar.search.neighbours import BLOCK_USERS
 from nearfar.serve.space import Nearest, Space, Wish
 
 LARGEST: Final = BLOCK_USERS
-"""Lists in a batch, at most: what `top_k` handles in one block."""
+"""Maximum number of lists in a batch: the number that `top_k` handles in one block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,20 +31,20 @@ class _Waiting:
 
     @property
     def kind(self) -> tuple[int, int]:
-        """Lists of one kind are made together: of one table, and of a similar length.
+        """Lists of one kind, of one table and of similar length, are computed together.
 
-        A list of ten beside one of a thousand would cost what that one does.
+        In a batch with a list of 1000 items, a list of 10 would cost as much as the long one.
         """
         return id(self.space), (self.wish.k - 1).bit_length()
 
 
 class Batches:
-    """Makes lists, on a few threads; to be used from one event loop.
+    """Computes lists on a few threads; to be used from one event loop.
 
     Parameters
     ----------
     threads : int
-        Batches to be made side by side, each by one thread.
+        Number of batches computed at the same time, each by one thread.
     """
 
     def __init__(self, threads: int) -> None:
@@ -53,7 +53,7 @@ class Batches:
         self._waiting: deque[_Waiting] = deque()
 
     async def nearest(self, space: Space, wish: Wish) -> Nearest:
-        """Give the list of `wish`, when its turn has come.
+        """Return the list of a query.
 
         Raises
         ------
@@ -69,11 +69,11 @@ class Batches:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let go of the threads, once they have done what they are at."""
+        """Stop the threads after their current batch."""
         self._pool.shutdown()
 
     def _begin(self) -> None:
-        """Begin batches for as long as a thread is free and somebody waits."""
+        """Start batches as long as a thread is free and queries are waiting."""
         while self._free and (batch := self._next()):
             self._free -= 1
             wishes = [one.wish for one in batch]
@@ -82,11 +82,11 @@ class Batches:
             done.add_done_callback(partial(self._deliver, batch))
 
     def _next(self) -> list[_Waiting]:
-        """Take the wish that has waited longest, and those of its kind; nobody's who has gone."""
+        """Take the query that has waited longest, and others of its kind; skip cancelled ones."""
         batch: list[_Waiting] = []
         others: list[_Waiting] = []
         for one in self._waiting:
-            if one.answer.done():  # cancelled: it came too late, or its client has gone
+            if one.answer.done():  # cancelled: it timed out, or its client disconnected
                 continue
             fits = not batch or (one.kind == batch[0].kind and len(batch) < LARGEST)
             (batch if fits else others).append(one)

@@ -1,4 +1,4 @@
-"""What a client is told when there is no answer."""
+"""Error responses."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from nearfar.errors import DataError, OptionError, UnknownIdError
 from nearfar.serve.schemas import ErrorText, Failure
 
 _SHOWN: Final = 3
-_INTERNAL: Final = "The server made an error; its log on stderr says which."
+_INTERNAL: Final = "Internal server error; see the server's log on stderr."
 
 
 def failure(
     status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Make the response that says what went wrong."""
-    # half of a surrogate pair, quoted from a request, cannot be sent as it is
+    """Return the response with an error message."""
+    # half of a surrogate pair, quoted from a request, cannot be encoded
     text = message.encode("utf-8", "backslashreplace").decode()
     told = Failure(error=ErrorText(type=kind, message=text))
     return Response(told.model_dump_json(), status, headers, "application/json")
 
 
 async def unknown(request: Request, error: Exception) -> Response:
-    """Answer where an id is not in the model."""
+    """Answer a request with an id that is not in the model."""
     return failure(404, type(error).__name__, str(error))
 
 
 async def refused(request: Request, error: Exception) -> Response:
-    """Answer where the model refuses what it is asked."""
+    """Answer a request that the model refuses."""
     return failure(422, type(error).__name__, str(error))
 
 
@@ -53,16 +53,16 @@ def _fault(fault: Mapping[str, Any]) -> str:
 
 
 async def unroutable(request: Request, error: Exception) -> Response:
-    """Answer where there is no such path, or not with this method."""
+    """Answer a request with an unknown path or a wrong method."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 400:  # the body could not be read as JSON at all
+    if error.status_code == 400:  # the body could not be decoded for the JSON parser
         return failure(422, "RequestError", "`body`: it cannot be read as JSON.")
     message = f"{request.method} {request.url.path}: {error.detail}."
     return failure(error.status_code, "HttpError", message, error.headers)
 
 
 async def broken(request: Request, error: Exception) -> Response:
-    """Answer where the fault is the server's own; uvicorn closes the connection afterwards."""
+    """Answer an internal error; uvicorn closes the connection afterwards."""
     return failure(500, "InternalError", _INTERNAL, {"Connection": "close"})
 
 
@@ -74,4 +74,4 @@ HANDLERS: Final[dict[Any, Any]] = {
     HTTPException: unroutable,
     Exception: broken,
 }
-"""What answers which error."""
+"""The handlers by type of error."""

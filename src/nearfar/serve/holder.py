@@ -1,4 +1,4 @@
-"""The version that is being served, and how another one takes its place."""
+"""The served version of the model, and its replacement."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nearfar.serve.loaded import Loaded
 class Holder:
     """Holds the current version of the model.
 
-    A request reads `current` once, when it begins, and keeps what it got to its end.
+    A request reads `current` once, at its start, and uses the same version to its end.
 
     Parameters
     ----------
     load : callable
-        Makes a version, and raises where that is not possible. The first is made at once.
+        Loads a version, or raises if that is impossible. The first version is loaded immediately.
     """
 
     def __init__(self, load: Callable[[], Loaded]) -> None:
@@ -26,17 +26,17 @@ class Holder:
         self.current = load()
 
     async def reload(self) -> Loaded:
-        """Load a new version beside the old one, in a thread, and only then change over.
+        """Load a new version in a thread while the old one is served, then replace the old one.
 
-        Of several calls each loads, one after the other.
+        Concurrent calls load one after another.
 
         Raises
         ------
         NearfarError
-            It cannot be loaded or does not answer. The old version stays.
+            The new version cannot be loaded or does not work. The old version is kept.
         """
         async with self._one_at_a_time:
             self.current = await asyncio.to_thread(self._load)
-            # there are cycles in what loading leaves; left to themselves, they pile up
+            # loading leaves reference cycles, which would accumulate without a collection
             await asyncio.to_thread(gc.collect)
             return self.current

@@ -1,8 +1,8 @@
-"""What a request may not exceed: the size of its body, the time it takes, and their number.
+"""Limits of requests: the size of the body, the time, and the number of concurrent requests.
 
 Three layers around an ASGI application, from the outside: `Deadline`, `BodyLimit`, `Admission`. The
-body is read before the request counts as one that is worked on, so a client that sends slowly takes
-up no place.
+body is read before a request counts as active, so a client that sends slowly does not use up the
+limit of concurrent requests.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nearfar.serve.failures import failure
 
 _READ_ON: Final = 2**24
-"""Bytes beyond the limit that are read to be forgotten."""
+"""Bytes beyond the limit that are read and discarded."""
 
 
 class Deadline:
-    """Answers 504 where there is no answer after some seconds.
+    """Answers with 504 if there is no response after some seconds.
 
-    An answer that has begun and does not end is cut off: the connection is closed.
+    A response that has started and does not end is aborted: the connection is closed.
     """
 
     def __init__(self, app: ASGIApp, seconds: float, free: Collection[str]) -> None:
@@ -46,15 +46,18 @@ class Deadline:
         except TimeoutError:
             if begun:
                 raise
-            late = f"The answer took longer than {self.seconds:g} seconds; ask for less, or later."
+            late = (
+                f"The response took longer than {self.seconds:g} seconds; request less, or try"
+                " again later."
+            )
             await failure(504, "TimeoutError", late)(scope, receive, send)
 
 
 class BodyLimit:
-    """Answers 413 to a body that is too large, whether its length is announced or not.
+    """Answers with 413 if the body is too large, with or without a Content-Length.
 
-    What is too much is read and forgotten, for a while: where a connection is closed with something
-    unread in it, its client gets an error instead of the answer.
+    A limited number of excess bytes is read and discarded: if a connection is closed with unread
+    bytes, its client gets an error instead of the response.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -68,7 +71,7 @@ class BodyLimit:
         size, more = 0, True
         while more and size <= self.most + _READ_ON:
             message = await receive()
-            if message["type"] != "http.request":  # the client has gone
+            if message["type"] != "http.request":  # the client disconnected
                 return None
             size += len(message.get("body", b""))
             if size <= self.most:
@@ -92,7 +95,7 @@ class BodyLimit:
 
 
 class Admission:
-    """Works on some requests at once, lets some more wait, and answers 503 to the others."""
+    """Processes some requests at a time, lets some more wait, and answers the rest with 503."""
 
     def __init__(self, app: ASGIApp, at_once: int, waiting: int, free: Collection[str]) -> None:
         self.app, self.free = app, free
@@ -105,7 +108,7 @@ class Admission:
         if not _limited(scope, self.free):
             return await self.app(scope, receive, send)
         if self.inside >= self.most:
-            busy = f"{self.inside} requests are worked on or wait; try again in a second."
+            busy = f"{self.inside} requests are active or waiting; try again in a second."
             return await failure(503, "TooBusy", busy, {"Retry-After": "1"})(scope, receive, send)
         self.inside += 1
         try:

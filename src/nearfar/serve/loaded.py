@@ -1,4 +1,4 @@
-"""One version of a model, loaded, with all that answering takes prepared; it never changes."""
+"""A loaded version of a model, prepared for answering requests; immutable."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ Path = str | PathLike[str]
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A version of a model that is being served."""
+    """A version of a model to be served."""
 
     model: CML
     loaded_at: datetime
     users: Names
-    """The users' ids, as JSON says them."""
+    """The user ids as JSON values."""
     items: Names
-    """The items' ids, likewise."""
+    """The item ids as JSON values."""
     titles: Titles
     user_space: Space
     item_space: Space
 
     @classmethod
     def load(cls, path: Path, index: Path | None = None) -> Self:
-        """Read a model, and an index of it, and make a list of items and one of users as a trial.
+        """Read a model and its index, and compute one list of items and one of users as a test.
 
-        So what is compiled or built at the first use is there before the first request.
+        Everything that is compiled or built on first use is thus ready before the first request.
 
         Raises
         ------
         StoreError
-            The folder is missing, damaged or something else, or the index is of another model.
+            The folder is missing or damaged or contains something else, or the index belongs to
+            another model.
         MissingExtraError
             The index needs faiss.
         """
@@ -64,18 +65,18 @@ class Loaded:
         return made
 
     def _try(self) -> None:
-        """Ask for one of each kind of list and for a place on the map, and discard them."""
+        """Compute one list of each kind and a position on the map, and discard them."""
         user, item = self.users.shown([0])[0], self.items.shown([0])[0]
-        nobody = np.empty(0, np.int32)
+        empty = np.empty(0, np.int32)
         whole = Space(self.item_space.points, self.model.options.geometry)  # without an index
         for vector in (self.vector(user, None), self.vector(None, [item])):
             self.model.projection.place(vector)
-            trial = Wish(vector, 1, nobody)
+            trial = Wish(vector, 1, empty)
             for space in (self.user_space, self.item_space, whole):
                 space.nearest([trial])
 
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:
-        """Give the point of a user, or of somebody unknown who likes `items`; (d,).
+        """Return the point of a user, or of a new user who likes `items`; (d,).
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Ids as JSON can say them: a string or an integer, whichever type the model's own ids have."""
+"""Ids in JSON: a string or an integer, regardless of the type of the model's ids."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from nearfar.data.ids import Ids
 from nearfar.runtime.arrays import Int32
 
 EXACT_INTEGER: Final = 2**53
-"""Beyond it a browser reads two neighbouring integers as one, so such ids are given as text."""
+"""Larger integers are not exact in JavaScript, so such ids are returned as text."""
 _FEW: Final = 100
-"""Up to so many ids are taken one by one: gathering them costs as much as that."""
+"""Up to this number, ids are read one by one, which is as fast as a gather."""
 
 
 class Names:
-    """The ids of one axis, as requests and answers say them.
+    """The ids of one axis in requests and responses.
 
-    Integers may be given as text, and text that is an integer as a number.
+    Integer ids may be passed as text, and text ids that look like integers as numbers.
 
     Examples
     --------
@@ -31,27 +31,27 @@ class Names:
         self.ids = ids
 
     def row(self, given: str | int) -> int:
-        """Give the row of one id.
+        """Return the row of one id.
 
         Raises
         ------
         UnknownIdError
-            It is not there.
+            There is no such id.
         """
         return int(self.rows([given])[0])
 
     def rows(self, given: Iterable[str | int]) -> Int32:
-        """Give the row of each id, int32, in the order given.
+        """Return the row of each id, int32, in the order given.
 
         Raises
         ------
         UnknownIdError
-            One of them is not there.
+            An id is unknown.
         """
         return self.ids.rows(self.ids.typed(map(str, given)))
 
     def shown(self, rows: Iterable[int]) -> list[str | int]:
-        """Give the ids of rows as JSON can say them."""
+        """Return the ids of rows as JSON values."""
         listed = list(rows)
         if len(listed) > _FEW:
             return [_shown(one) for one in self.ids.take(listed).to_list()]

@@ -1,4 +1,4 @@
-"""The paths of the server, and what answers them."""
+"""The paths of the server and their handlers."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
 }
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-"""What the files of the page are."""
+"""Content types of the files of the page."""
 _TOLD: Final = {
     401: "No token.",
-    403: "The wrong token, or this server has none.",
-    404: "An id that is not in the model.",
+    403: "The token is wrong, or the server has none.",
+    404: "An id is not in the model.",
     409: "The new model was refused; the old one is still served.",
     413: "The body is too large.",
-    422: "The request is not as it must be.",
-    503: "Too many requests; `Retry-After` says when to come again.",
-    504: "It took too long.",
+    422: "The request is invalid.",
+    503: "Too many requests; `Retry-After` says when to try again.",
+    504: "The request took too long.",
 }
 
 
 def page_files() -> dict[str, tuple[bytes, str]]:
-    """Read the files of the page: content and type by path; the document is at the root."""
+    """Return the files of the page: content and type by path; the document is at the root."""
     found = {}
     for file in (files("nearfar.serve") / "page").iterdir():
         if kind := _TYPES.get(Path(file.name).suffix):
@@ -79,7 +79,7 @@ class Endpoints:
         self.page = page_files()
 
     def router(self) -> APIRouter:
-        """Put every handler under its path."""
+        """Return the router with all handlers."""
         router = APIRouter()
         for path, method, handler, model, errors in (
             ("/v1/recommend", "POST", self.recommend, schemas.Results, (404, 413, 422)),
@@ -109,9 +109,9 @@ class Endpoints:
     # ------------------------------------------------------------------------------- lists
 
     async def recommend(self, asked: schemas.Recommend) -> Response:
-        """Recommend items to a user of the model, or to somebody who likes some items."""
+        """Recommend items to a user of the model, or to a new user who likes some items."""
         loaded = self.holder.current
-        # the point of somebody unknown is computed; all else is looked up
+        # the point of a new user is computed; everything else is looked up
         wish = (
             answers.recommended(loaded, asked)
             if asked.items is None
@@ -122,7 +122,7 @@ class Endpoints:
         return _json(answers.results(asked.k, nearest, loaded.items, titles))
 
     async def similar_items(self, asked: schemas.SimilarItems) -> Response:
-        """Give the items nearest to an item, itself left out."""
+        """Return the items nearest to an item, without the item itself."""
         loaded = self.holder.current
         wish = answers.similar(loaded.model.item_vectors, loaded.items.row(asked.item), asked.k)
         nearest = await self.batches.nearest(loaded.item_space, wish)
@@ -130,7 +130,7 @@ class Endpoints:
         return _json(answers.results(asked.k, nearest, loaded.items, titles))
 
     async def similar_users(self, asked: schemas.SimilarUsers) -> Response:
-        """Give the users nearest to a user, themselves left out."""
+        """Return the users nearest to a user, without the user."""
         loaded = self.holder.current
         wish = answers.similar(loaded.model.user_vectors, loaded.users.row(asked.user), asked.k)
         nearest = await self.batches.nearest(loaded.user_space, wish)
@@ -139,45 +139,45 @@ class Endpoints:
     # -------------------------------------------------------------------------------- facts
 
     async def vectors(self, asked: schemas.VectorQuery) -> Response:
-        """Give the points of users and items."""
+        """Return the points of users and items."""
         return await self._answer(answers.points, asked)
 
     async def search(self, q: Text, limit: Limit = 20) -> Response:
-        """Find items by a part of their title or id, whatever the case; all, if it is empty."""
+        """Find items by a part of their title or id, ignoring case; all items if it is empty."""
         return await self._answer(answers.found, q, limit)
 
     async def model(self) -> Response:
-        """Tell about the model."""
+        """Return the description of the model."""
         return await self._answer(answers.facts)
 
     async def map(self, limit: MapLimit = 20_000) -> Response:
-        """Give the best known items in two dimensions."""
+        """Return the most popular items in two dimensions."""
         return await self._answer(answers.drawn, limit)
 
     async def position(self, asked: schemas.Somebody) -> Response:
-        """Give the place of a user, or of somebody who likes some items, on the map."""
+        """Return the position on the map of a user, or of a new user who likes some items."""
         return await self._answer(answers.position, asked)
 
     # ------------------------------------------------------------------------------ operation
 
     async def health(self) -> schemas.Health:
-        """Say that the server is there."""
+        """Return that the server is running."""
         return schemas.Health(status="ok")
 
     async def figures(self) -> Response:
-        """Give the figures of operation, as Prometheus reads them."""
+        """Return the metrics of the server in Prometheus' text format."""
         return _Figures(self.metrics.text())
 
     async def reload(self, authorization: Annotated[str, Header()] = "") -> Response:
-        """Load the model again from its folder; it is served if it answers."""
+        """Load the model again from its folder; it is served if it passes the test."""
         if self.token is None:
             return failure(403, "Forbidden", "This server has no token; send it SIGHUP instead.")
         if not authorization:
-            told = "Give the header `Authorization: Bearer TOKEN`."
+            told = "Send the header `Authorization: Bearer TOKEN`."
             return failure(401, "Unauthorized", told, {"WWW-Authenticate": "Bearer"})
         wanted = f"Bearer {self.token}".encode()
         if not hmac.compare_digest(authorization.encode(), wanted):
-            return failure(403, "Forbidden", "The token is not that of this server.")
+            return failure(403, "Forbidden", "The token is wrong.")
         try:
             await self.renew()
         except (NearfarError, OSError) as error:
@@ -185,7 +185,7 @@ class Endpoints:
         return await self.model()
 
     async def renew(self) -> Loaded:
-        """Load the model again, and count how that went.
+        """Load the model again, and count the success or failure.
 
         Raises
         ------
@@ -202,7 +202,7 @@ class Endpoints:
         return loaded
 
     async def _answer(self, make: Callable[..., BaseModel], *asked: Any) -> Response:
-        """Make an answer from the current version on a thread, its JSON too."""
+        """Compute a response and its JSON from the current version, on a thread."""
         loaded = self.holder.current
         return await self._work(lambda: _json(make(loaded, *asked)))
 
@@ -211,7 +211,7 @@ class Endpoints:
 
 
 async def _file(content: bytes, kind: str, request: Request) -> Response:
-    """Return a file of the page for people."""
+    """Return a file of the page."""
     return Response(content, headers=_PAGE_HEADERS, media_type=kind)
 
 
@@ -220,7 +220,7 @@ class _Figures(Response):
 
 
 def _json(answer: BaseModel) -> Response:
-    """Write an answer; it is of the type that the path promises, so it is not checked again."""
+    """Return a response as JSON; it already has the type of the path, so it is not validated."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

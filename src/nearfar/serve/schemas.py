@@ -1,9 +1,9 @@
-"""What is asked and what is answered, as types: they check requests and make ``/openapi.json``.
+"""The types of requests and responses, which validate requests and define ``/openapi.json``.
 
-An id is a string or an integer, whatever type the model's own ids have (see `nearfar.serve.names`).
-Nothing is guessed: a field that is not known, text for a number or a number for text is refused.
-Where a list of ids has one several times, it counts once; where an object has a name several times,
-the last one counts.
+An id is a string or an integer, regardless of the type of the model's ids (see
+`nearfar.serve.names`). Requests are strict: an unknown field, text for a number or a number for
+text is refused. A repeated id in a list counts once; of a repeated name in an object, the last one
+counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Id = (
     | Annotated[StrictStr, Field(max_length=MAX_ID_LENGTH)]
 )
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
-K = Annotated[StrictInt, Field(ge=1, le=MAX_K, description="The longest the list may be.")]
+K = Annotated[StrictInt, Field(ge=1, le=MAX_K, description="The maximum length of the list.")]
 
 
 class _Asked(BaseModel):
@@ -30,47 +30,47 @@ class _Asked(BaseModel):
 
 
 class Somebody(_Asked):
-    """A user of the model, or somebody unknown of whom we know what they like."""
+    """A user of the model, or a new user, described by the items they like."""
 
     user: Id | None = Field(None, description="A user of the model.", examples=["196"])
     items: Annotated[Ids, Field(min_length=1)] | None = Field(
-        None, description="What somebody likes who is not in the model.", examples=[None]
+        None, description="The items that a new user likes.", examples=[None]
     )
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
         if (self.user is None) == (self.items is None):
-            raise ValueError("give either `user` or `items`, and not both")
+            raise ValueError("give either `user` or `items`, not both")
         return self
 
 
 class Recommend(Somebody):
-    """Whom to recommend something to, and what."""
+    """A request for recommendations."""
 
     k: K = 10
     exclude_seen: bool = Field(
-        True, strict=True, description="Leave out what they have, or what is in `items`."
+        True, strict=True, description="Leave out the items of the user, or those in `items`."
     )
     allow: Ids | None = Field(None, description="Recommend only these items.", examples=[None])
     deny: Ids | None = Field(None, description="Never recommend these items.", examples=[["50"]])
 
 
 class SimilarItems(_Asked):
-    """The item whose neighbours are wanted."""
+    """A request for the neighbours of an item."""
 
     item: Id = Field(examples=["50"])
     k: K = 10
 
 
 class SimilarUsers(_Asked):
-    """The user whose neighbours are wanted."""
+    """A request for the neighbours of a user."""
 
     user: Id = Field(examples=["196"])
     k: K = 10
 
 
 class VectorQuery(_Asked):
-    """The users and items whose points are wanted."""
+    """A request for the points of users and items."""
 
     users: Ids = Field(default=[], examples=[["196"]])
     items: Ids = Field(default=[], examples=[["50", "181"]])
@@ -89,14 +89,14 @@ class Result(BaseModel):
 
 
 class Results(BaseModel):
-    """A list, the best first; shorter than `k` where no more are left."""
+    """A list, the best first; shorter than `k` if fewer are left."""
 
     k: int
     results: list[Result]
 
 
 class PointList(BaseModel):
-    """Points, in the order of the ids that were asked for."""
+    """Points, in the order of the requested ids."""
 
     dim: int
     users: list[list[float]]
@@ -104,21 +104,21 @@ class PointList(BaseModel):
 
 
 class Found(BaseModel):
-    """An item that was searched for."""
+    """A search result."""
 
     id: int | str
     title: str | None
-    popularity: int = Field(description="How many users of the training data have it.")
+    popularity: int = Field(description="Number of users in the training data who have it.")
 
 
 class FoundItems(BaseModel):
-    """Items whose title or id contains the text, the best known first."""
+    """Items whose title or id contains the text, the most popular first."""
 
     results: list[Found]
 
 
 class EpochFigures(BaseModel):
-    """What the validation part said of an epoch."""
+    """The validation metrics of an epoch."""
 
     epoch: int
     validation_ndcg: float | None
@@ -126,35 +126,35 @@ class EpochFigures(BaseModel):
 
 
 class IndexFigures(BaseModel):
-    """What the approximate index promises."""
+    """The measured recall of the approximate index."""
 
-    recall: float = Field(description="Measured: the share of the exact lists that it finds.")
-    k: int = Field(description="For lists of this length.")
+    recall: float = Field(description="Measured share of the exact lists that it finds.")
+    k: int = Field(description="The length of these lists.")
 
 
 class ModelFacts(BaseModel):
-    """The model that is being served."""
+    """The served model."""
 
-    version: str = Field(description="Of nearfar.")
-    format: int = Field(description="Of saved folders.")
+    version: str = Field(description="The version of nearfar.")
+    format: int = Field(description="The format of saved folders.")
     loaded_at: str = Field(description="ISO 8601, in UTC.")
-    fingerprint: str = Field(description="Of the training data.")
+    fingerprint: str = Field(description="The fingerprint of the training data.")
     n_users: int
     n_items: int
     n_pairs: int
     dim: int
     options: dict[str, Any] = Field(description="The hyper-parameters.")
-    metrics: dict[str, Any] = Field(description="Figures that were saved with the model.")
-    history: list[EpochFigures] = Field(description="The epochs that were validated.")
+    metrics: dict[str, Any] = Field(description="The metrics saved with the model.")
+    history: list[EpochFigures] = Field(description="The validated epochs.")
     index: IndexFigures | None
-    categories: str | None = Field(description="The column that `category` of the map is from.")
+    categories: str | None = Field(description="The column that `category` of the map shows.")
 
 
 class Map(BaseModel):
-    """The best known items in two dimensions; entry n of each list is of the same item."""
+    """The most popular items in two dimensions; entry n of each list is of the same item."""
 
     method: str
-    n_items: int = Field(description="All items of the model; the lists may have fewer.")
+    n_items: int = Field(description="Number of items of the model; the lists may have fewer.")
     ids: list[int | str]
     titles: list[str | None] | None
     x: list[float]
@@ -164,26 +164,26 @@ class Map(BaseModel):
 
 
 class Position(BaseModel):
-    """A place on the map."""
+    """A position on the map."""
 
     x: float
     y: float
 
 
 class Health(BaseModel):
-    """That the server answers."""
+    """The status of the server."""
 
     status: str = Field(examples=["ok"])
 
 
 class ErrorText(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     type: str = Field(examples=["UnknownIdError"])
-    message: str = Field(description="The thing, the value it has, and what it must be.")
+    message: str = Field(description="The subject, its value, and what it must be.")
 
 
 class Failure(BaseModel):
-    """The answer where there is no other."""
+    """The response to a request that failed."""
 
     error: ErrorText

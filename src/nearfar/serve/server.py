@@ -1,7 +1,7 @@
-"""The process: an application on a socket, until a signal ends it.
+"""The server process: an application on a socket, until a signal ends it.
 
-SIGTERM and SIGINT (Ctrl-C) end it: the port is closed, requests in flight are finished, and then it
-returns. A second SIGINT does not wait for them. SIGHUP loads the model again.
+SIGTERM and SIGINT (Ctrl-C) end it: the port is closed, and active requests are completed. After a
+second SIGINT it does not wait for them. SIGHUP loads the model again.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from nearfar.serve.routes import Endpoints
 Say = Callable[[str], None]
 
 _LAST_SECONDS: Final = 30
-"""How long requests in flight may take after the signal to end."""
+"""Timeout for active requests after the signal to end."""
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Take a port; 0 takes any that is free. Nobody can connect to it until it is served.
+    """Bind a port; 0 binds any free port. Clients can connect only once it is served.
 
     Raises
     ------
     OptionError
-        The port is taken, or the address is not one of this machine.
+        The port is in use, or the address is not one of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -42,7 +42,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         )[0]
         opened = socket.socket(family, kind, protocol)
         try:
-            if os.name == "posix":  # elsewhere it would let two servers take one port
+            if os.name == "posix":  # elsewhere two servers could use the same port
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind(address)
         except BaseException:
@@ -51,36 +51,36 @@ def open_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(
-            f"The address {host} with port {port} cannot be taken: {reason}. Choose another with"
-            " `--host` and `--port`; `--port 0` takes a free one."
+            f"The address {host} with port {port} cannot be used: {reason}. Choose another with"
+            " `--host` and `--port`; `--port 0` uses a free one."
         ) from error
     return opened
 
 
 def address_of(opened: socket.socket) -> str:
-    """Give the URL that a socket answers at."""
+    """Return the URL of a socket."""
     host, port = opened.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def is_local(opened: socket.socket) -> bool:
-    """Whether only this machine can reach it."""
+    """Return whether only this machine can connect to it."""
     return ipaddress.ip_address(opened.getsockname()[0]).is_loopback
 
 
 def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None], say: Say) -> signal.Signals:
-    """Serve until a signal, in the main thread; give the signal.
+    """Serve in the main thread until a signal, and return the signal.
 
     Parameters
     ----------
     app : FastAPI
-        What `nearfar.serve.create_app` made.
+        An application created by `nearfar.serve.create_app`.
     opened : socket
-        It is closed in the end.
+        The socket to serve; it is closed at the end.
     ready : callable
-        Called once it can be asked.
+        Called as soon as the server accepts requests.
     say : callable
-        Takes what there is to tell about reloads.
+        Called with messages about reloads.
     """
     config = uvicorn.Config(
         app,
@@ -93,7 +93,7 @@ def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None], say: Say
 
 
 class _Server(uvicorn.Server):
-    """A server that says which signal ended it, and is not ended by it a second time."""
+    """A server that records the signal that ended it and does not raise the signal again."""
 
     def __init__(
         self, config: uvicorn.Config, ready: Callable[[], None], reload: Callable[[], None]
@@ -103,13 +103,13 @@ class _Server(uvicorn.Server):
         self._ready, self._reload = ready, reload
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the port, and say so."""
+        """Open the port, then call `ready`."""
         await super().startup(sockets)
         self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Take the signals while it serves."""
+        """Handle the signals while serving."""
         loop = asyncio.get_running_loop()
         handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
             signal.SIGTERM: self._end,
@@ -144,7 +144,7 @@ async def _serve(
 
     def reload() -> None:
         task = asyncio.create_task(_reload(endpoints, say))
-        reloads.add(task)  # the loop itself keeps no task alive
+        reloads.add(task)  # the event loop keeps only weak references to tasks
         task.add_done_callback(reloads.discard)
 
     server = _Server(config, ready, reload)
@@ -156,6 +156,6 @@ async def _reload(endpoints: Endpoints, say: Say) -> None:
     try:
         loaded = await endpoints.renew()
     except (NearfarError, OSError) as error:
-        say(f"the new model was refused, and the old one is still served: {error}")
+        say(f"the new model was refused; the old one is still served: {error}")
     else:
-        say(f"loaded again: {loaded.model.interactions!r}.")
+        say(f"reloaded: {loaded.model.interactions!r}.")

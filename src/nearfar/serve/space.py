@@ -1,4 +1,4 @@
-"""One table of points to look around in, and the lists that are wanted of it."""
+"""Nearest-neighbour lists from one table of points."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class Nearest(NamedTuple):
     """A list: rows of the table, the best first, and 1 - D^2 / 2 of each."""
 
     rows: Int32
-    """int32, (n,): k of them, or fewer where no more are left."""
+    """int32, (n,): n is k, or less if fewer rows are left."""
     scores: Float32
     """float32, (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Wish:
-    """A list that somebody wants."""
+    """A query for a list."""
 
     query: Float32
-    """The point to look around, (d,)."""
+    """The point whose neighbours are searched, (d,)."""
     k: int
-    """The longest it may be."""
+    """The maximum length of the list."""
     hidden: Int32
-    """Rows never to be listed, increasing."""
+    """Rows to leave out, increasing."""
     among: Int32 | None = None
-    """Only these rows may be listed, increasing; all if None."""
+    """Rows to choose from, increasing; all rows if None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,11 @@ class Space:
     Parameters
     ----------
     points : Points
-        With the table as the targets; its queries are not used.
+        A scorer with the table as its targets; its queries are not used.
     geometry : str
-        Of `nearfar.method.geometry.Geometry`: that of the points.
+        The geometry of the points; see `nearfar.method.geometry.Geometry`.
     index : ItemIndex, optional
-        What searches the table approximately. Lists among a few rows are exact anyway.
+        An approximate index of the table. Lists from few allowed rows are exact nevertheless.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class Space:
     index: ItemIndex | None = None
 
     def nearest(self, wishes: Sequence[Wish]) -> list[Nearest]:
-        """Make lists together, each as it would be alone.
+        """Compute several lists together, each the same as if computed alone.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class Space:
         return [self._list(found, row, wish.query, wish.k) for row, wish in enumerate(wishes)]
 
     def _chosen(self, wish: Wish, among: Int32) -> Nearest:
-        """Put some rows in order."""
+        """Rank the allowed rows."""
         left = np.setdiff1d(among, wish.hidden).astype(np.int32)[None]
         points = self.points.with_queries(wish.query[None])
         found = points.best_of(np.zeros(1, np.int32), left, max(min(wish.k, left.size), 1))

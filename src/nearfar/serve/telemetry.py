@@ -1,4 +1,4 @@
-"""What ``/metrics`` tells: requests, how long they took, reloads, and which model is served."""
+"""The metrics of the server: requests, their duration, reloads, and the served model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_PATH: Final = "other"
 
 
 class Metrics:
-    """Figures of one application, in a registry of its own."""
+    """The metrics of one application, in its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -26,20 +26,20 @@ class Metrics:
         )
         self.seconds = Histogram(
             "nearfar_request_seconds",
-            "From the first line of a request to the end of its answer.",
+            "Time from the first line of a request to the end of its response.",
             ["route"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "nearfar_requests_in_flight", "Requests not answered yet.", registry=self.registry
+            "nearfar_requests_in_flight", "Active requests.", registry=self.registry
         )
         self.reloads = Counter(
             "nearfar_reloads", "Reloads of the model.", ["outcome"], registry=self.registry
         )
         self.model = Gauge(
             "nearfar_model_info",
-            "1 for the model that is served.",
+            "1 for the served model.",
             ["version", "fingerprint", "loaded_at"],
             registry=self.registry,
         )
@@ -47,14 +47,14 @@ class Metrics:
             self.reloads.labels(outcome)
 
     def serves(self, loaded: Loaded) -> None:
-        """Note which model is served now."""
+        """Record which model is served."""
         self.model.clear()
         when = loaded.loaded_at.isoformat(timespec="seconds")
         fingerprint = loaded.model.fingerprint
         self.model.labels(VERSION, fingerprint, when).set(1)
 
     def text(self) -> bytes:
-        """Give all figures as Prometheus reads them."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 

@@ -1,8 +1,8 @@
-"""What the items are called: their titles and categories, and finding an item by a part of those.
+"""Titles and categories of the items, and search by a part of a title or id.
 
-The titles and ids of all items, in small letters, lie one after the other in one text, the best
-known items first. Looking for a word reads that text from the beginning, at gigabytes a second, and
-stops when enough are found.
+The titles and ids of all items are joined into one lower-case text, the most popular items first. A
+search scans this text from the beginning, at gigabytes per second, and stops when enough items are
+found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nearfar.runtime.arrays import Int32, Int64
 from nearfar.serve.names import Names
 
 CATEGORIES: Final = ("category", "categories", "genre", "genres")
-"""Columns of the table of items that are taken for its categories; the first that is there."""
+"""Columns of the item table that can have the categories; the first existing one is used."""
 _SEPARATOR: Final = "|"
 _BETWEEN, _END = b"\xfe", b"\xff"  # bytes that UTF-8 never uses
 
@@ -37,11 +37,11 @@ class Titles:
 
     def __init__(self, data: Interactions) -> None:
         self.popularity = data.item_counts
-        """How many users have each item, int64, (M,)."""
+        """Number of users of each item, int64, (M,)."""
         self.best_known = np.argsort(-self.popularity, kind="stable").astype(np.int32)
-        """The rows of all items, the best known first."""
+        """The rows of all items, the most popular first."""
         self.category_column = _category_column(data)
-        """The column that tells the category of an item, if there is one."""
+        """The column with the category of an item, if there is one."""
         self._titles = _column(data, "title")
         self._categories = [_first(each) for each in _column(data, self.category_column)]
         self._text, self._starts = self._joined(Names(data.item_ids))
@@ -52,20 +52,20 @@ class Titles:
         return bool(self._titles)
 
     def of(self, rows: Iterable[int]) -> list[str | None]:
-        """Give the titles of rows, or None where an item has none."""
+        """Return the titles of rows, or None for an item without one."""
         return [self._titles[row] if self._titles else None for row in rows]
 
     def categories(self, rows: Iterable[int]) -> list[str | None]:
-        """Give the first category of each row, or None where an item has none."""
+        """Return the first category of each row, or None for an item without one."""
         return [self._categories[row] if self._categories else None for row in rows]
 
     def find(self, text: str, limit: int) -> Int32:
-        """Find items whose title or id contains a text, whatever the case of its letters.
+        """Find items whose title or id contains a text, ignoring case.
 
         Returns
         -------
         int32 array
-            Their rows, at most `limit`, the best known first.
+            Their rows, at most `limit`, the most popular first.
         """
         wanted = _folded(text)
         places: list[int] = []
@@ -77,7 +77,7 @@ class Titles:
         return self.best_known[places]
 
     def _joined(self, names: Names) -> tuple[bytes, Int64]:
-        """Join all titles and ids; give also where each item's begin, and the end."""
+        """Join all titles and ids; return also the start of each item's part, and the end."""
         rows = self.best_known.tolist()
         shown = zip(self.of(rows), names.shown(rows), strict=True)
         parts = [_folded(title or "") + _BETWEEN + _folded(str(one)) + _END for title, one in shown]
@@ -89,9 +89,9 @@ def _folded(text: str) -> bytes:
 
 
 def _column(data: Interactions, name: str | None) -> list[str | None]:
-    """Give a column of the table of items as text, by row; nothing where there is no such column.
+    """Return a column of the item table as text, by row; [] if there is no such column.
 
-    Where it holds lists, they are joined.
+    Lists are joined.
     """
     table = data.item_table
     if table is None or name is None or name not in table.columns:
@@ -112,5 +112,5 @@ def _category_column(data: Interactions) -> str | None:
 
 
 def _first(categories: str | None) -> str | None:
-    """Take the first of several categories in one text, as MovieLens has them."""
+    """Return the first of several categories in one text, as in MovieLens."""
     return (categories or "").split(_SEPARATOR)[0].strip() or None

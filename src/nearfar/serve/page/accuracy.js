@@ -1,9 +1,9 @@
-// The model, and how accurate it is.
+// The model and its accuracy.
 
 import { $, el, figure, svg, whole } from "./dom.js";
 import { ask, Panel } from "./server.js";
 
-const modelPanel = new Panel($("model"), "Asking for the model …");
+const modelPanel = new Panel($("model"), "Loading the model …");
 const accuracyPanel = new Panel(document.querySelector("#accuracy .body"));
 
 export function loadModel() {
@@ -24,10 +24,10 @@ export function loadModel() {
 function showAccuracy({ history: all, metrics }) {
   const epochs = (all ?? []).filter((row) => Number.isFinite(row.validation_ndcg) && Number.isFinite(row.validation_mmr));
   const parts = Object.keys(metrics ?? {}).filter((part) => metrics[part] && Object.keys(metrics[part]).length);
-  const nothing = "This model has no figures with it: it was trained without a validation part, and no evaluation was saved with it.";
+  const nothing = "This model has no metrics: it was trained without a validation part, and no evaluation was saved with it.";
   if (!epochs.length && !parts.length) return accuracyPanel.show(el("p", { class: "small" }, nothing));
   const draw = el("figure", {});
-  const drawn = epochs.length ? draw : el("p", { class: "small" }, "It was trained without a validation part, so there is no course over the epochs.");
+  const drawn = epochs.length ? draw : el("p", { class: "small" }, "It was trained without a validation part, so there are no metrics by epoch.");
   accuracyPanel.show(el("div", { class: "evidence" }, drawn,
     el("div", {}, parts.length ? metricTable(metrics, parts) : el("p", { class: "small" }, "No evaluation was saved with the model."),
       epochs.length ? epochTable(epochs) : null)));
@@ -47,10 +47,10 @@ function metricTable(metrics, parts) {
   return table(["metric", ...parts], names.map((name) => [spelt(name), ...parts.map((part) => shown(metrics[part][name]))]));
 }
 
-const epochTable = (epochs) => el("details", {}, el("summary", { class: "small" }, "The course over the epochs as a table"),
+const epochTable = (epochs) => el("details", {}, el("summary", { class: "small" }, "Metrics by epoch as a table"),
   table(["epoch", "NDCG", "MMR"], epochs.map((row) => [whole(row.epoch), figure(row.validation_ndcg), figure(row.validation_mmr)])));
 
-/** NDCG against MMR, a point an epoch, joined in their order. */
+/** NDCG against MMR, one point per epoch, connected in order. */
 function course(epochs, width) {
   const height = 276, [left, right, top, bottom] = [52, width - 16, 50, height - 46];
   const scaled = (name, from, to) => {
@@ -64,7 +64,7 @@ function course(epochs, width) {
   const told = `best: epoch ${best.epoch}, NDCG ${figure(best.validation_ndcg)}, MMR ${figure(best.validation_mmr)}`;
   const text = (words, at) => svg("text", at, words);
   const [fx, fy] = place(epochs[0]);
-  const caption = "NDCG on the validation part (upwards) against MMR (to the right: lists of better known items), a point for each epoch";
+  const caption = "NDCG on the validation part (vertical) against MMR (horizontal; larger means lists of more popular items), one point per epoch";
   return [
     svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${caption}; ${told}.` },
       svg("path", { class: "axis", fill: "none", d: `M${left} ${top}V${bottom}H${right}` }),

@@ -1,15 +1,15 @@
-// The chart: points, marks and names on a canvas, and how it is moved.
+// The chart: points, marks and names on a canvas, and navigation.
 
 import { clamp, cut, el, MARKS, say } from "./dom.js";
 import { itemOf, likedBy, meet, nameOf } from "./items.js";
 import { extent, GROUPS, mixed, PARTS, press, ramp, REACH, rgb, RIM, SHADES, SIZES, word } from "./pixels.js";
 
 export class Chart {
-  known = []; // keys of the points, best known first
+  known = []; // keys of the points, the most popular first
   marked = {}; // keys by kind of mark
   #x = []; #y = []; #size = []; #paint = []; #rank = [];
   #view = { x: 0, y: 0, scale: 1 };
-  #fit = 1; // the scale at which all is seen
+  #fit = 1; // the scale at which everything is visible
   #stamps = [];
   #growth = 0;
   #image = null;
@@ -38,9 +38,9 @@ export class Chart {
     box.addEventListener("blur", () => this.#focus(-1));
   }
 
-  // ---- what is drawn
+  // ---- contents
 
-  /** Take over the answer of /v1/map. */
+  /** Use the response of /v1/map. */
   load({ ids, titles, x, y, popularity, category }) {
     const order = [...ids.keys()].sort((a, b) => popularity[b] - popularity[a]);
     this.known = order.map((i) => String(ids[i]));
@@ -58,7 +58,7 @@ export class Chart {
     this.whole();
   }
 
-  /** Sort categories into the commonest, by the first word of lists such as "Drama | War". */
+  /** Group categories into the most frequent ones, by the first of lists such as "Drama | War". */
   #grouped(values) {
     const first = values.map((value) => String(value ?? "").split("|")[0].trim());
     const count = new Map();
@@ -87,7 +87,7 @@ export class Chart {
     this.redraw();
   }
 
-  /** Mark items, by kind, and a place. */
+  /** Mark items, by kind, and a position. */
   mark(marked, position) {
     this.marked = marked;
     this.position = position;
@@ -119,7 +119,7 @@ export class Chart {
 
   #measure() { this.#fit = this.#home().scale; }
 
-  /** The view on everything. */
+  /** The view of everything. */
   #home() {
     const [x, wide] = extent(this.#x), [y, high] = extent(this.#y);
     return { x, y, scale: Math.min((this.width - 48) / (wide || 1), (this.height - 48) / (high || 1)) };
@@ -154,7 +154,7 @@ export class Chart {
     this.fly({ x, y, scale: clamp(scale, this.#fit, 12 * this.#fit) });
   }
 
-  /** Move so that a place is seen, if it is not. */
+  /** Move to a position, if it is not visible. */
   reveal({ x, y }) {
     const [left, top] = this.#screen(x, y);
     if (left < 24 || top < 24 || left > this.width - 24 || top > this.height - 24) this.fly({ ...this.#view, x, y });
@@ -197,7 +197,7 @@ export class Chart {
     this.#frame();
   }
 
-  /** Lines that move with the map. */
+  /** Grid lines that move with the map. */
   #net() {
     const pixels = this.#pixels, { width, height } = this.#image, unit = this.#unit() * 4, line = word(rgb(this.colours.hair));
     for (const left of this.#ticks(0, unit).map((at) => Math.floor(at * this.ratio)))
@@ -209,7 +209,7 @@ export class Chart {
   /** A step of the frame in the map's unit: a power of two, 26 to 52 pixels long. */
   #unit() { return 2 ** Math.ceil(Math.log2(26 / this.#view.scale)); }
 
-  /** Where multiples of `unit` lie along an axis, in pixels, from before the edge on. */
+  /** Positions of multiples of `unit` along an axis, in pixels, starting before the edge. */
   #ticks(axis, unit) {
     const length = axis ? this.height : this.width, middle = axis ? -this.#view.y : this.#view.x, { scale } = this.#view;
     const first = Math.floor((middle - length / 2 / scale) / unit / 2) * 2 * unit, found = [];
@@ -218,7 +218,7 @@ export class Chart {
     return found;
   }
 
-  /** A graduated frame that moves with the map: it shows that it moves, and how far. */
+  /** A graduated frame that moves with the map and shows how far the map has moved. */
   #frame() {
     const pen = this.context, wide = 5, unit = this.#unit(), { width: w, height: h } = this;
     pen.fillStyle = this.colours.field;
@@ -235,7 +235,7 @@ export class Chart {
     pen.strokeRect(wide + 0.5, wide + 0.5, w - 2 * wide - 1, h - 2 * wide - 1);
   }
 
-  /** A point as pixels: how much each covers of what is below, and its colour. */
+  /** A point as pixels: the opacity and the colour of each. */
   #stamp(paint, size, right, down) {
     const crowd = clamp(Math.sqrt(2500 / this.known.length), 0.55, 1);
     const radius = (1.5 + 3.6 * size / (SIZES - 1)) * crowd * this.#growth * this.ratio, rim = RIM * this.ratio;
@@ -253,8 +253,8 @@ export class Chart {
   }
 
   /**
-   * Stamp all points into the picture, the best known last. On a canvas, twenty thousand circles or
-   * little pictures take several times as long as this, where no graphics card helps.
+   * Stamp all points into the picture, the most popular last. Without a graphics card, this is
+   * several times as fast as drawing 20,000 circles or small images on a canvas.
    */
   #points() {
     const { x: cx, y: cy, scale } = this.#view, { ratio } = this, { width, height } = this.#image, pixels = this.#pixels;
@@ -309,7 +309,7 @@ export class Chart {
     }
   }
 
-  /** Titles, as far as there is room: of what is marked first, then of the best known. */
+  /** Titles, as far as there is space: first of marked items, then of the most popular. */
   #labels() {
     const boxes = [], room = clamp(this.width * this.height / 20000, 6, 36), marks = Object.values(this.marked).flat();
     const first = [this.#hint, this.#cursor, ...marks.map((key) => itemOf(key).at ?? -1).reverse()].filter((at) => at >= 0);
@@ -431,7 +431,7 @@ export class Chart {
     event.preventDefault();
   }
 
-  /** Go to the nearest point on that side, or first to that nearest to the middle. */
+  /** Move to the nearest point in a direction; at first, to the point nearest to the centre. */
   #step(across, down) {
     const from = this.#cursor < 0 ? [this.width / 2, this.height / 2] : this.#screen(this.#x[this.#cursor], this.#y[this.#cursor]);
     let best = -1, least = Infinity;

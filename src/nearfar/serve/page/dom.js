@@ -1,8 +1,8 @@
-// Elements, words and numbers.
+// Elements, text and numbers.
 
 export const $ = (id) => document.getElementById(id);
-const PAUSE = 120; // milliseconds without a change before the server is asked
-export const MARKS = { // in the order in which they are drawn; a shape each, so that colour is not needed
+const PAUSE = 120; // milliseconds without a change before a request is sent
+export const MARKS = { // in drawing order; each has its own shape, so that colour is not needed
   near: ["neighbour", "M0-6.5 6.5 0 0 6.5-6.5 0Z"],
   recommended: ["recommended", "M0-7 6.5 5H-6.5Z"],
   taste: ["taste", "M-5-5H5V5H-5Z"],
@@ -10,12 +10,12 @@ export const MARKS = { // in the order in which they are drawn; a shape each, so
   chosen: ["the item", "M7 0A7 7 0 1 1-7 0 7 7 0 1 1 7 0ZM0-12V-4M0 4V12M-12 0H-4M4 0H12"],
 };
 
-/** Make an element. Children are elements or text, and text stays text: nothing is ever parsed. */
+/** Create an element. Children are elements or text; text is never parsed as HTML. */
 export function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name === "style") made.style.cssText = value; // the attribute is against the policy
+    else if (name === "style") made.style.cssText = value; // the policy does not allow the attribute
     else if (value === true) made.setAttribute(name, "");
     else if (value !== null && value !== false) made.setAttribute(name, value);
   }
@@ -38,11 +38,11 @@ export const figure = (x) => Number.isInteger(x) ? whole(x) : x.toFixed(Math.abs
 export const cut = (text, n) => text.length > n ? `${text.slice(0, n - 1).trimEnd()}…` : text;
 export const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 
-/** Call `work` once, when there was no further call for a moment. */
+/** Call `work` once, after `PAUSE` without a further call. */
 export function settled(work) {
   let timer = 0;
   return () => { clearTimeout(timer); timer = setTimeout(work, PAUSE); };
 }
 
-/** Say something to those who do not see the page. */
+/** Announce a message to screen readers. */
 export function say(text) { $("live").textContent = text; }

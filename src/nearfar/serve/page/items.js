@@ -1,4 +1,4 @@
-// What is known of items.
+// Data of items.
 
 import { counted } from "./dom.js";
 import { ask } from "./server.js";
@@ -6,7 +6,7 @@ import { ask } from "./server.js";
 const items = new Map(); // by the text of the id: {id, title, popularity, category, at: its point}
 let least = null;
 
-/** Take note that no item that is not on the map is better known than this. */
+/** Record the popularity that no item outside the map exceeds. */
 export function limit(popularity) { least = popularity; }
 
 export function meet({ id, ...facts }) {
@@ -24,7 +24,7 @@ export function likedBy({ popularity }) {
   return least === null ? "" : `≤ ${counted(least, "user")}`;
 }
 
-/** Find the title of an item that came with the address and is not on the map. */
+/** Find the title of an item that is in the address and not on the map. */
 export async function lookUp(key) {
   const { results } = await ask(`v1/search?${new URLSearchParams({ q: key, limit: 100 })}`);
   for (const found of results) if (String(found.id) === key) meet(found);

@@ -1,16 +1,16 @@
-// Lists of items, with a gauge of their distance.
+// Lists of items with their distances.
 
 import { el, markOf } from "./dom.js";
 import { itemOf, likedBy, meet, nameOf } from "./items.js";
 import { chart } from "./map.js";
 import { choose, state, toggle } from "./state.js";
 
-/** The distance that a score stands for: score = 1 - D^2 / 2. */
+/** The distance D of a score: score = 1 - D^2 / 2. */
 const distance = (score) => Math.sqrt(Math.max(2 - 2 * score, 0));
 
 export function addButton(key) {
   const inside = state.taste.includes(key);
-  const name = `${inside ? "Take" : "Add"} ${nameOf(key)} ${inside ? "out of" : "to"} the taste`;
+  const name = `${inside ? "Remove" : "Add"} ${nameOf(key)} ${inside ? "from" : "to"} your taste`;
   return el("button", { class: "square add", "aria-pressed": String(inside), "aria-label": name, title: name,
     "data-key": key, onclick: () => toggle(key) }, inside ? "✓" : "+");
 }
@@ -30,7 +30,7 @@ function row({ id, score }, kind, farthest) {
     addButton(key));
 }
 
-/** A list of results with a gauge each, on one scale from no distance to that of the last. */
+/** A list of results, each with a gauge; the scale is from 0 to the distance of the last. */
 export function listOf(results, kind, label) {
   results.forEach(meet);
   const farthest = Math.max(...results.map(({ score }) => distance(score)));
@@ -40,7 +40,7 @@ export function listOf(results, kind, label) {
   ];
 }
 
-/** Show `make()` in `panel`; whoever was on the n-th title or button stays on the n-th. */
+/** Show `children` in `panel`; a focus on the n-th title or button stays on the n-th. */
 export function replaced(panel, ...children) {
   const old = document.activeElement;
   const kind = panel.place.contains(old) && [".open", ".add"].find((name) => old.matches(name));

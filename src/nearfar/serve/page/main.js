@@ -10,7 +10,7 @@ import { everything, next, readAddress, state } from "./state.js";
 import { showYours } from "./taste.js";
 
 for (const link of document.querySelectorAll(".skip"))
-  link.addEventListener("click", (event) => { event.preventDefault(); $(link.dataset.to).focus(); }); // the address is the state's
+  link.addEventListener("click", (event) => { event.preventDefault(); $(link.dataset.to).focus(); }); // the address contains the state
 
 window.addEventListener("popstate", () => {
   readAddress();

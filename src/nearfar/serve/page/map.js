@@ -1,4 +1,4 @@
-// The map of the items: the chart, its marks and its scale.
+// The map of the items: chart, marks and scale.
 
 import { Chart } from "./chart.js";
 import { $, counted, cut, el, markOf, MARKS, whole } from "./dom.js";
@@ -22,10 +22,10 @@ export function showMarks() {
   $("marks").replaceChildren(...shown.map((kind) => el("span", {}, markOf(kind), MARKS[kind][0])));
   const missing = new Set(Object.values(marked).flat().filter((key) => itemOf(key).at === null)).size;
   $("missing").hidden = !missing || !chart.known.length;
-  $("missing").textContent = `${counted(missing, "item")} of these ${missing === 1 ? "is" : "are"} not on the map, which has the ${whole(chart.known.length)} best known.`;
+  $("missing").textContent = `${counted(missing, "item")} of these ${missing === 1 ? "is" : "are"} not on the map, which shows the ${whole(chart.known.length)} most popular.`;
 }
 
-/** What the colours stand for; a category is also a button that leaves the others pale. */
+/** Show the legend of the colours; a category is also a button that highlights it. */
 function showScale() {
   const { groups, ends, colour } = chart;
   if (colour === "popularity") {
@@ -47,7 +47,7 @@ for (const button of document.querySelectorAll("[data-zoom]"))
   button.addEventListener("click", () => button.dataset.zoom === "whole" ? chart.whole(true) : chart.zoom(Number(button.dataset.zoom)));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart.readColours());
 
-const mapPanel = new Panel($("chart-said"), "Asking for the map …");
+const mapPanel = new Panel($("chart-said"), "Loading the map …");
 
 export function loadMap() {
   return mapPanel.ask((signal) => ask(`v1/map?limit=${MAP_LIMIT}`, null, signal), (map) => {
@@ -55,7 +55,7 @@ export function loadMap() {
     if (map.n_items > map.ids.length && map.ids.length) limit(Math.min(...map.popularity));
     const [, choice] = $("colours").querySelectorAll("label");
     choice.hidden = !map.category;
-    mapPanel.show(map.ids.length ? null : "There is no item to draw.");
+    mapPanel.show(map.ids.length ? null : "There are no items to show.");
     mapPanel.place.hidden = map.ids.length > 0;
     showScale();
     everything();

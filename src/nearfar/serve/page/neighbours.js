@@ -1,4 +1,4 @@
-// The item that is looked at, and its neighbours.
+// The selected item and its neighbours.
 
 import { counted, el, markOf, say } from "./dom.js";
 import { itemOf, likedBy, nameOf } from "./items.js";
@@ -13,7 +13,7 @@ export function showItem() {
   found.neighbours = [];
   if (state.item === null) {
     itemPanel.drop();
-    itemPanel.show(el("p", { class: "small" }, "Search for an item, or click a point of the map: what is nearest to it will be here."));
+    itemPanel.show(el("p", { class: "small" }, "Search for an item or click a point of the map to see its nearest items here."));
     return;
   }
   const key = state.item;

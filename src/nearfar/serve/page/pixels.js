@@ -2,9 +2,9 @@
 
 export const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 export const mixed = (from, to, share) => from.map((low, i) => Math.round(low + (to[i] - low) * share));
-export const word = ([r, g, b]) => (255 << 24 | b << 16 | g << 8 | r) >>> 0; // as a pixel lies in memory
+export const word = ([r, g, b]) => (255 << 24 | b << 16 | g << 8 | r) >>> 0; // a pixel in memory order
 
-/** A number of colours from the first to the last of `stops`. */
+/** n colours from the first to the last of `stops`. */
 export function ramp(stops, n) {
   return Array.from({ length: n }, (_, i) => {
     const along = i / (n - 1) * (stops.length - 1), from = Math.min(Math.floor(along), stops.length - 2);
@@ -12,14 +12,14 @@ export function ramp(stops, n) {
   });
 }
 
-export const SHADES = 24; // of popularity
+export const SHADES = 24; // number of colours for popularity
 export const SIZES = 8;
-export const PARTS = 4; // places of a point within a pixel, on each axis
-export const RIM = 0.8; // pixels of paper around a point, which set it off from others
-export const GROUPS = 7; // categories with a colour of their own; the others share one
-export const REACH = 13; // pixels from which a point is hit
+export const PARTS = 4; // positions of a point within a pixel, per axis
+export const RIM = 0.8; // pixels of background around a point, which separate it from others
+export const GROUPS = 7; // number of categories with their own colour; the others share one
+export const REACH = 13; // distance in pixels within which a click selects a point
 
-/** Put a stamp into a picture with its corner at a pixel; what lies outside is cut off. */
+/** Draw a stamp into a picture with its corner at a pixel, clipped at the edges. */
 export function press(picture, width, height, { side, cover, pixels }, left, top) {
   const from = Math.max(0, -left), to = Math.min(side, width - left), bottom = Math.min(side, height - top);
   for (let row = Math.max(0, -top); row < bottom; row += 1)
@@ -30,7 +30,7 @@ export function press(picture, width, height, { side, cover, pixels }, left, top
     }
 }
 
-/** Lay one pixel over another, which it covers by `over` of 255; two channels in one product. */
+/** Blend one pixel over another with opacity `over` / 255; two channels in one product. */
 function blend(below, above, over) {
   const under = 255 - over;
   const red = ((below & 0xff00ff) * under + (above & 0xff00ff) * over >>> 8) & 0xff00ff;
@@ -38,7 +38,7 @@ function blend(below, above, over) {
   return (0xff000000 | red | green << 8) >>> 0;
 }
 
-/** The middle of some values, and how far they reach. */
+/** The centre and the width of the range of values. */
 export function extent(values) {
   if (!values.length) return [0, 0];
   const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));

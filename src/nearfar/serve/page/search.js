@@ -7,9 +7,9 @@ import { add, choose } from "./state.js";
 
 const search = {
   input: $("find"), list: $("found"), panel: new Panel($("find-trouble"), null),
-  found: [], at: -1, // keys, and which of them is chosen
-  answered: null, // the words that `found` is for
-  hurry: null, // what to do with the first item found, when Enter came before the answer
+  found: [], at: -1, // keys, and the index of the selected one
+  answered: null, // the search text of `found`
+  hurry: null, // the action for the first item found, if Enter was pressed before the response
 
   close() {
     this.panel.drop();
@@ -31,7 +31,7 @@ const search = {
       results.forEach(meet);
       this.found = results.map(({ id }) => String(id));
       this.answered = words;
-      this.panel.show(results.length ? null : el("p", { class: "small" }, `No title and no id has “${words}” in it.`));
+      this.panel.show(results.length ? null : el("p", { class: "small" }, `No title or id contains “${words}”.`));
       if (this.hurry && results.length) return this.take(0, this.hurry.intoTaste);
       this.hurry = null;
       this.show();

@@ -1,4 +1,4 @@
-// Asking the server, and places of the page that show what it answers.
+// Requests to the server, and panels that show the responses.
 
 import { el, say } from "./dom.js";
 
@@ -16,32 +16,32 @@ export async function ask(path, body = null, signal = null) {
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new Error(`The server's answer (status ${response.status}) cannot be read.`);
+    throw new Error(`The server's response (status ${response.status}) cannot be read.`);
   }
-  if (!response.ok) throw new Error(answer.error?.message ?? `The server refused, with status ${response.status}.`);
+  if (!response.ok) throw new Error(answer.error?.message ?? `The server refused the request with status ${response.status}.`);
   return answer;
 }
 
-/** A place of the page that shows what the server answers; only the last question counts. */
+/** A part of the page that shows a response; only the latest request counts. */
 export class Panel {
   #turn = 0;
   #asked = null;
 
-  constructor(place, waiting = "Asking …") {
+  constructor(place, waiting = "Loading …") {
     this.place = place;
     this.waiting = waiting;
   }
 
   show(...children) { this.place.replaceChildren(...children.filter((child) => child !== null)); }
 
-  /** Forget the question that is out, if any, and its answer. */
+  /** Abort the current request, if any, and ignore its response. */
   drop() {
     this.#turn += 1;
     this.#asked?.abort();
     this.place.removeAttribute("aria-busy");
   }
 
-  /** Ask with `question(signal)` and hand the answer to `render`, unless a newer one was asked. */
+  /** Send `question(signal)` and pass the response to `render`, unless a newer request was sent. */
   async ask(question, render) {
     this.drop();
     const turn = this.#turn;

@@ -1,4 +1,4 @@
-// What is looked at, and the address that says so.
+// The state of the page, and the address that contains it.
 
 import { nameOf } from "./items.js";
 import { showMarks } from "./map.js";
@@ -6,9 +6,9 @@ import { showItem } from "./neighbours.js";
 import { showPlace, showYours } from "./taste.js";
 
 export const state = { item: null, taste: [], user: null, place: false };
-/** What the server has answered for it: keys, and the place {x, y} of the user or taste. */
+/** The responses for this state: keys, and the position {x, y} of the user or taste. */
 export const found = { neighbours: [], recommended: [], place: null };
-/** What the next answer is to do: whether the map goes to it, and what is said with it. */
+/** Options for the next response: whether the map moves to it, and text to announce with it. */
 export const next = { framed: true, note: "" };
 
 function address() {
@@ -28,7 +28,7 @@ export function readAddress() {
   state.place = words.has("place");
 }
 
-/** Take over changes of the state, in a step that the browser's Back undoes. */
+/** Apply changes of the state, as a step that the browser's Back button undoes. */
 export function change(changes) {
   Object.assign(state, changes);
   if (address() !== location.hash) history.pushState(null, "", address());
@@ -44,7 +44,7 @@ export function everything() {
   showMarks();
 }
 
-/** Look at an item; the map goes there when its neighbours are known, if it was not chosen on it. */
+/** Select an item; unless it was selected on the map, the map moves there with its neighbours. */
 export function choose(key, onMap = false) {
   next.framed = !onMap;
   change({ item: key });
@@ -52,12 +52,12 @@ export function choose(key, onMap = false) {
 
 export function add(key) {
   if (state.taste.includes(key)) return;
-  next.note = `${nameOf(key)} is in the taste now. `;
+  next.note = `${nameOf(key)} added to your taste. `;
   change({ taste: [...state.taste, key], user: null });
 }
 
 export function remove(key) {
-  next.note = `${nameOf(key)} is out of the taste. `;
+  next.note = `${nameOf(key)} removed from your taste. `;
   change({ taste: state.taste.filter((other) => other !== key), user: null });
 }
 

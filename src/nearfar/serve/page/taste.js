@@ -1,4 +1,4 @@
-// The taste, or a user, and what is recommended for it.
+// The taste, or a user, and the recommendations.
 
 import { $, counted, el, markOf, say, settled } from "./dom.js";
 import { itemOf, nameOf } from "./items.js";
@@ -12,12 +12,12 @@ const placePanel = new Panel($("place-said"));
 
 const whose = () => state.user !== null ? { user: state.user } : { items: state.taste.map((key) => itemOf(key).id) };
 const somebody = () => state.user !== null || state.taste.length > 0;
-const whoseName = () => state.user !== null ? `user ${state.user}` : `this taste of ${counted(state.taste.length, "item")}`;
+const whoseName = () => state.user !== null ? `user ${state.user}` : `your taste of ${counted(state.taste.length, "item")}`;
 
 export function showYours() {
   $("taste").replaceChildren(...state.taste.map((key) => el("li", {}, markOf("taste"),
     el("button", { class: "bare", onclick: () => choose(key) }, el("span", { class: "title" }, nameOf(key))),
-    el("button", { class: "square", "aria-label": `Remove ${nameOf(key)} from the taste`, onclick: (event) => removeHere(event, key) }, "×"))));
+    el("button", { class: "square", "aria-label": `Remove ${nameOf(key)} from your taste`, onclick: (event) => removeHere(event, key) }, "×"))));
   $("clear").hidden = !state.taste.length;
   $("back").hidden = state.user === null;
   $("user-id").value = state.user ?? "";
@@ -26,7 +26,7 @@ export function showYours() {
   $("place").checked = state.place;
   showStarters();
   for (const button of document.querySelectorAll(".add")) {
-    const now = addButton(button.dataset.key); // the button itself stays, for who is on it
+    const now = addButton(button.dataset.key); // the button itself stays, to keep the focus
     for (const name of ["aria-pressed", "aria-label", "title"]) button.setAttribute(name, now.getAttribute(name));
     button.textContent = now.textContent;
   }
@@ -34,7 +34,7 @@ export function showYours() {
   showPlace();
 }
 
-/** Remove an item and go on to the button that moves up to its place. */
+/** Remove an item and focus the button that takes its position. */
 function removeHere(event, key) {
   const n = [...$("taste").children].indexOf(event.currentTarget.closest("li"));
   remove(key);
@@ -45,16 +45,16 @@ function removeHere(event, key) {
 function showStarters() {
   const best = state.taste.length ? [] : chart.known.slice(0, 5);
   const buttons = best.map((key) => el("button", { onclick: () => add(key) }, `+ ${nameOf(key)}`));
-  const told = "Nothing in it yet. Add items with + or on the map, and what is recommended changes with each.";
+  const told = "Your taste is empty. Add items that you like with + or on the map; the recommendations change with each.";
   $("starters").replaceChildren(...(state.taste.length ? [] : [el("p", { class: "small" }, told)]),
-    ...(best.length ? [el("p", { class: "small" }, "Well known here:"), el("div", { class: "starters" }, ...buttons)] : []));
+    ...(best.length ? [el("p", { class: "small" }, "Popular items:"), el("div", { class: "starters" }, ...buttons)] : []));
 }
 
 const askRecommended = settled(() => {
   if (!somebody()) return;
   recommendedPanel.ask((signal) => ask("v1/recommend", { ...whose(), k: 10 }, signal), ({ results }) => {
     found.recommended = results.map(({ id }) => String(id));
-    const none = el("p", { class: "small" }, "There is nothing left to recommend.");
+    const none = el("p", { class: "small" }, "No items are left to recommend.");
     replaced(recommendedPanel, ...(results.length ? listOf(results, "recommended", "Recommended") : [none]));
     say(`${next.note}${counted(results.length, "item")} recommended for ${whoseName()}${results.length ? `; first ${nameOf(found.recommended[0])}` : ""}.`);
     next.note = "";
@@ -66,9 +66,9 @@ function showRecommended() {
   recommendedPanel.drop();
   if (!somebody()) {
     found.recommended = [];
-    if (next.note) say(`${next.note}The taste is empty.`);
+    if (next.note) say(`${next.note}Your taste is empty.`);
     next.note = "";
-    recommendedPanel.show(el("p", { class: "small" }, "For a taste, or for a user that the model knows."));
+    recommendedPanel.show(el("p", { class: "small" }, "Add items to your taste, or enter the id of a user."));
   }
   askRecommended();
 }
@@ -78,7 +78,7 @@ const askPlace = settled(() => {
   placePanel.ask((signal) => ask("v1/map/position", whose(), signal), (answer) => {
     const first = found.place === null;
     found.place = answer;
-    placePanel.show(el("p", { class: "small" }, "It is the star on the map."));
+    placePanel.show(el("p", { class: "small" }, "The position is the star on the map."));
     showMarks();
     if (first) chart.reveal(found.place);
   });

@@ -418,7 +418,7 @@ def test_recommend_shows_tables(ok, model):
     assert "Recommended to 3" in shown
     assert "item_id" in shown
     nothing = ok("recommend", model, "--user", "3", "--allow", "3", "--deny", "3")
-    assert nothing == "Recommended to 3: nothing is left.\n"
+    assert nothing == "Recommended to 3: no items are left.\n"
 
 
 def test_similar_asks_for_items_or_for_users(as_json, run, model):
@@ -588,7 +588,7 @@ def test_a_fit_interrupted_at_once_saves_nothing(run, data, tmp_path, monkeypatc
     interrupted_after(0, monkeypatch)
     code, _, err = run("fit", data, "-o", tmp_path / "m", *SMALL)
     assert code == 130
-    assert "nothing is saved" in err
+    assert "no model is saved" in err
     assert not (tmp_path / "m").exists()
 
 

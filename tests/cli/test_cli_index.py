@@ -42,10 +42,10 @@ def test_an_index_is_made_shown_and_used(run, model, tmp_path):
 def test_what_was_measured_is_printed(run, model, tmp_path):
     _, said, _ = run("index", model, "-o", tmp_path / "i", "--recall", "0.6", "--threads", 1)
     made = nf.ItemIndex.load(tmp_path / "i", nf.CML.load(model))
-    assert f"60 items in 8 lists; a query looks through {made.figures.n_probed} of them." in said
-    assert f"Recall at 10: {made.recall:.4f}, measured on 15 users (0.6 was asked for)." in said
+    assert f"60 items in 8 lists; a query searches {made.figures.n_probed} of them." in said
+    assert f"Recall at 10: {made.recall:.4f}, measured on 15 users (target: 0.6)." in said
     _, said, _ = run("index", model, "-o", tmp_path / "i", "--recall", "1")
-    assert "looks through all, so the search is exact." in said
+    assert "searches all, so the search is exact." in said
     _, said, _ = run("index", model, "-o", tmp_path / "i", "--recall", "0.6", "--seed", "8")
     assert nf.ItemIndex.load(tmp_path / "i", nf.CML.load(model)).figures != made.figures
 
@@ -57,7 +57,7 @@ def test_what_does_not_go_is_a_line(run, model, tmp_path):
     assert code == 1
     assert "holds a nearfar model, not an index" in err  # before the model is looked for
     code, _, err = run("similar", model, "--user", 3, "--index", tmp_path / "i")
-    assert (code, err) == (2, "nearfar: `--index` is of items and goes with `--item`.\n")
+    assert (code, err) == (2, "nearfar: `--index` is an index of items and needs `--item`.\n")
     code, _, err = run("recommend", model, "--user", 3, "--index", tmp_path / "i")
     assert code == 1
     assert "does not exist; give a folder that nearfar has saved" in err
@@ -77,7 +77,7 @@ def test_batch_gives_the_library_s_lists(run, model, tmp_path):
     assert pl.read_parquet(out / "part-*.parquet").equals(expected)
     code, said, _ = run(*words, "--include-seen")
     assert code == 0
-    assert said == f"Lists of 3 users written to {out}, 1 parts; 1 of them were there already.\n"
+    assert said == f"Lists of 3 users written to {out}, 1 parts; 1 of them existed already.\n"
     code, _, err = run(*words)
     assert code == 1
     assert "of other settings (other exclude_seen)" in err
@@ -95,7 +95,7 @@ def test_batch_with_an_index_allowed_items_and_a_bar(run, model, tmp_path):
     expected = fitted.recommend_all(allow=range(40), index=index)
     assert pl.read_parquet(out / "part-*.parquet").equals(expected)
     code, _, err = run("batch", model, "-o", tmp_path / "x", "--users", tmp_path / "no")
-    assert (code, err) == (2, f"nearfar: `--users` must be a file of ids, one a line; got"
+    assert (code, err) == (2, f"nearfar: `--users` must be a file of ids, one per line; got"
                               f" '{tmp_path / 'no'}'.\n")  # fmt: skip
 
 
@@ -112,4 +112,4 @@ def test_export_writes_and_says_what(run, model, tmp_path):
     assert json.loads(said) == {"files": files, "n": 30, "dim": 8}
     code, _, err = run("export", model, *words)
     assert code == 1
-    assert "exists; remove it first or give another path" in err
+    assert "exists; remove it first or choose another path" in err

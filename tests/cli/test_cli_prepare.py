@@ -49,7 +49,7 @@ def test_like_paper_and_a_flag_over_it(books, ok, as_json, run, tmp_path):
     assert not (tmp_path / "no").exists()
     text = ok(*words, "--min-user-items", 1, "-o", tmp_path / "d")
     assert "users                               2            3,593\n" in text
-    assert "1 lines could not be read and are left out:\n  line 4: " in text
+    assert "1 lines could not be read and were left out:\n  line 4: " in text
     data = nf.Interactions.load(tmp_path / "d")
     assert data.to_frame().rows() == [("1", "a"), ("1", "b"), ("2", "a")]
     assert data.titles(["a", "b"]) == ["Dune", "Café"]

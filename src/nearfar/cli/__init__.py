@@ -1,7 +1,7 @@
 """The command line: it parses, calls the library and prints.
 
-Exit codes: 0 if all went well; 1 for an error that nearfar explains in a line on stderr; 2 for
-flags that cannot be understood or do not go together; 130 after an interrupt.
+Exit codes: 0 for success; 1 for an error that nearfar explains in a line on stderr; 2 for invalid
+flags or combinations of flags; 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
 
 
 def _reporting(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a command raises into a line on stderr and an exit code; a warning, into a line."""
+    """Turn an error of a command into a line on stderr and an exit code, a warning into a line."""
 
     @functools.wraps(command)
     def reported(**values: Any) -> None:
@@ -106,7 +106,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Collaborative metric learning: what a user likes is near, the rest is far."""
+    """Collaborative metric learning: recommendations from points near each user."""
 
 
 def main() -> None:

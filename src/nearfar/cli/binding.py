@@ -1,4 +1,4 @@
-"""Flags in a command, and what is given of them put over options."""
+"""Flags of a command, and options built from the flags that are given."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nearfar.cli.flags import Flag, Strategies, kebab, listed
 
 
 class FlagError(Exception):
-    """Flags that do not go together; the command line shows it as a usage error."""
+    """An invalid combination of flags; the command line shows it as a usage error."""
 
 
 def with_flags(
     flags: Iterable[Flag], *, into: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a typer command these flags; what is given of them arrives as one dict.
+    """Add flags to a typer command, which receives the given ones as one dict.
 
     Parameters
     ----------
@@ -64,14 +64,14 @@ def _parameter(flag: Flag) -> inspect.Parameter:
 def build(
     base: Any, flags: Iterable[Flag], given: Mapping[str, Any], strategies: Strategies | None = None
 ) -> Any:
-    """Put the given flags over options.
+    """Return options with the given flags applied.
 
     Parameters
     ----------
     base : dataclass instance
-        Where to start from.
+        The options to start from.
     flags : iterable of Flag
-        As `flags_of` the class of `base` made them.
+        The result of `flags_of` for the class of `base`.
     given : mapping
         From `Flag.key` to the value.
     strategies : mapping, optional
@@ -84,9 +84,9 @@ def build(
     Raises
     ------
     FlagError
-        A flag belongs to a class that is not the chosen one.
+        A flag belongs to another class than the chosen one.
     OptionError
-        A value is out of its range.
+        A value is out of range.
     """
     used = [flag for flag in flags if flag.key in given]
     changes = {flag.field: given[flag.key] for flag in used if not flag.part}

@@ -1,4 +1,4 @@
-"""``nearfar update`` and ``nearfar project``: a saved model that learns more, or is drawn anew."""
+"""``nearfar update`` and ``nearfar project``: further training and a new map of a saved model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nearfar.runtime import store
 
 Method = Enum("Method", {name: name for name in METHODS}, type=str)  # type: ignore[misc]
 PCA = Method("pca")
-Seed = Annotated[int, typer.Option(help="Names every random number.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 
 
 def update(
@@ -37,9 +37,9 @@ def update(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Let a model learn from new interactions too, those of new users and items among them.
+    """Continue training a model with new interactions, including those of new users and items.
 
-    DATA may have what the model knows already, or only what is new. It costs a fraction of `fit`.
+    DATA may repeat interactions that the model knows. It takes a fraction of the time of `fit`.
     """
     target = model if out is None else out
     store.check_replaceable(target, kind=KIND)
@@ -73,7 +73,7 @@ def project(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Put the items of a model on a plane anew, for the page of `nearfar serve`."""
+    """Compute the map of a model's items again, for the page of `nearfar serve`."""
     fitted, begun = CML.load(model), time.perf_counter()
     made = fitted.project(method.value, seed=seed)
     fitted.save(model)

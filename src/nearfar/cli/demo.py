@@ -1,6 +1,6 @@
-"""A first look: MovieLens-100K, a model, and what it is worth beside the obvious recommenders.
+"""The demo: a model of MovieLens-100K, compared with simple recommenders.
 
-`run` does the work and gives the figures; ``nearfar demo`` prints them.
+`run` computes the results; ``nearfar demo`` prints them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VALIDATION_SHARE: Final = 0.1
 EVERY: Final = 3
 K: Final = 50
 SHOWN: Final = 8
-"""Films in the lists that are shown."""
+"""Number of films in the lists that are shown."""
 USER: Final = "196"
 FILM: Final = "50"
 """Star Wars (1977)."""
@@ -40,17 +40,17 @@ FILM: Final = "50"
 
 @dataclass(frozen=True)
 class Demo:
-    """What came out."""
+    """The results of the demo."""
 
     source: str
-    """Where the data came from."""
+    """The source of the data, in words."""
     train: Interactions
     test: Interactions
     model: CML
     evaluations: dict[str, Evaluation]
     """By the name of the recommender: CML, popularity, random."""
     liked: tuple[str, ...]
-    """Some titles that the shown user has in the training part, the most popular first."""
+    """Some titles of the shown user in the training part, the most popular first."""
     recommended: tuple[tuple[str, float], ...]
     """Titles and scores for the shown user."""
     neighbours: tuple[tuple[str, float], ...]
@@ -60,10 +60,10 @@ class Demo:
     film: str
     """Title of the shown film."""
     seconds: dict[str, float]
-    """How long each part took: data, compilation, training, evaluation."""
+    """Seconds by part: data, compilation, training, evaluation."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all figures, ready for JSON."""
+        """Return all results as JSON values."""
         return {
             "source": self.source,
             "n_users": self.train.n_users,
@@ -91,28 +91,28 @@ def run(
     threads: int | None = None,
     progress: bool | None = None,
 ) -> Demo:
-    """Load MovieLens-100K, train, and compare with popularity and chance on the same split.
+    """Load MovieLens-100K, train, and compare with the popularity and random recommenders.
 
     The epoch is chosen on a tenth of the training part. The test part, a quarter of each user's
-    films, is looked at once, at the end.
+    films, is used once, at the end.
 
     Parameters
     ----------
     path : path, optional
         A local copy of the data; see `nearfar.datasets.load`.
     epochs : int
-        At most; the best on the validation part is kept.
+        Maximum number; the best on the validation part is kept.
     seed : int
-        Of the split and of the training.
+        Seed of the split and of the training.
     threads : int, optional
-        Every available core if None.
+        Number of threads; all available cores if None.
     progress : bool, optional
-        Show what is going on; where the error stream is a terminal if None.
+        Whether to show the progress; if None, only if standard error is a terminal.
 
     Raises
     ------
     SourceError
-        The data are nowhere to be found; says what was tried.
+        The data cannot be found; the message lists the attempts.
     """
     show, clock = shows(progress), _Clock()
     with _doing("Looking for MovieLens-100K", show), clock.part("data"):
@@ -145,7 +145,7 @@ def _recommenders(model: CML, train: Interactions, seed: int) -> dict[str, Any]:
 
 
 def _warm_up(threads: int | None) -> None:
-    """Call every kernel once on next to nothing, so that compiling is not timed as training."""
+    """Call every kernel once on tiny data, so that compilation is not timed as training."""
     rng = np.random.default_rng(0)
     pairs = {(int(u), int(i)) for u, i in rng.integers(0, 40, (400, 2))}
     train, test = split.ratio(Interactions.from_pairs(pairs))
@@ -155,7 +155,7 @@ def _warm_up(threads: int | None) -> None:
 
 
 def _examples(model: CML, train: Interactions) -> dict[str, Any]:
-    """Give what is shown of one user and of one film."""
+    """Return the example lists of one user and one film."""
     user, film = _known(train.user_ids, USER), _known(train.item_ids, FILM)
     had = train.positives(train.user_ids.row(user))
     favourites = had[np.argsort(-train.item_counts[had], kind="stable")][:SHOWN]
@@ -173,7 +173,7 @@ def _examples(model: CML, train: Interactions) -> dict[str, Any]:
 
 
 def _titles(train: Interactions, item_ids: Iterable[str]) -> tuple[str, ...]:
-    """Give the titles of items; the id of one without."""
+    """Return the titles of items, or the id of an item without one."""
     ids = list(item_ids)
     return tuple(title or id_ for id_, title in zip(ids, train.titles(ids), strict=True))
 
@@ -197,7 +197,7 @@ class _Clock:
 
 @contextmanager
 def _doing(what: str, shown: bool) -> Iterator[None]:
-    """Show that something of unknown length is going on."""
+    """Show a progress indicator for a step of unknown length."""
     with Bars(shown, "busy", transient=True) as bar:
         bar.show(what)
         yield

@@ -27,7 +27,7 @@ def table2(
     data: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DATA...", help="Folders that `nearfar prepare` wrote, with distinct names."
+            metavar="DATA...", help="Folders written by `nearfar prepare`, with distinct names."
         ),
     ],
     out: Annotated[
@@ -36,29 +36,29 @@ def table2(
             "-o",
             "--out",
             metavar="RESULTS",
-            help="Folder for the cells and the report; what is there is not computed again.",
+            help="Folder for the cells and the report; existing cells are not computed again.",
         ),
     ],
     *,
     preset: Annotated[
         _Method,
         typer.Option(
-            help="The rows as the paper says, as its script has them, or the one of CML; results "
-            "of several commands come together in one report."
+            help="The rows of the paper, those of its script, or that of CML; results of several"
+            " commands are combined in one report."
         ),
     ] = _PAPER,
     samplers: Annotated[
         list[_Sampler] | None,
-        typer.Option("--sampler", help="Only these rows; several times. [default: all]"),
+        typer.Option("--sampler", help="Only these rows; repeatable. [default: all]"),
     ] = None,
     negatives: Annotated[
         list[int] | None,
-        typer.Option(help="Only these rows: 1, 2 or 5; several times. [default: all]"),
+        typer.Option(help="Only these rows: 1, 2 or 5; repeatable. [default: all]"),
     ] = None,
     batches: Annotated[
         list[int] | None,
         typer.Option(
-            "--batch", help="Only these rows: 256, 1024 or 4096; several times. [default: all]"
+            "--batch", help="Only these rows: 256, 1024 or 4096; repeatable. [default: all]"
         ),
     ] = None,
     beta: Annotated[float, typer.Option(help="Exponent of the popularity.")] = 1.0,
@@ -69,36 +69,36 @@ def table2(
         list[float] | None,
         typer.Option(
             "--learning-rate",
-            help="One of those to choose from, on the validation part of the first fold, from the "
-            "middle one towards the best; several times. "
+            help="A candidate; the best is chosen on the validation part of the first fold, "
+            "starting from the middle one; repeatable. "
             f"[default: {' '.join(f'{rate:g}' for rate in RATES)}]",
         ),
     ] = None,
     folds: Annotated[int, typer.Option(help="Parts of each user's interactions.")] = 4,
     tested_folds: Annotated[
-        int | None, typer.Option(help="Test on only so many of them. [default: all]")
+        int | None, typer.Option(help="Number of folds to test on. [default: all]")
     ] = None,
     validation: Annotated[
-        float, typer.Option(help="Share of the training part to choose epoch and rate by.")
+        float, typer.Option(help="Share of the training part used to choose epoch and rate.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Names every random number.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes. [default: as many as cores]")
+        int | None, typer.Option(min=0, help="Processes. [default: number of cores]")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of each process.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
     progress: Annotated[
         bool | None,
-        typer.Option(help="Show what is done; where the error stream is a terminal if not given."),
+        typer.Option(help="Show the progress. [default: if stderr is a terminal]"),
     ] = None,
     json: Json = False,
     schedule: dict[str, Any],
 ) -> None:
-    """Make Table 2 of the SIGIR 2019 paper on any data: 15 rows, every fold, and a report."""
+    """Compute Table 2 of the SIGIR 2019 paper on any data: 15 rows, all folds, and a report."""
     from nearfar.experiment.report import write_report  # loads scipy, which no other command needs
 
     names = {path.resolve().name: path for path in data}
     if len(names) < len(data):
-        raise FlagError("DATA must be folders with distinct names, which the tables are called by.")
+        raise FlagError("DATA must be folders with distinct names, which name the tables.")
     rows = paper.rows(
         preset.value,
         samplers=[one.value for one in samplers] if samplers else paper.SAMPLERS,

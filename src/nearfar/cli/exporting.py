@@ -1,4 +1,4 @@
-"""``nearfar export`` and ``batch``: a model's vectors and lists, for other programs."""
+"""``nearfar export`` and ``batch``: files of a model's vectors and recommendations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nearfar.model.export import export as write
 
 
 class Format(StrEnum):
-    """Forms of a file; see `nearfar.model.export`."""
+    """File formats; see `nearfar.model.export`."""
 
     parquet = "parquet"
     numpy = "numpy"
@@ -29,7 +29,7 @@ class Format(StrEnum):
 
 
 class What(StrEnum):
-    """Whose vectors."""
+    """The tables that can be exported."""
 
     items = "items"
     users = "users"
@@ -39,14 +39,14 @@ def export(
     model: Model,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")],
-    form: Annotated[Format, typer.Option("--format", help="Form of the file.")] = Format.parquet,
-    what: Annotated[What, typer.Option(help="Whose vectors.")] = What.items,
+    form: Annotated[Format, typer.Option("--format", help="File format.")] = Format.parquet,
+    what: Annotated[What, typer.Option(help="The vectors to export.")] = What.items,
     json: Json = False,
 ) -> None:
-    """Write a model's vectors and their ids to a file of another program's form.
+    """Write a model's vectors and their ids to a file in the format of another program.
 
-    Ids that have no place in it (numpy; faiss, if they are not integers) go beside it, to a file
-    .ids.parquet.
+    If the format cannot store the ids (numpy; faiss, unless they are integers), they are written to
+    a second file, .ids.parquet.
     """
     fitted = CML.load(model)
     files = write(fitted, out, form.value, what=what.value)
@@ -65,7 +65,7 @@ def batch(
     k: Length = 10,
     users: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Ids of the users, one a line; every user if not given."),
+        typer.Option(metavar="FILE", help="Ids of users, one per line. [default: all users]"),
     ] = None,
     include_seen: IncludeSeen = False,
     allow: Allow = None,
@@ -77,7 +77,7 @@ def batch(
         bool | None,
         typer.Option(
             "--progress/--no-progress",
-            help="Show a progress bar; where the error stream is a terminal if not given.",
+            help="Show a progress bar. [default: if stderr is a terminal]",
             show_default=False,
         ),
     ] = None,
@@ -85,10 +85,10 @@ def batch(
 ) -> None:
     """Write the recommendations of all users, or of many, to a folder of Parquet files.
 
-    A run that was killed goes on with the parts that are missing when it is started again.
+    A run that was killed continues with the missing parts when it is started again.
     """
     if users is not None and not users.is_file():
-        raise FlagError(f"`--users` must be a file of ids, one a line; got {str(users)!r}.")
+        raise FlagError(f"`--users` must be a file of ids, one per line; got {str(users)!r}.")
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
@@ -110,5 +110,5 @@ def batch(
         show.emit({"folder": str(out), **asdict(done)})
         return
     there = done.n_parts - done.n_made
-    before = f"; {there:,} of them were there already" if there else ""
+    before = f"; {there:,} of them existed already" if there else ""
     show.say(f"Lists of {done.n_users:,} users written to {out}, {done.n_parts:,} parts{before}.")

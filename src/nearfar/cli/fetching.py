@@ -1,4 +1,4 @@
-"""``nearfar datasets``: which public data sets there are, their terms, and fetching them."""
+"""``nearfar datasets``: list public data sets, show their terms, and download them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="One of `nearfar datas
 
 
 def app(reporting: Callable[[Callable[..., None]], Callable[..., None]]) -> typer.Typer:
-    """Make the group of commands.
+    """Return the group of commands.
 
     Parameters
     ----------
     reporting : callable
-        Wraps each command, so that what it raises becomes a line and an exit code.
+        Wraps each command, so that an error becomes a line and an exit code.
     """
     made = typer.Typer(
-        help="Public data sets: list them, read their terms, fetch them.",
+        help="Public data sets: list them, show their terms, download them.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -50,11 +50,11 @@ def _list(*, json: Json = False) -> None:
     ]
     columns = ("name", "rows", "download", "cached", "what")
     show.table("Data sets", columns, rows)
-    show.say("Terms and files of one: nearfar datasets info NAME")
+    show.say("For terms and files: nearfar datasets info NAME")
 
 
 def _info(name: Name, *, json: Json = False) -> None:
-    """Show what is known of a data set: figures, files, terms, citation."""
+    """Show a data set: its size, files, terms and citation."""
     data = datasets.info(name)
     if json:
         show.emit(_figures(data))
@@ -72,7 +72,7 @@ def _info(name: Name, *, json: Json = False) -> None:
             show.say(f"    {url}")
     if data.instead is not None:
         requirement = data.instead.urls[0].removeprefix("pip:")
-        show.say(f"  or, if the first is not to be had: the wheel {requirement}")
+        show.say(f"  or, if the first is not available: the wheel {requirement}")
     show.say(f"In the cache: {_state(data)} ({cache.folder_of(data)})")
 
 
@@ -81,16 +81,18 @@ def _fetch(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Put it there, not in the cache."),
+        typer.Option(
+            "-o", "--out", metavar="FOLDER", help="Download to this folder, not the cache."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Fetch also what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Download existing files again.")] = False,
     progress: Annotated[
         bool | None,
-        typer.Option(help="Show a bar; where the error stream is a terminal if not given."),
+        typer.Option(help="Show a progress bar. [default: if stderr is a terminal]"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Fetch a data set, once you have read its terms, which are shown first."""
+    """Download a data set. Its terms are shown first; read them."""
     with download_bar(progress) as moved:
         path = datasets.fetch(name, folder=out, force=force, progress=moved, tell=show.note)
     if json:
@@ -126,7 +128,7 @@ def _figures(data: datasets.Dataset) -> dict[str, Any]:
 
 
 def _size(data: datasets.Dataset) -> str:
-    """Write how much is fetched at least."""
+    """Return the size of the required files, in words."""
     needed = [file.size for file in data.files if not file.optional]
     return _amount(sum(size or 0 for size in needed)) if all(needed) else "?"
 
@@ -150,7 +152,7 @@ def _state(data: datasets.Dataset, *, verify: bool = True) -> str:
 
 @contextmanager
 def download_bar(progress: bool | None) -> Iterator[Progress | None]:
-    """Show how much of each file is there; where the error stream is a terminal if None."""
+    """Show the progress of each file; if None, only if standard error is a terminal."""
     if not shows(progress):
         yield None
         return

@@ -38,7 +38,7 @@ Data = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
-        help="A folder that `nearfar prepare` wrote, or a CSV, TSV or Parquet file of users and"
+        help="A folder written by `nearfar prepare`, or a CSV, TSV or Parquet file of users and"
         " items.",
     ),
 ]
@@ -48,7 +48,7 @@ PresetOption = Annotated[
     Preset | None,
     typer.Option(
         help="Start from a published method, or from `long_tail`, which has less popularity bias;"
-        " the flags given go over it."
+        " other flags override it."
     ),
 ]
 Given = dict[str, Any]
@@ -71,7 +71,7 @@ def fit(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Keep this share of each user's interactions out of training altogether, for"
+            help="Exclude this share of each user's interactions from training, for"
             " `nearfar evaluate`.",
         ),
     ] = None,
@@ -103,13 +103,13 @@ def fit(
 
 
 def _keep(model: CML, out: Path) -> None:
-    """Save what an interrupted run has come to, and say so."""
+    """Save the model of an interrupted run, and print a note."""
     try:
         epochs = model.history.height
     except NotFittedError:
         epochs = 0
     if epochs == 0:
-        show.note("nearfar: interrupted before the end of the first epoch; nothing is saved.")
+        show.note("nearfar: interrupted before the end of the first epoch; no model is saved.")
         return
     model.save(out)
     show.note(f"nearfar: interrupted after {epochs} epochs; the model of epoch {model.best_epoch}"
@@ -158,20 +158,20 @@ def _report(figures: Mapping[str, Any], metric: str, data: Path, *, show_evaluat
 def crossvalidate(
     data: Data,
     *,
-    folds: Annotated[int, typer.Option(help="Parts to cut each user's interactions into.")] = 4,
+    folds: Annotated[int, typer.Option(help="Number of parts of each user's interactions.")] = 4,
     preset: PresetOption = None,
     json: Json = False,
     options: Given,
     schedule: Given,
     run: Given,
 ) -> None:
-    """Train on all folds but one, test on that one, and so on for every fold."""
+    """Cross-validate: for each fold, train on the other folds and test on this one."""
     chosen = options_of(None if preset is None else preset.value, options)
     plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), circumstances_of(run)
     found: list[Evaluation] = []
     cuts = split.k_fold(load_data(data), folds, seed=how.seed)
     if not all(test.n_pairs for _, test in cuts):
-        raise EmptyDataError(f"A fold is empty; give less than {folds} `--folds`, or more data.")
+        raise EmptyDataError(f"A fold is empty; use fewer than {folds} `--folds`, or more data.")
     for number, (train, test) in enumerate(cuts, start=1):
         found.append(_fold(number, chosen, plan, how, train, test))
         line = ", ".join(f"{name} {show.figure(name, found[-1][name])}" for name in names("short"))
@@ -212,5 +212,5 @@ def _fold(
 
 
 def _mean_and_std(values: list[float]) -> dict[str, float]:
-    """Mean over folds, and the standard deviation with n - 1 below."""
+    """Return the mean over folds and the standard deviation (n - 1)."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}

@@ -1,12 +1,11 @@
-"""Command line flags made from dataclasses of options.
+"""Command line flags generated from dataclasses of options.
 
-A field becomes a flag: its name from the field, its type from the annotation, its help from the
-string under the field, its default shown. Nothing here knows a single option by name, so a new
-field, or a new class among `nearfar.method.options.STRATEGIES`, is a new flag without a change
-here.
+A field becomes a flag: its name is that of the field, its type is the annotation, its help is the
+string under the field, and its default is shown. No option is named in this module, so a new field,
+or a new class in `nearfar.method.options.STRATEGIES`, is a new flag without a change here.
 
-A part that is chosen among classes (``sampler``) gets a flag with their names and one flag for each
-of their fields; classes may share one (``--beta``). A part that may be None (``spread_out``) is
+A part with a choice of classes (``sampler``) gets a flag with their names and one flag for each of
+their fields; classes can share a flag (``--beta``). A part that can be None (``spread_out``) gets
 one flag for its first field, where 0 means off, and ``--part-field`` for the others.
 """
 
@@ -31,12 +30,12 @@ class Flag:
     """One flag, and the fields it sets."""
 
     name: str
-    """Without the dashes: ``learning-rate``."""
+    """The name without dashes: ``learning-rate``."""
     kind: Any
-    """The type of its value, as typer wants it."""
+    """The type of its value, for typer."""
     help: str
     default: str
-    """The default as it is shown; empty for none."""
+    """The default as shown; empty if there is none."""
     part: str = ""
     """The field of the options that holds the object; empty for a field of the options itself."""
     field: str = ""
@@ -51,7 +50,7 @@ class Flag:
 
 
 def kebab(name: str) -> str:
-    """Spell a class or a field as a word of the command line.
+    """Return the name of a class or a field in the command line's spelling.
 
     Examples
     --------
@@ -65,7 +64,7 @@ def attribute_docs(cls: type[Any]) -> dict[str, str]:
     """Read the first paragraph of the string under each field of a class, as plain text."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError):  # no source at hand, as in a frozen application
+    except (OSError, TypeError):  # no source code, as in a frozen application
         return {}
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     docs: dict[str, str] = {}
@@ -85,16 +84,16 @@ def attribute_docs(cls: type[Any]) -> dict[str, str]:
 def flags_of(
     cls: type[Any], strategies: Strategies | None = None, base: Any = None
 ) -> tuple[Flag, ...]:
-    """Make the flags of a dataclass of options.
+    """Return the flags of a dataclass of options.
 
     Parameters
     ----------
     cls : type
         A frozen dataclass whose fields all have defaults.
     strategies : mapping of str to tuple of types, optional
-        The fields that hold an object, and the closed set of its classes.
+        The fields whose value is an object, and the closed set of its classes.
     base : dataclass instance, optional
-        What a command starts from, if not from the defaults of `cls`: its values are shown.
+        The options whose values are shown as defaults; by default those of `cls`.
 
     Returns
     -------
@@ -136,7 +135,7 @@ def _part_flags(
 
 
 def _optional_flags(cls: type[Any], part: str, owner: type[Any]) -> list[Flag]:
-    """Make ``--part VALUE`` for the first field of the only class, ``--part-field`` for others."""
+    """Return ``--part VALUE`` for the first field of the class, ``--part-field`` for others."""
     text = attribute_docs(cls).get(part, "")
     flags: list[Flag] = []
     for field in fields(owner):
@@ -155,9 +154,9 @@ def _field_names(owners: Iterable[type[Any]]) -> list[str]:
 
 
 def _merged(part: str, name: str, classes: tuple[type[Any], ...], default: Any) -> Flag:
-    """Make the one flag for a field that several classes of a part may have.
+    """Return the single flag for a field that several classes of a part can have.
 
-    Of the class that `default` is of, its value is the one that is shown.
+    For the class of `default`, the value of `default` is shown.
     """
     having = tuple(owner for owner in classes if name in _field_names([owner]))
     each = []
@@ -180,7 +179,7 @@ def _merged(part: str, name: str, classes: tuple[type[Any], ...], default: Any) 
 
 
 def _with_distinct_names(flags: list[Flag]) -> tuple[Flag, ...]:
-    """Put the part before the names of fields that several parts have."""
+    """Prefix names of fields that several parts have with the part."""
     names = [flag.name for flag in flags]
     return tuple(
         replace(flag, name=f"{kebab(flag.part)}-{flag.name}")
@@ -201,7 +200,7 @@ def _shown(default: Any) -> str:
 
 
 def _value_type(cls: type[Any], name: str) -> Any:
-    """Give the type of a field for typer: None left out, a Literal as an Enum."""
+    """Return the type of a field for typer: without None, a Literal as an Enum."""
     hint = get_type_hints(cls)[name]
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
@@ -218,5 +217,5 @@ def _closed(name: str, values: Mapping[str, str]) -> Any:
 
 
 def listed(kinds: Iterable[type[Any]]) -> str:
-    """Name classes as the command line does: ``popularity or two-stage``."""
+    """Return a list of classes in words: ``popularity or two-stage``."""
     return " or ".join(kebab(kind.__name__) for kind in kinds)

@@ -22,17 +22,17 @@ def index(
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="Folder to write.")],
     recall: Annotated[
-        float, typer.Option(help="Share of the k best items that it shall find; 1 is exact search.")
+        float, typer.Option(help="Target share of the k best items found; 1 is exact search.")
     ] = 0.95,
     k: Length = 10,
-    seed: Annotated[int, typer.Option(help="Names every random number.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Make an index, which `recommend` and `similar` look for items with: faster, and misses some.
+    """Build an approximate index for `recommend` and `similar`: faster, but misses some items.
 
-    How many of its lists a query looks through is chosen so that RECALL is reached on users of the
-    model; what is printed is the recall measured on others.
+    The number of lists searched per query is chosen so that RECALL is reached on a sample of users;
+    the printed recall is measured on other users.
     """
     store.check_replaceable(out, kind=KIND)
     fitted = CML.load(model)
@@ -45,8 +45,8 @@ def index(
         show.emit({"index": str(out), "n_items": made.n_items, **asdict(of), "seconds": seconds})
         return
     how = "all, so the search is exact" if made.exact else f"{of.n_probed:,} of them"
-    show.say(f"{made.n_items:,} items in {of.n_lists:,} lists; a query looks through {how}.")
+    show.say(f"{made.n_items:,} items in {of.n_lists:,} lists; a query searches {how}.")
     show.say(
-        f"Recall at {of.k}: {of.recall:.4f}, measured on {of.n_users:,} users ({recall} was asked"
-        f" for). Written to {out} after {seconds:.1f} s."
+        f"Recall at {of.k}: {of.recall:.4f}, measured on {of.n_users:,} users (target: {recall})."
+        f" Written to {out} after {seconds:.1f} s."
     )

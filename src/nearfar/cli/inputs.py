@@ -1,4 +1,4 @@
-"""What the commands are given: data, ids as they were typed, and options."""
+"""The inputs of commands: data, typed ids, and options."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from nearfar.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How this one run goes; see `nearfar.CML.fit`."""
+    """The circumstances of one run; see `nearfar.CML.fit`."""
 
     validation: float | None = None
-    """Share of each user's training interactions to choose the best epoch by; without it the last
+    """Share of each user's training interactions used to choose the best epoch; without it the last
     epoch is kept."""
     checkpoint: Path | None = None
-    """Folder to save the run in as it goes; if it holds this very run, training goes on from it."""
+    """Folder in which the run is saved; if it contains the same run, training resumes from it."""
     seed: int = 0
-    """Names every random number."""
+    """Seed of all random numbers."""
     threads: int | None = None
-    """Threads to use; every available core if not given. The result does not depend on it."""
+    """Number of threads; all available cores if not given. The result does not depend on it."""
     device: str = "cpu"
-    """"cpu"; "cuda", "cuda:1" and so on; "auto", a GPU where there is one; "reference": plain loops
+    """"cpu"; "cuda", "cuda:1" and so on; "auto", a GPU if there is one; "reference": plain loops
     in float64, slow; or "torch:" and any device of PyTorch."""
     fast: bool = False
     """On a GPU: matrix products on tensor cores in TF32 (10 bits of mantissa instead of 23)."""
     progress: bool | None = None
-    """Show a progress bar; where the error stream is a terminal if not given."""
+    """Show a progress bar; by default only if stderr is a terminal."""
 
 
 OPTION_FLAGS = flags_of(Options, STRATEGIES)
@@ -52,33 +52,33 @@ RULE_FLAGS = flags_of(Rules)
 
 
 def circumstances_of(given: Mapping[str, Any]) -> Circumstances:
-    """Make the circumstances of a run from the flags that are given."""
+    """Return the circumstances of a run from the given flags."""
     how: Circumstances = build(Circumstances(), RUN_FLAGS, given)
     return replace(how, device=training_device(how.device))
 
 
 def training_device(asked: str) -> str:
-    """Give the device of `asked` that a model is trained on."""
+    """Return the device for training, and print it if `asked` is "auto"."""
     return _said(asked, resolve(asked))
 
 
 def ranking_device(asked: str) -> str:
-    """Give the device of `asked` that lists are made on."""
+    """Return the device for ranking, and print it if `asked` is "auto"."""
     return _said(asked, resolve_ranking(asked))
 
 
 def _said(asked: str, name: str) -> str:
-    """Say which device it is, where that was left to the machine."""
+    """Print the device if it was chosen automatically."""
     if asked == "auto":
         show.note(f"nearfar: the device is {describe(name)}.")
     return name
 
 
 def options_of(preset: str | None, given: Mapping[str, Any]) -> Options:
-    """Make the options of a model: the preset's or the defaults, and the given flags over them.
+    """Return the options of a model: those of the preset or the defaults, with the given flags.
 
-    What the preset itself takes goes to the preset, which may depend on it in more than one place
-    (lambda_g of the paper on the number of negatives).
+    Arguments of the preset are passed to the preset, because several of its options can depend on
+    one argument (as lambda_g of the paper on the number of negatives).
     """
     base = Options()
     if preset is not None:
@@ -95,9 +95,9 @@ def load_data(path: Path) -> Interactions:
     Raises
     ------
     StoreError
-        The folder is missing, damaged or something else.
+        The folder is missing or damaged, or contains something else.
     DataError
-        The table cannot be read as it is.
+        The table cannot be read without further flags.
     """
     if not path.is_file():
         return Interactions.load(path)
@@ -106,22 +106,22 @@ def load_data(path: Path) -> Interactions:
     except DataError as error:
         raise DataError(
             f"{error} (`nearfar prepare {path} -o data/` has flags for columns, thresholds and"
-            " other forms of the file.)"
+            " other file formats.)"
         ) from error
 
 
 def load_index(path: Path | None, model: CML) -> ItemIndex | None:
-    """Open the index of a model, if one is given; see `ItemIndex.load`."""
+    """Load the index of a model, if one is given; see `ItemIndex.load`."""
     return None if path is None else ItemIndex.load(path, model)
 
 
 def typed_ids(ids: Ids, words: Iterable[str]) -> list[Any]:
-    """Take words from the command line for ids; a word that names a file is the ids in its lines.
+    """Convert words from the command line to ids; a word that names a file gives its lines as ids.
 
     Raises
     ------
     DataError
-        A file is not text.
+        A file is not UTF-8 text.
     """
     listed: list[str] = []
     for word in words:
@@ -129,7 +129,7 @@ def typed_ids(ids: Ids, words: Iterable[str]) -> list[Any]:
             try:
                 lines = Path(word).read_text("utf-8").splitlines()
             except UnicodeDecodeError as error:
-                raise DataError(f"{word!r} must be UTF-8 text, one id a line.") from error
+                raise DataError(f"{word!r} must be UTF-8 text, one id per line.") from error
             listed += [line.strip() for line in lines if line.strip()]
         else:
             listed.append(word)

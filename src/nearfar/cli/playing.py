@@ -1,4 +1,4 @@
-"""``nearfar demo``: prints what `nearfar.cli.demo` found."""
+"""``nearfar demo``: prints the results of `nearfar.cli.demo`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def demo(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A local copy: ml-100k.zip, the folder in it, or a RecBole wheel. Otherwise the"
-            " cache, the official address and the package index are tried.",
+            help="A local copy: ml-100k.zip, its folder, or a RecBole wheel. [default: the cache,"
+            " then the official address, then the package index]",
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(min=1, help="At most; the best on a validation part is kept.")
+        int, typer.Option(min=1, help="Maximum number; the best on a validation part is kept.")
     ] = library.EPOCHS,
-    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="Every available core if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="[default: all available cores]")] = None,
     json: Json = False,
 ) -> None:
     """Train on MovieLens-100K, compare with popularity, and recommend some films."""
@@ -53,7 +53,7 @@ def demo(
         ["", *(REGISTRY[name].title for name in columns)],
         rows,
     )
-    show.say("MMR: median of how many users know what is recommended; lower is less popular.\n")
+    show.say("MMR: median number of users of the recommended films; lower is less popular.\n")
     show.say(f"User {found.user} likes {', '.join(found.liked[:5])}.\n")
     for title, films in (
         (f"Recommended to user {found.user}", found.recommended),

@@ -1,4 +1,4 @@
-"""``nearfar prepare``: a raw log in, a folder of interactions out."""
+"""``nearfar prepare``: converts a raw log to a folder of interactions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Recipe = Enum("Recipe", {name: name for name in ("table", *RECIPES)}, type=str) 
 
 _TABLE: Final = Recipe("table")
 _LISTED: Final = 5
-"""Rejected lines that are shown; all of them are in the folder."""
+"""Number of rejected lines that are shown; all of them are in the folder."""
 
 
 def _column(what: str) -> Any:
@@ -46,8 +46,8 @@ def prepare(
         str,
         typer.Argument(
             metavar="RAW",
-            help="The raw file, or for a recipe also the folder or the archive that has it; or the"
-            " name of a data set (`nearfar datasets list`).",
+            help="The raw file; for a recipe also a folder or archive that contains it; or the name"
+            " of a data set (`nearfar datasets list`).",
         ),
     ],
     out: Annotated[
@@ -57,54 +57,54 @@ def prepare(
     recipe: Annotated[
         Recipe,
         typer.Option(
-            help="How RAW is read: a table (CSV, TSV, JSON lines, Parquet, Arrow), or as a data set"
-            " is published."
+            help="The form of RAW: a table (CSV, TSV, JSON lines, Parquet, Arrow), or the published"
+            " form of a data set."
         ),
     ] = _TABLE,
     like_paper: Annotated[
         bool,
         typer.Option(
             "--like-paper",
-            help="Start from the rules of the SIGIR 2019 paper for this data set, its words taken"
-            " literally, and show its Table 1; the flags given go over them.",
+            help="Start from the rules of the SIGIR 2019 paper for this data set, interpreted"
+            " literally, and show its Table 1; other flags override them.",
         ),
     ] = False,
     user: Annotated[str | None, _column("Users; recognised by names such as user_id.")] = None,
     item: Annotated[str | None, _column("Items; recognised by names such as item_id.")] = None,
     value: Annotated[str | None, _column("A rating or a count, for --min-value.")] = None,
-    time: Annotated[str | None, _column("When it happened.")] = None,
-    separator: Annotated[str | None, typer.Option(help="By default what the suffix says.")] = None,
+    time: Annotated[str | None, _column("The time.")] = None,
+    separator: Annotated[str | None, typer.Option(help="[default: by the file's suffix]")] = None,
     no_header: Annotated[
         bool,
         typer.Option(
             "--no-header",
-            help="The first line is data; columns are numbered from 0, users and items first.",
+            help="The first line is data; columns are numbered from 0, by default users, items.",
         ),
     ] = False,
     encoding: Annotated[
-        str | None, typer.Option(help="Of a text file, such as latin-1; by default UTF-8.")
+        str | None, typer.Option(help="Encoding of a text file, such as latin-1. [default: UTF-8]")
     ] = None,
     quotes: Annotated[
         bool | None,
         typer.Option(
-            help="Whether quotes in a text file have their meaning; by default in all but TSV."
+            help="Whether fields of a text file can be quoted. [default: yes, except in TSV]"
         ),
     ] = None,
     items: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A table of what is known about the items: item_id, title and others.",
+            help="A table of metadata of the items: item_id, title and others.",
         ),
     ] = None,
     progress: Annotated[
         bool | None,
-        typer.Option(help="Show the step; where the error stream is a terminal if not given."),
+        typer.Option(help="Show the current step. [default: if stderr is a terminal]"),
     ] = None,
     json: Json = False,
     rules: dict[str, Any],
 ) -> None:
-    """Turn a raw log into interactions on disk."""
+    """Convert a raw log to a folder of interactions."""
     form = {"separator": separator, "encoding": encoding, "quotes": quotes}
     columns = {"user": user, "item": item, "value": value, "time": time}
     source = _source(raw, recipe, form | columns | {"no-header": no_header or None})
@@ -136,13 +136,13 @@ def prepare(
 
 @dataclass(frozen=True)
 class _CommandSource:
-    """What RAW is, and how it is read."""
+    """The kind of RAW, and how it is read."""
 
     name: str
     """The recipe, the name of a data set, or "table"."""
     path: Path
     by_name: bool = False
-    """Whether the path is none, but the name of a data set."""
+    """Whether RAW is the name of a data set, not a path."""
 
     @property
     def paper(self) -> Paper | None:
@@ -153,7 +153,7 @@ class _CommandSource:
 
 
 def _source(raw: str, recipe: Any, given: dict[str, Any]) -> _CommandSource:
-    """Find out what RAW is; a path that is there always wins over the name of a data set."""
+    """Return the kind of RAW; an existing path takes precedence over the name of a data set."""
     path = Path(raw)
     source = _CommandSource(recipe.value, path)
     if recipe is _TABLE and not path.exists() and raw in datasets.names():
@@ -177,7 +177,7 @@ def _start(source: _CommandSource, *, like_paper: bool) -> Rules:
 
 
 def _located(source: _CommandSource, progress: bool | None) -> Path:
-    """Find the raw file of a data set that is given by its name, and fetch it if it is nowhere."""
+    """Find the raw file of a data set that is given by name, and download it if it is missing."""
     if not source.by_name:
         return source.path
     with download_bar(progress) as moved:
@@ -213,14 +213,14 @@ def _selected(rows: pl.LazyFrame, named: dict[str, Any]) -> pl.LazyFrame:
     try:
         return frames.select(rows, **named)
     except MissingColumnError as error:
-        # The library speaks of arguments, the command line of flags.
+        # The library's message names arguments, the command line has flags.
         raise MissingColumnError(
             str(error).replace("`user=`", "`--user`").replace("`item=`", "`--item`")
         ) from error
 
 
 def _known(file: Path, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:
-    """Read what is known about the items; ids of a text file become of the type of the data's."""
+    """Read the metadata of the items; ids of a text file are converted to the type of the data."""
     raw = readers.scan(file, scratch)
     with readers.reading(file):
         table = raw.rows.collect(engine="streaming")
@@ -230,14 +230,14 @@ def _known(file: Path, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:
         )
     if table.schema["item_id"] == pl.String and dtype.is_integer():
         numbers = table.with_columns(pl.col("item_id").cast(dtype, strict=False))
-        return numbers.filter(pl.col("item_id").is_not_null())  # no id of the data looks like that
+        return numbers.filter(pl.col("item_id").is_not_null())  # no id of the data is not a number
     return table
 
 
 def _list_rejected(rejected: pl.DataFrame) -> None:
     if not rejected.height:
         return
-    show.say(f"\n{rejected.height:,} lines could not be read and are left out:")
+    show.say(f"\n{rejected.height:,} lines could not be read and were left out:")
     for line, reason, text in rejected.head(_LISTED).rows():
         show.say(f"  line {line:,}: {reason}: {text[:60]!r}")
     if rejected.height > _LISTED:

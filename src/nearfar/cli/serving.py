@@ -24,27 +24,27 @@ def serve(
         Path | None, typer.Option(metavar="INDEX", help="An approximate index of its items.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="The address to answer at; only this machine reaches the default.")
+        str, typer.Option(help="Address to listen on; only this machine can reach the default.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 uses a free one.")] = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"Holds the token that `POST /reload` asks for; else it is in {_TOKEN}.",
+            help=f"A file with the token for `POST /reload`. [default: the variable {_TOKEN}]",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that make lists.")] = 1,
-    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 2**20,
-    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that compute lists.")] = 1,
+    max_body: Annotated[int, typer.Option(min=1, help="Maximum bytes of a body.")] = 2**20,
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Maximum active requests.")] = 64,
     max_waiting: Annotated[
-        int, typer.Option(min=0, help="Requests that wait beyond those; others get 503.")
+        int, typer.Option(min=0, help="Maximum waiting requests; further ones get 503.")
     ] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds until a request gets 504.")] = 10.0,
 ) -> None:
-    """Serve a model over HTTP, and a page to look at it, until SIGTERM or Ctrl-C.
+    """Serve a model over HTTP, with a page to explore it, until SIGTERM or Ctrl-C.
 
-    SIGHUP, or POST /reload with the token, loads the model again; requests go on meanwhile.
+    SIGHUP, or POST /reload with the token, loads the model again without interrupting requests.
     """
     from nearfar.serve import create_app, server
 
@@ -60,7 +60,7 @@ def serve(
             threads=threads,
         )
         if not server.is_local(opened):
-            show.note("nearfar: open to the network: whoever reaches this address may ask.")
+            show.note("nearfar: open to the network: anyone who can reach this address has access.")
         ended_by = server.run(
             app,
             opened,
@@ -72,10 +72,10 @@ def serve(
 
 
 def _token(file: Path | None) -> str | None:
-    """Read the token of admin calls, if there is one."""
+    """Return the token for reloads, if there is one."""
     if file is None:
         return os.environ.get(_TOKEN) or None
     try:
         return file.read_text("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"{str(file)!r} must be text, the token and nothing else.") from error
+        raise DataError(f"{str(file)!r} must be text and contain only the token.") from error

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, one JSON object for machines."""
+"""Output of the commands: tables, or one JSON object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nearfar.evaluation.result import Evaluation
 
 
 def say(*parts: Any) -> None:
-    """Print a line on stdout as it is."""
+    """Print a line on stdout without formatting."""
     print(*parts, flush=True)
 
 
@@ -28,7 +28,7 @@ def note(*parts: Any) -> None:
 
 
 def emit(figures: Mapping[str, Any]) -> None:
-    """Print one JSON object on stdout; NaN becomes null, an id that JSON lacks becomes text."""
+    """Print one JSON object on stdout; NaN becomes null, other types become text."""
     say(json.dumps(_plain(figures), default=str, allow_nan=False))
 
 
@@ -43,7 +43,7 @@ def _plain(value: Any) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; numbers are right-aligned, and neither they nor the names in front wrapped."""
+    """Print a table; numbers are right-aligned, and only other text is wrapped."""
     listed = [[str(cell) for cell in row] for row in rows]
     shown = Table(title=escape(title), title_justify="left", title_style="bold")
     for at, name in enumerate(columns):
@@ -60,12 +60,12 @@ def _is_number(cell: str) -> bool:
 
 
 def figure(name: str, value: float) -> str:
-    """Write a figure with as many places as it deserves."""
+    """Format a metric with a suitable number of decimal places."""
     return f"{value:.1f}" if REGISTRY[name].is_count else f"{value:.4f}"
 
 
 def evaluations(title: str, found: Mapping[str, Evaluation]) -> None:
-    """Print figures, one column a recommender, with the standard errors of means over users."""
+    """Print metrics, one column per recommender, with standard errors of means over users."""
     rows = []
     for name in names():
         row = [name]
@@ -85,9 +85,9 @@ def lists_of(
     name: str,
     titles: Callable[[Iterable[Any]], list[str | None]] | None = None,
 ) -> list[Any]:
-    """Put a frame of lists, as `CML.recommend` gives, into one entry for each id asked for.
+    """Convert a frame of lists, as returned by `CML.recommend`, to one entry per requested id.
 
-    With `titles`, which gives those of ids or None, each entry has one, if any of them has.
+    With `titles`, which returns the titles of ids or None, entries have titles if any item has one.
     """
     found: dict[Any, list[Any]] = {one: [] for one in asked}
     named = [None] * frame.height if titles is None else titles(frame[name])
@@ -100,11 +100,11 @@ def lists_of(
 
 
 def ranked(title: str, lists: Sequence[Mapping[str, Any]]) -> None:
-    """Print what `lists_of` gave, one table for each id asked for."""
+    """Print the result of `lists_of`, one table per requested id."""
     for entry in lists:
         (_, asked), (_, nearest) = entry.items()
         if not nearest:
-            say(f"{title} {asked}: nothing is left.")
+            say(f"{title} {asked}: no items are left.")
             continue
         columns = ["rank", *nearest[0]]
         rows = [

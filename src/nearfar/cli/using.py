@@ -1,4 +1,4 @@
-"""``nearfar evaluate``, ``recommend`` and ``similar``: what a saved model is good for."""
+"""``nearfar evaluate``, ``recommend`` and ``similar``: use of a saved model."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from nearfar.evaluation.result import Evaluation
 from nearfar.model.cml import CML
 from nearfar.runtime.progress import shows
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `nearfar fit` wrote.")]
-Threads = Annotated[int | None, typer.Option(help="Every available core if not given.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder written by `nearfar fit`.")]
+Threads = Annotated[int | None, typer.Option(help="Threads. [default: all available cores]")]
 Device = Annotated[
     str,
-    typer.Option(help="Where to rank: cpu; cuda, cuda:1 and so on; auto, a GPU if there is one."),
+    typer.Option(help="Device: cpu; cuda, cuda:1 and so on; auto, a GPU if there is one."),
 ]
 IndexFolder = Annotated[
     Path | None,
-    typer.Option("--index", metavar="INDEX", help="Look for items with what `nearfar index` made."),
+    typer.Option("--index", metavar="INDEX", help="Search with an index by `nearfar index`."),
 ]
 Length = Annotated[int, typer.Option("--k", min=1, help="Length of a list.")]
 _WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
@@ -40,17 +40,17 @@ def evaluate(
     *,
     k: Length = 50,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Evaluate popularity and random beside it.")
+        bool, typer.Option("--baselines", help="Evaluate also popularity and random.")
     ] = False,
     threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
     per_user: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write each user's figures to a .parquet or .csv."),
+        typer.Option(metavar="FILE", help="Write the metrics of each user to a .parquet or .csv."),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Save the figures with the model, and in its card.")
+        bool, typer.Option("--keep", help="Save the metrics in the model and its card.")
     ] = False,
 ) -> None:
     """Test a model on the interactions of DATA that it was not trained on."""
@@ -85,15 +85,15 @@ def evaluate(
 
 
 def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:
-    """Give what is not in `train`, on its axes; and how many pairs have ids it does not know."""
+    """Return the pairs not in `train`, on its axes, and the number of pairs with unknown ids."""
     known = data.aligned(train.user_ids, train.item_ids)
     unknown = data.n_pairs - known.n_pairs
     test = known.without(train)
     if test.n_pairs == 0:
         raise EmptyDataError(
-            f"Nothing is left to test on: of {data.n_pairs:,} interactions the model was trained on"
+            f"There are no interactions to test on: of {data.n_pairs:,} the model was trained on"
             f" {known.n_pairs:,}, and {unknown:,} have users or items that it does not know. Fit"
-            " with `--holdout 0.25`, or give other data."
+            " with `--holdout 0.25`, or use other data."
         )
     return test, unknown
 
@@ -109,22 +109,20 @@ def _show(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
     title = f"Top {one.k} of {one.n_users:,} users, {n_pairs:,} test interactions"
     show.evaluations(title, found)
     if unknown:
-        show.say(f"{unknown:,} interactions of users or items unknown to the model are left out.")
+        show.say(f"{unknown:,} interactions of users or items unknown to the model were left out.")
 
 
-Users = Annotated[
-    list[str] | None, typer.Option("--user", help="An id; may be given several times.")
-]
+Users = Annotated[list[str] | None, typer.Option("--user", help="The id of a user; repeatable.")]
 
 
 def _ids(what: str) -> Any:
     return typer.Option(
-        metavar="ID|FILE", help=f"{what} An id, or a file with one a line; several times if needed."
+        metavar="ID|FILE", help=f"{what} An id, or a file with one per line; repeatable."
     )
 
 
 IncludeSeen = Annotated[
-    bool, typer.Option("--include-seen", help="Also what the user has already.")
+    bool, typer.Option("--include-seen", help="Recommend also items that the user has already.")
 ]
 Allow = Annotated[list[str] | None, _ids("Recommend only these items.")]
 Deny = Annotated[list[str] | None, _ids("Never recommend these items.")]
@@ -135,7 +133,7 @@ def recommend(
     *,
     user: Users = None,
     liked: Annotated[
-        list[str] | None, _ids("Instead of a user of the model: items that somebody likes.")
+        list[str] | None, _ids("Instead of --user: items that a new user likes.")
     ] = None,
     k: Length = 10,
     include_seen: IncludeSeen = False,
@@ -146,7 +144,7 @@ def recommend(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Recommend items to users, or to somebody the model does not know."""
+    """Recommend items to users of the model, or to a new user."""
     if bool(user) == bool(liked):
         raise FlagError("Give either `--user` or `--liked`, one or more times.")
     device = ranking_device(device)
@@ -172,7 +170,7 @@ def recommend(
     if json:
         show.emit({"k": k, "recommendations": lists})
     else:
-        show.ranked("Recommended to" if user else "Recommended to somebody who likes", lists)
+        show.ranked("Recommended to" if user else "Recommended to a user who likes", lists)
 
 
 def similar(
@@ -190,7 +188,7 @@ def similar(
     if bool(item) == bool(user):
         raise FlagError("Give either `--item` or `--user`, one or more times.")
     if index is not None and not item:
-        raise FlagError("`--index` is of items and goes with `--item`.")
+        raise FlagError("`--index` is an index of items and needs `--item`.")
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions

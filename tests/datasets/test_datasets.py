@@ -155,13 +155,13 @@ def test_a_path_is_the_only_place_that_is_looked_at(tmp_path):
     kept.mkdir(parents=True)
     (kept / "recbole-1.2.1.whl").write_bytes(archive(RECBOLE))
     assert len(datasets.load("ml-100k")) == 2
-    with pytest.raises(SourceError, match=r"There is no '.*nowhere'"):
+    with pytest.raises(SourceError, match=r"There is no file or folder '.*nowhere'"):
         datasets.load("ml-100k", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty' has no "):
+    with pytest.raises(DataError, match=r"empty' contains no "):
         datasets.load("ml-100k", tmp_path / "empty")
     (tmp_path / "no.zip").write_text("no archive")
-    with pytest.raises(DataError, match="no zip archive"):
+    with pytest.raises(DataError, match="not a zip archive"):
         datasets.load("ml-100k", tmp_path / "no.zip")
 
 
@@ -195,7 +195,7 @@ def test_scratch_files_are_where_they_should_be_and_removed(tmp_path):
         assert raw.rows.collect().height == 3
     assert list(scratch.iterdir()) == []
     with (
-        pytest.raises(OptionError, match=r"`scratch` must be an existing folder .*nowhere"),
+        pytest.raises(OptionError, match=r"`scratch` must be an existing folder; got .*nowhere"),
         datasets.opened("ml-100k", tmp_path / "ml-100k.zip", scratch=tmp_path / "nowhere"),
     ):
         pass

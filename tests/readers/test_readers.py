@@ -105,7 +105,7 @@ def test_a_file_of_an_unknown_kind(tmp_path, name):
     with pytest.raises(DataError, match=known) as caught:
         scan(put(tmp_path, CSV, name), tmp_path)
     assert repr(str(tmp_path / name)) in str(caught.value)
-    assert "say `separator`" in str(caught.value)
+    assert "pass `separator`" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["f.csv", "f.json", "f.parquet", "f.arrow"])

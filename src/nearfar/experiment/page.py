@@ -146,7 +146,7 @@ def _differences(compared: pl.DataFrame) -> str:
         "<p>Row minus column, in percentage points, at the best epoch. All p-values are corrected "
         f"by Holm's procedure for the number of pairs; a difference is significant if p is below "
         f"{LEVEL}. ● both tests are significant; ○ only Wilcoxon's signed-rank test over users and "
-        "folds is: these trained models differ, but models trained again might not; △ only the "
+        "folds is: these trained models differ, but retrained models might not; △ only the "
         "paired t-test over folds is.</p>"
     ]
     for metric in COMPARED:

@@ -20,7 +20,7 @@ from conftest import plain, random_data
 from engine.test_engine import LEARNING, NEGATIVES, SAMPLERS, SETTINGS, parts_of
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
-from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
+from nearfar.method.loss import SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad
 from nearfar.method.sampling import Shared, TwoStage, Uniform
 
@@ -64,7 +64,7 @@ def jobs():
             for sampler in (TwoStage(20), Shared(), Uniform())
         ),
         {"sampler": Uniform(), "optimiser": Adagrad(0.1)},
-        {"sampler": Uniform(), "decorrelate": Decorrelate(1.0)},
+        {"sampler": Uniform(), "spread_out": SpreadOut(0.1)},
     ]
     return [partial(steps, **one) for one in (*pairs.values(), *others)] + [questions]
 

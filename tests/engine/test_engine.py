@@ -60,12 +60,8 @@ PAIRED = [
 ]
 GEOMETRIES = ["sphere", "ball", "free"]
 PAIRS = {
-    "own": ("adam, spread-out", "sgd, soft", "adagrad, rank, printed covariance"),
-    "two-stage": (
-        "adam, soft, rank, squared covariance",
-        "adagrad, soft, spread-out",
-        "sgd, all",
-    ),
+    "own": ("adam, squared covariance", "adagrad, soft, spread-out", "sgd, all"),
+    "two-stage": ("adam, spread-out", "adagrad, rank, printed covariance", "sgd, soft"),
     "shared": (
         "adam, soft, rank, squared covariance",
         "sgd, soft",

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from nearfar.datasets.catalogue import Dataset, RemoteFile
 from nearfar.datasets.download import Progress, download, download_wheel, verified
 from nearfar.errors import SourceError
+from nearfar.runtime.file_lock import try_lock
 
 Tell = Callable[[str], None]
 """Called with the terms of a data set before the download."""
@@ -233,31 +234,9 @@ def _locked(place: Path) -> Iterator[None]:
         ) from error
     with held:
         waiting = False
-        while not _lock(held):
+        while not try_lock(held):
             if not waiting:
                 _log.warning("Another process is downloading into %s; waiting for it.", place)
             waiting = True
             time.sleep(_POLL_SECONDS)
         yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> bool:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks: continue without one
-            return True
-        return True

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ import numba
 from numba.core.registry import CPUDispatcher
 
 from nearfar.runtime.caller import warn
+from nearfar.runtime.file_lock import try_lock
 from nearfar.runtime.pieces import (
     ByRecord,
     Kernel,
@@ -38,15 +40,11 @@ from nearfar.runtime.pieces import (
     WholeCompiler,
 )
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ROOT = Path(__file__).parents[1]
 _IMPORT = re.compile(rb"^from (nearfar[\w.]*) import ([\w, ]+|\([^)]*\))", re.MULTILINE)
+_POLL_SECONDS = 0.005
 _MARKS = (b"nearfar.runtime.jit", b"numba")
 
 
@@ -99,8 +97,8 @@ def _one_process_at_a_time(file: Any) -> Callable[[Any, Any], None]:
 
     def saved(key: Any, data: Any) -> None:
         with open(f"{file._index_path}.lock", "w") as lock:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            while not try_lock(lock):
+                time.sleep(_POLL_SECONDS)
             save(key, data)
 
     return saved

@@ -62,10 +62,10 @@ def make_learner(problem: Problem, state: State) -> Learner:
     return Learner(state.rows, state.last, spec.geometry, make_rule(spec, problem.horizon))
 
 
-def make_runs(problem: Problem, state: State, threads: int) -> list[Run]:
+def make_runs(problem: Problem, learner: Learner, threads: int) -> list[Run]:
     """Make a record for each thread: all is shared but what a thread writes on."""
     options, spec = problem.options, make_spec(problem)
-    source, learner, loss = make_source(problem), make_learner(problem, state), make_loss(spec)
+    source, loss = make_source(problem), make_loss(spec)
     rows, dim = most_rows(problem), options.dim
     flow = PointFlow(
         make_pairs(options.batch, problem.n_own),

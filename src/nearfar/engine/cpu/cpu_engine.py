@@ -44,7 +44,7 @@ class CPUEngine:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
         self._learner = make_learner(problem, self.state)
-        self._runs = make_runs(problem, self.state, threads)
+        self._runs = make_runs(problem, self._learner, threads)
         n_ahead = min(max(1, _PLANNED // most_rows(problem)), 48)
         self._plans = make_plans(-(-n_ahead // threads) * threads, problem)
 
@@ -71,7 +71,7 @@ class CPUEngine:
         self._together(lambda i: self._bring(np.arange(bounds[i], bounds[i + 1]), nowhere))
 
     def average(self, weight: float) -> None:
-        """Take the points of now into the mean; see `Engine.average`."""
+        """Update the mean with the current points; see `Engine.average`."""
         self.state.average(weight, self._now)
 
     def points(
@@ -79,7 +79,7 @@ class CPUEngine:
         rows: Int64 | None = None,
         out: Float32 | None = None,
     ) -> Float32:
-        """Give points as of now; see `Engine.points`."""
+        """Return the current points; see `Engine.points`."""
         if self.state.mean is None:
             return self._now(rows, out)
         return self.state.mean_points(rows, out, self.problem.options.geometry == "sphere")
@@ -89,7 +89,7 @@ class CPUEngine:
         rows: Int64 | None = None,
         out: Float32 | None = None,
     ) -> Float32:
-        """Give the points of the tables. Without `rows`, all threads work."""
+        """Return the points of the tables. Without `rows`, all threads work."""
         n = self.problem.n_rows if rows is None else len(rows)
         if out is None:
             out = np.empty((n, self.problem.options.dim), np.float32)
@@ -106,7 +106,7 @@ class CPUEngine:
         bring_up_to_date(listed, self.state.step, self._learner, room, out)
 
     def finish(self) -> Float32:
-        """Give all points, see `Engine.finish`, in memory that is there: no second copy."""
+        """Return all points in the memory of the tables, without a copy; see `Engine.finish`."""
         if self.state.mean is not None:
             self.close()
             return self.points(out=self.state.mean)
@@ -125,7 +125,7 @@ class CPUEngine:
         return rows
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Release the threads."""
         self._pool.shutdown()
 
     def _shares(self) -> list[int]:

@@ -183,7 +183,7 @@ def draw_distinct(
 def index_rows(
     plan: Plan, all_shared: bool, n_shared_items: Int, n_users: Int, sketch: Sketch
 ) -> None:
-    """Give each different row of the step a number and list its entries, in order.
+    """Assign a number to each different row of the step and list its entries, in order.
 
     Rows of the first `n_shared_items` candidates come first, then those with several entries (all
     of them, if `all_shared`), then the others.

@@ -3,8 +3,8 @@
 Numba optimises every function that another one calls, translates it to machine code, and then
 does both again for the caller, which contains the code of the first; in a chain of eight calls the
 last function is optimised eight times. Here a kernel that another kernel calls is a *piece*: it is
-translated to LLVM code and not optimised. The kernel that Python calls links all its pieces and is
-optimised once.
+translated to LLVM code and simplified function by function. The kernel that Python calls links all
+its pieces and is optimised once.
 
 Only this module and `nearfar.runtime.references` depend on numba's internals.
 """
@@ -35,7 +35,7 @@ class _NoEnvironment:
 
 
 class _Piece(JITCodeLibrary):
-    """The code of a kernel that other kernels link: not optimised, without machine code.
+    """The code of a kernel that other kernels link: only simplified, without machine code.
 
     It does not contain the pieces that it calls; the kernel that links it links those as well.
     """
@@ -43,10 +43,6 @@ class _Piece(JITCodeLibrary):
     @property
     def codegen(self) -> Any:
         return _NoEnvironment(self._codegen)
-
-    def add_llvm_module(self, ll_module: Any) -> None:
-        ll_module.data_layout = self._codegen._data_layout
-        self._final_module.link_in(ll_module)
 
     def finalize(self) -> None:
         self._finalize_dynamic_globals()
@@ -61,8 +57,6 @@ class _OptimisedPiece(_Piece):
     """A piece that is optimised before it is linked, which fixes its order of additions."""
 
     def finalize(self) -> None:
-        self._final_module.data_layout = self._codegen._data_layout
-        self._optimize_functions(self._final_module)
         self._optimize_final_module()
         super().finalize()
 

@@ -229,7 +229,7 @@ def test_ids_that_are_neither_integers_nor_text_are_refused():
 def test_ids_are_found_part_by_part(monkeypatch, tmp_path, grouped):
     monkeypatch.setattr("nearfar.prepare.polars_plan._GROUPED", grouped)
     engine = PolarsPlan(TABLE.height, tmp_path)
-    axis = engine.number(nw.from_native(TABLE.lazy()), "user").collect()
+    axis = engine.number(nw.from_native(TABLE.lazy()), "user", cut=True).collect()
     assert axis["user"].to_list() == ["a", "b", "c"]
     assert axis["n"].to_list() == [4, 2, 2]
     assert axis["row"].to_list() == [0, 1, 2]
@@ -240,7 +240,8 @@ def placed(table, other, folder):
     """Number the ids of a table, then read another one in its place."""
     engine = PolarsPlan(table.height, folder)
     rows, changed = (nw.from_native(one.drop("value").lazy()) for one in (table, other))
-    users, items = engine.number(rows, "user"), engine.number(rows, "item")
+    users = engine.number(rows, "user", cut=True)
+    items = engine.number(rows, "item")
     parts = engine.split(numbered(changed, users, items), "key")
     Survivors(engine, [engine.keep(merged(part, add=False)) for part in parts]).check(users)
 
@@ -306,7 +307,7 @@ class PlainPlan:
     def keep(self, frame):
         return frame.collect().lazy()
 
-    def number(self, rows, name):
+    def number(self, rows, name, cut=False):
         ids = rows.group_by(name).agg(n=nw.len()).collect().sort(name)
         return ids.with_row_index("row").with_columns(part=nw.lit(0)).lazy()
 
@@ -320,7 +321,8 @@ def test_the_plan_asks_no_more_of_an_engine_than_its_hooks(order, repeats):
     rules = Rules(3.5, repeats=repeats, order=order, min_user_items=2)
     rows, least = weighed(nw.from_native(TABLE.with_columns(pl.col("value") / 1).lazy()), rules)
     engine = PlainPlan()
-    users, items = engine.number(rows, "user"), engine.number(rows, "item")
+    users = engine.number(rows, "user", cut=True)
+    items = engine.number(rows, "item")
     parts = engine.split(numbered(rows, users, items), "key")
     left = Survivors(engine, [engine.keep(merged(part, add=repeats == "sum")) for part in parts])
     left.check(users)
@@ -333,9 +335,9 @@ def test_the_plan_asks_no_more_of_an_engine_than_its_hooks(order, repeats):
 
 
 def test_no_space_for_temporary_files_is_no_fault_of_the_table(tmp_path):
-    (tmp_path / "0.parquet").symlink_to("/dev/full")
+    (tmp_path / "0.arrow").symlink_to("/dev/full")
     engine = PolarsPlan(TABLE.height, tmp_path)
-    with pytest.raises(StoreError, match=r"no space left for temporary files in .* 16 to 24 bytes"):
+    with pytest.raises(StoreError, match=r"no space left for temporary files in .* up to 30 bytes"):
         engine.keep(nw.from_native(TABLE.lazy()))
 
 

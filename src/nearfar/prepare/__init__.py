@@ -113,7 +113,7 @@ def _planned(
     """Run the plan; adds to `steps`."""
     rows, least = weighed(nw.from_native(clean.rows), rules)
     stages.begin("finding the users")
-    users = engine.number(rows, "user")
+    users = engine.number(rows, "user", cut=True)
     stages.begin("finding the items")
     items = engine.number(rows, "item")
     n_rows = total(users, "n")

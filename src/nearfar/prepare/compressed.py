@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
 
 import narwhals.stable.v2 as nw
 import numpy as np
 
 from nearfar.data.interactions import Times
-from nearfar.prepare.pair_plan import Survivors
+from nearfar.prepare.pair_plan import Frame, Survivors
 from nearfar.runtime.arrays import Int32, Int64
+
+_AT_A_TIME: Final = 2
+"""Parts that are in memory together."""
 
 
 class CompressedPairs(NamedTuple):
@@ -42,17 +46,25 @@ def compressed(left: Survivors, shape: tuple[int, int]) -> CompressedPairs:
     indptr = np.append(0, np.cumsum(counts))
     new_rows = _renumbered(user_rows, shape[0]), _renumbered(item_rows, shape[1])
     items = np.empty(indptr[-1], np.int32)
-    times: Any = None
-    at = 0
-    for part in left.parts:
+    times = _empty_times(left.parts[0], items.size)
+
+    def place(part: Frame) -> None:
         table = part.collect()
-        new_items, when = _of_part(table, new_rows)
-        items[at : at + new_items.size] = new_items
-        if when is not None:
-            times = np.empty(items.size, when.dtype) if times is None else times
-            times[at : at + when.size] = when
-        at += new_items.size
+        users, part_items, kept = _of_part(table, new_rows)
+        if users.size:  # all pairs of its first user are in this part
+            at = slice(indptr[users[0]], indptr[users[0]] + users.size)
+            items[at] = part_items
+            if times is not None:
+                times[at] = table["time"].to_numpy()[kept]
+
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        list(pool.map(place, left.parts))
     return CompressedPairs(indptr, items, times, user_rows, item_rows)
+
+
+def _empty_times(part: Frame, n: int) -> Any:
+    none = part.head(0).collect()
+    return np.empty(n, none["time"].to_numpy().dtype) if "time" in none.columns else None
 
 
 def _some(left: Survivors, side: str) -> tuple[Int64, Int64]:
@@ -68,13 +80,12 @@ def _renumbered(rows: Int64, n: int) -> Int32:
     return new
 
 
-def _of_part(table: nw.DataFrame[Any], new_rows: tuple[Int32, Int32]) -> tuple[Int32, Times | None]:
-    """Return the items and the times of those pairs that are left, by user, then item."""
+def _of_part(table: nw.DataFrame[Any], new_rows: tuple[Int32, Int32]) -> tuple[Int32, Int32, Any]:
+    """Return users and items of those pairs that are left, sorted, and which pairs these are."""
     users, items = new_rows[0][table["user"].to_numpy()], new_rows[1][table["item"].to_numpy()]
     kept: Any = (users >= 0) & (items >= 0)
     keys = users[kept].astype(np.int64) << 32 | items[kept]
     if not (keys[1:] > keys[:-1]).all():
         order = np.argsort(keys)
         kept = np.flatnonzero(kept)[order]
-    times = table["time"].to_numpy()[kept] if "time" in table.columns else None
-    return items[kept], times
+    return users[kept], items[kept], kept

@@ -35,11 +35,12 @@ class PlanEngine(Protocol):
     def keep(self, frame: Frame) -> Frame:
         """Compute a frame and store it outside the memory, so that nothing is computed twice."""
 
-    def number(self, rows: Frame, name: str) -> Frame:
+    def number(self, rows: Frame, name: str, *, cut: bool = False) -> Frame:
         """Return the distinct values of a column, sorted, with their places.
 
-        Columns: `name`; ``row``, the place of the value, from 0 without a gap; ``n``, the number of
-        rows with it; ``part``, a number that does not decrease with ``row``: where `split` cuts.
+        Columns: `name`; ``row``, the place of the value, from 0 without a gap; and with `cut`
+        ``n``, the number of rows with it, and ``part``, a number that does not decrease with
+        ``row``: where `split` cuts.
         """
 
     def split(self, rows: Frame, by: str) -> Iterable[Frame]:
@@ -152,15 +153,18 @@ class Survivors:
         self._engine = engine
         self.parts = parts
         self._pairs = nw.concat(parts)
-        self.counts = {side: self._counted(side) for side in SIDES}
+        self.counts = {"user": self._users_counted(), "item": self._items_counted()}
         """For each side the columns user or item, and ``n``, the number of its pairs that are left;
         without those that a filter has removed."""
 
-    def _counted(self, side: str) -> Frame:
-        asked = {"n": nw.len().cast(nw.Int64)}
-        if side == "user":  # for `check`; it would double the time for items
-            asked["rows"] = nw.col("rows").sum().cast(nw.Int64)
-        return self._engine.keep(self._pairs.group_by(side).agg(**asked))
+    def _users_counted(self) -> Frame:
+        """Count part by part, as no user is in two of them; with ``rows``, for `check`."""
+        asked = {"n": nw.len().cast(nw.Int64), "rows": nw.col("rows").sum().cast(nw.Int64)}
+        counted = [part.group_by("user").agg(**asked) for part in self.parts]
+        return self._engine.keep(nw.concat(counted))
+
+    def _items_counted(self) -> Frame:
+        return self._engine.keep(self._pairs.group_by("item").agg(n=nw.len().cast(nw.Int64)))
 
     def check(self, users: Frame) -> None:
         """Compare the rows of each user with those that were counted when users got numbers.

@@ -8,9 +8,10 @@ busy-wait on the same cores (numba's and that of BLAS) slow each other down seve
 
 - *Called from Python*, together with everything that it calls: optimised, translated to machine
   code, and cached.
-- *Called from another kernel*, as a piece of that kernel's code: only simplified, and not translated
-  to machine code, because the kernel that contains it is optimised and translated as a whole. It is compiled once for
-  each combination of types; a constant 0 and an int32 both count as int64.
+- *Called from another kernel*, as a piece of that kernel's code: only simplified, and not
+  translated to machine code, because the kernel that contains it is optimised and translated as a
+  whole. It is compiled once for each combination of types; a constant 0 and an int32 both count as
+  int64.
 
 Code that a kernel does not need is not compiled. An argument that is None removes the code behind
 ``if argument is not None``, and `by_record` selects a kernel by the type of its first argument.

@@ -290,7 +290,7 @@ def _keep_frame(folder: Path, entry: str, frame: pl.DataFrame) -> dict[str, str 
     """Write a Parquet file without building it in memory; return its entry in the manifest."""
     temporary = _temporary(folder)
     try:
-        frame.write_parquet(temporary)
+        frame.write_parquet(temporary, compression_level=1)  # zstd; as small as 3, and quicker
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise StoreError(f"The frame {entry!r} cannot be saved: {error}.") from error
     return _keep(folder, entry, temporary, "parquet")

@@ -408,8 +408,8 @@ def test_recommend_allows_denies_and_shows_what_was_seen(as_json, model, tmp_pat
     assert items("--include-seen") == set(range(24))
     some = sorted(unseen)[:3]
     (tmp_path / "ids.txt").write_text("\n".join(map(str, some)) + "\n\n")
-    assert items("--deny", tmp_path / "ids.txt") == unseen - set(some)
-    assert items("--allow", tmp_path / "ids.txt", "--deny", some[0]) == set(some[1:])
+    assert items("--deny", f"@{tmp_path}/ids.txt") == unseen - set(some)
+    assert items("--allow", f"@{tmp_path}/ids.txt", "--deny", some[0]) == set(some[1:])
     assert items("--allow", some[0], "--allow", some[2]) == {some[0], some[2]}
 
 

@@ -59,7 +59,7 @@ def test_somebody_unknown_gets_what_goes_with_what_they_like(run, ok, as_json, m
     assert one["liked"] == "2, 4"
     assert all(entry["item_id"] % 2 == 0 for entry in one["nearest"])
     (tmp_path / "liked.txt").write_text("2\n4\n")
-    said = ok("recommend", model, "--liked", tmp_path / "liked.txt")
+    said = ok("recommend", model, "--liked", f"@{tmp_path}/liked.txt")
     assert "Recommended to a user who likes 2, 4" in " ".join(said.split())
     for words in ([], ["--user", 1, "--liked", 2]):
         code, _, err = run("recommend", model, *words)

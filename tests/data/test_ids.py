@@ -164,6 +164,36 @@ def test_kinds_of_integers_and_text_become_one():
     assert {type(one) for one in Ids([Fruit.PEAR, "a"])} == {str}
 
 
+def test_ids_beyond_either_type_are_joined_or_refused():
+    large, small = Ids(pl.Series([2**64 - 1], dtype=pl.UInt64)), Ids([-1, 5], "user")
+    assert Ids([5]).union(large).to_list() == [5, 2**64 - 1]
+    with pytest.raises(DataError, match=r"combined: integers, Int64, and integers, UInt64"):
+        small.union(large)
+    assert small.places(large).tolist() == [-1]
+    with pytest.raises(UnknownIdError, match="Unknown user id: 18446744073709551615"):
+        small.rows(large.values)
+    assert Ids(pl.Series([1], dtype=pl.UInt8)).places(Ids([257, 1, -255])).tolist() == [-1, 0, -1]
+
+
+def test_text_becomes_integers_only_where_nothing_is_lost():
+    for text in ([str(2**64 - 1), "0"], ["-7", "12"], ["5"]):
+        ids, rows = Ids(text).converted(Ids([1]))
+        assert [str(one) for one in ids.take(rows)] == sorted(text)
+        back, again = ids.converted(Ids(["a"]))
+        assert back == Ids(text)
+        assert back.take(again).to_list() == [str(one) for one in ids]
+    for lost in ("007", "7.0", "+7", "-0", " 7", "7 ", "", "x", str(2**64), "٣", "1e3", "1_0"):
+        with pytest.raises(
+            DataError, match=rf"They cannot be converted: {re.escape(repr(lost))} is"
+        ):
+            Ids(["5", lost], "user").converted(Ids([1]))
+
+
+def test_a_typed_number_of_thousands_of_digits_is_an_unknown_id():
+    (typed,) = Ids([1]).typed(["9" * 5000])
+    assert typed not in Ids([1])
+
+
 def test_encode_gives_the_values_back():
     for values in ([5, 3, 5], ["b", "a", "b"], np.array([2.0, 1.0, 2.0])):
         ids, rows = encode(values)

@@ -2,6 +2,7 @@ import gzip
 import subprocess
 import sys
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -162,6 +163,7 @@ def test_column_types(values, dtype, back):
 
 NO_IDS = {
     "UUID": UUID(int=1),
+    "decimal": Decimal(1),
     "date": date(2020, 1, 2),
     "datetime": datetime(2020, 1, 2),
     "tuple": ("a", 1),
@@ -223,7 +225,7 @@ def test_pandas_without_pyarrow_is_said(monkeypatch):
     frame = pd.DataFrame({"user": pd.array([1], dtype="Int64"), "item": [1]})
     monkeypatch.setattr("nearfar.data.frames.pl.Series", unable)
     with pytest.raises(MissingExtraError, match=r"'user' of type Int64 needs pyarrow.*pip install"):
-        Interactions.from_frame(frame[["user"]])
+        Interactions.from_frame(frame)
 
 
 def test_columns_are_recognised_or_asked_for():
@@ -429,6 +431,52 @@ def test_saved_interactions_come_back(ids, draw, tmp_path_factory):
         assert back == data
         assert back.user_ids == data.user_ids
         assert back.fingerprint == data.fingerprint
+
+
+def test_ids_of_two_kinds_are_not_aligned_to_nothing():
+    one, two = Interactions.from_pairs([(1, 2)]), Interactions.from_pairs([(1, "2")])
+    for data, train in ((one, two), (two, one)):
+        message = r"item ids are .*, and those of the other axis .*`data\.with_ids_like\(train\)`"
+        with pytest.raises(DataError, match=message):
+            data.aligned(train.user_ids, train.item_ids)
+        same = data.with_ids_like(train)
+        assert same.aligned(train.user_ids, train.item_ids).without(train).n_pairs == 0
+        assert data.with_ids_like(data) is data
+
+
+def test_converted_ids_keep_times_and_tables():
+    text = Interactions.from_pairs([("9", "1", 5), ("10", "2", 6), ("10", "1", 7)])
+    text = text.with_item_table(pl.DataFrame({"item_id": ["2", "1"], "title": ["two", "one"]}))
+    whole = text.with_ids_like(Interactions.from_pairs([(1, 1)]))
+    assert whole.to_frame().rows() == [(9, 1, 5), (10, 1, 7), (10, 2, 6)]
+    assert whole.titles([1, 2]) == ["one", "two"]
+    assert whole.with_ids_like(text) == text
+    with pytest.raises(DataError, match=r"strings \(String\), .* integers \(Int64\).*'x' is not"):
+        Interactions.from_pairs([("x", 1)]).with_ids_like(whole)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wider"),
+    [
+        (pl.Int32, pl.Int64, pl.Int64), (pl.UInt8, pl.Int8, pl.Int16),
+        (pl.UInt8, pl.Int64, pl.Int64), (pl.UInt8, pl.UInt16, pl.UInt16),
+        (pl.UInt32, pl.Int32, pl.Int64), (pl.UInt64, pl.Int8, pl.Int64),
+    ],
+)  # fmt: skip
+def test_integers_of_two_widths_are_the_same_ids(one, other, wider):
+    frame = pl.DataFrame({"user": [1, 2, 2], "item": [1, 1, 3]})
+    table = pl.DataFrame({"item_id": [3], "title": ["three"]}).cast({"item_id": other})
+    left, right = (Interactions.from_frame(frame.cast(kind)) for kind in (one, other))
+    left = left.with_item_table(table)
+    assert left.titles([1, 3]) == [None, "three"]
+    for both in (left.union(right), right.union(left)):
+        assert both.user_ids.dtype == both.item_ids.dtype == wider
+        assert both.to_frame().rows() == frame.rows()
+        assert both.titles([1, 3]) == [None, "three"]
+        assert both.item_table["item_id"].dtype == wider
+    assert left.aligned(right.user_ids, right.item_ids).without(right).n_pairs == 0
+    assert left.item_ids.rows(right.item_ids.values).tolist() == [0, 1]
+    assert left.item_ids.places(Ids(pl.Series([3, 100, 1], dtype=other))).tolist() == [0, 1, -1]
 
 
 def test_saving_keeps_types_and_what_is_not_whole_is_refused(tmp_path):

@@ -243,13 +243,20 @@ def id_or_none(value):
     return value
 
 
-def numbers_of(values):
-    """Read a column as integers if all are, else as floats; None for what is no number."""
+def numbers_of(values, *, exact=False):
+    """Read a column as integers if all are, else as floats; None for what is no number.
+
+    Where it must be exact, fractions among integers beyond 2^53 are none either.
+    """
     values = [value.strip(BLANKS) if isinstance(value, str) else value for value in values]
     values = [float(value) if isinstance(value, bool) else value for value in values]
     if all(integer(value) is not None for value in values):
         return [integer(value) for value in values]
-    return [real(value) for value in values]
+    found = [real(value) for value in values]
+    long = exact and None not in found and any(abs(integer(v) or 0) > 2**53 for v in values)
+    if long and all(isinstance(value, str) for value in values):
+        return [f if integer(v) is not None else None for f, v in zip(found, values, strict=True)]
+    return found
 
 
 def parts_of(table, picks):
@@ -268,7 +275,9 @@ def parts_of(table, picks):
 def interactions_of(parts, lines, rules):
     """Count as the rules say; the pairs that are left, each with its earliest time."""
     typed = {
-        part: [*map(id_or_none, values)] if part in {"user", "item"} else numbers_of(values)
+        part: [*map(id_or_none, values)]
+        if part in {"user", "item"}
+        else numbers_of(values, exact=part == "time")
         for part, values in parts.items()
         if part != "value" or rules.min_value is not None
     }

@@ -16,7 +16,7 @@ from fuzzing.oracles import (
 )
 from fuzzing.spoil import IDS, Spoiler
 from nearfar import Interactions, readers
-from nearfar.data import frames as tables
+from nearfar.data import table_columns as tables
 from nearfar.prepare import prepare
 from nearfar.prepare.rules import Rules
 

@@ -395,7 +395,7 @@ def test_tables_that_will_not_do():
         prepare(TABLE, Rules(5, strictly=True))
     with pytest.raises(EmptyDataError, match="after this step: users with at least 9 items"):
         prepare(TABLE, Rules(min_user_items=9))
-    with pytest.raises(EmptyDataError, match="after this step: read"):
+    with pytest.raises(EmptyDataError, match="names of columns, but no rows"):
         prepare(TABLE.head(0))
     bad = [5, 5, 5, 5, 5, None, 5, 5]
     with pytest.raises(DataError, match=r"'value' must hold finite numbers; row 6 .* has None"):

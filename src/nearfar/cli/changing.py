@@ -44,8 +44,9 @@ def update(
     target = model if out is None else out
     store.check_replaceable(target, kind=KIND)
     place = training_device(device)
-    fitted, new = CML.load(model), load_data(data)
-    before, begun = fitted.interactions, time.perf_counter()
+    fitted = CML.load(model)
+    before = fitted.interactions
+    new, begun = load_data(data, like=before), time.perf_counter()
     fitted.partial_fit(new, epochs=epochs, seed=seed, threads=threads, device=place)
     fitted.save(target)
     now = fitted.interactions

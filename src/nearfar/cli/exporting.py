@@ -12,7 +12,7 @@ import typer
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Json
-from nearfar.cli.inputs import load_index, ranking_device, typed_ids
+from nearfar.cli.inputs import load_index, ranking_device, typed_ids, words_in
 from nearfar.cli.using import Allow, Deny, Device, IncludeSeen, IndexFolder, Length, Model, Threads
 from nearfar.model.batch import recommend_to
 from nearfar.model.cml import CML
@@ -87,12 +87,12 @@ def batch(
 
     A run that was killed continues with the missing parts when it is started again.
     """
-    if users is not None and not users.is_file():
+    if users is not None and (users.is_dir() or not users.exists()):
         raise FlagError(f"`--users` must be a file of ids, one per line; got {str(users)!r}.")
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
-    asked = None if users is None else typed_ids(ids.user_ids, [str(users)])
+    asked = None if users is None else ids.user_ids.typed(words_in(users))
     done = recommend_to(
         out,
         fitted,

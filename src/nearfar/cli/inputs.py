@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nearfar import readers
 from nearfar.cli import show
 from nearfar.cli.binding import build
 from nearfar.cli.flags import flags_of
@@ -18,6 +20,8 @@ from nearfar.method.options import STRATEGIES, Options
 from nearfar.method.presets import PRESETS
 from nearfar.model.cml import CML
 from nearfar.prepare import Rules
+from nearfar.runtime import store
+from nearfar.runtime.checks import local_path
 from nearfar.runtime.devices import describe, resolve, resolve_ranking
 from nearfar.search.item_index import ItemIndex
 from nearfar.training.schedule import Schedule
@@ -89,25 +93,44 @@ def options_of(preset: str | None, given: Mapping[str, Any]) -> Options:
     return options
 
 
-def load_data(path: Path) -> Interactions:
+def load_data(path: Path, like: Interactions | None = None) -> Interactions:
     """Load prepared interactions, or read a plain table of users and items.
+
+    With `like`, ids are converted to the kind of its ids, text or integers, if nothing is lost.
 
     Raises
     ------
     StoreError
         The folder is missing or damaged, or contains something else.
     DataError
-        The table cannot be read without further flags.
+        The table cannot be read without further flags, or its ids cannot be converted.
     """
-    if not path.is_file():
+    data = _read(path)
+    if like is None:
+        return data
+    try:
+        return data.with_ids_like(like)
+    except DataError as error:
+        raise DataError(f"{str(path)!r}: {error}") from error
+
+
+def _read(path: Path) -> Interactions:
+    is_saved = path.is_dir() and ((path / store.MANIFEST).exists() or not readers.is_parts(path))
+    if is_saved or not path.exists():
         return Interactions.load(path)
     try:
         return Interactions.read(path)
     except DataError as error:
         raise DataError(
-            f"{error} (`nearfar prepare {path} -o data/` has flags for columns, thresholds and"
-            " other file formats.)"
+            f"{as_flags(error)} (`nearfar prepare {path} -o data/` has flags for columns,"
+            " thresholds and other file formats.)"
         ) from error
+
+
+def as_flags(error: DataError) -> str:
+    """Return the message of the library with its arguments written as flags."""
+    text = str(error).replace("`has_header=False`", "`--no-header`")
+    return re.sub("`(user|item|value|time)=`", r"`--\1`", text)
 
 
 def load_index(path: Path | None, model: CML) -> ItemIndex | None:
@@ -116,21 +139,41 @@ def load_index(path: Path | None, model: CML) -> ItemIndex | None:
 
 
 def typed_ids(ids: Ids, words: Iterable[str]) -> list[Any]:
-    """Convert words from the command line to ids; a word that names a file gives its lines as ids.
+    """Convert words from the command line to ids.
+
+    ``@FILE`` stands for the ids in a file, one per line, and ``@@x`` for the id ``@x``.
 
     Raises
     ------
     DataError
-        A file is not UTF-8 text.
+        A file cannot be read or is not UTF-8 text.
     """
     listed: list[str] = []
     for word in words:
-        if Path(word).is_file():
-            try:
-                lines = Path(word).read_text("utf-8").splitlines()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{word!r} must be UTF-8 text, one id per line.") from error
-            listed += [line.strip() for line in lines if line.strip()]
+        if word.startswith("@@"):
+            listed.append(word[1:])
+        elif word.startswith("@"):
+            listed += words_in(local_path(word[1:], "@FILE"))
         else:
             listed.append(word)
     return ids.typed(listed)
+
+
+def words_in(file: Path) -> list[str]:
+    """Return the lines of a file without space around them, and without those that are empty.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read or is not UTF-8 text.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{str(file)!r} must be UTF-8 text, one id per line.") from error
+    except OSError as error:
+        raise DataError(
+            f"The file of ids {str(file)!r} cannot be read: {error.strerror}. Check the path; an id"
+            " that starts with @ is written with two of them, @@."
+        ) from error
+    return [line.strip() for line in text.split("\n") if line.strip()]

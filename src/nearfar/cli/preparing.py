@@ -17,8 +17,9 @@ from nearfar.cli import show
 from nearfar.cli.binding import FlagError, build, with_flags
 from nearfar.cli.fetching import download_bar
 from nearfar.cli.fitting import Json
-from nearfar.cli.inputs import RULE_FLAGS
-from nearfar.data import frames
+from nearfar.cli.inputs import RULE_FLAGS, as_flags
+from nearfar.data import table_columns
+from nearfar.data.id_values import converted, is_id_type
 from nearfar.data.interactions import KIND
 from nearfar.datasets.recipes import RECIPES
 from nearfar.errors import MissingColumnError
@@ -46,8 +47,8 @@ def prepare(
         str,
         typer.Argument(
             metavar="RAW",
-            help="The raw file; for a recipe also a folder or archive that contains it; or the name"
-            " of a data set (`nearfar datasets list`).",
+            help="The raw file, or a folder of Parquet files; for a recipe also a folder or archive"
+            " that contains it; or the name of a data set (`nearfar datasets list`).",
         ),
     ],
     out: Annotated[
@@ -72,7 +73,7 @@ def prepare(
     user: Annotated[str | None, _column("Users; recognised by names such as user_id.")] = None,
     item: Annotated[str | None, _column("Items; recognised by names such as item_id.")] = None,
     value: Annotated[str | None, _column("A rating or a count, for --min-value.")] = None,
-    time: Annotated[str | None, _column("The time.")] = None,
+    time: Annotated[str | None, _column("The time: numbers, or ISO dates and times.")] = None,
     separator: Annotated[str | None, typer.Option(help="[default: by the file's suffix]")] = None,
     no_header: Annotated[
         bool,
@@ -205,22 +206,22 @@ def _opened(
         named = {part: int(word) if word.isdigit() else word for part, word in named.items()}
     raw = readers.scan(path, scratch, has_header=not no_header, **form)
     with readers.reading(path):
-        rows = _selected(raw.rows, named)
+        rows = _selected(raw, named)
     yield replace(raw, rows=rows)
 
 
-def _selected(rows: pl.LazyFrame, named: dict[str, Any]) -> pl.LazyFrame:
+def _selected(raw: Raw, named: dict[str, Any]) -> pl.LazyFrame:
     try:
-        return frames.select(rows, **named)
+        return table_columns.select(raw.rows, **named, headed=raw.headed)
     except MissingColumnError as error:
-        # The library's message names arguments, the command line has flags.
-        raise MissingColumnError(
-            str(error).replace("`user=`", "`--user`").replace("`item=`", "`--item`")
-        ) from error
+        raise MissingColumnError(as_flags(error)) from error
 
 
 def _known(file: Path, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:
-    """Read the metadata of the items; ids of a text file are converted to the type of the data."""
+    """Read the metadata of the items; ids are converted to the kind of the data, `dtype`.
+
+    Text that is not an integer as it is printed is none of the ids, if these are integers.
+    """
     raw = readers.scan(file, scratch)
     with readers.reading(file):
         table = raw.rows.collect(engine="streaming")
@@ -228,9 +229,10 @@ def _known(file: Path, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:
         raise MissingColumnError(
             f"{str(file)!r} must have a column 'item_id'; it has {', '.join(table.columns)}."
         )
-    if table.schema["item_id"] == pl.String and dtype.is_integer():
-        numbers = table.with_columns(pl.col("item_id").cast(dtype, strict=False))
-        return numbers.filter(pl.col("item_id").is_not_null())  # no id of the data is not a number
+    ids = table["item_id"]
+    if (ids.dtype == pl.String) != (dtype == pl.String) and is_id_type(ids.dtype):
+        ids = converted(ids, dtype)
+        return table.with_columns(ids.alias("item_id")).filter(ids.is_not_null())
     return table
 
 

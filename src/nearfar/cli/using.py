@@ -59,7 +59,7 @@ def evaluate(
     device = ranking_device(device)
     fitted = CML.load(model)
     train = fitted.interactions
-    test, unknown = _rest(load_data(data), train)
+    test, unknown = _rest(load_data(data, like=train), train)
     recommenders: dict[str, Any] = {"CML": fitted}
     if baselines:
         recommenders["popularity"] = MostPopular(train)
@@ -89,6 +89,11 @@ def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:
     known = data.aligned(train.user_ids, train.item_ids)
     unknown = data.n_pairs - known.n_pairs
     test = known.without(train)
+    if known.n_pairs == 0:
+        raise EmptyDataError(
+            f"The model knows none of the {data.n_pairs:,} interactions: {_examples(data)}, while"
+            f" those of the model are {_examples(train)}. Use data of the same users and items."
+        )
     if test.n_pairs == 0:
         raise EmptyDataError(
             f"There are no interactions to test on: of {data.n_pairs:,} the model was trained on"
@@ -96,6 +101,11 @@ def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:
             " with `--holdout 0.25`, or use other data."
         )
     return test, unknown
+
+
+def _examples(data: Interactions) -> str:
+    """Name an id of each axis."""
+    return f"the users are such as {data.user_ids.id(0)!r} and the items {data.item_ids.id(0)!r}"
 
 
 def _emit(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
@@ -112,12 +122,9 @@ def _show(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
         show.say(f"{unknown:,} interactions of users or items unknown to the model were left out.")
 
 
-Users = Annotated[list[str] | None, typer.Option("--user", help="The id of a user; repeatable.")]
-
-
 def _ids(what: str) -> Any:
     return typer.Option(
-        metavar="ID|FILE", help=f"{what} An id, or a file with one per line; repeatable."
+        metavar="ID|@FILE", help=f"{what} An id, or @ and a file with one per line; repeatable."
     )
 
 
@@ -131,7 +138,7 @@ Deny = Annotated[list[str] | None, _ids("Never recommend these items.")]
 def recommend(
     model: Model,
     *,
-    user: Users = None,
+    user: Annotated[list[str] | None, _ids("Recommend to these users.")] = None,
     liked: Annotated[
         list[str] | None, _ids("Instead of --user: items that a new user likes.")
     ] = None,
@@ -150,8 +157,10 @@ def recommend(
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
-    users = list(dict.fromkeys(ids.user_ids.typed(user or [])))
+    users = list(dict.fromkeys(typed_ids(ids.user_ids, user or [])))
     theirs = typed_ids(ids.item_ids, liked or [])
+    if not users and not theirs:
+        raise EmptyDataError("There is no id in the files of `--user` or `--liked`.")
     found = fitted.recommend(
         users or None,
         k,
@@ -176,8 +185,8 @@ def recommend(
 def similar(
     model: Model,
     *,
-    item: Annotated[list[str] | None, typer.Option(help="Items near this one.")] = None,
-    user: Annotated[list[str] | None, typer.Option(help="Users near this one.")] = None,
+    item: Annotated[list[str] | None, _ids("Items near these.")] = None,
+    user: Annotated[list[str] | None, _ids("Users near these.")] = None,
     k: Length = 10,
     index: IndexFolder = None,
     threads: Threads = None,
@@ -193,7 +202,9 @@ def similar(
     fitted = CML.load(model)
     ids = fitted.interactions
     name, axis, words = ("item_id", ids.item_ids, item) if item else ("user_id", ids.user_ids, user)
-    asked = list(dict.fromkeys(axis.typed(words or [])))
+    asked = list(dict.fromkeys(typed_ids(axis, words or [])))
+    if not asked:
+        raise EmptyDataError("There is no id in the files of `--item` or `--user`.")
     titles = ids.titles if item else None
     if item:
         of = load_index(index, fitted)

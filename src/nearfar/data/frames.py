@@ -1,22 +1,20 @@
-"""Tables in memory or opened by a reader: column recognition and checks of the values.
+"""Checks and conversions of the columns of a table: ids, numbers, times, metadata of items.
 
-Polars, pandas and Arrow tables become one lazy frame with the columns ``user``, ``item`` and, if
-requested, ``value`` and ``time``. Row numbers in messages count the rows of data from 1.
+Row numbers in messages count the rows of data from 1.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import polars as pl
 
 from nearfar.data.id_values import (
     EXACT_FLOAT,
-    as_column,
     id_column,
     is_id_type,
     label,
@@ -24,124 +22,14 @@ from nearfar.data.id_values import (
     wrong_type,
 )
 from nearfar.data.ids import Ids
-from nearfar.errors import DataError, MissingColumnError, MissingExtraError
+from nearfar.data.table_columns import Column
+from nearfar.data.times import AS_ISO, LOOKS_ISO, microseconds
+from nearfar.errors import DataError, MissingColumnError
 from nearfar.readers.raw import Where, numbered
 
-Column = str | int
-"""A column, by its name or by its position counted from 0."""
-
-_KNOWN_NAMES: Final = {
-    "user": {"user", "userid", "uid"},
-    "item": {"item", "itemid", "iid"},
-}
-
-
-def as_lazy(frame: Any) -> pl.LazyFrame:
-    """Convert a polars, pandas or Arrow table to a lazy polars frame.
-
-    Parameters
-    ----------
-    frame : DataFrame, LazyFrame, pandas.DataFrame, pyarrow.Table or Arrow stream
-        Anything else is accepted if it has the Arrow PyCapsule interface.
-
-    Raises
-    ------
-    DataError
-        If `frame` is none of these.
-    """
-    if isinstance(frame, pl.LazyFrame):
-        return frame
-    if isinstance(frame, pl.DataFrame):
-        return frame.lazy()
-    if type(frame).__module__.split(".")[0] == "pandas" and hasattr(frame, "columns"):
-        columns = {str(name): _from_pandas(frame.iloc[:, i]) for i, name in enumerate(frame)}
-        return pl.DataFrame(columns).lazy()
-    if hasattr(frame, "__arrow_c_stream__"):
-        return pl.DataFrame(frame).lazy()
-    raise DataError(
-        f"A {type(frame).__name__} is not a table; pass a polars, pandas or Arrow table, or use "
-        "`Interactions.from_pairs`, `from_csr` or `read`."
-    )
-
-
-def _from_pandas(column: Any) -> pl.Series:
-    if column.dtype == object:
-        return as_column(column.to_list())
-    if isinstance(column.dtype, np.dtype):
-        return pl.Series(column.to_numpy())
-    try:
-        return pl.Series(column)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"The pandas column {column.name!r} of type {column.dtype} needs pyarrow to be read: "
-            "`pip install pyarrow`, or convert it with `.astype(object)`."
-        ) from error
-
-
-def select(
-    frame: pl.LazyFrame,
-    *,
-    user: Column | None = None,
-    item: Column | None = None,
-    value: Column | None = None,
-    time: Column | None = None,
-) -> pl.LazyFrame:
-    """Select the columns of an interaction and rename them to user, item, value and time.
-
-    Parameters
-    ----------
-    frame : LazyFrame
-        Any table.
-    user, item : str or int, optional
-        The columns of ids. By default the one column with a known name, such as ``user``,
-        ``user_id``, ``userID``, ``uid`` or RecBole's ``user_id:token``; in a table of exactly two
-        columns, these two.
-    value, time : str or int, optional
-        Further columns to keep; none by default.
-
-    Raises
-    ------
-    MissingColumnError
-        If a column does not exist, or if no column or several match; the message lists the columns.
-    """
-    names = frame.collect_schema().names()
-    asked = {"user": user, "item": item, "value": value, "time": time}
-    chosen: dict[str, str] = {}
-    for part, column in asked.items():
-        if column is not None:
-            chosen[part] = _named(names, column, part)
-        elif part in _KNOWN_NAMES:
-            chosen[part] = _recognised(names, part)
-    return frame.select(pl.col(name).alias(part) for part, name in chosen.items())
-
-
-def _named(names: Sequence[str], column: Column, part: str) -> str:
-    if isinstance(column, int) and 0 <= column < len(names):
-        return names[column]
-    if column in names:
-        return str(column)
-    raise MissingColumnError(
-        f"There is no column {column!r} for `{part}`; the columns are {', '.join(names)}."
-    )
-
-
-def _recognised(names: Sequence[str], part: str) -> str:
-    known = _KNOWN_NAMES[part]
-    plain = [name.split(":")[0].lower().replace("_", "").replace("-", "") for name in names]
-    found = [name for name, bare in zip(names, plain, strict=True) if bare in known]
-    if len(found) == 1:
-        return found[0]
-    if not found and len(names) == 2 and not any(bare in _every_name() for bare in plain):
-        return names[list(_KNOWN_NAMES).index(part)]
-    many = "More than one column" if found else "No column"
-    raise MissingColumnError(
-        f"{many} is recognised as the {part}; pass its name as `{part}=`. The columns are "
-        f"{', '.join(names)}."
-    )
-
-
-def _every_name() -> set[str]:
-    return set().union(*_KNOWN_NAMES.values())
+_DROP: Final = "Correct or drop such rows"
+_COMMA: Final = re.compile(r"\s*[+-]?[0-9.]*,[0-9,.]*\s*")
+"""A number with a decimal comma, or with commas between thousands."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +46,8 @@ class _Check:
     """The converted column."""
     whole: pl.Expr | None = None
     """An integer version of the column, used instead if it has no null."""
+    rounded: pl.Expr | None = None
+    """True for fractions, if any integer of the column is too long for a float."""
 
 
 def cleaned(
@@ -170,8 +60,8 @@ def cleaned(
     """Check columns of ids and of numbers in one pass, and convert them to the types used inside.
 
     Numbers become Int64 if they are all whole, else Float64; text is parsed as numbers; dates and
-    times become microseconds since 1970. Ids are integers or text and keep their type; whole floats
-    become Int64, and categories become their text.
+    times, and ISO text in the column ``time``, become microseconds since 1970. Ids are integers or
+    text and keep their type; whole floats become Int64, and categories become their text.
 
     Parameters
     ----------
@@ -194,24 +84,33 @@ def cleaned(
     Raises
     ------
     DataError
+    DataError
         At the first id that is null or neither an integer nor text, and the first number that is
-        null, NaN, infinite or not a number; the message names column, row and value.
+        null, NaN, infinite or not a number; the message names column, row and value. Also for times
+        in text of which some are fractions and others integers beyond 2^53.
     """
     schema = frame.collect_schema()
     for name in [name for name in (*ids, *numbers) if schema[name] == pl.Object]:
         frame = _ids_of_objects(frame, name) if name in ids else _as_text(frame, name)
     schema = frame.collect_schema()
     checks = [_id_check(frame, name, schema[name]) for name in ids]
-    checks += [_number_check(name, schema[name], repr(called)) for name, called in numbers.items()]
+    for name, called in numbers.items():
+        timed = name == "time" and schema[name] == pl.String and _looks_iso(frame, name)
+        make = _iso_check if timed else _number_check
+        checks.append(make(name, schema[name], repr(called)))
     asked = [pl.len().alias("rows")]
     for check in checks:
         asked.append(check.bad.any().alias(f"bad {check.column}"))
         if check.whole is not None:
             asked.append(check.whole.is_not_null().all().alias(f"whole {check.column}"))
+        if check.rounded is not None:
+            asked.append(check.rounded.any().alias(f"rounded {check.column}"))
     found = frame.select(asked).collect(engine="streaming").row(0, named=True)
     for check in checks:
         if found[f"bad {check.column}"]:
             raise _first_bad(frame, check, where)
+        if found.get(f"rounded {check.column}"):
+            raise _first_bad(frame, _of_rounded(check), where)
     made = []
     for check in checks:
         whole = check.whole if found.get(f"whole {check.column}") else None
@@ -230,7 +129,17 @@ def _first_bad(frame: pl.LazyFrame, check: _Check, where: Where) -> DataError:
         .collect(engine="streaming")
         .row(0)
     )
-    return DataError(f"{check.must}; {where(row)} has {shown(found)}. {check.remedy}.")
+    remedy = check.remedy
+    if isinstance(found, str) and _COMMA.fullmatch(found):
+        remedy = "Write numbers with a decimal point and nothing between thousands: 3.5, not 3,5"
+    return DataError(f"{check.must}; {where(row)} has {shown(found)}. {remedy}.")
+
+
+def _of_rounded(check: _Check) -> _Check:
+    """Return the check that finds the first fraction among integers too long for floats."""
+    assert check.rounded is not None
+    must = f"{check.must}, all of them whole if some are beyond 2^53, where floats lose digits"
+    return replace(check, bad=check.rounded, must=must, remedy="Write all of them as whole numbers")
 
 
 def _id_check(frame: pl.LazyFrame, column: str, dtype: pl.DataType) -> _Check:
@@ -245,18 +154,38 @@ def _id_check(frame: pl.LazyFrame, column: str, dtype: pl.DataType) -> _Check:
         some = frame.select(value.drop_nulls()).head(1).collect(engine="streaming")
         raise wrong_type(dtype, some[column], column)
     must = f"A {label(column)} must not be missing, NaN, a fraction or a float above 2^53"
-    return _Check(column, bad, must, "Correct or drop such rows", becomes)
+    return _Check(column, bad, must, _DROP, becomes)
+
+
+def _looks_iso(frame: pl.LazyFrame, column: str) -> bool:
+    """Return whether the first text of a column starts with a date."""
+    first = frame.select(pl.col(column).drop_nulls()).head(1)
+    looks = first.select(pl.col(column).str.contains(LOOKS_ISO).any())
+    return bool(looks.collect(engine="streaming").item())
+
+
+def _iso_check(column: str, dtype: pl.DataType, called: str) -> _Check:
+    number = microseconds(pl.col(column))
+    must = f"Column {called} must hold ISO dates or times, as its first row does"
+    return _Check(column, number.is_null(), must, f"Write {AS_ISO}", number)
 
 
 def _number_check(column: str, dtype: pl.DataType, called: str) -> _Check:
-    value, whole = pl.col(column), None
+    value, whole, rounded, remedy = pl.col(column), None, None, _DROP
     if dtype == pl.String:
         value = value.str.strip_chars()
         number, whole = value.cast(pl.Float64, strict=False), value.cast(pl.Int64, strict=False)
+        if column == "time":
+            remedy = f"Write times as numbers, or as {AS_ISO}"
+            long = (whole > int(EXACT_FLOAT)) | (whole < -int(EXACT_FLOAT))
+            rounded = long.any() & whole.is_null()
     elif isinstance(dtype, (pl.Date, pl.Datetime)):
-        number = value.cast(pl.Datetime("us")).cast(pl.Int64)
+        number = value.dt.epoch("us")
     elif dtype.is_integer():
         number = value.cast(pl.Int64, strict=False)
+    elif isinstance(dtype, pl.Decimal):
+        number, cut = value.cast(pl.Float64, strict=False), value.cast(pl.Int64, strict=False)
+        whole = pl.when(cut.cast(dtype, strict=False) == value).then(cut)
     elif dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}:
         number = value.cast(pl.Float64, strict=False)
     else:
@@ -265,7 +194,7 @@ def _number_check(column: str, dtype: pl.DataType, called: str) -> _Check:
     if not dtype.is_integer():
         bad |= ~number.cast(pl.Float64).is_finite().fill_null(False)
     must = f"Column {called} must hold finite numbers"
-    return _Check(column, bad, must, "Correct or drop such rows", number, whole)
+    return _Check(column, bad, must, remedy, number, whole, rounded)
 
 
 def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
@@ -276,7 +205,8 @@ def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
     MissingColumnError
         If it has no column ``item_id``.
     DataError
-        If that column has another type than `ids`, or contains a null or a repeated id.
+        If that column is of another kind than `ids` (text and integers), or contains a null or a
+        repeated id.
     """
     if "item_id" not in table.columns:
         raise MissingColumnError(
@@ -286,7 +216,10 @@ def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
     if known.null_count():
         row = int(known.is_null().arg_max() or 0)
         raise DataError(f"The item id of {numbered(row)} of the table about items is null.")
-    if known.dtype != ids.dtype and table.height:
+    if isinstance(known.dtype, (pl.Categorical, pl.Enum)):
+        known = known.cast(pl.String)
+    integers = known.dtype.is_integer() and ids.dtype.is_integer()
+    if not integers and known.dtype != ids.dtype and table.height:
         raise DataError(
             f"The column 'item_id' of the table about items is of type {known.dtype}; the item ids "
             f"are {ids.kind}, {ids.dtype}. Convert it."
@@ -297,7 +230,10 @@ def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
             f"The table about items has {known.filter(twice)[0]!r} more than once; keep one row an "
             "item."
         )
-    return table.filter(known.is_in(ids.values.implode())).sort("item_id")
+    if integers:
+        known = known.cast(ids.dtype, strict=False)  # what does not fit is none of the ids
+    kept = known.is_in(ids.values.implode()) & known.is_not_null()
+    return table.with_columns(known.alias("item_id")).filter(kept).sort("item_id")
 
 
 def _ids_of_objects(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:

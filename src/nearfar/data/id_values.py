@@ -20,6 +20,8 @@ EXACT_FLOAT: Final = 2.0**53
 _LONGEST: Final = 80
 _KEPT: Final = ({int}, {str}, {float}, {bytes}, {bool})
 """Types from which polars makes a column directly, if all values have the same one."""
+_SIGNED: Final[list[pl.DataType]] = [pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64()]
+_UNSIGNED: Final[list[pl.DataType]] = [pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64()]
 _DROP: Final = "Drop the rows without an id."
 _NULLS: Final = frozenset({"NoneType", "NAType", "NaTType"})
 
@@ -73,6 +75,40 @@ def id_column(series: pl.Series, name: str) -> pl.Series:
 def is_id_type(dtype: pl.DataType) -> bool:
     """Return whether a column of this type can hold ids without conversion."""
     return dtype == pl.String or (dtype.is_integer() and dtype not in {pl.Int128, pl.UInt128})
+
+
+def joined(one: pl.Series, other: pl.Series) -> pl.Series | None:
+    """Return the ids of both columns, in the narrowest type that holds them; None if none does."""
+    if one.dtype == other.dtype:
+        return pl.concat([one, other])
+    if one.dtype.is_integer() and other.dtype.is_integer():
+        for dtype in (_wider(one.dtype, other.dtype), pl.UInt64()):
+            both = [column.cast(dtype, strict=False) for column in (one, other)]
+            if not any(column.null_count() for column in both):
+                return pl.concat(both)
+    return None
+
+
+def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    """Return the narrowest integer type that holds every value of both, at most Int64."""
+    unsigned = one in _UNSIGNED and other in _UNSIGNED
+    ranks = [
+        _UNSIGNED.index(dtype) + (not unsigned) if dtype in _UNSIGNED else _SIGNED.index(dtype)
+        for dtype in (one, other)
+    ]
+    return _UNSIGNED[max(ranks)] if unsigned else _SIGNED[min(max(ranks), len(_SIGNED) - 1)]
+
+
+def converted(ids: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Convert integers to text or text to integers (64 bits); null where text is not exactly one.
+
+    "007", "+7" and "7.0" are not the text of an integer.
+    """
+    if dtype == pl.String or ids.dtype != pl.String:
+        return ids.cast(dtype, strict=False)
+    found = [ids.cast(wide, strict=False) for wide in (pl.Int64, pl.UInt64)]
+    numbers = min(found, key=lambda column: column.null_count())
+    return pl.select(pl.when(numbers.cast(pl.String) == ids).then(numbers)).to_series()
 
 
 def wrong_type(dtype: pl.DataType, some: pl.Series, name: str) -> DataError:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nearfar.data.id_values import as_column, id_column, is_id_type, label
+from nearfar.data.id_values import as_column, converted, id_column, is_id_type, joined, label
 from nearfar.errors import DataError, UnknownIdError
 from nearfar.runtime.arrays import Int32
 
@@ -29,7 +29,7 @@ MAX_ROWS: Final = 2**31 - 1
 _SHOWN: Final = 5
 _ASKED: Final = (str, int, float, np.integer, np.floating)
 """Types of a single id that can be looked up; a whole float counts as the equal integer."""
-_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 
 
 class Ids:
@@ -128,6 +128,13 @@ class Ids:
             return False
         return bool((self._values == other._values).all())
 
+    def matches(self, other: Ids) -> bool:
+        """Return whether both have the same ids in the same rows, integers of any width."""
+        typed = self._comparable(other._values)
+        if typed is None or len(self) != len(other) or typed.null_count():
+            return False
+        return bool((typed == self._values).all())
+
     def to_list(self) -> list[Any]:
         """All ids as Python values, in row order."""
         return self._values.to_list()
@@ -171,8 +178,9 @@ class Ids:
         """
         if isinstance(ids, (str, bytes)):
             raise TypeError(f"`rows` takes several ids; got {ids!r}. Use `row` for a single id.")
-        if isinstance(ids, pl.Series) and ids.dtype == self.dtype:
-            found = _joined(ids, self._values)
+        typed = self._comparable(ids) if isinstance(ids, pl.Series) else None
+        if isinstance(ids, pl.Series) and typed is not None:
+            found = _joined(typed, self._values)
             unknown = found.is_null()
             if unknown.any():
                 raise self._unknown(ids.filter(unknown).to_list())
@@ -185,30 +193,76 @@ class Ids:
         return np.array(rows, dtype=np.int32)
 
     def union(self, others: Ids) -> Ids:
-        """Return the ids of both.
+        """Return the ids of both; integers of two widths become the wider one.
 
         Raises
         ------
         DataError
-            If they are of different types.
+            If one has integers and the other text.
         """
         if not len(others) or self == others:
             return self
         if not len(self):
             return others
-        if self.dtype != others.dtype:
+        both = joined(self._values, others._values.alias(self.name))
+        if both is None:
             raise DataError(
                 f"Ids of different types cannot be combined: {self.kind}, {self.dtype}, and"
                 f" {others.kind}, {others.dtype}. Convert one of them."
             )
-        return encode(pl.concat([self._values, others._values.alias(self.name)]), self.name)[0]
+        return encode(both, self.name)[0]
 
     def places(self, others: Ids) -> Int32:
         """Return the row in `self` of each id of `others`, int32; -1 for an unknown id."""
-        if others.dtype == self.dtype:
-            return _joined(others._values, self._values).fill_null(-1).to_numpy().astype(np.int32)
-        found = [self._find(one) for one in others]
-        return np.array([-1 if row is None else row for row in found], dtype=np.int32)
+        typed = self._comparable(others._values)
+        if typed is None:
+            return np.full(len(others), -1, np.int32)
+        return _joined(typed, self._values).fill_null(-1).to_numpy().astype(np.int32)
+
+    def converted(self, other: Ids) -> tuple[Ids, Int32]:
+        """Convert these ids to the kind of `other`, text or integers, if nothing is lost.
+
+        Integers become their text. Text becomes integers if each is written as an integer is
+        printed: "7", but not "007" or "7.0".
+
+        Returns
+        -------
+        Ids
+            The same ids of the other kind; `self` if the kinds are equal or one has no ids.
+        int32 array, shape (len(self),)
+            The row of each id of `self` in the result.
+
+        Raises
+        ------
+        DataError
+            If a text is not an integer; the message names both types and the text.
+
+        Examples
+        --------
+        >>> ids, rows = Ids(["9", "10"]).converted(Ids([7]))
+        >>> ids.to_list(), rows.tolist()
+        ([9, 10], [1, 0])
+        """
+        if not len(self) or not len(other) or self.kind == other.kind:
+            return self, np.arange(len(self), dtype=np.int32)
+        values = converted(self._values, other.dtype)
+        if values.null_count():
+            lost = self._values.filter(values.is_null())[0]
+            raise DataError(
+                f"The {label(self.name)}s are {self.kind} ({self.dtype}), and those to compare them"
+                f" with are {other.kind} ({other.dtype}), such as {other.id(0)!r}. They cannot be"
+                f" converted: {lost!r} is not an integer as it is printed. Write the ids in one"
+                " form, or convert one of the two to the type of the other."
+            )
+        return encode(values, self.name)
+
+    def _comparable(self, values: pl.Series) -> pl.Series | None:
+        """Return integers in the type of these ids, null where they do not fit; None for others."""
+        if values.dtype == self.dtype:
+            return values
+        if values.dtype.is_integer() and self.dtype.is_integer():
+            return values.cast(self.dtype, strict=False)
+        return None
 
     def typed(self, words: Iterable[str]) -> list[Any]:
         """Convert words typed on a command line to the type of these ids.

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import polars as pl
 
 from nearfar import readers
-from nearfar.data import frames
+from nearfar.data import frames, table_columns
 from nearfar.data import pairs as pair_lists
-from nearfar.data.frames import Column
-from nearfar.data.id_values import as_column
+from nearfar.data.id_values import as_column, label
 from nearfar.data.ids import Ids, encode
+from nearfar.data.table_columns import Column
 from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Array, Bool, Float64, Int32, Int64
@@ -93,8 +93,8 @@ class Interactions:
             Rows, in any order; repeated pairs are kept once. n may be 0.
         user_ids, item_ids : Ids
             The axes; ids without any interaction are kept.
-        times : array_like of int or float, shape (n,), optional
-            The time of each pair.
+        times : array_like of int, float or datetime64, shape (n,), optional
+            The time of each pair; a datetime becomes microseconds since 1970.
 
         Raises
         ------
@@ -121,8 +121,8 @@ class Interactions:
         EmptyDataError
             If there are no pairs.
         DataError
-            If a tuple has another length, an id is neither an integer nor text, or a time is not a
-            number.
+            If a tuple has another length, an id is neither an integer nor text, or a time is
+            neither a number nor a date (`from_frame`).
         """
         columns = pair_lists.columns(pairs)
         times = None
@@ -150,13 +150,16 @@ class Interactions:
             The table.
         user, item : str or int, optional
             The columns of ids, by name or position; by default recognised by names such as
-            ``user_id`` or ``itemID``, or the two columns of a table of exactly two columns.
+            ``user_id`` or ``itemID``, or the two columns of a table of exactly two columns. An
+            integer is the label of a column if the labels of the table include integers, as those
+            of a pandas table can; otherwise it is a position, counted from 0.
         value : str or int, optional
             The column of a rating or count: only rows of at least `min_value` are interactions.
         min_value : float, optional
             The threshold; required with `value`.
         time : str or int, optional
-            The column of times: numbers, or dates, which become microseconds since 1970.
+            The column of times: numbers, which are kept; or dates, datetimes or ISO text, which
+            become microseconds since 1970 in UTC (`nearfar.data.times`).
 
         Raises
         ------
@@ -166,15 +169,17 @@ class Interactions:
             If no row is left.
         DataError
             If an id is null or neither an integer nor text, or a value or time is not a number;
-            the message names column and row.
+            the message names column and row. Also if `frame` is not a table, or has two columns of
+            one name.
         """
         if (value is None) != (min_value is None):
             raise OptionError(f"`value` and `min_value` go together; got {value!r}, {min_value!r}.")
-        lazy = frames.select(frames.as_lazy(frame), user=user, item=item, value=value, time=time)
+        lazy = table_columns.select(frame, user=user, item=item, value=value, time=time)
         numbers = {
             part: name for part, name in (("value", value), ("time", time)) if name is not None
         }
-        table = frames.cleaned(lazy.collect().lazy(), numbers=numbers)[0].collect()
+        computed: pl.DataFrame = table_columns.computed(lazy.collect)
+        table = frames.cleaned(computed.lazy(), numbers=numbers)[0].collect()
         keep = None if value is None else (table["value"] >= min_value).to_numpy()
         times = None if time is None else table["time"]
         where = f"with {value!r} >= {min_value!r}" if keep is not None else "in the table"
@@ -203,15 +208,19 @@ class Interactions:
         Parameters
         ----------
         path : path
-            The file; its suffix determines the format. Text may be compressed (``.csv.gz``).
+            The file; its suffix determines the format. Text may be compressed (``.csv.gz``). Also a
+            pipe, or a folder of Parquet files, as Spark writes it.
         user, item, value, min_value, time
             As in `from_frame`; without a header, users and items are the first two columns by
-            default.
+            default. A text file with a header of which no name is known needs `user` and `item`,
+            because its first line may be data.
         separator, has_header, encoding, quotes
             As in `nearfar.readers.scan`.
 
         Raises
         ------
+        EmptyDataError
+            If the file has no rows, and as in `from_frame`.
         DataError
             If the file cannot be read, and as in `from_frame`.
         """
@@ -222,8 +231,14 @@ class Interactions:
         with TemporaryDirectory(prefix="nearfar-") as scratch, readers.reading(Path(path)):
             raw = readers.scan(path, Path(scratch), separator=separator, has_header=has_header,
                                encoding=encoding, quotes=quotes)  # fmt: skip
-            picked = frames.select(raw.rows, user=user, item=item, **named)
-            clean, _ = frames.cleaned(picked, ids=("user", "item"), numbers=given, where=raw.where)
+            picked = table_columns.select(
+                raw.rows, user=user, item=item, **named, headed=raw.headed
+            )
+            clean, n_rows = frames.cleaned(
+                picked, ids=("user", "item"), numbers=given, where=raw.where
+            )
+            if not n_rows:
+                raise EmptyDataError(f"{str(path)!r} has the names of columns, but no rows.")
             return cls.from_frame(
                 clean, "user", "item", min_value=min_value, **{part: part for part in given}
             )
@@ -414,6 +429,11 @@ class Interactions:
     def aligned(self, user_ids: Ids, item_ids: Ids) -> Interactions:
         """Move the pairs to other axes; drop the pairs of users and items that these lack.
 
+        Raises
+        ------
+        DataError
+            If the ids of an axis are text here and integers there; see `with_ids_like`.
+
         Examples
         --------
         >>> data = Interactions.from_pairs([("ann", "tea"), ("bob", "tea"), ("ann", "jam")])
@@ -421,12 +441,48 @@ class Interactions:
         >>> data.aligned(train.user_ids, train.item_ids).without(train).to_frame().rows()
         [('ann', 'jam')]
         """
+        for mine, other in ((self.user_ids, user_ids), (self.item_ids, item_ids)):
+            if len(mine) and len(other) and mine.kind != other.kind:
+                raise DataError(
+                    f"The {label(mine.name)}s are {mine.kind} ({mine.dtype}), such as"
+                    f" {mine.id(0)!r}, and those of the other axis {other.kind} ({other.dtype}),"
+                    f" such as {other.id(0)!r}. Convert them first: `data.with_ids_like(train)`."
+                )
         users = user_ids.places(self.user_ids)[self._pair_users]
         items = item_ids.places(self.item_ids)[self.items]
         known = (users >= 0) & (items >= 0)
         times = None if self.times is None else self.times[known]
         moved = Interactions.from_rows(users[known], items[known], user_ids, item_ids, times)
         return replace(moved, item_table=self.item_table)
+
+    def with_ids_like(self, other: Interactions) -> Interactions:
+        """Convert ids between text and integers, to the kinds that `other` has, if nothing is lost.
+
+        Integers become their text. Text becomes integers if each id is written as an integer is
+        printed: "7", but not "007" or "7.0".
+
+        Raises
+        ------
+        DataError
+            If a text is not an integer; the message names both types and the text.
+
+        Examples
+        --------
+        >>> train = Interactions.from_pairs([(1, 7), (2, 8)])
+        >>> Interactions.from_pairs([("1", "8")]).with_ids_like(train).to_frame().rows()
+        [(1, 8)]
+        """
+        users, user_row = self.user_ids.converted(other.user_ids)
+        items, item_row = self.item_ids.converted(other.item_ids)
+        if users is self.user_ids and items is self.item_ids:
+            return self
+        rows = user_row[self._pair_users], item_row[self.items]
+        made = Interactions.from_rows(*rows, users, items, self.times)
+        if self.item_table is None:
+            return made
+        table = frames.about(self.item_table, self.item_ids)
+        at = item_row[self.item_ids.rows(table["item_id"])]
+        return made.with_item_table(table.with_columns(items.take(at).alias("item_id")))
 
     def without(self, other: Interactions) -> Interactions:
         """Drop the pairs that are also in `other`, which must have the same axes.
@@ -436,7 +492,8 @@ class Interactions:
         DataError
             If the axes differ.
         """
-        if self.user_ids != other.user_ids or self.item_ids != other.item_ids:
+        same_users = self.user_ids.matches(other.user_ids)
+        if not same_users or not self.item_ids.matches(other.item_ids):
             raise DataError(
                 "`without` needs interactions on the same axes; move one to the axes of the other "
                 "with `aligned`."
@@ -447,12 +504,13 @@ class Interactions:
         """Return the pairs of both, on axes that have the ids of both.
 
         Times are kept if both have them. For an item in both item tables, the row of `self` is
-        kept.
+        kept. Integers of two widths become the wider one.
 
         Raises
         ------
         DataError
-            If the ids have different types, such as integers and text.
+            If one has integers as ids and the other text (see `with_ids_like`), or if one has
+            fractions as times and the other integers beyond 2^53.
 
         Examples
         --------
@@ -468,9 +526,11 @@ class Interactions:
             np.concatenate([part.items for part in parts]),
             users,
             items,
-            np.concatenate(times) if len(times) == len(parts) else None,
+            pair_lists.joined_times(times) if len(times) == len(parts) else None,
         )
-        tables = [part.item_table for part in parts if part.item_table is not None]
+        tables = [
+            frames.about(part.item_table, items) for part in parts if part.item_table is not None
+        ]
         if not tables:
             return joined
         table = pl.concat(tables, how="diagonal_relaxed")
@@ -491,22 +551,22 @@ class Interactions:
             self.item_table,
         )
 
-    def with_item_table(self, table: pl.DataFrame) -> Interactions:
+    def with_item_table(self, table: Any) -> Interactions:
         """Add a table of metadata of the items.
 
         Parameters
         ----------
-        table : DataFrame
-            ``item_id``, of the type of the ids, without duplicates; and any other columns. Lists of
-            items are printed with ``title``. Rows of unknown items are dropped, and an item may
-            have no row.
+        table : DataFrame, LazyFrame, pandas.DataFrame, pyarrow.Table or Arrow stream
+            ``item_id``, of the kind of the ids (integers of any width, or text), without
+            duplicates; and any other columns. Lists of items are printed with ``title``. Rows of
+            unknown items are dropped, and an item may have no row.
 
         Raises
         ------
         MissingColumnError
             If there is no column ``item_id``.
         DataError
-            If the column has another type than the ids, or contains a null or a repeated id.
+            If the column has another kind than the ids, or contains a null or a repeated id.
 
         Examples
         --------
@@ -515,7 +575,8 @@ class Interactions:
         >>> data.with_item_table(titles).titles(["t", "j", "?"])
         ['tea', 'jam', None]
         """
-        return replace(self, item_table=frames.about(table, self.item_ids))
+        whole: pl.DataFrame = table_columns.computed(table_columns.as_lazy(table).collect)
+        return replace(self, item_table=frames.about(whole, self.item_ids))
 
     def titles(self, item_ids: Iterable[Any]) -> list[str | None]:
         """Return the title of each item in `item_table`, or None."""

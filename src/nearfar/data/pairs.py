@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.data.id_values import EXACT_FLOAT
 from nearfar.data.ids import Ids, check_axis, encode
+from nearfar.data.times import counted
 from nearfar.errors import DataError, EmptyDataError
 from nearfar.runtime.arrays import Bool, Float64, Int32, Int64, Integers
 
@@ -93,13 +96,19 @@ def checked_rows(rows: npt.ArrayLike, n: int, name: str) -> Integers:
 def checked_times(times: npt.ArrayLike) -> Times:
     """Check that `times` are finite numbers; return int64 if they are integers, else float64.
 
+    An array of datetime64 becomes microseconds since 1970.
+
     Raises
     ------
     DataError
-        Otherwise; the message names the first offending time.
+        Otherwise; the message names the first offending time. Also if one time is a fraction and
+        another an integer beyond 2^53, which would lose digits.
     """
     array = np.asarray(times)
-    if array.ndim == 1 and array.dtype.kind in "iub":
+    if array.ndim == 1 and array.dtype.kind == "M" and not np.isnat(array).any():
+        return counted(array)
+    fits = array.dtype.kind != "u" or not (array > np.iinfo(np.int64).max).any()
+    if array.ndim == 1 and array.dtype.kind in "iub" and fits:
         return array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind != "f":
         raise DataError(
@@ -109,7 +118,33 @@ def checked_times(times: npt.ArrayLike) -> Times:
     wrong = np.flatnonzero(~np.isfinite(array))
     if wrong.size:
         raise DataError(f"Times must be finite; entry {wrong[0]:,} is {array[wrong[0]]}.")
+    given = times if isinstance(times, (list, tuple)) else ()
+    _check_digits([t for t in given if isinstance(t, Integral) and abs(int(t)) > EXACT_FLOAT])
     return array.astype(np.float64)
+
+
+def joined_times(parts: list[Times]) -> Times:
+    """Concatenate times.
+
+    Raises
+    ------
+    DataError
+        If some are fractions and others integers beyond 2^53, which would lose digits.
+    """
+    joined = cast(Times, np.concatenate(parts))
+    for part in parts:
+        if joined.dtype == np.float64 and part.dtype == np.int64:
+            _check_digits(part[(part > EXACT_FLOAT) | (part < -EXACT_FLOAT)])
+    return joined
+
+
+def _check_digits(long: Sequence[Any] | Times) -> None:
+    """Refuse integers beyond 2^53, which are to become floats."""
+    if len(long):
+        raise DataError(
+            "Times must be all whole numbers if some are beyond 2^53, where floats lose digits; got"
+            f" {long[0]} and fractions."
+        )
 
 
 def columns(pairs: Iterable[tuple[Any, ...]]) -> list[list[Any]]:

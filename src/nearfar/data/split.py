@@ -7,12 +7,15 @@ depends on the set of interactions and the seed, never on the order in which the
 
 from __future__ import annotations
 
+import math
+from datetime import date
 from numbers import Real
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.data.times import is_date, moment
 from nearfar.errors import DataError, OptionError
 from nearfar.runtime import counter
 from nearfar.runtime.arrays import Bool, Int64
@@ -130,7 +133,11 @@ def leave_one_out(data: Interactions, *, seed: int = 0, last: bool = False) -> S
 
 
 def by_time(
-    data: Interactions, test: float = 0.2, *, at: float | None = None, seed: int = 0
+    data: Interactions,
+    test: float = 0.2,
+    *,
+    at: float | date | np.datetime64 | str | None = None,
+    seed: int = 0,
 ) -> Split:
     """Train on the past and test on the future, split at one time for all users.
 
@@ -140,8 +147,10 @@ def by_time(
         The interactions to split; they must have times.
     test : float
         The share of all interactions to test on: the latest ``round(n * test)``.
-    at : float, optional
-        The time of the split, instead of a share: interactions at or after it are tested on.
+    at : float, date, datetime, datetime64 or str, optional
+        The time of the split, instead of a share: interactions at or after it are tested on. A
+        number is in the unit of the times. A date, a datetime or ISO text is for times that were
+        dates, which are kept as microseconds since 1970 (`nearfar.data.times`).
     seed : int
         Breaks ties between interactions at the time of the split, if a share is given.
 
@@ -153,13 +162,21 @@ def by_time(
     Raises
     ------
     OptionError
-        If `test` is not between 0 and 1.
+        If `test` is not between 0 and 1, or `at` is not a time.
     DataError
         If there are no times, or one of the parts would be empty.
+
+    Examples
+    --------
+    >>> from nearfar import Interactions
+    >>> data = Interactions.from_pairs([("ann", 1, "2019-04-30"), ("ann", 2, "2019-05-01T08:30")])
+    >>> [len(part) for part in by_time(data, at="2019-05-01")]
+    [1, 1]
     """
     times = _times(data, "`by_time`")
     if at is not None:
-        later = np.asarray(times >= at)
+        cut = moment("at", at)
+        later = np.asarray(times >= (math.ceil(cut) if times.dtype == np.int64 else cut))
     else:
         _check_share(test)
         order = np.lexsort((_shuffle(data, seed), times))
@@ -170,7 +187,15 @@ def by_time(
         span = (
             f"the times go from {times.min()} to {times.max()}" if times.size else "there are none"
         )
-        raise DataError(f"`{what}` leaves one part of the {data.n_pairs:,} pairs empty; {span}.")
+        unit = ""
+        if is_date(at):
+            unit = (
+                f" `at` is {moment('at', at)} in microseconds since 1970; if the times are in"
+                " another unit, such as seconds, pass a number in that unit."
+            )
+        raise DataError(
+            f"`{what}` leaves one part of the {data.n_pairs:,} pairs empty; {span}.{unit}"
+        )
     return _parts(data, later)
 
 

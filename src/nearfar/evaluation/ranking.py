@@ -155,7 +155,7 @@ def _check_axes(name: str, other: Interactions, train: Interactions) -> None:
         ("user", train.user_ids, other.user_ids),
         ("item", train.item_ids, other.item_ids),
     ):
-        if ours is not theirs and ours != theirs:
+        if ours is not theirs and not ours.matches(theirs):
             raise DataError(
                 f"The {axis}s of {label} and `train` differ ({len(theirs)} and {len(ours)} ids); "
                 "split both from the same interactions: `nearfar.data.split` keeps the axes."

@@ -32,9 +32,10 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import polars as pl
 
-from nearfar.data import frames
+from nearfar.data import table_columns
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
+from nearfar.errors import EmptyDataError
 from nearfar.prepare.checking import Checked, checked
 from nearfar.prepare.compressed import compressed
 from nearfar.prepare.pair_plan import Survivors, merged, numbered, total, weighed
@@ -61,7 +62,7 @@ def prepare(
     ----------
     table : Raw, LazyFrame or DataFrame
         The columns user and item, and value and time if there are such
-        (`nearfar.data.frames.select` and the recipes return it).
+        (`nearfar.data.table_columns.select` and the recipes return it).
     rules : Rules, optional
         By default every row is an interaction.
     scratch : Path, optional
@@ -97,7 +98,7 @@ def prepare(
      [('read', 3), ('value >= 4', 2), ('each pair once', 2)])
     """
     rules = Rules() if rules is None else rules
-    raw = table if isinstance(table, Raw) else Raw(frames.as_lazy(table))
+    raw = table if isinstance(table, Raw) else Raw(table_columns.as_lazy(table))
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder, Stages(progress) as stages:
         stages.begin("checking the table")
         clean = checked(raw, rules)
@@ -137,6 +138,8 @@ def _planned(
 
 def _as_read(clean: Checked) -> list[Step]:
     left = clean.n_rows
+    if not left:
+        raise EmptyDataError("The table has the names of columns, but no rows.")
     steps = [step("read", left)]
     for reason, n in clean.dropped.items():
         left -= n

@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-from nearfar.data import frames
+from nearfar.data import frames, table_columns
 from nearfar.errors import OptionError
 from nearfar.prepare.rules import Rules
 from nearfar.readers.raw import Raw
@@ -48,7 +48,7 @@ def checked(raw: Raw, rules: Rules) -> Checked:
     numbers = ["time"] if "time" in columns else []
     if rules.min_value is not None and "value" in columns:
         numbers.append("value")
-    frames.select(raw.rows, user="user", item="item")
+    table_columns.select(raw.rows, user="user", item="item")
     picked = raw.rows.select(*_SIDES, *numbers, *(["dropped"] if "dropped" in columns else []))
     named = {name: name for name in numbers}
     clean, n_rows = frames.cleaned(picked, ids=_SIDES, numbers=named, where=raw.where)

@@ -10,16 +10,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from nearfar.errors import DataError, MissingColumnError, OptionError
-from nearfar.readers.columnar import ARROW, PARQUET, reading, scan_columnar
+from nearfar.readers.columnar import (
+    ARROW,
+    PARQUET,
+    is_parts,
+    reading,
+    scan_columnar,
+    scan_folder,
+)
 from nearfar.readers.json_lines import distinct_names, scan_json_lines
-from nearfar.readers.lines import compression
+from nearfar.readers.lines import compression, packing
 from nearfar.readers.raw import Raw
-from nearfar.readers.text import scan_text
+from nearfar.readers.spool import from_pipe
+from nearfar.readers.text import declared_separator, scan_text
 
-__all__ = ["Raw", "reading", "scan", "scan_json_lines", "scan_text"]
+__all__ = ["Raw", "is_parts", "reading", "scan", "scan_json_lines", "scan_text"]
 
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t"}
 _JSON: Final = (".jsonl", ".ndjson", ".json")
@@ -41,12 +49,15 @@ def scan(
     ----------
     path : path
         Text: ``.csv``, ``.tsv``, ``.tab``, ``.inter``, or any other suffix with a `separator`. JSON
-        lines: ``.jsonl``, ``.ndjson``, ``.json``. Both may be followed by ``.gz``, ``.bz2`` or
-        ``.xz``. Parquet: ``.parquet``, ``.pq``. Arrow: ``.arrow``, ``.feather``, ``.ipc``.
+        lines: ``.jsonl``, ``.ndjson``, ``.json``. Both may be compressed, with or without the
+        suffix ``.gz``, ``.bz2`` or ``.xz``. Parquet: ``.parquet``, ``.pq``. Arrow: ``.arrow``,
+        ``.feather``, ``.ipc``. A folder of Parquet or Arrow files (`scan_folder`). A pipe, whose
+        first line determines the format.
     scratch : Path
         A folder for temporary copies; it must exist as long as the result is in use.
     separator : str, optional
-        The separator of fields in text; by default determined by the suffix.
+        The separator of fields in text; by default what a first line ``sep=;`` says, as Excel
+        writes it, or else determined by the suffix.
     has_header : bool
         Whether the first line of text has the column names. If not, they are ``column_1``, ...
     encoding : str, optional
@@ -74,26 +85,34 @@ def scan(
         If the file is empty.
     """
     file = Path(fspath(path))
-    suffix = _suffix(file)
     given = {
         "separator": separator is not None,
         "has_header": not has_header,
         "encoding": encoding is not None,
         "quotes": quotes is not None,
     }
+    if file.is_dir():
+        _refuse(given, file, "a folder")
+        return _only(scan_folder(file), columns, file)
+    if _is_pipe(file):
+        copy = from_pipe(file, scratch, ".csv" if separator else "")
+        form = {"has_header": has_header, "encoding": encoding, "quotes": quotes}
+        return _renamed(copy, file, scratch, {**form, "separator": separator, "columns": columns})
+    suffix = _suffix(file)
     if suffix in _JSON:
         _refuse(given, file, "JSON lines")
         return scan_json_lines(file, scratch, columns)
     if suffix in (*PARQUET, *ARROW) and not compression(file):
         _refuse(given, file, "Parquet" if suffix in PARQUET else "Arrow")
         return _only(scan_columnar(file), columns, file)
-    mark = _separator(file, suffix) if separator is None else separator
+    encoding = "utf-8" if encoding is None else encoding
+    mark = _separator(file, suffix, encoding) if separator is None else separator
     raw = scan_text(
         file,
         scratch,
         separator=mark,
         has_header=has_header,
-        encoding="utf-8" if encoding is None else encoding,
+        encoding=encoding,
         quotes=mark != "\t" if quotes is None else quotes,
     )
     return _only(raw, columns, file)
@@ -104,8 +123,28 @@ def _suffix(file: Path) -> str:
     return Path(file.stem if compression(file) else file.name).suffix.lower()
 
 
-def _separator(file: Path, suffix: str) -> str:
+def _is_pipe(file: Path) -> bool:
+    """Return whether a path is a pipe, or a plain file that a shell has opened without a name."""
+    nameless = file == Path("/dev/stdin") or file.parent == Path("/dev/fd")
+    return file.exists() and (nameless or not file.is_file())
+
+
+def _renamed(copy: Path, file: Path, scratch: Path, form: dict[str, Any]) -> Raw:
+    """Open the copy of a pipe; messages name the pipe."""
+    old, new = repr(str(copy)), repr(str(file))
+    try:
+        raw = scan(copy, scratch, **form)
+    except DataError as error:
+        raise type(error)(str(error).replace(old, new)) from error
+    return replace(raw, where=lambda row: raw.where(row).replace(old, new))
+
+
+def _separator(file: Path, suffix: str, encoding: str) -> str:
+    declared = declared_separator(file, encoding)
+    if declared:
+        return declared.strip('"').removeprefix("sep=")
     if suffix not in _SEPARATORS:
+        packing(file)  # names what is no text
         known = ", ".join([*_SEPARATORS, *_JSON, *PARQUET, *ARROW])
         raise DataError(
             f"The suffix of {str(file)!r} is unknown; it must be one of {known} (text and JSON may "

@@ -42,6 +42,69 @@ def reading(path: str | PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+def scan_folder(folder: Path) -> Raw:
+    """Open the Parquet or Arrow files of a folder, as Spark and Dask write it, as one table.
+
+    Folders in it whose names are ``key=value`` add a column of text; files and folders whose names
+    start with ``_`` or ``.`` are ignored, as Spark ignores them.
+
+    Raises
+    ------
+    DataError
+        If it has no such files, or any others; or if a file has other columns than the first.
+    """
+    files = parts(folder)
+    suffixes = sorted({file.suffix.lower() for file in files})
+    if (folder / "_delta_log").is_dir():
+        raise DataError(
+            f"{str(folder)!r} is a Delta table, whose files include deleted rows. Read it with"
+            " `polars.read_delta` and pass the frame."
+        )
+    if not files:
+        raise DataError(f"The folder {str(folder)!r} has no files of data; check the path.")
+    is_parquet = set(suffixes) <= set(PARQUET)
+    if not is_parquet and not set(suffixes) <= set(ARROW):
+        raise DataError(
+            f"The folder {str(folder)!r} has files that are not Parquet: {files[0].name!r}"
+            f" ({', '.join(suffixes)}). Write Parquet instead, or join the files into one."
+        )
+    with reading(folder):
+        if is_parquet:
+            keys = dict.fromkeys(_keys(files[0].relative_to(folder)), pl.String)
+            rows = pl.scan_parquet(
+                files, glob=False, hive_partitioning=bool(keys), hive_schema=keys or None
+            )
+        else:
+            rows = pl.scan_ipc(files, glob=False, hive_partitioning=False)
+        rows.collect_schema()
+        rows.select(pl.len()).collect(engine="streaming")
+    return Raw(rows, lambda row: f"row {row + 1:,} of the files of {str(folder)!r}")
+
+
+def parts(folder: Path) -> list[Path]:
+    """Return the files of data in a folder and the folders in it, in the order of their names."""
+    found = [file for file in folder.rglob("*") if file.is_file()]
+    return sorted(
+        file for file in found if not any(map(_is_hidden, file.relative_to(folder).parts))
+    )
+
+
+def is_parts(folder: Path) -> bool:
+    """Return whether a folder looks like one that Spark or Dask wrote."""
+    if not folder.is_dir():
+        return False
+    names = [file.name for file in folder.iterdir()]
+    return any(name.startswith("part") or name == "_SUCCESS" or "=" in name for name in names)
+
+
+def _keys(file: Path) -> list[str]:
+    return [part.split("=")[0] for part in file.parts[:-1] if "=" in part]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
 def scan_columnar(path: Path) -> Raw:
     """Open a Parquet or Arrow file for lazy reading.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ _KINDS: Final[dict[type, str]] = {
 }  # fmt: skip
 _NESTED: Final[dict[type, str]] = {list: "an array", dict: "an object"}
 _ABSENT: Final = object()
+_PYTHON_DICT: Final = re.compile(rb"\s*\{\s*u?'")
+_PYTHON: Final = (
+    "It is a dict as Python prints it, with single quotes. Write each line again with"
+    " `json.dumps(ast.literal_eval(line))`."
+)
 _MANY_KEYS: Final = 1000
 """The largest number of keys that the error about a missing key lists."""
 
@@ -235,7 +241,10 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise _at(path, number, "is not UTF-8. Save the file as UTF-8.") from error
         except json.JSONDecodeError as error:
             reason = f"is not JSON ({error.msg}, character {error.colno:,})."
-            raise _at(path, number, f"{reason} Put each object on a line of its own.") from error
+            remedy = (
+                _PYTHON if _PYTHON_DICT.match(line) else "Put each object on a line of its own."
+            )
+            raise _at(path, number, f"{reason} {remedy}") from error
         except RecursionError as error:
             raise _at(path, number, "is nested too deeply. Correct or drop the line.") from error
         except _LineError as error:

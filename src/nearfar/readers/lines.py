@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 from nearfar.errors import DataError, NearfarError
 
 _BLOCK: Final = 2**17
+_HEAD: Final = 16
 
 
 class _Streams(io.RawIOBase):
@@ -73,10 +74,53 @@ _OPENERS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
+_SIGNATURES: Final = {
+    b"\x1f\x8b": ".gz",
+    b"\xfd7zXZ\0": ".xz",
+    **{b"BZh%d1AY&SY" % level: ".bz2" for level in range(1, 10)},
+}
+"""How compressed files begin; no text does."""
+_FOREIGN: Final = {
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd. Unpack it with `zstd -d`, or use gzip or xz",
+    b"PK\x03\x04": "is a zip archive or an Excel workbook. Unpack the archive, or save the sheet as"
+    " CSV",
+    b"PAR1": "is a Parquet file. Give it the suffix .parquet",
+    b"ARROW1": "is an Arrow file. Give it the suffix .arrow",
+}
+"""How other files begin, and what to do with them."""
+
+
 def compression(path: Path) -> str:
     """Return the suffix of the compression of a file: ".gz", ".bz2", ".xz", or ""."""
     last = path.suffix.lower()
     return last if last in _OPENERS else ""
+
+
+def packing(path: Path) -> str:
+    """Return the compression of a file, as `compression`, or what its first bytes say.
+
+    Raises
+    ------
+    DataError
+        If it has no suffix of a compression and is neither text nor compressed text.
+    """
+    found = compression(path)
+    if found or not path.is_file():
+        return found
+    head = beginning(path)
+    for signature, what in _FOREIGN.items():
+        if head.startswith(signature):
+            raise DataError(f"{str(path)!r} {what}.")
+    return next((suffix for start, suffix in _SIGNATURES.items() if head.startswith(start)), "")
+
+
+def beginning(path: Path) -> bytes:
+    """Return the first bytes of a file; none if it cannot be read, which `opened` reports."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError:
+        return b""
 
 
 @contextmanager
@@ -86,11 +130,12 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     Raises
     ------
     DataError
-        If the file is missing, cannot be read, or its compression is damaged or cut off.
+        If the file is missing, is no text, cannot be read, or its compression is damaged or cut
+        off.
     """
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r}; check the path.")
-    opener = _OPENERS.get(compression(path), open)
+    opener = _OPENERS.get(packing(path), open)
     try:
         with opener(path, "rb") as file:
             yield file

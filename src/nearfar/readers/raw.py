@@ -45,3 +45,6 @@ class Raw:
     columns, such as ``title``; None if there is none."""
     rejected: pl.DataFrame = field(default_factory=nothing_rejected)
     """Lines that could not be read and were left out: line number, reason and text."""
+    headed: bool = False
+    """Whether the names of the columns are the first line of a text file, which can be data by
+    mistake."""

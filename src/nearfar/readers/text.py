@@ -9,6 +9,7 @@ form, written during the check: polars is faster, but treats quotes and empty li
 from __future__ import annotations
 
 import codecs
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import polars as pl
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.readers import structure
 from nearfar.readers.columnar import reading
-from nearfar.readers.lines import compression, opened
+from nearfar.readers.lines import opened, packing
 from nearfar.readers.raw import Raw
 from nearfar.readers.spool import unwritable
 from nearfar.readers.structure import ESCAPES, PLAIN_SEPARATOR, Structure
@@ -29,9 +30,13 @@ CHUNK: Final = 4 * 2**20
 """Number of bytes checked at a time."""
 _UTF_8: Final = {"utf-8", "utf-8-sig", "ascii"}
 _MARK: Final = b"\xef\xbb\xbf"
+_DECLARED: Final = 64
+"""Bytes in which a line with the separator ends, in any encoding."""
 _LIKE_ZLIB: Final = (b"x\x01", b"x^")
 """Polars takes a text that starts with one of these for compressed."""
 _TITLE: Final = b"plain form\n"
+_DECLARATION: Final = re.compile('"?sep=([\t -~])"?(?=\r?\n)')
+"""The line in which Excel names the separator, above the header."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,21 @@ class _TextSource:
     @property
     def in_place(self) -> bool:
         """Whether polars can read the file itself, if it has no quotes and empty lines."""
-        if compression(self.path) or codecs.lookup(self.encoding).name not in _UTF_8:
+        if packing(self.path) or codecs.lookup(self.encoding).name not in _UTF_8:
             return False
         with opened(self.path) as file:
             return file.read(2) not in _LIKE_ZLIB
+
+
+def declared_separator(path: Path, encoding: str) -> str:
+    """Return the line ``sep=;`` that Excel writes above the header, without its end; or ""."""
+    try:
+        with opened(path) as file:
+            text = codecs.getincrementaldecoder(encoding)().decode(file.read(_DECLARED))
+        found = _DECLARATION.match(text.removeprefix("\ufeff"))
+    except (DataError, LookupError, UnicodeError, TypeError, ValueError):
+        return ""  # `scan_text` reports it
+    return found[0] if found else ""
 
 
 def scan_text(
@@ -80,8 +96,8 @@ def scan_text(
 ) -> Raw:
     r"""Check a file of separated text and open it for lazy reading.
 
-    Lines end with ``\n`` or ``\r\n``; empty lines, and a byte order mark at the start, are
-    skipped. Every record must have as many fields as the first.
+    Lines end with ``\n`` or ``\r\n``; empty lines, and a byte order mark and a line ``sep=;`` at
+    the start, are skipped. Every record must have as many fields as the first.
 
     Parameters
     ----------
@@ -125,7 +141,7 @@ def scan_text(
         found = _copied(source, copy)
     if found.records == 0:
         raise EmptyDataError(f"{str(path)!r} is empty; get the file again.")
-    return Raw(_rows(source, found, copy), lambda row: _where(source, row))
+    return Raw(_rows(source, found, copy), lambda row: _where(source, row), headed=has_header)
 
 
 def _walk(source: _TextSource, copy: IO[bytes] | None = None, sought: int = 0) -> Structure:
@@ -168,7 +184,11 @@ def _keep(data: memoryview, copy: IO[bytes] | None) -> None:
 
 
 def _utf_8(source: _TextSource, found: Structure) -> Iterator[bytes]:
-    """Yield the text of a file chunk by chunk, as UTF-8 without a byte order mark."""
+    """Yield the text of a file chunk by chunk, as UTF-8, without what precedes the first record.
+
+    That is a byte order mark and the separator that Excel declares, whose line is left empty.
+    """
+    declared = len(declared_separator(source.path, source.encoding))
     decoder = codecs.getincrementaldecoder(source.encoding)()
     as_it_is = codecs.lookup(source.encoding).name in _UTF_8
     started = ended = False
@@ -185,7 +205,9 @@ def _utf_8(source: _TextSource, found: Structure) -> Iterator[bytes]:
                 line = found.line + _lines_before_fault(decoder, chunk)
                 raise DataError(_undecodable(source, line, error)) from error
             if data:
-                yield data if started else data.removeprefix(_MARK)
+                data = data if started else data.removeprefix(_MARK)
+                yield data[declared:]
+                declared -= min(declared, len(data))
                 started = True
 
 

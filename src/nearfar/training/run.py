@@ -411,7 +411,8 @@ def _add_in_order(total: float, values: Float64) -> float:
 
 
 def _check_validation(train: Interactions, validation: Interactions) -> None:
-    if train.user_ids != validation.user_ids or train.item_ids != validation.item_ids:
+    same_users = train.user_ids.matches(validation.user_ids)
+    if not same_users or not train.item_ids.matches(validation.item_ids):
         raise DataError(
             "`validation` must have the same users and items as the training interactions, in the"
             " same order; split both from one Interactions with nearfar.data.split."

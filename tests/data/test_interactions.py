@@ -530,6 +530,9 @@ def test_a_union_has_the_pairs_ids_and_tables_of_both():
     other = two.with_item_table(
         pl.DataFrame({"item_id": ["jam", "tea"], "title": ["Jam", "T"], "year": [1, 2]})
     )
+    listed = two.with_item_table(pl.DataFrame({"item_id": ["jam"], "title": [["Jam"]]}))
+    with pytest.raises(DataError, match=r"tables about items have columns .* Rename or drop one"):
+        titled.union(listed)
     table = titled.union(other).item_table
     assert table.rows() == [("jam", "Jam", 1), ("tea", "Tea", None)]
 

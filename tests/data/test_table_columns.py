@@ -176,6 +176,15 @@ def test_only_the_columns_that_are_asked_for_are_converted():
     assert pairs(frame) == PAIRS
 
 
+def test_sparse_columns_and_text_in_categories_are_read():
+    frame = pd.DataFrame(LOG).assign(n=pd.arrays.SparseArray([1, 2, 3]))
+    assert pairs(frame, item="n") == [("ann", 1), ("ann", 2), ("bob", 3)]
+    assert pairs(frame.astype({"user": "category"})) == PAIRS
+    days = ["2019-05-01", "2019-05-02", "2019-05-03"]
+    timed = Interactions.from_frame(frame.assign(t=pd.Categorical(days)), time="t")
+    assert timed.times.min() == 1_556_668_800_000_000
+
+
 def test_categories_of_integers_are_integers():
     frame = pd.DataFrame({"user": pd.Categorical([3, 1, 3]), "item": ["a", "b", "c"]})
     assert pairs(frame) == [(1, "b"), (3, "a"), (3, "c")]

@@ -11,6 +11,7 @@ import pytest
 from nearfar import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
+from nearfar.data.moments import moment
 from nearfar.errors import DataError, OptionError
 from nearfar.prepare import prepare
 
@@ -56,10 +57,13 @@ def test_iso_text_is_microseconds(text):
             DataError, match=r"Column 't' must hold ISO dates or times, as its first"
         ):
             of_text("2019-05-01", text)
+        with pytest.raises(OptionError, match="`at` must be a number, a date"):
+            moment("at", text)
         return
     assert of_text(text) == [expected]
     if expected != 20190501:
         assert of_text("2019-05-01", text) == [MAY, expected]
+        assert moment("at", text) == expected
         back = pd.Timestamp(text.strip().replace(",", ".").upper())
         aware = back if back.tzinfo else back.tz_localize("UTC")
         assert aware.value // 1000 == expected

@@ -22,8 +22,9 @@ from nearfar.data.id_values import (
     wrong_type,
 )
 from nearfar.data.ids import Ids
+from nearfar.data.moments import AS_ISO
 from nearfar.data.table_columns import Column
-from nearfar.data.times import AS_ISO, LOOKS_ISO, microseconds
+from nearfar.data.times import LOOKS_ISO, microseconds
 from nearfar.errors import DataError, MissingColumnError
 from nearfar.readers.raw import Where, numbered
 
@@ -92,6 +93,8 @@ def cleaned(
     schema = frame.collect_schema()
     for name in [name for name in (*ids, *numbers) if schema[name] == pl.Object]:
         frame = _ids_of_objects(frame, name) if name in ids else _as_text(frame, name)
+    categories = [name for name in numbers if isinstance(schema[name], (pl.Categorical, pl.Enum))]
+    frame = frame.with_columns(pl.col(categories).cast(pl.String))
     schema = frame.collect_schema()
     checks = [_id_check(frame, name, schema[name]) for name in ids]
     for name, called in numbers.items():

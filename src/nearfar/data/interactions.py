@@ -159,7 +159,7 @@ class Interactions:
             The threshold; required with `value`.
         time : str or int, optional
             The column of times: numbers, which are kept; or dates, datetimes or ISO text, which
-            become microseconds since 1970 in UTC (`nearfar.data.times`).
+            become microseconds since 1970 in UTC (`nearfar.data.moments`).
 
         Raises
         ------
@@ -509,8 +509,9 @@ class Interactions:
         Raises
         ------
         DataError
-            If one has integers as ids and the other text (see `with_ids_like`), or if one has
-            fractions as times and the other integers beyond 2^53.
+            If one has integers as ids and the other text (see `with_ids_like`), if one has
+            fractions as times and the other integers beyond 2^53, or if the item tables do not fit
+            together.
 
         Examples
         --------
@@ -533,7 +534,13 @@ class Interactions:
         ]
         if not tables:
             return joined
-        table = pl.concat(tables, how="diagonal_relaxed")
+        try:
+            table = pl.concat(tables, how="diagonal_relaxed")
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                "The tables about items have columns of one name whose types cannot be combined:"
+                f" {str(error).splitlines()[0]}. Rename or drop one of them."
+            ) from error
         return joined.with_item_table(table.unique("item_id", keep="first"))
 
     def compact(self) -> Interactions:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nearfar.data.id_values import EXACT_FLOAT
 from nearfar.data.ids import Ids, check_axis, encode
-from nearfar.data.times import counted
+from nearfar.data.moments import counted
 from nearfar.errors import DataError, EmptyDataError
 from nearfar.runtime.arrays import Bool, Float64, Int32, Int64, Integers
 

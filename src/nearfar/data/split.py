@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.data.times import is_date, moment
+from nearfar.data.moments import is_date, moment
 from nearfar.errors import DataError, OptionError
 from nearfar.runtime import counter
 from nearfar.runtime.arrays import Bool, Int64
@@ -150,7 +150,7 @@ def by_time(
     at : float, date, datetime, datetime64 or str, optional
         The time of the split, instead of a share: interactions at or after it are tested on. A
         number is in the unit of the times. A date, a datetime or ISO text is for times that were
-        dates, which are kept as microseconds since 1970 (`nearfar.data.times`).
+        dates, which are kept as microseconds since 1970 (`nearfar.data.moments`).
     seed : int
         Breaks ties between interactions at the time of the split, if a share is given.
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from nearfar.data.id_values import as_column
+from nearfar.data.id_values import as_column, shown
 from nearfar.errors import DataError, MissingColumnError, MissingExtraError
 
 Column = str | int
@@ -121,8 +121,8 @@ def _place(table: _Table, column: Any, part: str) -> int:
         if not integers and 0 <= column < len(table.names):
             return _of_header(table, int(column))
     raise MissingColumnError(
-        f"There is no column {column!r} for `{part}`; the columns are {', '.join(table.names)}."
-        f"{_index(table)}"
+        f"There is no column {' '.join(shown(column).split())} for `{part}`; the columns are"
+        f" {', '.join(table.names)}.{_index(table)}"
     )
 
 
@@ -244,11 +244,8 @@ def _from_pandas(column: Any, name: str) -> pl.Series:
             f"The pandas column {name!r} of type {column.dtype} needs pyarrow to be read: "
             "`pip install pyarrow`, or convert it with `.astype(object)`."
         ) from error
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"The pandas column {name!r} of type {column.dtype} cannot be read:"
-            f" {_first_line(error)}. Convert it, such as with `.astype(str)`."
-        ) from error
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        return as_column(column.to_list())  # a type that polars does not know
 
 
 def _refuse_repeated(names: list[str]) -> None:

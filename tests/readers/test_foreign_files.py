@@ -227,6 +227,14 @@ def test_a_known_name_is_a_header_and_other_formats_have_one(tmp_path):
         pairs(wide)
 
 
+def test_another_separator_is_not_taken_for_a_missing_header(tmp_path):
+    for mark in ";|\t":
+        path = put(tmp_path, "a.csv", CSV.replace(",", mark))
+        with pytest.raises(MissingColumnError, match=r"It is a single column: check `separator`\."):
+            pairs(path)
+        assert pairs(path, separator=mark) == PAIRS
+
+
 def test_a_number_where_a_name_is_expected_is_data(tmp_path):
     path = put(tmp_path, "a.csv", "196,242,3\n186,302,3\n")
     with pytest.raises(

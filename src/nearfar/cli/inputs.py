@@ -130,7 +130,7 @@ def _read(path: Path) -> Interactions:
 def as_flags(error: DataError) -> str:
     """Return the message of the library with its arguments written as flags."""
     text = str(error).replace("`has_header=False`", "`--no-header`")
-    return re.sub("`(user|item|value|time)=`", r"`--\1`", text)
+    return re.sub("`(user|item|value|time|separator|encoding|quotes)=?`", r"`--\1`", text)
 
 
 def load_index(path: Path | None, model: CML) -> ItemIndex | None:

@@ -22,7 +22,7 @@ from nearfar.data import table_columns
 from nearfar.data.id_values import converted, is_id_type
 from nearfar.data.interactions import KIND
 from nearfar.datasets.recipes import RECIPES
-from nearfar.errors import MissingColumnError
+from nearfar.errors import DataError, EmptyDataError, MissingColumnError
 from nearfar.prepare import Rules
 from nearfar.prepare import prepare as binarise
 from nearfar.prepare.rules import Paper
@@ -117,7 +117,10 @@ def prepare(
             stages.begin("opening the file")
             opening = _opened(source.name, path, form, columns, scratch, no_header=no_header)
             found = open_files.enter_context(opening)
-        data, report = binarise(found, kept, scratch=scratch, progress=progress)
+        try:
+            data, report = binarise(found, kept, scratch=scratch, progress=progress)
+        except EmptyDataError as error:
+            raise EmptyDataError(f"{raw!r}: {error}") from error
         if items is not None:
             data = data.with_item_table(_known(items, data.item_ids.dtype, scratch))
         made = {"source": raw, "recipe": source.name, "rules": asdict(kept),
@@ -204,17 +207,13 @@ def _opened(
     if no_header:
         named = {"user": "0", "item": "1"} | {part: word for part, word in named.items() if word}
         named = {part: int(word) if word.isdigit() else word for part, word in named.items()}
-    raw = readers.scan(path, scratch, has_header=not no_header, **form)
-    with readers.reading(path):
-        rows = _selected(raw, named)
-    yield replace(raw, rows=rows)
-
-
-def _selected(raw: Raw, named: dict[str, Any]) -> pl.LazyFrame:
     try:
-        return table_columns.select(raw.rows, **named, headed=raw.headed)
-    except MissingColumnError as error:
-        raise MissingColumnError(as_flags(error)) from error
+        raw = readers.scan(path, scratch, has_header=not no_header, **form)
+        with readers.reading(path):
+            rows = table_columns.select(raw.rows, **named, headed=raw.headed)
+    except DataError as error:
+        raise type(error)(as_flags(error)) from error
+    yield replace(raw, rows=rows)
 
 
 def _known(file: Path, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:

@@ -208,7 +208,8 @@ class Ids:
         if both is None:
             raise DataError(
                 f"Ids of different types cannot be combined: {self.kind}, {self.dtype}, and"
-                f" {others.kind}, {others.dtype}. Convert one of them."
+                f" {others.kind}, {others.dtype}. Convert one of them, such as with"
+                " `Interactions.with_ids_like`."
             )
         return encode(both, self.name)[0]
 

@@ -147,6 +147,7 @@ def _recognised(table: _Table, part: str) -> int:
         return list(_KNOWN_NAMES).index(part)
     many = "More than one column" if found else "No column"
     hint = _HEADER if table.headed and not _EVERY_NAME.intersection(plain) else ""
+    hint = " It is a single column: check `separator`." if hint and len(plain) == 1 else hint
     raise MissingColumnError(
         f"{many} is recognised as the {part}; pass its name as `{part}=`. The columns are "
         f"{', '.join(table.names)}.{_index(table)}{hint}"

@@ -320,7 +320,7 @@ def _header(source: _TextSource, rows: pl.LazyFrame) -> list[str]:
     if repeated:
         raise DataError(
             f"The header of {str(source.path)!r} has {repeated[0]!r} more than once. Rename the "
-            "columns, check `separator`, or switch `has_header` off if the first line is data."
+            "columns, check `separator`, or pass `has_header=False` if the first line is data."
         )
     return names
 

@@ -371,6 +371,59 @@ def test_evaluate_leaves_out_and_counts_what_the_model_does_not_know(as_json, ok
     assert "3 interactions of users or items unknown" in ok("evaluate", model, tmp_path / "more")
 
 
+@pytest.fixture
+def with_new_users(data, tmp_path):
+    """The data, 12 more users with the tastes of the others, and one more with a single item."""
+    new = [(100 + u, i) for u in range(12) for i in range(24) if (u + i) % 2 == 0 and i != u]
+    nf.Interactions.from_pairs([*two_tastes(), *new, (200, 3)]).save(tmp_path / "new")
+    return tmp_path / "new"
+
+
+@pytest.mark.parametrize("spelling", ["fold-in", "fold_in"])
+def test_evaluate_folds_new_users_in(as_json, ok, model, with_new_users, spelling):
+    words = ["evaluate", model, with_new_users, "--k", "6", "--new-users", spelling]
+    found = as_json(*words, "--baselines", "--given", "0.5", "--seed", "3")
+    fitted, everything = nf.CML.load(model), nf.Interactions.load(with_new_users)
+    train = fitted.interactions.aligned(everything.user_ids, everything.item_ids)
+    test = everything.without(train)
+    new = (train.user_counts == 0)[test.pair_users()]
+    given, _ = nf.split.for_fold_in(test.subset(new), 0.5, seed=3)
+    wide = fitted.with_users(everything.user_ids)
+    every = {"k": 6, "new_users": "fold_in", "given": given}
+    expected = nf.evaluate(wide, train, test.without(given), **every)
+    assert found["metrics"] == expected.metrics
+    assert (found["n_new_users"], found["n_folded_in"]) == (12, 12)  # that with one item has none
+    popular = nf.evaluate(nf.baselines.MostPopular(train), train, test.without(given), **every)
+    assert found["baselines"]["popularity"]["metrics"] == popular.metrics
+    assert expected["ndcg"] > 1.5 * popular["ndcg"]
+    assert "Users: 12 folded in without training interactions." in ok(*words)
+
+
+def test_evaluate_counts_or_refuses_new_users(as_json, run, model, with_new_users):
+    found = as_json("evaluate", model, with_new_users, "--k", "6")
+    assert (found["n_new_users"], found["n_unknown_pairs"]) == (0, 12 * 11 + 1)
+    code, out, err = run("evaluate", model, with_new_users, "--new-users", "error")
+    assert (code, out) == (1, "")
+    assert "13 of the 37 users with test items have no training interactions" in err
+    code, _, err = run("evaluate", model, with_new_users, "--new-users", "some")
+    assert code == 1
+    assert "`new_users` must be one of leave_out, fold_in, error; got 'some'" in err
+    code, _, err = run("evaluate", model, with_new_users, "--given", "0.5")
+    assert (code, err) == (2, "nearfar: `--given` is only used with --new-users fold-in.\n")
+    code, _, err = run("evaluate", model, with_new_users, "--new-users", "fold-in", "--given", "2")
+    assert code == 1
+    assert "`given`" in err
+
+
+def test_evaluate_keeps_the_metrics_and_not_the_new_users(ok, data, with_new_users, tmp_path):
+    ok("fit", data, "-o", tmp_path / "m", "--holdout", "0.25", "--epochs", "1", *SMALL)
+    before = nf.CML.load(tmp_path / "m").interactions
+    ok("evaluate", tmp_path / "m", with_new_users, "--new-users", "fold-in", "--keep")
+    kept = nf.CML.load(tmp_path / "m")
+    assert kept.interactions == before
+    assert kept.metrics["test"]["n_folded_in"] == 12
+
+
 def test_evaluate_without_anything_left_says_what_to_do(run, ok, data, tmp_path):
     ok("fit", data, "-o", tmp_path / "m", *SMALL, "--epochs", "1")
     code, out, err = run("evaluate", tmp_path / "m", data)
@@ -411,6 +464,53 @@ def test_recommend_allows_denies_and_shows_what_was_seen(as_json, model, tmp_pat
     assert items("--deny", f"@{tmp_path}/ids.txt") == unseen - set(some)
     assert items("--allow", f"@{tmp_path}/ids.txt", "--deny", some[0]) == set(some[1:])
     assert items("--allow", some[0], "--allow", some[2]) == {some[0], some[2]}
+
+
+def test_ids_of_filters_that_the_model_does_not_know_are_ignored_and_counted(run, model, tmp_path):
+    (tmp_path / "ids.txt").write_text("item_id\n999\n5\n7\n")
+    words = ["recommend", model, "--user", "3", "--deny", tmp_path / "ids.txt", "--allow", "5"]
+    code, out, err = run(*words, "--allow", "9", "--allow", "888", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["unknown"] == {"allow": 1, "deny": 2}
+    assert {one["item_id"] for one in found["recommendations"][0]["nearest"]} <= {9}
+    assert "1 of the 3 ids of --allow are unknown to the model and are ignored: 888." in err
+    assert (
+        "2 of the 4 ids of --deny are unknown to the model and are ignored: 'item_id', 999." in err
+    )
+    assert "unknown" not in json.loads(run("recommend", model, "--user", "3", "--json")[1])
+
+
+def test_users_that_the_model_does_not_know_are_skipped_if_wanted(run, as_json, model, tmp_path):
+    words = ["recommend", model, "--user", "99", "--user", "3", "--user", "x", "--k", "2"]
+    code, _, err = run(*words)
+    assert code == 1
+    assert "Unknown user ids (2 of them): 99, 'x'" in err
+    code, out, err = run(*words, "--unknown", "skip", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["unknown"] == {"users": 2}
+    expected = as_json("recommend", model, "--user", "3", "--k", "2")
+    assert found["recommendations"] == expected["recommendations"]
+    assert "2 of the 3 users are unknown to the model" in err
+    code, out, err = run("recommend", model, "--user", "99", "--unknown", "skip")
+    assert (code, out) == (1, "")
+    assert "no user is left" in err
+
+
+def test_batch_skips_and_counts_users(run, as_json, ok, model, tmp_path):
+    (tmp_path / "users.txt").write_text("3\n99\n5\nx\n")
+    words = ["batch", model, "--users", tmp_path / "users.txt", "--k", "2", "--deny", "777"]
+    code, _, err = run(*words, "-o", tmp_path / "lists")
+    assert code == 1
+    assert "Unknown user ids (2 of them): 99, 'x'" in err
+    assert not (tmp_path / "lists").exists()
+    found = as_json(*words, "-o", tmp_path / "lists", "--unknown", "skip")
+    assert (found["n_users"], found["n_skipped"], found["unknown"]) == (2, 2, {"deny": 1})
+    read = pl.read_parquet(tmp_path / "lists" / "part-*.parquet")
+    assert read.equals(nf.CML.load(model).recommend([3, 5], 2))
+    shown = ok(*words, "-o", tmp_path / "lists", "--unknown", "skip")
+    assert "2 users were skipped" in shown
 
 
 def test_recommend_shows_tables(ok, model):
@@ -466,6 +566,17 @@ def test_crossvalidate_prints_a_line_a_fold_and_a_table(ok, data, tmp_path):
     assert "fold 2 of 2" in shown
     assert "std" in shown
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["fold-1", "fold-2"]
+
+
+def test_crossvalidate_counts_users_with_one_item(run, tmp_path):
+    singles = [(100 + u, u % 24) for u in range(8)]
+    nf.Interactions.from_pairs([*two_tastes(), *singles]).save(tmp_path / "d")
+    words = ["crossvalidate", tmp_path / "d", "--folds", "2", *SMALL, "--epochs", "1", "--k", "5"]
+    code, out, err = run(*words, "--json")
+    assert code == 0
+    assert sum(fold["n_new_users"] for fold in json.loads(out)["folds"]) == 8
+    assert "no training interactions" in err
+    assert "8 of 56 tested users, over all folds, were left out" in run(*words)[1]
 
 
 # --------------------------------------------------------------------------------------- devices

@@ -118,6 +118,34 @@ def test_by_user_holds_whole_users_out_even_twice():
     assert (again.user_counts > 0).sum() == 9
 
 
+@settings(max_examples=40, deadline=None)
+@given(pairs=PAIRS, share=st.floats(0.01, 0.99), seed=SEEDS)
+def test_by_user_gives_a_part_of_each_test_user_s_items(pairs, share, seed):
+    data = Interactions.from_pairs([*pairs, (90, 1, 0), (91, 1, 9)])
+    train, tested = split.by_user(data, 0.5, seed=seed)
+    same, given_part, test = split.by_user(data, 0.5, given=share, seed=seed)
+    assert same == train
+    assert pair_set(given_part) | pair_set(test) == pair_set(tested)
+    assert not pair_set(given_part) & pair_set(test)
+    for n, shown, hidden in zip(
+        tested.user_counts, given_part.user_counts, test.user_counts, strict=True
+    ):
+        assert shown + hidden == n
+        if n >= 2:
+            assert shown == min(max(round(n * share), 1), n - 1)
+        else:  # a user with a single item is not tested
+            assert hidden == 0
+
+
+def test_given_items_are_drawn_by_the_seed():
+    data = many(60, 5)
+    parts = [split.for_fold_in(data, seed=seed) for seed in (0, 0, 1)]
+    assert parts[0] == parts[1]
+    assert parts[0] != parts[2]
+    assert set(parts[0][0].user_counts) == {4}
+    assert set(parts[0][1].item_counts > 0) == {True}
+
+
 def test_what_cannot_be_cut_is_said():
     data = Interactions.from_pairs([("a", 1), ("a", 2)])
     for folds in (1, 2.0, True):
@@ -126,6 +154,10 @@ def test_what_cannot_be_cut_is_said():
     for cut in (split.ratio, split.by_user):
         for share in (0, 1, -0.1, float("nan"), "0.2"):
             with pytest.raises(OptionError, match=r"`test` must lie between 0 and 1"):
+                cut(data, share)
+    for share in (0, 1, "0.8", float("nan")):
+        for cut in (split.for_fold_in, lambda d, share: split.by_user(d, given=share)):
+            with pytest.raises(OptionError, match=r"`given` must"):
                 cut(data, share)
     for cut in (split.by_time, lambda d: split.leave_one_out(d, last=True)):
         with pytest.raises(DataError, match=r"needs the times .* `time=`"):

@@ -87,6 +87,15 @@ def test_the_rate_is_the_one_that_is_best_on_validation(computed):
         assert {rate_of(o) for o in own if o.cell["fold"] == 1} == {best}
 
 
+def test_users_with_one_item_are_not_tested_and_the_outcome_says_so(data):
+    singles = nf.Interactions.from_pairs([(100 + u, u) for u in range(9)])
+    (cell,) = GRID.cells("d", "f", SETTINGS[0], 0.01)[:1]
+    outcome = compute(cell, data.union(singles))
+    assert "users with test items have no training interactions" in outcome.warnings[-1]
+    for per_user in outcome.per_user.values():
+        assert max(per_user["user_id"]) < 100
+
+
 def trial(figure, metric="ndcg"):
     """An outcome with this figure at its best epoch."""
     cell = GRID.cells("d", "f", SETTINGS[0], 0.01)[0].to_dict()

@@ -6,7 +6,14 @@ import pytest
 
 import nearfar as nf
 from conftest import PLAIN, random_data
-from nearfar.errors import EmptyDataError, OptionError, StoreError, UnknownIdError
+from nearfar.errors import (
+    DataError,
+    EmptyDataError,
+    NearfarWarning,
+    OptionError,
+    StoreError,
+    UnknownIdError,
+)
 from nearfar.model import batch
 from nearfar.model.batch import Written, recommend_to
 
@@ -155,6 +162,43 @@ def test_wrong_questions_are_refused_before_anything_is_written(model, tmp_path)
         with pytest.raises(error, match=message):
             recommend_to(tmp_path / "lists", model, **options)
     assert not (tmp_path / "lists").exists()
+
+
+def test_users_that_the_model_does_not_know_are_skipped_if_wanted(model, tmp_path):
+    asked = [5, 99, 3, "5", None, 8]
+    done = recommend_to(tmp_path, model, asked, k=5, unknown="skip")
+    assert done == Written(3, 1, 1, n_skipped=3)
+    assert read(tmp_path).equals(model.recommend([5, 3, 8], k=5))
+    assert recommend_to(tmp_path, model, [5, 3, 8], k=5).n_made == 0  # the same lists
+    with pytest.raises(EmptyDataError, match=r"the model knows none of 98, 99\."):
+        recommend_to(tmp_path / "none", model, [98, 99], unknown="skip")
+    with pytest.raises(UnknownIdError, match=r"3 of them.*: 99, '5', None"):
+        recommend_to(tmp_path / "none", model, asked)
+    with pytest.raises(OptionError, match="`unknown` must be one of error, skip; got 'ignore'"):
+        recommend_to(tmp_path / "none", model, asked, unknown="ignore")
+    for single in ("5", 5):
+        with pytest.raises(DataError, match="`users` must be a list of ids"):
+            recommend_to(tmp_path / "none", model, single)
+    assert not (tmp_path / "none").exists()
+
+
+def test_users_without_training_interactions_are_counted(tmp_path):
+    data = random_data()
+    train = data.subset(~np.isin(data.pair_users(), [0, 4]))
+    model = nf.CML(PLAIN, dim=8).fit(train, epochs=1)
+    assert recommend_to(tmp_path / "all", model, k=5) == Written(28, 4, 4, n_skipped=2)
+    assert not {0, 4} & set(read(tmp_path / "all")["user_id"])
+    with pytest.raises(UnknownIdError, match="no training interactions of user id 4"):
+        recommend_to(tmp_path / "some", model, [3, 4], k=5)
+    done = recommend_to(tmp_path / "some", model, [3, 4], k=5, unknown="skip")
+    assert done == Written(1, 1, 1, n_skipped=1)
+
+
+def test_unknown_ids_of_filters_are_ignored_and_named_once(model, tmp_path):
+    with pytest.warns(NearfarWarning, match=r"2 of the 3 ids in `deny`.*: 777, 888\.$") as said:
+        recommend_to(tmp_path, model, k=5, deny=[777, 4, 888])
+    assert len(said) == 1  # and not one for each of the parts
+    assert read(tmp_path).equals(model.recommend_all(k=5, deny=[4]))
 
 
 def test_users_with_nothing_left(tmp_path):

@@ -244,8 +244,6 @@ def test_unknown_ids_are_named(model):
         model.recommend("0")
     with pytest.raises(UnknownIdError, match="77"):
         model.recommend([1, 77])
-    with pytest.raises(UnknownIdError, match="item"):
-        model.recommend(1, deny=[55])
     with pytest.raises(UnknownIdError):
         model.similar_items(-1)
 

@@ -12,8 +12,21 @@ import typer
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Json
-from nearfar.cli.inputs import load_index, ranking_device, typed_ids, words_in
-from nearfar.cli.using import Allow, Deny, Device, IncludeSeen, IndexFolder, Length, Model, Threads
+from nearfar.cli.inputs import load_index, ranking_device, words_in
+from nearfar.cli.using import (
+    Allow,
+    Deny,
+    Device,
+    IncludeSeen,
+    IndexFolder,
+    Length,
+    Model,
+    Threads,
+    Unknown,
+    WhenUnknown,
+    ignored,
+    known_items,
+)
 from nearfar.model.batch import recommend_to
 from nearfar.model.cml import CML
 from nearfar.model.export import export as write
@@ -70,6 +83,7 @@ def batch(
     include_seen: IncludeSeen = False,
     allow: Allow = None,
     deny: Deny = None,
+    unknown: Unknown = WhenUnknown.error,
     index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -93,22 +107,30 @@ def batch(
     fitted = CML.load(model)
     ids = fitted.interactions
     asked = None if users is None else ids.user_ids.typed(words_in(users))
+    allowed, n_allow = known_items(ids.item_ids, allow, "--allow")
+    denied, n_deny = known_items(ids.item_ids, deny, "--deny")
     done = recommend_to(
         out,
         fitted,
         None if asked is None else list(dict.fromkeys(asked)),
         k,
         exclude_seen=not include_seen,
-        allow=typed_ids(ids.item_ids, allow) if allow else None,
-        deny=typed_ids(ids.item_ids, deny) if deny else None,
+        allow=allowed,
+        deny=denied,
+        unknown=unknown.value,
         index=load_index(index, fitted),
         threads=threads,
         device=device,
         progress=progress,
     )
     if json:
-        show.emit({"folder": str(out), **asdict(done)})
+        show.emit({"folder": str(out), **asdict(done), **ignored(allow=n_allow, deny=n_deny)})
         return
     there = done.n_parts - done.n_made
     before = f"; {there:,} of them existed already" if there else ""
     show.say(f"Lists of {done.n_users:,} users written to {out}, {done.n_parts:,} parts{before}.")
+    if done.n_skipped:
+        show.say(
+            f"{done.n_skipped:,} users were skipped: the model does not know them, or they have no"
+            " training interactions."
+        )

@@ -186,6 +186,12 @@ def crossvalidate(
         for name, value in spread.items()
     ]
     show.table(f"{folds} folds, top {plan.k}", ["", "mean", "std"], rows)
+    left_out = sum(one.n_new_users for one in found)
+    if left_out:
+        show.say(
+            f"{left_out:,} of {left_out + sum(one.n_users for one in found):,} tested users, over"
+            " all folds, were left out: they have no training interactions in the other folds."
+        )
 
 
 def _fold(

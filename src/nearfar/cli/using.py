@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +15,17 @@ from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Data, Json
 from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids
+from nearfar.data import split
+from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.errors import EmptyDataError
+from nearfar.errors import EmptyDataError, NearfarWarning
 from nearfar.evaluation.baselines import MostPopular, Random
+from nearfar.evaluation.cohorts import NEW_USERS
 from nearfar.evaluation.ranking import evaluate as measure
 from nearfar.evaluation.result import Evaluation
+from nearfar.model.asked import shown
 from nearfar.model.cml import CML
+from nearfar.runtime.checks import one_of
 from nearfar.runtime.progress import shows
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder written by `nearfar fit`.")]
@@ -34,6 +42,19 @@ Length = Annotated[int, typer.Option("--k", min=1, help="Length of a list.")]
 _WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
 
 
+class WhenUnknown(StrEnum):
+    """What to do with users that a model does not know."""
+
+    error = "error"
+    skip = "skip"
+
+
+Unknown = Annotated[
+    WhenUnknown,
+    typer.Option(help="Refuse users that the model does not know, or skip and count them."),
+]
+
+
 def evaluate(
     model: Model,
     data: Data,
@@ -42,6 +63,24 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Evaluate also popularity and random.")
     ] = False,
+    new_users: Annotated[
+        str,
+        typer.Option(
+            metavar="leave-out|fold-in|error",
+            help="What to do with users of DATA that the model was not trained on: leave them out,"
+            " fold them in from a part of their items, or refuse.",
+        ),
+    ] = "leave-out",
+    given: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --new-users fold-in: the share of each new user's items that is given to the"
+            " model; the rest is to be found. [default: 0.8]",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of the given items.")] = 0,
     threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
@@ -56,31 +95,45 @@ def evaluate(
     """Test a model on the interactions of DATA that it was not trained on."""
     if per_user is not None and per_user.suffix not in _WRITERS:
         raise FlagError(f"`--per-user` must end in .parquet or .csv; got {str(per_user)!r}.")
+    what = one_of("new_users", new_users.replace("-", "_"), NEW_USERS)
+    if given is not None and what != "fold_in":
+        raise FlagError("`--given` is only used with --new-users fold-in.")
     device = ranking_device(device)
     fitted = CML.load(model)
+    table = load_data(data, like=fitted.interactions)
+    if what != "leave_out":  # then they are on the axis of users, where `evaluate` finds them
+        fitted = fitted.with_users(fitted.interactions.user_ids.union(table.user_ids))
     train = fitted.interactions
-    test, unknown = _rest(load_data(data, like=train), train)
+    test, unknown = _rest(table, train)
+    part = None
+    if what == "fold_in":
+        part, test = _given(test, train, 0.8 if given is None else given, seed)
     recommenders: dict[str, Any] = {"CML": fitted}
     if baselines:
         recommenders["popularity"] = MostPopular(train)
         recommenders["random"] = Random(train.n_users, train.n_items)
-    found = {
-        name: measure(
-            one,
-            train,
-            test,
-            k=k,
-            threads=threads,
-            progress=shows(None),
-            device=device if one is fitted else "cpu",
-        )
-        for name, one in recommenders.items()
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NearfarWarning)  # the numbers are in the output
+        found = {
+            name: measure(
+                one,
+                train,
+                test,
+                k=k,
+                threads=threads,
+                progress=shows(None),
+                new_users=what,
+                given=part,
+                device=device if one is fitted else "cpu",
+            )
+            for name, one in recommenders.items()
+        }
     if per_user is not None:
         getattr(found["CML"].per_user, _WRITERS[per_user.suffix])(per_user)
     if keep:
-        fitted.keep_evaluation(found["CML"])
-        fitted.save(model)
+        kept = CML.load(model)  # `fitted` may have more users
+        kept.keep_evaluation(found["CML"])
+        kept.save(model)
     (_emit if json else _show)(found, test.n_pairs, unknown)
 
 
@@ -106,6 +159,13 @@ def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:
 def _examples(data: Interactions) -> str:
     """Name an id of each axis."""
     return f"the users are such as {data.user_ids.id(0)!r} and the items {data.item_ids.id(0)!r}"
+def _given(
+    test: Interactions, train: Interactions, share: float, seed: int
+) -> tuple[Interactions, Interactions]:
+    """Return the given items of new users, and the test part without them."""
+    new = (train.user_counts == 0)[test.pair_users()]
+    given = split.for_fold_in(test.subset(new), share, seed=seed)[0]
+    return given, test.without(given)
 
 
 def _emit(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
@@ -120,12 +180,36 @@ def _show(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
     show.evaluations(title, found)
     if unknown:
         show.say(f"{unknown:,} interactions of users or items unknown to the model were left out.")
+    if one.n_new_users:
+        show.say(f"Users: {one.new_users_in_words()}.")
 
 
 def _ids(what: str) -> Any:
     return typer.Option(
         metavar="ID|@FILE", help=f"{what} An id, or @ and a file with one per line; repeatable."
     )
+
+
+def known_items(ids: Ids, words: list[str] | None, flag: str) -> tuple[list[Any] | None, int]:
+    """Return the ids of a filter that the model knows, and the number of the others.
+
+    The others are printed: they are in no list anyway.
+    """
+    if not words:
+        return None, 0
+    rows, unknown = ids.known(typed_ids(ids, words))
+    if unknown:
+        show.note(
+            f"nearfar: {len(unknown):,} of the {len(unknown) + len(rows):,} ids of {flag} are"
+            f" unknown to the model and are ignored: {shown(unknown)}."
+        )
+    return ids.take(rows).to_list(), len(unknown)
+
+
+def ignored(**numbers: int) -> Mapping[str, Any]:
+    """Return the numbers of ids that were left out, for JSON; nothing if there are none."""
+    found = {name: number for name, number in numbers.items() if number}
+    return {"unknown": found} if found else {}
 
 
 IncludeSeen = Annotated[
@@ -146,6 +230,7 @@ def recommend(
     include_seen: IncludeSeen = False,
     allow: Allow = None,
     deny: Deny = None,
+    unknown: Unknown = WhenUnknown.error,
     index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -157,17 +242,29 @@ def recommend(
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
-    users = list(dict.fromkeys(typed_ids(ids.user_ids, user or [])))
+    typed = list(dict.fromkeys(typed_ids(ids.user_ids, user or [])))
     theirs = typed_ids(ids.item_ids, liked or [])
-    if not users and not theirs:
+    if not typed and not theirs:
         raise EmptyDataError("There is no id in the files of `--user` or `--liked`.")
+    rows, skipped = fitted.user_rows(typed, unknown.value)
+    users = ids.user_ids.take(rows).to_list()
+    if skipped:
+        show.note(
+            f"nearfar: {len(skipped):,} of the {len(typed):,} users are unknown to the model or"
+            f" have no training interactions, and are skipped: {shown(skipped)}."
+        )
+    if user and not users:
+        raise EmptyDataError("There are no recommendations: no user is left.")
+    allowed, n_allow = known_items(ids.item_ids, allow, "--allow")
+    denied, n_deny = known_items(ids.item_ids, deny, "--deny")
     found = fitted.recommend(
-        users or None,
+        users if user else None,
         k,
         liked=theirs if liked else None,
         exclude_seen=not include_seen,
-        allow=typed_ids(ids.item_ids, allow) if allow else None,
-        deny=typed_ids(ids.item_ids, deny) if deny else None,
+        allow=allowed,
+        deny=denied,
+        unknown=unknown.value,
         threads=threads,
         device=device,
         index=load_index(index, fitted),
@@ -177,7 +274,8 @@ def recommend(
         found = found.with_columns(pl.lit(asked[0]).alias(name))
     lists = show.lists_of(found, asked, name, "item_id", ids.titles)
     if json:
-        show.emit({"k": k, "recommendations": lists})
+        left_out = ignored(users=len(skipped), allow=n_allow, deny=n_deny)
+        show.emit({"k": k, "recommendations": lists, **left_out})
     else:
         show.ranked("Recommended to" if user else "Recommended to a user who likes", lists)
 

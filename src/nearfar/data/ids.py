@@ -178,19 +178,46 @@ class Ids:
         """
         if isinstance(ids, (str, bytes)):
             raise TypeError(f"`rows` takes several ids; got {ids!r}. Use `row` for a single id.")
+        rows, strangers = self.known(ids)
+        if strangers:
+            raise self._unknown(strangers)
+        return rows
+
+    def known(self, ids: Iterable[Any]) -> tuple[Int32, list[Any]]:
+        """Return the row of each known id, int32, in the order given; and the unknown ids.
+
+        Examples
+        --------
+        >>> rows, unknown = Ids([3, 5]).known([5, 7, 3])
+        >>> rows.tolist(), unknown
+        ([1, 0], [7])
+        """
         typed = self._comparable(ids) if isinstance(ids, pl.Series) else None
         if isinstance(ids, pl.Series) and typed is not None:
             found = _joined(typed, self._values)
-            unknown = found.is_null()
-            if unknown.any():
-                raise self._unknown(ids.filter(unknown).to_list())
-            return found.to_numpy().astype(np.int32)
+            unknown = ids.filter(found.is_null()).to_list()
+            return found.drop_nulls().to_numpy().astype(np.int32), unknown
         listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         rows = [self._find(wanted) for wanted in listed]
         strangers = [one for one, row in zip(listed, rows, strict=True) if row is None]
-        if strangers:
-            raise self._unknown(strangers)
-        return np.array(rows, dtype=np.int32)
+        return np.array([row for row in rows if row is not None], dtype=np.int32), strangers
+
+    def mistyped(self, wanted: object) -> bool:
+        """Return whether an unknown id is no id, or would be known after conversion to their type.
+
+        Examples
+        --------
+        >>> Ids([3, 5]).mistyped("5"), Ids([3, 5]).mistyped("7"), Ids([3, 5]).mistyped(None)
+        (True, False, True)
+        """
+        if isinstance(wanted, str):
+            number = self.dtype != pl.String and _INTEGER.fullmatch(wanted.strip())
+            return bool(number) and self._find(int(wanted)) is not None
+        if isinstance(wanted, bool) or not isinstance(wanted, _ASKED):
+            return True
+        if isinstance(wanted, (float, np.floating)) and not float(wanted).is_integer():
+            return True
+        return self.dtype == pl.String and self._find(str(int(wanted))) is not None
 
     def union(self, others: Ids) -> Ids:
         """Return the ids of both; integers of two widths become the wider one.

@@ -29,6 +29,7 @@ from nearfar.data.table_columns import Column
 from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Array, Bool, Float64, Int32, Int64
+from nearfar.runtime.checks import one_of
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -426,8 +427,22 @@ class Interactions:
         axes = (self.user_ids, self.item_ids, self.item_table)
         return Interactions(before[self.indptr], self.items[keep], times, *axes)
 
-    def aligned(self, user_ids: Ids, item_ids: Ids) -> Interactions:
-        """Move the pairs to other axes; drop the pairs of users and items that these lack.
+    def aligned(self, user_ids: Ids, item_ids: Ids, *, unknown: str = "drop") -> Interactions:
+        """Move the pairs to other axes, such as those of the training interactions.
+
+        Parameters
+        ----------
+        user_ids, item_ids : Ids
+            The other axes.
+        unknown : {"drop", "error"}
+            What to do with pairs of users or items that these axes lack.
+
+        Raises
+        ------
+        OptionError
+            `unknown` is something else.
+        UnknownIdError
+            With "error": a user or an item is not on the axes.
 
         Raises
         ------
@@ -451,6 +466,9 @@ class Interactions:
         users = user_ids.places(self.user_ids)[self._pair_users]
         items = item_ids.places(self.item_ids)[self.items]
         known = (users >= 0) & (items >= 0)
+        if one_of("unknown", unknown, ("drop", "error")) == "error" and not known.all():
+            user_ids.rows(self.user_ids.take(np.unique(self._pair_users[users < 0])))
+            item_ids.rows(self.item_ids.take(np.unique(self.items[items < 0])))
         times = None if self.times is None else self.times[known]
         moved = Interactions.from_rows(users[known], items[known], user_ids, item_ids, times)
         return replace(moved, item_table=self.item_table)

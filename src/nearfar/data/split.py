@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from datetime import date
 from numbers import Real
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Split: TypeAlias = "tuple[Interactions, Interactions]"
 """Training part, test part."""
+Thirds: TypeAlias = "tuple[Interactions, Interactions, Interactions]"
+"""Training part, given part, test part."""
 
 _SHUFFLE, _USERS = 0, 1  # the steps of the stream: one for pairs, one for users
 
@@ -199,8 +201,24 @@ def by_time(
     return _parts(data, later)
 
 
-def by_user(data: Interactions, test: float = 0.1, *, seed: int = 0) -> Split:
-    """Test on all interactions of some users, train on the others (strong generalisation).
+@overload
+def by_user(
+    data: Interactions, test: float = 0.1, *, given: None = None, seed: int = 0
+) -> Split: ...
+
+
+@overload
+def by_user(data: Interactions, test: float = 0.1, *, given: float, seed: int = 0) -> Thirds: ...
+
+
+def by_user(
+    data: Interactions, test: float = 0.1, *, given: float | None = None, seed: int = 0
+) -> Split | Thirds:
+    """Test on some users, train on the others (strong generalisation).
+
+    A model has learned nothing about the test users, so their interactions are split once more for
+    `nearfar.evaluate`: those *given* to it, from which it folds the user in, and those that it must
+    find. Liang et al. (*Variational Autoencoders for Collaborative Filtering*, WWW 2018) give 80 %.
 
     Parameters
     ----------
@@ -208,22 +226,40 @@ def by_user(data: Interactions, test: float = 0.1, *, seed: int = 0) -> Split:
         The interactions to split.
     test : float
         The share of the users with interactions to hold out; their number is rounded, at least 1.
+    given : float, optional
+        The share of each test user's items that is given; see `for_fold_in`. If None, all are in
+        the test part, and `nearfar.evaluate` leaves these users out.
     seed : int
-        Seed of the choice of users.
+        Seed of the choice of users, and of the given items.
 
     Returns
     -------
-    (Interactions, Interactions)
-        The training and the test part; a user has pairs in one of them only.
+    (Interactions, Interactions) or (Interactions, Interactions, Interactions)
+        The training and the test part; a user has pairs in one of them only. With `given`: the
+        training part, the given part and the test part.
 
     Raises
     ------
     OptionError
-        If `test` is not between 0 and 1.
+        If `test` or `given` is not between 0 and 1.
     DataError
         If fewer than two users have interactions.
+
+    Examples
+    --------
+    >>> import nearfar as nf
+    >>> liked = [(u, i) for u in range(8) for i in range(8) if (u + i) % 2 == 0]
+    >>> data = nf.Interactions.from_pairs(liked)
+    >>> train, given, test = nf.split.by_user(data, 0.25, given=0.5)
+    >>> len(train), len(given), len(test)
+    (24, 4, 4)
+    >>> model = nf.CML(dim=3, batch=8).fit(train, epochs=1)
+    >>> nf.evaluate(model, train, test, k=2, new_users="fold_in", given=given).n_folded_in
+    2
     """
     _check_share(test)
+    if given is not None:
+        _check_share(given, "given")
     active = np.flatnonzero(data.user_counts)
     if active.size < 2:
         raise DataError(
@@ -234,7 +270,38 @@ def by_user(data: Interactions, test: float = 0.1, *, seed: int = 0) -> Split:
     count = min(max(round(active.size * test), 1), active.size - 1)
     held_out = np.zeros(data.n_users, np.bool_)
     held_out[active[np.argsort(drawn, kind="stable")[:count]]] = True
-    return _parts(data, held_out[data.pair_users()])
+    train, tested = _parts(data, held_out[data.pair_users()])
+    return (train, tested) if given is None else (train, *for_fold_in(tested, given, seed=seed))
+
+
+def for_fold_in(data: Interactions, given: float = 0.8, *, seed: int = 0) -> Split:
+    """Split each user's items into those given for a fold-in and those to be found.
+
+    Of n items, ``round(n * given)`` are given, at least 1 and at most n - 1. The item of a user
+    with a single one is given, so that this user is not tested.
+
+    Parameters
+    ----------
+    data : Interactions
+        The interactions of new users.
+    given : float
+        The share that is given, between 0 and 1.
+    seed : int
+        Seed of the choice.
+
+    Returns
+    -------
+    (Interactions, Interactions)
+        The given part and the test part.
+
+    Raises
+    ------
+    OptionError
+        If `given` is not between 0 and 1.
+    """
+    share, n = _check_share(given, "given"), data.user_counts
+    count = np.clip(np.rint(n * share).astype(np.int64), 1, np.maximum(n - 1, 1))
+    return _parts(data, _places(data, seed) >= count[data.pair_users()])
 
 
 def _parts(data: Interactions, tested: Bool) -> Split:
@@ -264,6 +331,7 @@ def _times(data: Interactions, what: str) -> Times:
     return data.times
 
 
-def _check_share(test: float) -> None:
-    if not isinstance(test, Real) or not 0 < float(test) < 1:
-        raise OptionError(f"`test` must lie between 0 and 1, neither included; got {test!r}.")
+def _check_share(share: float, name: str = "test") -> float:
+    if not isinstance(share, Real) or not 0 < float(share) < 1:
+        raise OptionError(f"`{name}` must lie between 0 and 1, neither included; got {share!r}.")
+    return float(share)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from nearfar.data.interactions import Interactions
@@ -38,6 +40,12 @@ class MostPopular:
         """Return this object, which is itself a scorer."""
         return self
 
+    def fold_in_scorer(self, given: Interactions, users: Int32) -> MostPopular:
+        """Return a scorer of new users, whose list is that of everybody."""
+        made = MostPopular(self.interactions)
+        made.n_users = len(users)
+        return made
+
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Write the counts of the items to every row; see `nearfar.search.neighbours.Scorer`."""
         out[:] = self._counts[first_item : first_item + out.shape[1]]
@@ -66,14 +74,21 @@ class Random:
                 raise OptionError(f"`{name}` must not be negative; got {value}.")
         self.n_users, self.n_items = n_users, n_items
         self._key = stream(seed, Purpose.RANDOM_SCORE)
+        self._rows: Int32 | None = None
 
     def scorer(self) -> Random:
         """Return this object, which is itself a scorer."""
         return self
 
+    def fold_in_scorer(self, given: Interactions, users: Int32) -> Random:
+        """Return a scorer of new users, with the scores of their rows."""
+        made = copy(self)
+        made.n_users, made._rows = len(users), users
+        return made
+
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Write the random scores of the pairs; see `nearfar.search.neighbours.Scorer`."""
-        _draw(self._key, rows, first_item, out)
+        _draw(self._key, rows if self._rows is None else self._rows[rows], first_item, out)
 
 
 @kernel

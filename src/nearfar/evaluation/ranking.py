@@ -2,6 +2,10 @@
 
 `evaluate` ranks all items that a user does not already have, block by block, and computes metrics
 of the first k: accuracy from the test items, popularity from the training counts.
+
+New users, those without training interactions, are left out or folded in, see `nearfar.evaluation.
+cohorts`. Items without training interactions are candidates like all others, at the score that the
+recommender has for them.
 """
 
 from __future__ import annotations
@@ -9,26 +13,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.evaluation import metrics
+from nearfar.evaluation.cohorts import Cohorts, New
 from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
+from nearfar.runtime.checks import said
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.progress import Bars
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.heap import first_at_least
-from nearfar.search.neighbours import Scorer, top_k
+from nearfar.search.neighbours import Scorer, TopK, top_k
 
 __all__ = ["Evaluation", "evaluate"]
 
 _PART = 2**15
+_FOLDED_PART = 2**8
+"""New users are folded in and ranked in smaller parts: each fold-in takes milliseconds."""
 
 
 def evaluate(
@@ -40,6 +51,8 @@ def evaluate(
     threads: int | None = None,
     progress: bool = False,
     exclude: Interactions | None = None,
+    new_users: str = "leave_out",
+    given: Interactions | None = None,
     device: str = "cpu",
 ) -> Evaluation:
     """Rank every item for every user with test items, and compute metrics of the first k.
@@ -47,11 +60,14 @@ def evaluate(
     Parameters
     ----------
     recommender : object
-        A fitted model, any other object with a ``scorer()`` method, or a `Scorer`.
+        A fitted model, any other object with a ``scorer()`` method, or a `Scorer`. With
+        ``new_users="fold_in"`` it also needs ``fold_in_scorer(given, users)``, which returns a
+        `Scorer` whose row a is the new user ``users[a]``, a row of `given`.
     train : Interactions
         Popularity metrics use its item counts; its pairs are left out of the lists.
     test : Interactions
-        The relevant items, on the axes of `train`. Users without any are skipped.
+        The relevant items, on the axes of `train` (`Interactions.aligned` moves other data there).
+        Users without any are skipped.
     k : int
         Length of the lists.
     threads : int, optional
@@ -61,6 +77,15 @@ def evaluate(
     exclude : Interactions, optional
         Pairs to leave out of the lists *instead* of those of `train`: training and validation
         pairs together, for example.
+    new_users : {"leave_out", "fold_in", "error"}
+        What to do with users who have test items but no training interactions, about whom the
+        recommender has learned nothing: leave them out of all metrics, with a warning that counts
+        them; fold them in from the items in `given`; or refuse. `Evaluation.n_new_users` and
+        ``n_folded_in`` count them in any case.
+    given : Interactions, optional
+        With "fold_in": the items of new users that the recommender is given, on the axes of
+        `train`, as by `nearfar.split.by_user`. They are left out of the lists. New users without a
+        given item that has training interactions are left out.
     device : str
         Where to rank: "cpu", "cuda", "cuda:1", ..., "auto" or "torch:" followed by a device of
         PyTorch, as in `nearfar.CML.fit`. For a recommender whose ``scorer()`` takes no `device`,
@@ -73,38 +98,86 @@ def evaluate(
     Raises
     ------
     OptionError
-        `k` or `threads` is less than 1, `recommender` cannot score or cannot use `device`, or the
-        device does not exist.
+        `k` or `threads` is less than 1, `recommender` cannot score, cannot fold in or cannot use
+        `device`, the device does not exist, or `new_users` and `given` do not go together.
     MissingExtraError
         `device` needs PyTorch, which is not installed.
     DataError
-        The axes differ, a test pair is among those left out, or a score is NaN.
+        An argument is not `Interactions`, the axes differ, a test pair is among those left out, a
+        given pair is of a user with training interactions, a score is NaN; or, with "error", there
+        are new users.
     EmptyDataError
-        No user has a test item.
+        No user has a test item, or all who have are left out.
+
+    Warns
+    -----
+    NearfarWarning
+        New users were left out.
     """
+    new = New(new_users, given)
+    _check_types(train=train, test=test, exclude=exclude, given=given)
     if k < 1:
         raise OptionError(f"`k` must be at least 1; got {k}.")
     n_threads = checked_threads(threads)
     scorer = _scorer(recommender, device)
     left_out = train if exclude is None else exclude
     _check_data(recommender, scorer, train, test, left_out)
-    users = np.flatnonzero(test.user_counts)
+    if given is not None:
+        _check_given(given, train, test)
+    cohorts = new.cohorts(recommender, train, test)
     exposed, parts = np.zeros(train.n_items, np.int64), []
-    with _bar(len(users), progress) as advance:
-        for start in range(0, len(users), _PART):
-            part = users[start : start + _PART].astype(np.int32)
-            hidden = (left_out.indptr, left_out.items)
-            items = top_k(scorer, part, k, exclude=hidden, threads=n_threads, progress=advance)[0]
+    with _bar(cohorts.n_users, progress) as advance:
+        search = partial(top_k, k=k, threads=n_threads, progress=advance)
+        ranked = chain(
+            _ranked(search, scorer, cohorts.known, left_out),
+            _folded_in(search, recommender, cohorts, left_out, device),
+        )
+        for users, items in ranked:
             exposed += metrics.exposure(items, train.n_items)
-            parts.append(_measured(items, part, train, test))
+            parts.append(_measured(items, users, train, test))
     per_user = pl.concat(parts)
+    if len(cohorts.folded):
+        per_user = per_user[np.argsort(np.concatenate([cohorts.known, cohorts.folded]))]
     return Evaluation(
         k=k,
-        n_users=len(users),
-        n_skipped=train.n_users - len(users),
+        n_users=cohorts.n_users,
+        n_skipped=train.n_users - cohorts.n_users - cohorts.n_left_out,
         metrics=_means(per_user) | _overall(exposed, train.item_counts),
         per_user=per_user,
+        n_new_users=len(cohorts.folded) + cohorts.n_left_out,
+        n_folded_in=len(cohorts.folded),
     )
+
+
+Lists = Iterator[tuple[Int32, Int32]]
+"""Rows of users, and the rows of the items in their lists."""
+
+
+def _ranked(
+    search: Callable[..., TopK], scorer: Scorer, users: Int32, left_out: Interactions
+) -> Lists:
+    """Rank for users with training interactions, part by part."""
+    hidden = (left_out.indptr, left_out.items)
+    for start in range(0, len(users), _PART):
+        part = users[start : start + _PART]
+        yield part, search(scorer, part, exclude=hidden).items
+
+
+def _folded_in(
+    search: Callable[..., TopK],
+    recommender: Any,
+    cohorts: Cohorts,
+    left_out: Interactions,
+    device: str,
+) -> Lists:
+    """Fold new users in and rank for them, part by part."""
+    for start in range(0, len(cohorts.folded), _FOLDED_PART):
+        part = cohorts.folded[start : start + _FOLDED_PART]
+        make, name = recommender.fold_in_scorer, resolve_ranking(device)
+        takes = "device" in inspect.signature(make).parameters
+        scorer = make(cohorts.given, part, **({"device": name} if takes else {}))
+        rows = np.arange(len(part), dtype=np.int32)
+        yield part, search(scorer, rows, exclude=cohorts.hidden(part, left_out)).items
 
 
 def _scorer(recommender: Any, device: str) -> Scorer:
@@ -149,17 +222,59 @@ def _check_data(
         )
 
 
+def _check_given(given: Interactions, train: Interactions, test: Interactions) -> None:
+    _check_axes("given", given, train)
+    common = _n_common(test.indptr, test.items, given.indptr, given.items)
+    if common:
+        raise DataError(
+            f"{common} of the {test.n_pairs} test pairs are also in `given`, so they can never be"
+            " found; `nearfar.split.by_user(data, given=0.8)` makes parts without common pairs."
+        )
+    known = np.flatnonzero((given.user_counts > 0) & (train.user_counts > 0))
+    if len(known):
+        raise DataError(
+            f"`given` has items of {len(known):,} users with training interactions, such as"
+            f" {train.user_ids.id(int(known[0]))!r}; it is for new users only. Pass other pairs to"
+            " leave out of the lists as `exclude`."
+        )
+
+
+def _check_types(**given: Any) -> None:
+    for name, value in given.items():
+        optional = name in ("exclude", "given")
+        if not (isinstance(value, Interactions) or (optional and value is None)):
+            raise DataError(
+                f"`{name}` must be nearfar.Interactions; got {said(value)}. Create them with"
+                " Interactions.from_frame, from_pairs, from_csr or read, and move them to the axes"
+                " of the training interactions: .aligned(train.user_ids, train.item_ids)."
+            )
+
+
 def _check_axes(name: str, other: Interactions, train: Interactions) -> None:
     label = f"`{name}`" if " " not in name else name
+    remedy = (
+        "pass the interactions that it was fitted on."
+        if " " in name
+        else (
+            "split both from the same interactions, `nearfar.split` keeps the axes; or move data"
+            f" from elsewhere to the axes of `train`: {name}.aligned(train.user_ids,"
+            " train.item_ids)."
+        )
+    )
     for axis, ours, theirs in (
         ("user", train.user_ids, other.user_ids),
         ("item", train.item_ids, other.item_ids),
     ):
         if ours is not theirs and not ours.matches(theirs):
             raise DataError(
-                f"The {axis}s of {label} and `train` differ ({len(theirs)} and {len(ours)} ids); "
-                "split both from the same interactions: `nearfar.data.split` keeps the axes."
+                f"The {axis}s of {label} and `train` differ ({len(theirs)} and {len(ours)} ids"
+                f"{_of_types(theirs, ours)}); {remedy}"
             )
+
+
+def _of_types(theirs: Ids, ours: Ids) -> str:
+    """Return the types of ids, if they differ and the ids could not be matched."""
+    return "" if theirs.kind == ours.kind else f", {theirs.kind} and {ours.kind}: convert one"
 
 
 def _measured(items: Int32, users: Int32, train: Interactions, test: Interactions) -> pl.DataFrame:

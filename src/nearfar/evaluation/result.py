@@ -33,6 +33,10 @@ class Evaluation:
     hit_rate, mmr, mean_popularity, mmr_distinct, coverage, gini."""
     per_user: pl.DataFrame = field(repr=False)
     """Columns user_id, n_relevant, and each metric that has a value for each user."""
+    n_new_users: int = 0
+    """Number of users with test items but without training interactions."""
+    n_folded_in: int = 0
+    """Number of these that were folded in and evaluated; the others are left out of all metrics."""
 
     def __getitem__(self, name: str) -> float:
         self._check(name, names())
@@ -95,18 +99,28 @@ class Evaluation:
             "k": self.k,
             "n_users": self.n_users,
             "n_skipped": self.n_skipped,
+            "n_new_users": self.n_new_users,
+            "n_folded_in": self.n_folded_in,
             "metrics": {name: _or_none(value) for name, value in self.metrics.items()},
             "standard_errors": {name: _or_none(value) for name, value in errors.items()},
         }
 
     def __str__(self) -> str:
         skipped = f"; {self.n_skipped:,} without test items left out" if self.n_skipped else ""
-        lines = [f"top {self.k} of {self.n_users:,} users{skipped}"]
+        new = f"; {self.new_users_in_words()}" if self.n_new_users else ""
+        lines = [f"top {self.k} of {self.n_users:,} users{skipped}{new}"]
         for name in per_user():
             mean, error = self.metrics[name], self.standard_error(name)
             lines.append(f"{name:<16}{mean:>12.4f} ± {error:.4f}")
         lines += [f"{name:<16}{self.metrics[name]:>12.4f}" for name in overall()]
         return "\n".join(lines)
+
+    def new_users_in_words(self) -> str:
+        """Return what happened to users without training interactions, for a report."""
+        left_out = self.n_new_users - self.n_folded_in
+        parts = [f"{self.n_folded_in:,} folded in"] if self.n_folded_in else []
+        parts += [f"{left_out:,} left out"] if left_out else []
+        return f"{' and '.join(parts) or '0'} without training interactions"
 
     def _values(self, name: str) -> Float64:
         self._check(name, per_user())

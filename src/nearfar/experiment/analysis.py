@@ -59,7 +59,7 @@ def diagnose(
         The trained points of users, then items.
     train, test : Interactions
         On the same axes. Lists leave out the items in `train` and are computed for users with items
-        in `test`, as in `nearfar.evaluate`.
+        in both, as in `nearfar.evaluate`.
     options : Options
         The options of the model.
     k : int
@@ -86,7 +86,7 @@ def diagnose(
     users, items = points[: train.n_users], points[train.n_users :]
     listed = top_k(
         scorer_of(users, items, options.geometry),
-        np.flatnonzero(test.user_counts),
+        np.flatnonzero((test.user_counts > 0) & (train.user_counts > 0)),
         k,
         exclude=(train.indptr, train.items),
         threads=threads,

@@ -81,7 +81,9 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     for which, points in ((BEST, trained.points), (LAST, last)):
         users, items = points[: data.n_users], points[data.n_users :]
         scorer = scorer_of(users, items, options.geometry)
-        found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
+        with warnings.catch_warnings(record=True) as of_evaluation:
+            warnings.simplefilter("always", NearfarWarning)
+            found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
         metrics[which] = found.to_dict()["metrics"]
         per_user[which] = found.per_user
     tables = diagnose(trained.points, train, test, options, k=schedule.k, seed=cell.seed,
@@ -89,7 +91,7 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     return Outcome(
         cell.to_dict(), trained.best_epoch, trained.history.height,
         float(trained.history["seconds"][-1]), time.process_time() - begun, trained.history,
-        metrics, per_user, tables, tuple(str(one.message) for one in said),
+        metrics, per_user, tables, tuple(str(one.message) for one in [*said, *of_evaluation]),
     )  # fmt: skip
 
 

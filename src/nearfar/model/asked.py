@@ -1,15 +1,29 @@
-"""The subject of a request: conversion of the caller's ids to rows."""
+"""The subject of a request: conversion of the caller's ids to rows.
+
+Three kinds of ids do not lead to a point that has been learned: those that the model does not know,
+those of another type than the model's, and those of users and items without training interactions,
+whose points are still where they started, at random. A list that only restricts (`allow`, `deny`)
+ignores the first kind and the last, with a warning. Everything else refuses all three, or skips
+them if the caller asks for that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from nearfar.data.id_values import label
 from nearfar.data.ids import Ids
-from nearfar.errors import DataError, EmptyDataError
+from nearfar.errors import DataError, EmptyDataError, UnknownIdError
 from nearfar.runtime.arrays import Float32, Int32, Int64
+from nearfar.runtime.caller import warn
+from nearfar.runtime.checks import one_of, said
+
+UNKNOWN: Final = ("error", "skip")
+"""What to do with users that the model does not know."""
+_SHOWN: Final = 5
 
 
 class Asked(NamedTuple):
@@ -25,30 +39,129 @@ class Asked(NamedTuple):
     """The items of each row in training, as the ``indptr`` and ``indices`` of a CSR matrix."""
 
 
-def rows_of(ids: Ids, asked: Any) -> tuple[bool, Int32]:
-    """Return whether `asked` is a single id, and the rows of its ids."""
-    if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
-        return True, np.array([ids.row(asked)], np.int32)
-    return False, ids.rows(asked)
+class Axis(NamedTuple):
+    """The users or the items of a model."""
+
+    ids: Ids
+    counts: Int64
+    """Training interactions of each."""
+    remedy: str
+    """What to do about one without training interactions."""
+
+    def untrained(self, rows: Int32) -> UnknownIdError | None:
+        """Return the error for rows without training interactions; None if there are none."""
+        without = rows[self.counts[rows] == 0]
+        if not len(without):
+            return None
+        named = shown(self.ids.take(without).to_list())
+        many = "s" if len(without) > 1 else ""
+        return UnknownIdError(
+            f"The model has no training interactions of {label(self.ids.name)}{many} {named}, so"
+            f" it has learned nothing about them. {self.remedy}"
+        )
 
 
-def distinct_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
+def rows_of(axis: Axis, asked: Any) -> tuple[bool, Int32]:
+    """Return whether `asked` is a single id, and the rows of its ids.
+
+    Raises
+    ------
+    UnknownIdError
+        An id is unknown or has no training interactions.
+    """
+    one, rows, _ = known_rows(axis, asked, "error")
+    return one, rows
+
+
+def known_rows(axis: Axis, asked: Any, unknown: str) -> tuple[bool, Int32, list[Any]]:
+    """Return whether `asked` is a single id, the rows of its known ids, and the ids left out.
+
+    Raises
+    ------
+    OptionError
+        `unknown` is neither "error" nor "skip".
+    UnknownIdError
+        With "error": an id is unknown or has no training interactions.
+    """
+    one_of("unknown", unknown, UNKNOWN)
+    one = isinstance(asked, str | bytes) or not isinstance(asked, Iterable)
+    rows, strangers = axis.ids.known([asked] if one else asked)
+    if unknown == "error":
+        if strangers:
+            axis.ids.rows(strangers)  # it raises
+        if (error := axis.untrained(rows)) is not None:
+            raise error
+    trained = axis.counts[rows] > 0
+    return one, rows[trained], [*strangers, *axis.ids.take(rows[~trained]).to_list()]
+
+
+def distinct_rows(axis: Axis, asked: Iterable[Any], name: str, unknown: str = "error") -> Int32:
     """Return the distinct rows of ids, in increasing order.
 
     Raises
     ------
+    OptionError
+        `unknown` is neither "error" nor "skip".
     DataError
-        `asked` is text, which is a single id.
+        `asked` is a single id.
     EmptyDataError
-        `asked` is empty.
+        `asked` is empty, or all of its ids were skipped.
     UnknownIdError
-        An id is not in `ids`.
+        With "error": an id is unknown or has no training interactions.
     """
+    check_list(asked, name)
+    _, rows, skipped = known_rows(axis, asked, unknown)
+    if not len(rows):
+        why = f"has no id that the model knows ({shown(skipped)})" if skipped else "is empty"
+        raise EmptyDataError(f"`{name}` {why}; at least one id is needed to compute a point.")
+    warn_of_skipped(name, skipped, len(rows) + len(skipped))
+    return np.unique(rows)
+
+
+def filter_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
+    """Return the rows of the ids of a filter; unknown ids are ignored, with a warning.
+
+    Raises
+    ------
+    DataError
+        `asked` is a single id.
+    UnknownIdError
+        A value is no id, or an id of another type than the model's that would be known after
+        conversion: to ignore it would change the lists.
+    """
+    check_list(asked, name)
+    rows, strangers = ids.known(asked)
+    mistyped = [one for one in strangers if ids.mistyped(one)]
+    if mistyped:
+        ids.rows(mistyped)  # it raises, and names the conversion
+    if strangers:
+        warn(
+            f"{len(strangers):,} of the {len(rows) + len(strangers):,} ids in `{name}` are unknown"
+            f" to the model and are ignored: {shown(strangers)}."
+        )
+    return rows
+
+
+def warn_of_skipped(name: str, skipped: Sequence[Any], n: int) -> None:
+    """Warn of skipped ids, if there are any."""
+    if skipped:
+        warn(
+            f"{len(skipped):,} of the {n:,} ids in `{name}` are unknown to the model or have no"
+            f" training interactions, and are skipped: {shown(skipped)}."
+        )
+
+
+def check_list(asked: Any, name: str) -> None:
+    """Raise `DataError` unless `asked` can be a list of ids."""
     if isinstance(asked, str | bytes):
         raise DataError(
             f"`{name}` must be a list of ids; got the single {asked!r}. Write [{asked!r}]."
         )
-    rows = ids.rows(asked)
-    if not len(rows):
-        raise EmptyDataError(f"`{name}` is empty; at least one id is needed to compute a point.")
-    return np.unique(rows)
+    if not isinstance(asked, Iterable):
+        raise DataError(f"`{name}` must be a list of ids; got {said(asked)}.")
+
+
+def shown(ids: Sequence[Any]) -> str:
+    """Return the first few ids for a message, and the number of the others."""
+    more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+    return ", ".join(map(repr, ids[:_SHOWN])) + more

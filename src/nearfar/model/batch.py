@@ -15,9 +15,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from nearfar.errors import EmptyDataError, StoreError
+from nearfar.model.asked import filter_rows, shown
 from nearfar.model.cml import CML
 from nearfar.model.export import write_new
 from nearfar.runtime import store
@@ -41,6 +43,9 @@ class Written:
     """Total number of parts."""
     n_made: int
     """Number of parts written by this call; the others existed."""
+    n_skipped: int = 0
+    """Number of users without a list, because the model does not know them or they have no training
+    interactions."""
 
 
 def recommend_to(
@@ -52,6 +57,7 @@ def recommend_to(
     exclude_seen: bool = True,
     allow: Iterable[Any] | None = None,
     deny: Iterable[Any] | None = None,
+    unknown: str = "error",
     index: ItemIndex | None = None,
     threads: int | None = None,
     device: str = "cpu",
@@ -68,7 +74,10 @@ def recommend_to(
         The folder: new, empty, or of the same model, users, k, filters, index and device.
     model : CML
     users : ids, optional
-        The users to recommend to; all users if None.
+        The users to recommend to; if None, all users with training interactions.
+    unknown : {"error", "skip"}
+        What to do with users that the model does not know or that have no training interactions:
+        refuse them, or leave them out and count them in `Written.n_skipped`.
     k, exclude_seen, allow, deny, index, threads, device
         As in `CML.recommend`.
     progress : bool, optional
@@ -83,16 +92,21 @@ def recommend_to(
     StoreError
         The folder has other settings or contains something else, or it cannot be written.
     EmptyDataError
-        There are no users.
-    UnknownIdError, OptionError, MissingExtraError
+        There are no users, or none is left.
+    UnknownIdError, OptionError, DataError, MissingExtraError
         As `CML.recommend`.
+
+    Warns
+    -----
+    NearfarWarning
+        Ids in `allow` or `deny` are unknown to the model and are ignored.
     """
     check_count("k", k)
-    asked = _column(model, users)
+    asked, n_skipped = _column(model, users, unknown)
     options: dict[str, Any] = {
         "exclude_seen": exclude_seen,
-        "allow": None if allow is None else list(allow),
-        "deny": None if deny is None else list(deny),
+        "allow": _known(model, allow, "allow"),
+        "deny": _known(model, deny, "deny"),
         "device": device,
     }
     size = max(1, PART_ROWS // k)
@@ -107,7 +121,7 @@ def recommend_to(
                 write_new({file: found.write_parquet})
                 n_made += 1
             stages.advance(len(some))
-    return Written(len(asked), len(starts), n_made)
+    return Written(len(asked), len(starts), n_made, n_skipped)
 
 
 def _identity(
@@ -127,13 +141,27 @@ def _identity(
     }
 
 
-def _column(model: CML, users: Iterable[Any] | None) -> pl.Series:
-    """Return the ids of the requested users, after checking that all are known."""
-    ids = model.interactions.user_ids
-    asked = ids.values if users is None else ids.take(ids.rows(users))
-    if not len(asked):
-        raise EmptyDataError("There are no users to recommend to; pass some, or None for all.")
-    return asked
+def _column(model: CML, users: Iterable[Any] | None, unknown: str) -> tuple[pl.Series, int]:
+    """Return the ids of the users to recommend to, and the number of those left out."""
+    data = model.interactions
+    if users is None:
+        active = np.flatnonzero(data.user_counts)
+        return data.user_ids.take(active), data.n_users - len(active)
+    rows, skipped = model.user_rows(users, unknown)
+    if not len(rows):
+        why = f"; the model knows none of {shown(skipped)}" if skipped else ""
+        raise EmptyDataError(
+            f"There are no users to recommend to{why}. Pass some, or None for all."
+        )
+    return data.user_ids.take(rows), len(skipped)
+
+
+def _known(model: CML, asked: Iterable[Any] | None, name: str) -> list[Any] | None:
+    """Return the ids of a filter that the model knows."""
+    if asked is None:
+        return None
+    ids = model.interactions.item_ids
+    return ids.take(filter_rows(ids, asked, name)).to_list()
 
 
 def _digest(ids: list[Any] | None) -> str | None:

@@ -93,10 +93,20 @@ def _measured(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         )
     shown = [name for name in names("card") if any(name in values for values in found.values())]
     rows = [(name, *(_number(values.get(name)) for values in found.values())) for name in shown]
-    length = [f"{part}: the best {values['k']}" for part, values in found.items() if "k" in values]
+    length = [
+        f"{part}: the best {values['k']}{_new_users(values)}"
+        for part, values in found.items()
+        if "k" in values
+    ]
     return "\n\n".join(
         [_table(("metric", *found), rows), *[f"({'; '.join(length)})"][: len(length)]]
     )
+
+
+def _new_users(values: Mapping[str, Any]) -> str:
+    """Return how many of the users had no training interactions, if any."""
+    folded = values.get("n_folded_in", 0)
+    return f", {folded:,} of {values['n_users']:,} users folded in" if folded else ""
 
 
 def _number(value: Any) -> str:

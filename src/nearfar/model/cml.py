@@ -27,12 +27,22 @@ from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
 from nearfar.method.sampling import Sampler
-from nearfar.model.asked import Asked, distinct_rows, rows_of
+from nearfar.model.asked import (
+    Asked,
+    Axis,
+    check_list,
+    distinct_rows,
+    filter_rows,
+    known_rows,
+    rows_of,
+    warn_of_skipped,
+)
 from nearfar.model.card import Effective
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
 from nearfar.model.suggestions import unknown_option
 from nearfar.runtime.arrays import Bool, Float32, Int32
+from nearfar.runtime.caller import warn
 from nearfar.runtime.checks import check_count
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.search.neighbours import Index, Points, Scorer, TopK, top_k
@@ -171,7 +181,8 @@ class CML:
         validation : float, Interactions or None
             A share of each user's interactions to hold out, or a validation part. It is evaluated
             every `every` epochs, and the points of the epoch that is best by `metric` at `k` are
-            kept. Without it, the points of the last epoch are kept.
+            kept. Without it, the points of the last epoch are kept. Users of a validation part who
+            have no training interactions are left out of it, with a warning.
         patience : int, optional
             Stop after this number of successive evaluations without improvement.
         checkpoint : path, optional
@@ -343,12 +354,18 @@ class CML:
 
     @property
     def user_vectors(self) -> Float32:
-        """(N, d) points of the users, in the order of ``interactions.user_ids``."""
+        """(N, d) points of the users, in the order of ``interactions.user_ids``.
+
+        Those of users without training interactions are where they started, at random.
+        """
         return self._known().users
 
     @property
     def item_vectors(self) -> Float32:
-        """(M, d) points of the items, in the order of ``interactions.item_ids``."""
+        """(M, d) points of the items, in the order of ``interactions.item_ids``.
+
+        Those of items without training interactions are where they started, at random.
+        """
         return self._known().items
 
     @property
@@ -371,7 +388,10 @@ class CML:
         They are discarded when the model is trained again.
         """
         figures = evaluation.to_dict()
-        kept = {"k": evaluation.k, "n_users": evaluation.n_users, **figures["metrics"]}
+        kept = {"k": evaluation.k, "n_users": evaluation.n_users}
+        if evaluation.n_new_users:
+            kept |= {name: figures[name] for name in ("n_new_users", "n_folded_in")}
+        kept |= figures["metrics"]
         self._fitted = self._known()._replace(evaluation=kept)
 
     @property
@@ -471,7 +491,7 @@ class CML:
         UnknownIdError
             An item that was not in the training interactions.
         """
-        rows = distinct_rows(self.interactions.item_ids, liked, "liked")
+        rows = distinct_rows(self._items_in("`liked`"), liked, "liked")
         return self._folding_in().user(rows, seed=seed, steps=_checked_steps(steps))
 
     def fold_in_item(
@@ -482,8 +502,69 @@ class CML:
         As `fold_in`; the item is also pushed away from users of other pairs, as often as the
         sampler would draw it for them.
         """
-        rows = distinct_rows(self.interactions.user_ids, liked_by, "liked_by")
+        rows = distinct_rows(self._users_in("`liked_by`"), liked_by, "liked_by")
         return self._folding_in().item(rows, seed=seed, steps=_checked_steps(steps))
+
+    def fold_in_scorer(
+        self, given: Interactions, users: Int32, *, device: str = "cpu"
+    ) -> Points | DevicePoints:
+        """Return a scorer of all items for new users, by fold-in; used by `nearfar.evaluate`.
+
+        Parameters
+        ----------
+        given : Interactions
+            The items that the users like, on the items' axis of the model.
+        users : int array of shape (n,)
+            Rows of `given`, each with at least one item that has training interactions.
+        device : str
+            As in `recommend`.
+
+        Returns
+        -------
+        Scorer
+            Its row a is the user ``users[a]``, with the point of ``fold_in`` of their items.
+        """
+        fold, trained = self._folding_in(), self.interactions.item_counts > 0
+        liked = (given.positives(int(user)) for user in users)
+        points = np.stack([fold.user(items[trained[items]], seed=0) for items in liked])
+        return self._points(points, self.item_vectors, device)
+
+    def with_users(self, user_ids: Ids) -> CML:
+        """Return the same model on an axis with more users, who have no training interactions.
+
+        It is for the evaluation of new users from another source: `nearfar.evaluate` with
+        ``new_users="fold_in"`` needs them on the axis of the model.
+
+        Parameters
+        ----------
+        user_ids : Ids
+            The users of the model and others, as by ``interactions.user_ids.union(others)``.
+
+        Returns
+        -------
+        CML
+            The points of the additional users are 0.
+
+        Raises
+        ------
+        DataError
+            A user of the model is missing.
+        """
+        fitted = self._known()
+        known = fitted.interactions
+        places = user_ids.places(known.user_ids)
+        if np.any(places < 0):
+            raise DataError(
+                f"`user_ids` lacks {np.count_nonzero(places < 0):,} of the {known.n_users:,} users"
+                " of the model; pass `interactions.user_ids.union(others)`."
+            )
+        points = np.zeros((len(user_ids), fitted.users.shape[1]), np.float32)
+        points[places] = fitted.users
+        made = CML(self.options)
+        wider = known.aligned(user_ids, known.item_ids)
+        made._take(fitted._replace(users=points, interactions=wider))
+        made._folding_in().compare_as(self._folding_in())
+        return made
 
     def _folding_in(self) -> Folding:
         if self._folding is None:
@@ -502,11 +583,14 @@ class CML:
         exclude_seen: bool = True,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
+        unknown: str = "error",
         threads: int | None = None,
         device: str = "cpu",
         index: Index | None = None,
     ) -> pl.DataFrame:
         """Return the items nearest to each user; see `recommend_all` for all users.
+
+        Items without training interactions are never recommended: their points are random.
 
         Parameters
         ----------
@@ -519,7 +603,11 @@ class CML:
         exclude_seen : bool
             Leave out the items of the user in the training interactions, or those in `liked`.
         allow, deny : ids of items, optional
-            Recommend only these; never recommend these.
+            Recommend only these; never recommend these. Ids that the model does not know are
+            ignored, with a warning that counts them.
+        unknown : {"error", "skip"}
+            What to do with users (or items in `liked`) that the model does not know or that have no
+            training interactions: refuse them, or leave them out with a warning that counts them.
         threads : int, optional
             Number of threads; all available cores if None.
         device : str
@@ -537,15 +625,23 @@ class CML:
         Raises
         ------
         UnknownIdError
-            A user or item that was not in the training interactions.
+            A user or item that was not in the training interactions; or a value in `allow` or
+            `deny` that is no id, or an item's id in another type.
         OptionError
             `k` is less than 1, `device` is not available, neither or both of `users` and `liked`
             are given, or `index` belongs to another model or is used with another `device` than
             the CPU.
+        DataError
+            `allow`, `deny` or `liked` is not a list.
         EmptyDataError
             `liked` is empty.
         MissingExtraError
             `device` needs PyTorch.
+
+        Warns
+        -----
+        NearfarWarning
+            Ids were ignored or skipped.
         """
         if liked is not None and users is not None:
             raise OptionError("`users` and `liked` were both given; pass only one of them.")
@@ -554,7 +650,7 @@ class CML:
                 "`recommend` needs `users` (an id or a list of ids) or `liked` (ids of items); for"
                 " every user of the model call recommend_all()."
             )
-        asked = self._users(users) if liked is None else self._new_user(liked)
+        asked = self._users(users, unknown) if liked is None else self._new_user(liked, unknown)
         scorer = self._items_near(asked.queries, device, index, threads)
         mask = self._mask(allow, deny)
         return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
@@ -573,7 +669,8 @@ class CML:
         """Return the items nearest to every user of the model.
 
         All lists are in memory at the same time; for millions of users use
-        `nearfar.model.batch.recommend_to`, which writes them to a folder part by part.
+        `nearfar.model.batch.recommend_to`, which writes them to a folder part by part. Users
+        without training interactions are left out, with a warning that counts them.
 
         Parameters
         ----------
@@ -586,23 +683,69 @@ class CML:
             ``user_id``, in the order of ``interactions.user_ids``, ``rank``, ``item_id`` and
             ``score``, as `recommend`.
         """
-        asked = self._users(None)
+        asked = self._everybody()
         scorer = self._items_near(asked.queries, device, index, threads)
         mask = self._mask(allow, deny)
         return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
 
-    def _users(self, users: Any) -> Asked:
-        """Return the points and items of users; of all users if None."""
+    def user_rows(self, users: Iterable[Any], unknown: str = "error") -> tuple[Int32, list[Any]]:
+        """Return the rows of users with training interactions, and the ids of the others.
+
+        Parameters
+        ----------
+        users : ids
+        unknown : {"error", "skip"}
+            As in `recommend`, but without a warning.
+
+        Raises
+        ------
+        UnknownIdError, OptionError
+            As in `recommend`.
+        DataError
+            `users` is not a list.
+        """
+        check_list(users, "users")
+        _, rows, skipped = known_rows(self._users_in("recommend"), users, unknown)
+        return rows, skipped
+
+    def _users(self, users: Any, unknown: str) -> Asked:
+        """Return the points and items of users."""
         data = self.interactions
-        if users is None:
-            one, rows = False, np.arange(data.n_users, dtype=np.int32)
-        else:
-            one, rows = rows_of(data.user_ids, users)
+        one, rows, skipped = known_rows(self._users_in("recommend"), users, unknown)
+        warn_of_skipped("users", skipped, len(rows) + len(skipped))
         return Asked(one, rows, self.user_vectors, (data.indptr, data.items))
 
-    def _new_user(self, liked: Iterable[Any]) -> Asked:
+    def _everybody(self) -> Asked:
+        """Return the points and items of all users with training interactions."""
+        data = self.interactions
+        rows = np.flatnonzero(data.user_counts).astype(np.int32)
+        if len(rows) < data.n_users:
+            warn(
+                f"{data.n_users - len(rows):,} of the {data.n_users:,} users have no training"
+                " interactions and are left out; `recommend(liked=...)` recommends to new users."
+            )
+        return Asked(False, rows, self.user_vectors, (data.indptr, data.items))
+
+    def _users_in(self, where: str) -> Axis:
+        """Return the users, with the remedy for one without training interactions."""
+        data = self.interactions
+        remedy = (
+            "Pass the items that the user likes as `liked`, or train with their interactions"
+            " (`partial_fit`); unknown='skip' leaves such users out."
+            if where == "recommend"
+            else f"Leave them out of {where}, or train with their interactions (`partial_fit`)."
+        )
+        return Axis(data.user_ids, data.user_counts, remedy)
+
+    def _items_in(self, where: str) -> Axis:
+        """Return the items, with the remedy for one without training interactions."""
+        data = self.interactions
+        remedy = f"Leave them out of {where}, or train with their interactions (`partial_fit`)."
+        return Axis(data.item_ids, data.item_counts, remedy)
+
+    def _new_user(self, liked: Iterable[Any], unknown: str) -> Asked:
         """Return the point and items of a new user, by fold-in."""
-        own = distinct_rows(self.interactions.item_ids, liked, "liked")
+        own = distinct_rows(self._items_in("`liked`"), liked, "liked", unknown)
         point = self._folding_in().user(own, seed=0)[None]
         return Asked(True, np.zeros(1, np.int32), point, (np.array([0, len(own)], np.int64), own))
 
@@ -632,6 +775,8 @@ class CML:
     ) -> pl.DataFrame:
         """Return the items nearest to each item, without the item itself.
 
+        Items without training interactions are in no list: their points are random.
+
         Parameters
         ----------
         items : id, or list, array or Series of ids
@@ -645,39 +790,46 @@ class CML:
         -------
         DataFrame
             As `recommend`; for many items also ``query_id``, the item of the list.
+
+        Raises
+        ------
+        UnknownIdError
+            An item that was not in the training interactions.
         """
-        points, ids = self.item_vectors, self.interactions.item_ids
+        points = self.item_vectors
         scorer = self._items_near(points, device, index, threads)
-        return self._similar(items, k, points, ids, threads, scorer)
+        return self._similar(items, k, points, self._items_in("`items`"), threads, scorer)
 
     def similar_users(
         self, users: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
     ) -> pl.DataFrame:
         """Return the users nearest to each user; see `similar_items`."""
-        points, ids = self.user_vectors, self.interactions.user_ids
+        points = self.user_vectors
         scorer = self._points(points, points, device)
-        return self._similar(users, k, points, ids, threads, scorer)
+        return self._similar(users, k, points, self._users_in("`users`"), threads, scorer)
 
     def _similar(
-        self, asked: Any, k: int, points: Float32, ids: Ids, threads: int | None, scorer: Scorer
+        self, asked: Any, k: int, points: Float32, axis: Axis, threads: int | None, scorer: Scorer
     ) -> pl.DataFrame:
-        one, rows = rows_of(ids, asked)
-        n = len(points)
+        one, rows = rows_of(axis, asked)
+        n, ids, trained = len(points), axis.ids, axis.counts > 0
         itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
-        found = top_k(scorer, rows, k, exclude=itself, threads=threads)
+        mask = None if trained.all() else trained
+        found = top_k(scorer, rows, k, exclude=itself, allow=mask, threads=threads)
         name = "user_id" if ids is self.interactions.user_ids else "item_id"
         return self._frame(found, one, rows, points, ids, ids, query="query_id", name=name)
 
     def _mask(self, allow: Iterable[Any] | None, deny: Iterable[Any] | None) -> Bool | None:
+        """Return the items that may be listed; None if all may."""
+        ids, trained = self.interactions.item_ids, self.interactions.item_counts > 0
         if allow is None and deny is None:
-            return None
-        ids = self.interactions.item_ids
+            return None if trained.all() else trained
         mask = np.full(len(ids), allow is None)
         if allow is not None:
-            mask[ids.rows(allow)] = True
+            mask[filter_rows(ids, allow, "allow")] = True
         if deny is not None:
-            mask[ids.rows(deny)] = False
-        return mask
+            mask[filter_rows(ids, deny, "deny")] = False
+        return mask & trained
 
     def _frame(
         self,

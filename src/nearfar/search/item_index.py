@@ -149,7 +149,8 @@ class ItemIndex:
         n_threads = checked_threads(threads)
         points = scorer_of(model.user_vectors, model.item_vectors, model.options.geometry)
         lists = Lists.of(points.targets, seed=seed, threads=n_threads)
-        drawn = np.random.default_rng(seed).permutation(points.n_users)[: 2 * SAMPLE]
+        users = np.flatnonzero(np.diff(model.interactions.indptr))  # the others' points are random
+        drawn = users[np.random.default_rng(seed).permutation(len(users))[: 2 * SAMPLE]]
         chosen_on, measured_on = np.sort(drawn[::2]), np.sort(drawn[1::2])
         seen = (model.interactions.indptr, model.interactions.items)
         best = top_k(points, chosen_on, k, exclude=seen, threads=n_threads)

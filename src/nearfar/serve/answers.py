@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nearfar.model.asked import Axis
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32, Int32
 from nearfar.serve import schemas
@@ -12,25 +13,35 @@ from nearfar.serve.names import Names
 from nearfar.serve.space import Nearest, Wish
 from nearfar.version import VERSION
 
+_INLINE = 1000
+"""Up to this number, the ids of filters are looked up at once, without a thread."""
 _NONE = np.empty(0, np.int32)
 _NONE.flags.writeable = False
 _PLACES = 6
 
 
-def recommended(loaded: Loaded, asked: schemas.Recommend) -> Wish:
-    """Return the list query of a recommendation request.
+def takes_long(asked: schemas.Recommend) -> bool:
+    """Return whether the query of a request has to be computed, or is long to look up."""
+    return asked.items is not None or len(asked.allow or ()) + len(asked.deny or ()) > _INLINE
+
+
+def recommended(loaded: Loaded, asked: schemas.Recommend) -> tuple[Wish, dict[str, int]]:
+    """Return the list query of a recommendation request, and the number of unknown ids by filter.
 
     Raises
     ------
     UnknownIdError
-        An id is not in the model.
+        The user or a liked item is not in the model, or has no training interactions.
     """
     query = loaded.vector(asked.user, asked.items)
     hidden = _seen(loaded, asked) if asked.exclude_seen else _NONE
-    if asked.deny:
-        hidden = np.union1d(hidden, loaded.items.rows(asked.deny))
-    among = None if asked.allow is None else np.unique(loaded.items.rows(asked.allow))
-    return Wish(query, asked.k, hidden, among)
+    deny, n_deny = loaded.items.known(asked.deny or ())
+    if len(deny):
+        hidden = np.union1d(hidden, deny)
+    allow, n_allow = loaded.items.known(asked.allow or ())
+    among = None if asked.allow is None else np.unique(allow)
+    counts = {"allow": n_allow, "deny": n_deny}
+    return Wish(query, asked.k, hidden, among), {name: n for name, n in counts.items() if n}
 
 
 def _seen(loaded: Loaded, asked: schemas.Somebody) -> Int32:
@@ -39,13 +50,26 @@ def _seen(loaded: Loaded, asked: schemas.Somebody) -> Int32:
     return np.unique(loaded.items.rows(asked.items or []))
 
 
-def similar(vectors: Float32, row: int, k: int) -> Wish:
-    """Return the query for the neighbours of a point of a table, without the point itself."""
-    return Wish(vectors[row], k, np.array([row], np.int32))
+def similar(vectors: Float32, axis: Axis, row: int, k: int) -> Wish:
+    """Return the query for the neighbours of a point of a table, without the point itself.
+
+    Raises
+    ------
+    UnknownIdError
+        It has no training interactions.
+    """
+    alone = np.array([row], np.int32)
+    if (error := axis.untrained(alone)) is not None:
+        raise error
+    return Wish(vectors[row], k, alone)
 
 
 def results(
-    k: int, nearest: Nearest, names: Names, titles: list[str | None] | None = None
+    k: int,
+    nearest: Nearest,
+    names: Names,
+    titles: list[str | None] | None = None,
+    unknown: dict[str, int] | None = None,
 ) -> schemas.Results:
     """Return a list with ids and titles."""
     ids = names.shown(nearest.rows.tolist())
@@ -57,6 +81,7 @@ def results(
             schemas.Result(rank=rank, id=one, score=score, title=title)
             for rank, (one, score, title) in enumerate(entries, start=1)
         ],
+        unknown=unknown or {},
     )
 
 

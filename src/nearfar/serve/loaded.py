@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from os import PathLike
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
+from nearfar.model.asked import Axis
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
 from nearfar.search.item_index import ItemIndex
@@ -18,6 +19,8 @@ from nearfar.serve.space import Space, Wish
 from nearfar.serve.titles import Titles
 
 Path = str | PathLike[str]
+_USER_REMEDY: Final = "Send the items that the user likes as `items` instead of `user`."
+_ITEM_REMEDY: Final = "Ask for another item, or serve a model that was trained with it."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,10 @@ class Loaded:
     titles: Titles
     user_space: Space
     item_space: Space
+    user_axis: Axis
+    """The users, and what to do about one without training interactions."""
+    item_axis: Axis
+    """The items, likewise."""
 
     @classmethod
     def load(cls, path: Path, index: Path | None = None) -> Self:
@@ -52,23 +59,27 @@ class Loaded:
         data, geometry = model.interactions, model.options.geometry
         searched = None if index is None else ItemIndex.load(index, model)
         users, items = model.user_vectors, model.item_vectors
+        with_users, with_items = data.user_counts > 0, data.item_counts > 0
         made = cls(
             model=model,
             loaded_at=datetime.now(UTC),
             users=Names(data.user_ids),
             items=Names(data.item_ids),
             titles=Titles(data),
-            user_space=Space(scorer_of(users, users, geometry), geometry),
-            item_space=Space(scorer_of(items, items, geometry), geometry, searched),
+            user_space=Space(scorer_of(users, users, geometry), geometry, allowed=with_users),
+            item_space=Space(scorer_of(items, items, geometry), geometry, searched, with_items),
+            user_axis=Axis(data.user_ids, data.user_counts, _USER_REMEDY),
+            item_axis=Axis(data.item_ids, data.item_counts, _ITEM_REMEDY),
         )
         made._try()
         return made
 
     def _try(self) -> None:
         """Compute one list of each kind and a position on the map, and discard them."""
-        user, item = self.users.shown([0])[0], self.items.shown([0])[0]
-        empty = np.empty(0, np.int32)
-        whole = Space(self.item_space.points, self.model.options.geometry)  # without an index
+        data, empty = self.model.interactions, np.empty(0, np.int32)
+        user = self.users.shown([int(np.argmax(data.user_counts))])[0]
+        item = self.items.shown([int(np.argmax(data.item_counts))])[0]
+        whole = replace(self.item_space, index=None)
         for vector in (self.vector(user, None), self.vector(None, [item])):
             self.model.projection.place(vector)
             trial = Wish(vector, 1, empty)
@@ -81,9 +92,15 @@ class Loaded:
         Raises
         ------
         UnknownIdError
-            The user or an item is not in the model.
+            The user or an item is not in the model, or has no training interactions.
         """
         if user is not None:
-            known: Float32 = self.model.user_vectors[self.users.row(user)]
+            row = self.users.row(user)
+            if (error := self.user_axis.untrained(np.array([row], np.int32))) is not None:
+                raise error
+            known: Float32 = self.model.user_vectors[row]
             return known
-        return self.model.fold_in(self.items.ids.take(self.items.rows(items or [])).to_list())
+        rows = self.items.rows(items or [])
+        if (error := self.item_axis.untrained(rows)) is not None:
+            raise error
+        return self.model.fold_in(self.items.ids.take(rows).to_list())

@@ -50,6 +50,11 @@ class Names:
         """
         return self.ids.rows(self.ids.typed(map(str, given)))
 
+    def known(self, given: Iterable[str | int]) -> tuple[Int32, int]:
+        """Return the rows of the ids that are known, and the number of distinct others."""
+        rows, unknown = self.ids.known(self.ids.typed(map(str, given)))
+        return rows, len(set(unknown))
+
     def shown(self, rows: Iterable[int]) -> list[str | int]:
         """Return the ids of rows as JSON values."""
         listed = list(rows)

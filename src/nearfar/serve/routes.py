@@ -111,20 +111,20 @@ class Endpoints:
     async def recommend(self, asked: schemas.Recommend) -> Response:
         """Recommend items to a user of the model, or to a new user who likes some items."""
         loaded = self.holder.current
-        # the point of a new user is computed; everything else is looked up
-        wish = (
-            answers.recommended(loaded, asked)
-            if asked.items is None
-            else await self._work(answers.recommended, loaded, asked)
+        wish, unknown = (
+            await self._work(answers.recommended, loaded, asked)
+            if answers.takes_long(asked)
+            else answers.recommended(loaded, asked)
         )
         nearest = await self.batches.nearest(loaded.item_space, wish)
         titles = loaded.titles.of(nearest.rows.tolist())
-        return _json(answers.results(asked.k, nearest, loaded.items, titles))
+        return _json(answers.results(asked.k, nearest, loaded.items, titles, unknown))
 
     async def similar_items(self, asked: schemas.SimilarItems) -> Response:
         """Return the items nearest to an item, without the item itself."""
         loaded = self.holder.current
-        wish = answers.similar(loaded.model.item_vectors, loaded.items.row(asked.item), asked.k)
+        row, vectors = loaded.items.row(asked.item), loaded.model.item_vectors
+        wish = answers.similar(vectors, loaded.item_axis, row, asked.k)
         nearest = await self.batches.nearest(loaded.item_space, wish)
         titles = loaded.titles.of(nearest.rows.tolist())
         return _json(answers.results(asked.k, nearest, loaded.items, titles))
@@ -132,7 +132,8 @@ class Endpoints:
     async def similar_users(self, asked: schemas.SimilarUsers) -> Response:
         """Return the users nearest to a user, without the user."""
         loaded = self.holder.current
-        wish = answers.similar(loaded.model.user_vectors, loaded.users.row(asked.user), asked.k)
+        row, vectors = loaded.users.row(asked.user), loaded.model.user_vectors
+        wish = answers.similar(vectors, loaded.user_axis, row, asked.k)
         nearest = await self.batches.nearest(loaded.user_space, wish)
         return _json(answers.results(asked.k, nearest, loaded.users))
 

@@ -22,6 +22,8 @@ Id = (
     | Annotated[StrictStr, Field(max_length=MAX_ID_LENGTH)]
 )
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
+Filter = list[Id]
+"""Ids of any number: the body's size bounds it, and it may contain every item."""
 K = Annotated[StrictInt, Field(ge=1, le=MAX_K, description="The maximum length of the list.")]
 
 
@@ -51,8 +53,16 @@ class Recommend(Somebody):
     exclude_seen: bool = Field(
         True, strict=True, description="Leave out the items of the user, or those in `items`."
     )
-    allow: Ids | None = Field(None, description="Recommend only these items.", examples=[None])
-    deny: Ids | None = Field(None, description="Never recommend these items.", examples=[["50"]])
+    allow: Filter | None = Field(
+        None,
+        description="Recommend only these items. Unknown ids are ignored and counted.",
+        examples=[None],
+    )
+    deny: Filter | None = Field(
+        None,
+        description="Never recommend these items. Unknown ids are ignored and counted.",
+        examples=[["50"]],
+    )
 
 
 class SimilarItems(_Asked):
@@ -93,6 +103,12 @@ class Results(BaseModel):
 
     k: int
     results: list[Result]
+    unknown: dict[str, int] = Field(
+        default={},
+        description="The number of ids in `allow` and in `deny` that the model does not know and"
+        " that were ignored, if there are any.",
+        examples=[{"deny": 3}],
+    )
 
 
 class PointList(BaseModel):

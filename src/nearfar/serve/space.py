@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearfar.runtime.arrays import Float32, Int32
+from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.search.item_index import ItemIndex
 from nearfar.search.neighbours import Points, TopK, top_k
 from nearfar.search.scoring import closeness
@@ -49,6 +49,8 @@ class Space:
         The geometry of the points; see `nearfar.method.geometry.Geometry`.
     index : ItemIndex, optional
         An approximate index of the table. Lists from few allowed rows are exact nevertheless.
+    allowed : bool array of shape (n_rows,), optional
+        The rows that may be listed, those with a learned point; all if None.
 
     Examples
     --------
@@ -61,6 +63,11 @@ class Space:
     points: Points
     geometry: str
     index: ItemIndex | None = None
+    allowed: Bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.allowed is not None and self.allowed.all():
+            object.__setattr__(self, "allowed", None)
 
     def nearest(self, wishes: Sequence[Wish]) -> list[Nearest]:
         """Compute several lists together, each the same as if computed alone.
@@ -88,11 +95,14 @@ class Space:
             else self.index.scorer(queries, threads=1)
         )
         k = min(max(wish.k for wish in wishes), self.points.n_items)
-        found = top_k(scorer, np.arange(len(wishes)), k, exclude=excluded)
+        rows = np.arange(len(wishes))
+        found = top_k(scorer, rows, k, exclude=excluded, allow=self.allowed)
         return [self._list(found, row, wish.query, wish.k) for row, wish in enumerate(wishes)]
 
     def _chosen(self, wish: Wish, among: Int32) -> Nearest:
         """Rank the allowed rows."""
+        if self.allowed is not None:
+            among = among[self.allowed[among]]
         left = np.setdiff1d(among, wish.hidden).astype(np.int32)[None]
         points = self.points.with_queries(wish.query[None])
         found = points.best_of(np.zeros(1, np.int32), left, max(min(wish.k, left.size), 1))

@@ -125,6 +125,13 @@ class Folding:
 
         return draw(self.problem, source, users, known, self._candidates(source), compare)
 
+    def compare_as(self, other: Folding) -> None:
+        """Let stage 2 compare the vectors that it compares in a folding of the same items.
+
+        The initial vectors of the items depend on the number of users.
+        """
+        self._compared = other._compared
+
     # ------------------------------------------------------------------------- draws
 
     def _rows(self, items: Int64, seed: int, step: int) -> Float32:

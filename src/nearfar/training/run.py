@@ -18,7 +18,7 @@ import polars as pl
 
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Engine, OnDevice, Problem, State, StepLog, make_engine
-from nearfar.errors import DataError, DivergedError
+from nearfar.errors import DataError, DivergedError, EmptyDataError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular
 from nearfar.evaluation.ranking import evaluate
@@ -110,7 +110,7 @@ class Run:
     problem : Problem
     schedule : Schedule
     validation : Interactions or None
-        On the axes of the training interactions.
+        On the axes of the training interactions. Users without any of these are left out.
     checkpoint : path, optional
         A folder to save the run in; if it already holds this run, training resumes from it.
     checkpoint_seconds : float
@@ -140,7 +140,7 @@ class Run:
         state: State | None = None,
     ) -> None:
         if validation is not None:
-            _check_validation(problem.interactions, validation)
+            validation = _checked_validation(problem.interactions, validation)
         self.problem, self.schedule, self.validation = problem, schedule, validation
         self.callbacks, self.show = callbacks, progress
         self.threads = checked_threads(threads)
@@ -410,10 +410,21 @@ def _add_in_order(total: float, values: Float64) -> float:
     return total
 
 
-def _check_validation(train: Interactions, validation: Interactions) -> None:
+def _checked_validation(train: Interactions, validation: Interactions) -> Interactions:
+    """Return the validation part without users who have no training interactions."""
     same_users = train.user_ids.matches(validation.user_ids)
     if not same_users or not train.item_ids.matches(validation.item_ids):
         raise DataError(
             "`validation` must have the same users and items as the training interactions, in the"
-            " same order; split both from one Interactions with nearfar.data.split."
+            " same order; split both from one Interactions with nearfar.split, or move it:"
+            " validation.aligned(train.user_ids, train.item_ids)."
         )
+    new = (train.user_counts == 0) & (validation.user_counts > 0)
+    if not new.any():
+        return validation
+    n, of = np.count_nonzero(new), np.count_nonzero(validation.user_counts)
+    told = f"{n:,} of the {of:,} users of the validation part have no training interactions"
+    if n == of:
+        raise EmptyDataError(f"{told}; nobody is left to validate on. Use another split.")
+    warn(f"{told}; they are left out of it.")
+    return validation.subset(~new[validation.pair_users()])

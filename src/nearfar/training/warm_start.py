@@ -15,9 +15,9 @@ from nearfar.runtime.arrays import Bool, Float32
 def grown_state(problem: Problem, users: Float32, items: Float32, known: Interactions) -> State:
     """Return the initial state for training on more data.
 
-    Known users and items start at their points. A new user starts at the mean of the known items
-    they like, and a new item at the mean of its users that have a point after that. Any others
-    start at a random point, as in `nearfar.CML.fit`.
+    Users and items of `known` with interactions start at their points. A new user starts at the
+    mean of the known items they like, and a new item at the mean of its users that have a point
+    after that. Any others start at a random point, as in `nearfar.CML.fit`.
 
     Parameters
     ----------
@@ -31,12 +31,13 @@ def grown_state(problem: Problem, users: Float32, items: Float32, known: Interac
     n, on_sphere = problem.n_users, problem.options.geometry == "sphere"
     points = state.rows[:, 0]
     placed = np.zeros(problem.n_rows, np.bool_)
-    for first, axis, old, ids in (
-        (0, data.user_ids, users, known.user_ids),
-        (n, data.item_ids, items, known.item_ids),
+    for first, axis, old, ids, counts in (
+        (0, data.user_ids, users, known.user_ids, known.user_counts),
+        (n, data.item_ids, items, known.item_ids, known.item_counts),
     ):
-        rows = first + axis.places(ids)
-        points[rows], placed[rows] = old, True
+        learned = np.flatnonzero(counts)
+        rows = first + axis.places(ids)[learned]
+        points[rows], placed[rows] = old[learned], True
     liked = data.to_csr().astype(np.float32)
     _to_means(points[:n], placed[:n], liked, points[n:], placed[n:], on_sphere)
     _to_means(points[n:], placed[n:], liked.T.tocsr(), points[:n], placed[:n], on_sphere)

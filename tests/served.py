@@ -44,6 +44,18 @@ def serving(app):
         opened.close()
 
 
+def stripping(app, prefix):
+    """What a proxy does that removes the prefix."""
+
+    async def proxied(scope, receive, send):
+        if scope["type"] == "http":
+            assert scope["path"].startswith(f"{prefix}/")
+            scope = {**scope, "path": scope["path"].removeprefix(prefix)}
+        await app(scope, receive, send)
+
+    return proxied
+
+
 def post(client, path, status=200, /, **asked):
     answer = client.post(path, json=asked)
     assert answer.status_code == status, answer.text

@@ -11,6 +11,8 @@ dependencies: kernels and metrics do not load polars, and the library does not l
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +103,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _before_fork() -> None:
+    """Record whether the threads of polars run, which a forked process will lack."""
+    if "polars" in sys.modules:
+        import_module(f"{__name__}.runtime.forks").before_fork()
+
+
+getattr(os, "register_at_fork", dict)(before=_before_fork)  # Windows has no fork

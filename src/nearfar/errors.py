@@ -12,6 +12,7 @@
     ├── DivergedError      (ArithmeticError)  the loss is no longer a finite number
     ├── StoreError         (OSError)          a saved folder is missing, foreign, damaged or too new
     ├── SourceError        (OSError)          a data set could not be found or downloaded
+    ├── ForkError          (RuntimeError)     a forked process cannot do this; start it by spawn
     └── MissingExtraError  (ImportError)      an optional dependency is not installed
 
 Every message names the option or object, the value it got, what is allowed and, if known, the
@@ -62,6 +63,10 @@ class StoreError(NearfarError, OSError):
 
 class SourceError(NearfarError, OSError):
     """A data set could not be found or downloaded."""
+
+
+class ForkError(NearfarError, RuntimeError):
+    """A forked process cannot do this, because it lacks threads of its parent; use spawn."""
 
 
 class MissingExtraError(NearfarError, ImportError):

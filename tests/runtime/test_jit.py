@@ -99,10 +99,63 @@ def test_without_a_folder_for_the_cache_kernels_still_compile(monkeypatch):
         return numba.njit(**options)
 
     monkeypatch.setattr(nearfar.runtime.jit, "numba", SimpleNamespace(njit=nowhere))
+    monkeypatch.setattr(nearfar.runtime.jit, "_uncached", [])
     with pytest.warns(NearfarWarning, match=r"no locator available.* NUMBA_CACHE_DIR") as said:
         double = kernel(lambda x: 2 * x)
     assert [one.filename for one in said] == [__file__]
     assert double(21) == 42
+
+
+EVERY_KERNEL = """
+import gc
+import warnings
+warnings.simplefilter("always")
+import nearfar.cli, nearfar.serve, nearfar.engine.cpu.cpu_engine
+from nearfar.runtime.jit import Kernel
+print(sum(isinstance(one, Kernel) for one in gc.get_objects()))
+"""
+
+
+def test_a_process_warns_once_that_nothing_can_be_cached(tmp_path):
+    """The home and the places beside the sources are files: no user can create a folder there.
+
+    (The superuser, who runs some tests, can write to every folder.)
+    """
+    package = shutil.copytree(
+        Path(nearfar.__file__).parent,
+        tmp_path / "nearfar",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        (folder / "__pycache__").touch()
+    (tmp_path / "home").touch()
+    gone = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in gone}
+    environment |= {"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "home")}
+    run = subprocess.run(
+        [sys.executable, "-c", EVERY_KERNEL],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert int(run.stdout) > 50
+    assert run.stderr.count("NearfarWarning") == 1, run.stderr
+    assert run.stderr.count("NUMBA_CACHE_DIR") == 1
+
+
+def test_a_cache_that_can_no_longer_be_written_is_told_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(nearfar.runtime.jit, "_uncached", [])
+    doubles = [kernel(lambda x: 2 * x), kernel(lambda x: x + x)]
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").touch()
+    with pytest.warns(NearfarWarning, match="NUMBA_CACHE_DIR") as said:
+        assert [double(21) for double in doubles] == [42, 42]
+    assert len(said) == 1
+    assert [double(2.5) for double in doubles] == [5.0, 5.0]
 
 
 def test_a_kernel_is_the_same_in_python_and_in_another_kernel():

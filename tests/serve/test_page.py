@@ -28,6 +28,7 @@ def imported(name, missing):
 playwright = imported("playwright.sync_api", "playwright is not installed")
 uvicorn = imported("uvicorn", "the extra nearfar[serve] is not installed")
 serve = imported("nearfar.serve", "the extra nearfar[serve] is not installed")
+served = imported("served", "the extra nearfar[serve] is not installed")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROME = next(filter(None, map(shutil.which, NAMES)), None)
@@ -87,16 +88,18 @@ def free_port():
 class Site:
     """A server of a saved model on a thread, which can go and come back on the same port."""
 
-    def __init__(self, path):
-        self.path, self.port = path, free_port()
+    def __init__(self, path, prefix="", strips=False):
+        self.path, self.port, self.prefix, self.strips = path, free_port(), prefix, strips
         self.start()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http://127.0.0.1:{self.port}{self.prefix}/"
 
     def start(self):
-        app = serve.create_app(self.path)
+        app = serve.create_app(self.path, root_path=self.prefix)
+        if self.strips:
+            app = served.stripping(app, self.prefix)
         config = uvicorn.Config(app, port=self.port, log_level="error", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run)
@@ -115,10 +118,10 @@ def sites(tmp_path_factory):
     """Serve models; every server is stopped in the end."""
     made = []
 
-    def start(model):
+    def start(model, **how):
         path = tmp_path_factory.mktemp("served") / "model"
         model.save(path)
-        made.append(Site(path))
+        made.append(Site(path, **how))
         return made[-1]
 
     yield start
@@ -347,6 +350,20 @@ def test_the_figures_saved_with_the_model_are_shown(visit, sites):
         saved = [made.metrics[part][name] for part in ("validation", "test")]
         assert [float(figure) for figure in shown[spelt]] == pytest.approx(saved, rel=1e-2)
     assert shown["k"] == ["\u2013", "5"]
+
+
+@pytest.mark.parametrize("strips", [False, True], ids=["the server", "the proxy"])
+def test_it_works_under_a_prefix_that_either_removes(visit, model, sites, strips):
+    """`visit` sees that every address asked for has the prefix, and that the policy holds."""
+    page = visit(at=sites(model, prefix="/shop/films", strips=strips))
+    find(page, "drama film 5")
+    assert rows(page, "#item") == titles(model, model.similar_items("5", k=10))
+    recommended(page, lambda: find(page, "western film 6", "Shift+Enter"))
+    assert page.locator(".facts").inner_text()
+    assert urlsplit(page.url).path == "/shop/films/"
+    page.reload()
+    page.locator("#chart-said").wait_for(state="hidden")
+    assert taste(page) == ["Western film 6"]
 
 
 # --------------------------------------------------------------------------------------- the map

@@ -111,6 +111,7 @@ def _root(
 
 def main() -> None:
     """Run the command line."""
+    show.replace_what_cannot_be_shown()
     try:
         app()
     except KeyboardInterrupt:  # outside a command

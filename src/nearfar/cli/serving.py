@@ -41,6 +41,17 @@ def serve(
         int, typer.Option(min=0, help="Maximum waiting requests; further ones get 503.")
     ] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds until a request gets 504.")] = 10.0,
+    root_path: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="Path under which a proxy offers it, such as /films."),
+    ] = "",
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let pages of this origin use it, such as https://example.org; * for all.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a model over HTTP, with a page to explore it, until SIGTERM or Ctrl-C.
 
@@ -58,6 +69,8 @@ def serve(
             max_waiting=max_waiting,
             timeout=timeout,
             threads=threads,
+            root_path=root_path,
+            cors_origins=cors_origin or (),
         )
         if not server.is_local(opened):
             show.note("nearfar: open to the network: anyone who can reach this address has access.")

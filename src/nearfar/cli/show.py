@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -15,6 +16,13 @@ from rich.table import Table
 
 from nearfar.evaluation.metrics import REGISTRY, names
 from nearfar.evaluation.result import Evaluation
+
+
+def replace_what_cannot_be_shown() -> None:
+    """Let characters that the console's encoding lacks become "?" instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def say(*parts: Any) -> None:

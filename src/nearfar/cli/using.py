@@ -159,6 +159,8 @@ def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:
 def _examples(data: Interactions) -> str:
     """Name an id of each axis."""
     return f"the users are such as {data.user_ids.id(0)!r} and the items {data.item_ids.id(0)!r}"
+
+
 def _given(
     test: Interactions, train: Interactions, share: float, seed: int
 ) -> tuple[Interactions, Interactions]:

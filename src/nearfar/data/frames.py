@@ -27,6 +27,7 @@ from nearfar.data.table_columns import Column
 from nearfar.data.times import LOOKS_ISO, microseconds
 from nearfar.errors import DataError, MissingColumnError
 from nearfar.readers.raw import Where, numbered
+from nearfar.runtime.forks import check_fork
 
 _DROP: Final = "Correct or drop such rows"
 _COMMA: Final = re.compile(r"\s*[+-]?[0-9.]*,[0-9,.]*\s*")
@@ -90,6 +91,7 @@ def cleaned(
         null, NaN, infinite or not a number; the message names column, row and value. Also for times
         in text of which some are fractions and others integers beyond 2^53.
     """
+    check_fork()
     schema = frame.collect_schema()
     for name in [name for name in (*ids, *numbers) if schema[name] == pl.Object]:
         frame = _ids_of_objects(frame, name) if name in ids else _as_text(frame, name)
@@ -211,6 +213,7 @@ def about(table: pl.DataFrame, ids: Ids) -> pl.DataFrame:
         If that column is of another kind than `ids` (text and integers), or contains a null or a
         repeated id.
     """
+    check_fork()
     if "item_id" not in table.columns:
         raise MissingColumnError(
             f"A table about items needs a column 'item_id'; it has {', '.join(table.columns)}."

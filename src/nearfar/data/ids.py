@@ -23,6 +23,7 @@ import polars as pl
 from nearfar.data.id_values import as_column, converted, id_column, is_id_type, joined, label
 from nearfar.errors import DataError, UnknownIdError
 from nearfar.runtime.arrays import Int32
+from nearfar.runtime.forks import check_fork, is_cut_off
 
 MAX_ROWS: Final = 2**31 - 1
 """The largest number of rows of an axis, because rows are int32."""
@@ -192,7 +193,7 @@ class Ids:
         >>> rows.tolist(), unknown
         ([1, 0], [7])
         """
-        typed = self._comparable(ids) if isinstance(ids, pl.Series) else None
+        typed = self._comparable(ids) if isinstance(ids, pl.Series) and not is_cut_off() else None
         if isinstance(ids, pl.Series) and typed is not None:
             found = _joined(typed, self._values)
             unknown = ids.filter(found.is_null()).to_list()
@@ -231,6 +232,7 @@ class Ids:
             return self
         if not len(self):
             return others
+        check_fork()
         both = joined(self._values, others._values.alias(self.name))
         if both is None:
             raise DataError(
@@ -242,6 +244,9 @@ class Ids:
 
     def places(self, others: Ids) -> Int32:
         """Return the row in `self` of each id of `others`, int32; -1 for an unknown id."""
+        if is_cut_off():
+            found = [self._find(one) for one in others]
+            return np.array([-1 if row is None else row for row in found], dtype=np.int32)
         typed = self._comparable(others._values)
         if typed is None:
             return np.full(len(others), -1, np.int32)
@@ -387,7 +392,10 @@ def encode(values: Iterable[Any], name: str = "") -> tuple[Ids, Int32]:
     ------
     DataError
         As `Ids`.
+    ForkError
+        In a forked process; see `nearfar.runtime.forks`.
     """
+    check_fork()
     series = id_column(as_column(values), name)
     distinct = series.unique().sort()
     check_axis(distinct.len(), name)

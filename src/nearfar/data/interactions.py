@@ -8,7 +8,7 @@ works on rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
@@ -30,6 +30,7 @@ from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Array, Bool, Float64, Int32, Int64
 from nearfar.runtime.checks import one_of
+from nearfar.runtime.forks import check_fork
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -74,6 +75,9 @@ class Interactions:
         for array in (self.indptr, self.items, self.times):
             if array is not None:
                 array.flags.writeable = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, part.name) for part in fields(self))
 
     # ---------------------------------------------------------------- constructors
 
@@ -537,6 +541,7 @@ class Interactions:
         >>> data.union(Interactions.from_pairs([("ann", "jam"), ("eve", "tea")])).to_frame().rows()
         [('ann', 'jam'), ('ann', 'tea'), ('bob', 'jam'), ('eve', 'tea')]
         """
+        check_fork()
         users, items = self.user_ids.union(other.user_ids), self.item_ids.union(other.item_ids)
         parts = (self.aligned(users, items), other.aligned(users, items))
         times = [part.times for part in parts if part.times is not None]

@@ -18,6 +18,7 @@ import polars as pl
 
 from nearfar.data.id_values import as_column, shown
 from nearfar.errors import DataError, MissingColumnError, MissingExtraError
+from nearfar.runtime.forks import check_fork
 
 Column = str | int
 """A column, by its label or by its position counted from 0."""
@@ -164,6 +165,7 @@ def _is_integer(label: Any) -> bool:
 
 
 def _opened(frame: Any) -> _Table:
+    check_fork()
     if _is_a(frame, "pandas", "DataFrame"):
         return _of_pandas(frame)
     lazy = _of_arrow(frame)

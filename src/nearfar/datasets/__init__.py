@@ -24,6 +24,7 @@ from nearfar.datasets.recipes import RECIPES
 from nearfar.errors import DataError, OptionError, SourceError
 from nearfar.readers.columnar import reading
 from nearfar.readers.raw import Raw
+from nearfar.runtime.forks import check_fork
 
 __all__ = [
     "DataError",
@@ -164,6 +165,7 @@ def opened(
     DataError
         If a file is malformed; the message names the file and the line.
     """
+    check_fork()
     with _found(name, path, scratch, progress, tell) as found:
         yield found.raw
 
@@ -205,6 +207,7 @@ def load(
     EmptyDataError
         If no value is at least `min_value`.
     """
+    check_fork()
     least = info(name).min_value if min_value is None else min_value
     with _found(name, path, progress=progress) as found:
         _warn(found)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from itertools import chain
 from typing import Any
 
@@ -29,6 +29,7 @@ from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
 from nearfar.runtime.checks import said
 from nearfar.runtime.devices import resolve_ranking
+from nearfar.runtime.forks import check_fork
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.progress import Bars
 from nearfar.runtime.threads import checked_threads
@@ -135,8 +136,9 @@ def evaluate(
         for users, items in ranked:
             exposed += metrics.exposure(items, train.n_items)
             parts.append(_measured(items, users, train, test))
-    per_user = pl.concat(parts)
+    per_user = reduce(pl.DataFrame.vstack, parts)  # `concat` needs the threads of polars
     if len(cohorts.folded):
+        check_fork()
         per_user = per_user[np.argsort(np.concatenate([cohorts.known, cohorts.folded]))]
     return Evaluation(
         k=k,

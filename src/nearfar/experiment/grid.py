@@ -27,6 +27,7 @@ from nearfar.experiment.rates import chosen_rate, next_rate
 from nearfar.experiment.worker import Answer
 from nearfar.runtime import store
 from nearfar.runtime.checks import check_count
+from nearfar.runtime.forks import check_fork
 from nearfar.runtime.threads import available_threads
 from nearfar.training.schedule import Schedule
 
@@ -126,6 +127,7 @@ class Grid:
         StoreError
             A data set cannot be read.
         """
+        check_fork()
         n_workers = available_threads() if workers is None else workers
         if n_workers:
             check_count("workers", n_workers)

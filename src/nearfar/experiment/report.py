@@ -33,6 +33,7 @@ from nearfar.experiment.significance import all_pairs
 from nearfar.experiment.tables import name_of, summary, tidy
 from nearfar.experiment.writers import escape_markdown, latex, markdown
 from nearfar.runtime import store
+from nearfar.runtime.forks import check_fork
 
 
 def write_report(
@@ -66,6 +67,7 @@ def write_report(
     StoreError
         An outcome cannot be read, or a file cannot be written.
     """
+    check_fork()
     folder = Path(results)
     outcomes, failures = load_all(folder), _failures(folder)
     parts = parts_of(outcomes, paper or {})

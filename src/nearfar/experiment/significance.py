@@ -27,6 +27,7 @@ from scipy import special
 
 from nearfar.errors import DataError, EmptyDataError, MissingColumnError, OptionError
 from nearfar.runtime.arrays import Float64
+from nearfar.runtime.forks import check_fork
 
 CONFIDENCE: Final = 0.95
 """The confidence level of the intervals of mean differences."""
@@ -109,6 +110,7 @@ def paired(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> Comparison:
     >>> found.difference, found.wilcoxon_p
     (0.25, 0.5)
     """
+    check_fork()
     both = _joined(a, b, metric)
     x, y = both["a"].to_numpy(), both["b"].to_numpy()
     difference = x - y
@@ -181,6 +183,7 @@ def all_pairs(users: Mapping[str, pl.DataFrame], metrics: Sequence[str]) -> pl.D
     MissingColumnError, DataError
         As `paired`.
     """
+    check_fork()
     parts = []
     for metric in metrics:
         rows = [

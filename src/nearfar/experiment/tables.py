@@ -19,6 +19,7 @@ from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.evaluation.metrics import REGISTRY, names
 from nearfar.experiment.cells import Outcome
 from nearfar.experiment.paper import PAPER, PaperData
+from nearfar.runtime.forks import check_fork
 
 Which = Literal["best", "last"]
 
@@ -154,6 +155,7 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
     EmptyDataError, DataError
         As `comparable`.
     """
+    check_fork()
     if which not in EPOCHS:
         raise OptionError(f"`which` must be 'best' or 'last'; got {which!r}.")
     groups: dict[str, list[Outcome]] = {}

@@ -24,6 +24,7 @@ from nearfar.model.cml import CML
 from nearfar.model.export import write_new
 from nearfar.runtime import store
 from nearfar.runtime.checks import check_count
+from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages
 from nearfar.search.item_index import ItemIndex, digest_of
 
@@ -101,6 +102,7 @@ def recommend_to(
     NearfarWarning
         Ids in `allow` or `deny` are unknown to the model and are ignored.
     """
+    check_fork()
     check_count("k", k)
     asked, n_skipped = _column(model, users, unknown)
     options: dict[str, Any] = {

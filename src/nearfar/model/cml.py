@@ -150,6 +150,10 @@ class CML:
         shown = (f"{name}={changed[name]!r}" for name in OPTION_NAMES if name in changed)
         return f"CML({', '.join(shown)})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for copies and for pickle, without what is computed on first use."""
+        return {**vars(self), "_scorers": [], "_folding": None}
+
     # ------------------------------------------------------------------------------- training
 
     def fit(

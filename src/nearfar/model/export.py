@@ -30,6 +30,7 @@ from nearfar.data.ids import Ids
 from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
+from nearfar.runtime.forks import check_fork
 from nearfar.search.inverted_lists import load_faiss, write_index
 
 Writer = Callable[[Path], Any]
@@ -93,6 +94,7 @@ def export(
     ...     pl.read_parquet(files[0]).columns
     ['id', 'vector']
     """
+    check_fork()
     if form not in FORMATS:
         raise OptionError(f"`form` must be one of {', '.join(FORMATS)}; got {form!r}.")
     if what not in WHAT:

@@ -41,9 +41,10 @@ class Fitted(NamedTuple):
         """Metrics by name; see `nearfar.CML.metrics`."""
         found = {}
         names = [name for name in self.history.columns if name.startswith(_VALIDATION)]
-        row = self.history.filter(pl.col("epoch") == self.best_epoch)
-        if names and row.height:
-            values = {name.removeprefix(_VALIDATION): row[name][0] for name in names}
+        rows = self.history.iter_rows(named=True) if names else iter(())
+        best = next((row for row in rows if row["epoch"] == self.best_epoch), None)
+        if best is not None:
+            values = {name.removeprefix(_VALIDATION): best[name] for name in names}
             found["validation"] = {name: v for name, v in values.items() if v is not None}
         if self.evaluation is not None:
             found["test"] = self.evaluation

@@ -44,6 +44,7 @@ from nearfar.prepare.preparation_report import Report, Step, reported, step
 from nearfar.prepare.rules import Rules
 from nearfar.readers.raw import Raw
 from nearfar.runtime.arrays import Int64
+from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages
 
 __all__ = ["Report", "Rules", "Step", "prepare"]
@@ -97,6 +98,7 @@ def prepare(
     (Interactions(2 users, 1 items, 2 pairs, density 100%),
      [('read', 3), ('value >= 4', 2), ('each pair once', 2)])
     """
+    check_fork()
     rules = Rules() if rules is None else rules
     raw = table if isinstance(table, Raw) else Raw(table_columns.as_lazy(table))
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder, Stages(progress) as stages:

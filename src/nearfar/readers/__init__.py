@@ -26,6 +26,7 @@ from nearfar.readers.lines import compression, packing
 from nearfar.readers.raw import Raw
 from nearfar.readers.spool import from_pipe
 from nearfar.readers.text import declared_separator, scan_text
+from nearfar.runtime.forks import check_fork
 
 __all__ = ["Raw", "is_parts", "reading", "scan", "scan_json_lines", "scan_text"]
 
@@ -84,6 +85,7 @@ def scan(
     EmptyDataError
         If the file is empty.
     """
+    check_fork()
     file = Path(fspath(path))
     given = {
         "separator": separator is not None,

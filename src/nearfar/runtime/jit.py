@@ -105,6 +105,32 @@ def _one_process_at_a_time(file: Any) -> Callable[[Any, Any], None]:
     return saved
 
 
+def _if_possible(use: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Read or write a cache of numba's, or warn: its folder may be full or not accessible."""
+
+    def used(signature: Any, data: Any) -> Any:
+        try:
+            return use(signature, data)
+        except OSError as error:
+            _warn_of_no_cache(error)
+            return None
+
+    return used
+
+
+_uncached: list[Exception] = []
+"""Why kernels cannot be cached. All fail for the same reason, so a process warns of one."""
+
+
+def _warn_of_no_cache(error: Exception) -> None:
+    if not _uncached:
+        _uncached.append(error)
+        warn(
+            f"Compiled kernels cannot be cached, so every process compiles them again: {error}. Set"
+            " NUMBA_CACHE_DIR to a writable folder."
+        )
+
+
 _HOW: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
@@ -118,10 +144,7 @@ def _compile(function: F, fastmath: set[str] | bool = False, *, forceinline: boo
     try:
         compiled = njit(True)
     except RuntimeError as error:  # numba has found no writable folder
-        warn(
-            f"Compiled kernels cannot be cached, so every process compiles them again: {error}. Set"
-            " NUMBA_CACHE_DIR to a writable folder."
-        )
+        _warn_of_no_cache(error)
         compiled = njit(False)
     if not hasattr(compiled, "py_func"):  # NUMBA_DISABLE_JIT is set
         return cast(F, compiled)
@@ -130,6 +153,8 @@ def _compile(function: F, fastmath: set[str] | bool = False, *, forceinline: boo
         file = compiled._cache._cache_file
         file._version = f"{file._version} {fingerprint(function.__module__)}"
         file.save = _one_process_at_a_time(file)
+        for name in ("load_overload", "save_overload"):
+            setattr(compiled._cache, name, _if_possible(getattr(compiled._cache, name)))
     how |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     compiler = OptimisedPieceCompiler if fastmath else PieceCompiler
     piece: Any = numba.njit(pipeline_class=compiler, **how)(function)

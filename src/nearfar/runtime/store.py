@@ -34,6 +34,7 @@ from safetensors.numpy import load as parse_arrays
 
 from nearfar.errors import StoreError
 from nearfar.runtime.arrays import Arrays
+from nearfar.runtime.forks import check_fork
 from nearfar.version import VERSION
 
 Bytes = bytes | memoryview
@@ -111,6 +112,8 @@ def save_folder(
         fails. In each case the folder is left unchanged.
     """
     folder = Path(path)
+    if frames:
+        check_fork()
     _check_names(arrays, frames, files, texts)
     _check_types(frames)
     tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
@@ -445,6 +448,7 @@ def _contents(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> Folder:
                 if entry["file"].endswith(".safetensors"):
                     arrays[name] = _mapped(file) if mmap else parse_arrays(file.read())
                 elif entry["file"].endswith(".parquet"):
+                    check_fork()
                     frames[name] = pl.read_parquet(file)
                 elif entry["file"].endswith(".md"):
                     texts[name] = file.read().decode()

@@ -103,6 +103,28 @@ class Lists:
             )
         return cls(index)
 
+    @classmethod
+    def _from_bytes(cls, content: bytes) -> Self:
+        faiss = load_faiss()
+        return cls(faiss.deserialize_index(np.frombuffer(content, np.uint8)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Lists._from_bytes, (self._faiss.serialize_index(self._in_memory()).tobytes(),)
+
+    def _in_memory(self) -> Any:
+        """Return the index; if its lists are in a file, to which it only refers, a copy of it."""
+        faiss, index = self._faiss, self._index
+        mapped = faiss.downcast_InvertedLists(index.invlists)
+        if not isinstance(mapped, faiss.OnDiskInvertedLists):
+            return index
+        lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+        mapped.copy_subset_to(lists, faiss.InvertedLists.SUBSET_TYPE_ID_RANGE, 0, index.ntotal)
+        copied = faiss.IndexIVFFlat(index.quantizer, index.d, index.nlist, index.metric_type)
+        copied.replace_invlists(lists, True)
+        lists.this.disown()  # `copied` deletes them
+        copied.is_trained, copied.ntotal = True, index.ntotal
+        return copied
+
     def write(self, file: Path) -> None:
         """Write the lists to a file.
 
@@ -111,7 +133,7 @@ class Lists:
         OSError
             The file could not be written.
         """
-        write_index(self._index, "lists", file)
+        write_index(self._in_memory(), "lists", file)
 
     def __len__(self) -> int:
         return int(self._index.nlist)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 
 from nearfar.model.asked import Axis
@@ -133,10 +135,13 @@ def _history(loaded: Loaded) -> list[schemas.EpochFigures]:
     history = loaded.model.history
     if "validation_ndcg" not in history.columns:
         return []
-    validated = history.filter(history["validation_ndcg"].is_finite())
     wanted = [name for name in schemas.EpochFigures.model_fields if name in history.columns]
-    rows = validated.select(wanted).iter_rows(named=True)
-    return [schemas.EpochFigures(**{"validation_mmr": None, **row}) for row in rows]
+    rows = history[wanted].iter_rows(named=True)
+    return [
+        schemas.EpochFigures(**{"validation_mmr": None, **row})
+        for row in rows
+        if row["validation_ndcg"] is not None and isfinite(row["validation_ndcg"])
+    ]
 
 
 def drawn(loaded: Loaded, limit: int) -> schemas.Map:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,11 +10,13 @@ from os import PathLike
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from nearfar.errors import OptionError
 from nearfar.runtime.threads import one_blas_thread
 from nearfar.serve.batches import Batches
 from nearfar.serve.failures import HANDLERS
+from nearfar.serve.gateway import Gateway, checked_origins, checked_root_path, cross_origin
 from nearfar.serve.holder import Holder
 from nearfar.serve.limits import Admission, BodyLimit, Deadline
 from nearfar.serve.loaded import Loaded
@@ -40,6 +42,8 @@ def create_app(
     max_waiting: int = 256,
     timeout: float = 10.0,
     threads: int = 1,
+    root_path: str = "",
+    cors_origins: Iterable[str] = (),
 ) -> FastAPI:
     """Load a model and create the application that serves it.
 
@@ -61,6 +65,12 @@ def create_app(
         Seconds after which a request is answered with 504.
     threads : int
         Number of threads that compute lists, each its own batch.
+    root_path : str
+        The path under which a proxy offers the server, such as "/films"; whether the proxy removes
+        it from requests or not.
+    cors_origins : iterable of str
+        The origins, such as "https://example.org", whose pages may use the server from a browser;
+        ("*",) for all. Pages of other origins can reload the model only if theirs is listed.
 
     Returns
     -------
@@ -70,7 +80,7 @@ def create_app(
     Raises
     ------
     OptionError
-        An option is out of range.
+        An option is out of range, or not a path prefix or an origin.
     StoreError
         The model or the index cannot be read.
 
@@ -87,6 +97,8 @@ def create_app(
     'nearfar'
     """
     _check(token, max_body, max_concurrent, max_waiting, timeout, threads)
+    origins = checked_origins(cors_origins)
+    checked_root_path(root_path, ())
     holder = Holder(partial(Loaded.load, model_path, index))
     batches = Batches(threads)
     workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="nearfar-work")
@@ -105,17 +117,22 @@ def create_app(
         description="Collaborative metric learning: the items that a user likes are near.",
         docs_url=None,  # both pages load their scripts from other servers
         redoc_url=None,
+        redirect_slashes=False,  # to an address that a proxy may not know
         lifespan=lifespan,
         exception_handlers=HANDLERS,
     )
     app.include_router(endpoints.router())
     app.state.endpoints = endpoints
     paths = frozenset({*app.openapi()["paths"], *endpoints.page, "/openapi.json"})
+    prefix = checked_root_path(root_path, paths)
     # the last layer is the outermost
     app.add_middleware(Admission, at_once=max_concurrent, waiting=max_waiting, free=_OPERATION)
     app.add_middleware(BodyLimit, most=max_body)
     app.add_middleware(Deadline, seconds=timeout, free=_SLOW)
+    if origins:
+        app.add_middleware(CORSMiddleware, **cross_origin(origins))
     app.add_middleware(Measured, metrics=metrics, routes=paths)
+    app.add_middleware(Gateway, root_path=prefix)
     return app
 
 

@@ -41,9 +41,23 @@ async def misunderstood(request: Request, error: Exception) -> Response:
     """Answer a request that does not fit its schema."""
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
+    if any(tuple(fault["loc"]) == ("body",) for fault in faults) and not _says_json(request):
+        sent = request.headers.get("content-type")
+        its = f"this one says {sent[:100]!r}" if sent else "this one does not name a type"
+        return failure(
+            422,
+            "RequestError",
+            "`body`: a request must have a JSON object as its body and the header `Content-Type:"
+            f" application/json`; {its}.",
+        )
     told = [_fault(fault) for fault in faults[:_SHOWN]]
     more = f" And {len(faults) - _SHOWN} more." if faults[_SHOWN:] else ""
     return failure(422, "RequestError", " ".join(told) + more)
+
+
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind.startswith("application/") and kind.endswith(("/json", "+json"))
 
 
 def _fault(fault: Mapping[str, Any]) -> str:

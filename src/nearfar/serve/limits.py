@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nearfar.serve.failures import failure
+from nearfar.serve.gateway import route_of
 
 _READ_ON: Final = 2**24
 """Bytes beyond the limit that are read and discarded."""
@@ -119,4 +120,4 @@ class Admission:
 
 
 def _limited(scope: Scope, free: Collection[str]) -> bool:
-    return scope["type"] == "http" and scope["path"] not in free
+    return scope["type"] == "http" and route_of(scope) not in free

@@ -9,6 +9,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nearfar.serve.gateway import route_of
 from nearfar.serve.loaded import Loaded
 from nearfar.version import VERSION
 
@@ -59,7 +60,7 @@ class Metrics:
 
 
 class Measured:
-    """The outermost layer of an ASGI application: counts and times its requests."""
+    """A layer of an ASGI application that counts and times its requests."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: Collection[str]) -> None:
         self.app, self.metrics, self.routes = app, metrics, routes
@@ -76,7 +77,8 @@ class Measured:
                 status = message["status"]
             await send(message)
 
-        route = scope["path"] if scope["path"] in self.routes else _NO_PATH
+        path = route_of(scope)
+        route = path if path in self.routes else _NO_PATH
         try:
             with self.metrics.in_flight.track_inprogress():
                 return await self.app(scope, receive, sending)

@@ -95,10 +95,11 @@ class Trained:
 
     def after(self, before: pl.DataFrame) -> Trained:
         """Return the result with the history of an earlier run prepended to its own."""
-        parts, n = [before], before.height
-        if self.history.height:
-            parts.append(self.history.with_columns(pl.col("epoch") + n))
-        history = pl.concat(parts, how="diagonal_relaxed")
+        n = before.height
+        rows = [*before.to_dicts(), *self.history.to_dicts()]
+        for row in rows[n:]:
+            row["epoch"] += n
+        history = pl.DataFrame(rows, infer_schema_length=None)
         return replace(self, history=history, best_epoch=n + self.best_epoch)
 
 
@@ -211,7 +212,7 @@ class Run:
         """Return a table with one row for each epoch; see `CML.history`."""
         frame = pl.DataFrame(self.progress.history, infer_schema_length=None)
         columns = (*_COLUMNS, *(f"validation_{name}" for name in metrics.names()))
-        return frame.select(name for name in columns if name in frame.columns)
+        return frame[[name for name in columns if name in frame.columns]]
 
     def close(self) -> None:
         """Stop the engine's threads."""

@@ -293,7 +293,7 @@ def test_a_flag_of_another_strategy_is_refused(run, data, tmp_path, words, messa
 def test_a_value_out_of_range_is_one_line(run, data, tmp_path):
     code, out, err = run("fit", data, "-o", tmp_path / "m", "--dim", "1")
     assert (code, out) == (1, "")
-    assert err == "nearfar: `dim` must be between 2 and 4096; got 1.\n"
+    assert err == "nearfar: `dim` must be a whole number from 2 to 4,096; got 1.\n"
 
 
 @pytest.mark.parametrize("words", [["fit"], ["bogus"], ["fit", "x", "-o", "y", "--sampler", "z"]])

@@ -52,7 +52,10 @@ def test_what_was_measured_is_printed(run, model, tmp_path):
 
 def test_what_does_not_go_is_a_line(run, model, tmp_path):
     code, _, err = run("index", model, "-o", tmp_path / "i", "--recall", "2")
-    assert (code, err) == (1, "nearfar: `recall` must be above 0 and at most 1; got 2.0.\n")
+    assert (code, err) == (
+        1,
+        "nearfar: `recall` must be a finite number above 0 and at most 1; got 2.0.\n",
+    )
     code, _, err = run("index", tmp_path / "no", "-o", model)
     assert code == 1
     assert "holds a nearfar model, not an index" in err  # before the model is looked for

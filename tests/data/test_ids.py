@@ -80,9 +80,7 @@ def test_many_unknown_ids_are_counted():
     for asked in (list(range(21)), pl.Series(range(21))):
         with pytest.raises(UnknownIdError, match=message):
             Ids([0]).rows(asked)
-    with pytest.raises(
-        TypeError, match=r"`rows` takes several ids; got 'ab'. Use `row` for a single id"
-    ):
+    with pytest.raises(DataError, match=r"`ids` must be a list of ids; got the single 'ab'"):
         Ids(["a", "b"]).rows("ab")
 
 

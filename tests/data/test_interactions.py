@@ -24,6 +24,7 @@ from nearfar.errors import (
     MissingExtraError,
     OptionError,
     StoreError,
+    UnknownIdError,
 )
 from nearfar.prepare import prepare
 
@@ -400,17 +401,17 @@ def test_rows_are_checked():
     for bad_users, bad_items, times, message in [
         ([2], [0], None, r"User row 2 \(entry 0\) is not among the 2 users"),
         ([0], [-1], None, "Item row -1"),
-        ([0.5], [0], None, "User rows must be a flat array of integers; got float64"),
+        ([0.5], [0], None, r"`users` must be a flat array of whole numbers; got \[0.5\]"),
         ([0], [0, 1], None, "must have the same length; got"),
         ([0], [0], [1, 2], "must have the same length; got"),
         ([0], [0], [np.nan], "Times must be finite; entry 0 is nan"),
-        ([0], [0], ["x"], "Times must be a flat array of numbers"),
+        ([0], [0], ["x"], "`times` must be a flat array of numbers"),
     ]:
         with pytest.raises(DataError, match=message):
             Interactions.from_rows(bad_users, bad_items, users, items, times)
-    with pytest.raises(IndexError, match=r"user rows must be in 0..1"):
+    with pytest.raises(UnknownIdError, match=r"`user` must be rows in 0..1; got 2"):
         data.contains(2, 0)
-    with pytest.raises(IndexError, match=r"user row -1 is not in 0..1"):
+    with pytest.raises(UnknownIdError, match=r"user row -1 is not in 0..1"):
         data.positives(-1)
     for mask in ([True], [1, 0]):
         with pytest.raises(

@@ -10,7 +10,7 @@ from nearfar.errors import DataError, OptionError
 PAIRS = st.lists(
     st.tuples(st.integers(0, 8), st.integers(0, 30), st.integers(0, 5)), min_size=4, max_size=120
 )
-SEEDS = st.integers(0, 2**70)
+SEEDS = st.integers(0, 2**64 - 1)
 
 
 def pair_set(data):
@@ -149,7 +149,7 @@ def test_given_items_are_drawn_by_the_seed():
 def test_what_cannot_be_cut_is_said():
     data = Interactions.from_pairs([("a", 1), ("a", 2)])
     for folds in (1, 2.0, True):
-        with pytest.raises(OptionError, match=r"`folds` must be an integer of at least 2; got"):
+        with pytest.raises(OptionError, match=r"`folds` must be a whole number from 2 to"):
             split.k_fold(data, folds)
     for cut in (split.ratio, split.by_user):
         for share in (0, 1, -0.1, float("nan"), "0.2"):

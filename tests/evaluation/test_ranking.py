@@ -158,7 +158,7 @@ def test_a_progress_bar_is_shown_in_a_terminal_if_wanted(train, test, capsys, mo
 
 @pytest.mark.parametrize("option", ["k", "threads"])
 def test_numbers_below_one_are_an_error(train, test, option):
-    with pytest.raises(OptionError, match=rf"`{option}` must be at least 1.*; got 0\."):
+    with pytest.raises(OptionError, match=rf"`{option}` must be a whole number.*; got 0\."):
         evaluate(MostPopular(train), train, test, **{option: 0})
 
 

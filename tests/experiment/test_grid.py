@@ -326,7 +326,7 @@ def test_some_rows_of_table_2():
         ({"folds": 1}, "`folds` must be at least 2 and"),
         ({"tested_folds": 4}, "`tested_folds` not more than that; got 3 and 4"),
         ({"tested_folds": 0}, "`tested_folds` must be a whole number"),
-        ({"validation": 1.0}, "`validation` must be between 0 and 1; got 1.0"),
+        ({"validation": 1.0}, "`validation` must lie between 0 and 1, .*; got 1.0"),
         ({"learning_rates": (-1.0,)}, "learning_rate"),
     ],
 )

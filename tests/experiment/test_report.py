@@ -260,7 +260,7 @@ def test_what_cannot_be_compared_is_refused(outcomes, kind, message):
 
 def test_options_of_tables_are_checked():
     outcomes = [outcome(table2.rows()[0])]
-    with pytest.raises(OptionError, match="`which` must be 'best' or 'last'; got 'first'"):
+    with pytest.raises(OptionError, match="`which` must be one of best, last; got 'first'"):
         tables.summary(outcomes, "first")
     with pytest.raises(OptionError, match="`paper` must be one of amazon, book-crossing, ech"):
         tables.layout(tables.summary(outcomes), "netflix")

@@ -266,7 +266,10 @@ def test_gradient_through_normalisation():
             lambda: Triplet(margin=0.0),
             r"positive number; got 0.0. \(0 is allowed only with a temperature.\)",
         ),
-        (lambda: Triplet(margin=-1.0, temperature=0.5), "`margin` must be a positive number"),
+        (
+            lambda: Triplet(margin=-1.0, temperature=0.5),
+            "`margin` must be a finite number at least 0; got -1",
+        ),
         (
             lambda: Triplet(temperature=-1.0),
             r"`temperature` must be 0 \(.*\), at least 1e-6, or None \(.*\); got -1.0",

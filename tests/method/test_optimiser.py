@@ -209,7 +209,7 @@ def test_the_dense_formulas_are_torchs(optimiser):
     [
         (lambda: Adam(0.0), "`learning_rate` must be a positive number; got 0.0"),
         (lambda: Adam(float("inf")), "learning_rate"),
-        (lambda: Adam(beta1=1.0), "`beta1` must be at least 0 and below 1"),
+        (lambda: Adam(beta1=1.0), "`beta1` must be a finite number at least 0 and below 1"),
         (lambda: Adam(beta1=0.95, beta2=0.9), "`beta1` must be below `beta2`"),
         (lambda: SGD(-1.0), "learning_rate"),
         (lambda: Adagrad(initial=-0.1), "initial"),

@@ -122,11 +122,11 @@ def test_the_effective_number_of_negatives_is_saved():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dim": 1}, "`dim` must be between 2 and 4096; got 1"),
+        ({"dim": 1}, "`dim` must be a whole number from 2 to 4,096; got 1"),
         ({"dim": 4097}, "dim"),
-        ({"dim": 12.0}, "`dim` must be a whole number; got 12.0"),
-        ({"negatives": -1}, "`negatives` must be between 1 and"),
-        ({"negatives": 0}, "`negatives` must be between 1 and"),
+        ({"dim": 12.0}, "`dim` must be a whole number .*; got 12.0"),
+        ({"negatives": -1}, "`negatives` must be a whole number from 1 to 100,000"),
+        ({"negatives": 0}, "`negatives` must be a whole number from 1 to 100,000"),
         ({"batch": True}, "batch"),
         (
             {"sampler": Uniform(), "batch": 1_000_000, "negatives": 500},

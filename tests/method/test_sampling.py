@@ -367,7 +367,10 @@ def test_released_weight_is_uniform_where_the_scripts_weight_overflows():
         (lambda: TwoStage(0), "`candidates` must be a whole number of at least 1; got 0"),
         (lambda: TwoStage(2.5), "candidates"),
         (lambda: Uniform(redraws=0), "redraws"),
-        (lambda: TwoStage(vectors="frozen"), "`vectors` must be 'live' or 'initial'; got 'frozen'"),
+        (
+            lambda: TwoStage(vectors="frozen"),
+            "`vectors` must be one of live, initial; got 'frozen'",
+        ),
         (lambda: popularity_weight([0, 0], 1.0), "no item has a training interaction"),
     ],
 )

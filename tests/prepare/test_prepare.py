@@ -371,9 +371,12 @@ def test_the_package_can_be_called():
         ({"min_value": np.nan}, "`min_value` must be a finite number; got nan"),
         ({"strictly": True}, "`strictly` does nothing without `min_value`"),
         ({"repeats": "sum"}, "`repeats` does nothing without `min_value`"),
-        ({"core": "twice"}, "`core` must be 'once' or 'fixed-point'; got 'twice'"),
-        ({"min_value": 1, "repeats": "all"}, "`repeats` must be 'any' or 'sum'; got 'all'"),
-        ({"order": "users-items"}, "`order` must be 'value-users-items' or .*; got 'users-items'"),
+        ({"core": "twice"}, "`core` must be one of once, fixed-point; got 'twice'"),
+        ({"min_value": 1, "repeats": "all"}, "`repeats` must be one of any, sum; got 'all'"),
+        (
+            {"order": "users-items"},
+            "`order` must be one of value-users-items, .*; got 'users-items'",
+        ),
         ({"order": "users-value-items", "core": "fixed-point"}, "so the value comes before or"),
     ],
 )

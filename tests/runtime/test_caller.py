@@ -77,8 +77,9 @@ def test_a_line_is_told_once_by_default(inside):
     assert len(said) == 1
 
 
-def everything():
-    return nf.Interactions.from_pairs([(u, i) for u in range(4) for i in range(4)])
+def nearly_everything():
+    pairs = [(u, i) for u in range(4) for i in range(4) if (u, i) != (3, 3)]
+    return nf.Interactions.from_pairs(pairs)
 
 
 HOT = nf.Triplet(temperature=50.0)
@@ -87,7 +88,7 @@ HOT = nf.Triplet(temperature=50.0)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nf.CML(PLAIN, dim=4).fit(everything(), epochs=1), "stayed empty"),
+        (lambda: nf.CML(PLAIN, dim=4).fit(nearly_everything(), epochs=1), "stayed empty"),
         (lambda: nf.CML(dim=4, triplet=HOT).fit(random_data(), epochs=1), "recommended value is"),
         (lambda: slow().fit(random_data(), epochs=10, validation=0.2, k=5), "popular"),
         (lambda: known().partial_fit(random_data(), epochs=1), "recommended value is"),

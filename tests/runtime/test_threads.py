@@ -121,7 +121,9 @@ def test_threads_default_to_the_available_cores():
 
 
 def test_no_threads_is_an_error():
-    with pytest.raises(OptionError, match=r"`threads` must be at least 1, .*; got 0\."):
+    with pytest.raises(
+        OptionError, match=r"`threads` must be a whole number from 1 .*; got 0\. None uses"
+    ):
         checked_threads(0)
 
 

@@ -30,7 +30,7 @@ def csr(lists):
 
 def brute_force(scores, rows, k, excluded=None, allow=None):
     """Sort by (score descending, item ascending) after filtering, one user at a time."""
-    items = np.full((len(rows), k), -1)
+    items = np.full((len(rows), min(k, scores.shape[1])), -1)
     for a, user in enumerate(rows):
         left = [
             item
@@ -197,8 +197,17 @@ def test_progress_counts_every_row_once():
 
 def test_nothing_left_gives_an_empty_list():
     found = top_k(Table([[1, 2]]), [0], 3, exclude=csr([{0, 1}]))
-    assert found.items.tolist() == [[-1, -1, -1]]
+    assert found.items.tolist() == [[-1, -1]]
     assert (found.scores == -np.inf).all()
+
+
+def test_a_k_above_the_catalogue_costs_no_more_than_the_catalogue():
+    """Arrays of this k would not fit into any memory."""
+    for table in (Table([[1, 3, 2]]), random_points(1, 3)):
+        usual, long = (top_k(table, [0], k) for k in (3, 10**15))
+        assert long.items.tolist() == usual.items.tolist()
+        assert long.scores.tolist() == usual.scores.tolist()
+        assert long.items.shape == (1, 3)
 
 
 def test_plus_infinity_comes_first():
@@ -218,8 +227,8 @@ def test_nan_is_an_error_that_says_where(threads):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"k": 0}, OptionError, r"`k` must be at least 1; got 0\."),
-        ({"threads": 0}, OptionError, r"`threads` must be at least 1.*; got 0\."),
+        ({"k": 0}, OptionError, r"`k` must be a whole number of at least 1; got 0\."),
+        ({"threads": 0}, OptionError, r"`threads` must be a whole number from 1 .*; got 0\."),
         ({"rows": [0, 2]}, DataError, r"`rows` must lie in 0 \.\.\. 1; got 2\."),
         ({"rows": [-1]}, DataError, r"`rows` must lie in 0 \.\.\. 1; got -1\."),
         ({"rows": [0.5]}, DataError, r"`rows` must be a list of row numbers; got float64"),

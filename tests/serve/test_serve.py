@@ -375,10 +375,10 @@ def test_a_fault_of_the_server_is_told_as_such(client, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_body": 0}, "`max_body` must be at least 1; got 0"),
-        ({"max_concurrent": 0}, "`max_concurrent` must be at least 1"),
-        ({"max_waiting": -1}, "`max_waiting` must be at least 0"),
-        ({"threads": 0}, "`threads` must be at least 1"),
+        ({"max_body": 0}, "`max_body` must be a whole number of at least 1; got 0"),
+        ({"max_concurrent": 0}, "`max_concurrent` must be a whole number"),
+        ({"max_waiting": -1}, "`max_waiting` must be a whole number of at least 0"),
+        ({"threads": 0}, "`threads` must be a whole number"),
         ({"timeout": 0.0}, "`timeout` must be a positive number"),
         ({"timeout": float("nan")}, "`timeout` must be a positive number"),
         ({"token": ""}, "`token` must be printable ASCII"),

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from conftest import PLAIN, checkerboard, hopeless, import_path, random_data
+from conftest import PLAIN, checkerboard, hopeless, import_path, plain, random_data
 from nearfar import CML, Interactions, evaluate, split
 from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.errors import (
@@ -26,7 +28,8 @@ from nearfar.errors import (
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.method.optimiser import SGD, Adam, Averaging
-from nearfar.method.sampling import Shared, TwoStage
+from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
+from nearfar.training.run import Run
 
 DATA = random_data(40, 80, 0.2, seed=1)
 SMALL = {"dim": 8, "batch": 16, "negatives": 2}
@@ -131,6 +134,50 @@ def test_a_callback_can_stop_and_sees_every_epoch():
     assert len(model.history) == 3
 
 
+@pytest.mark.parametrize("answer", [np.True_, np.array(True), 1, np.int64(1), "stop"])
+def test_a_callback_stops_with_whatever_is_true(answer):
+    model = CML(PLAIN, **SMALL).fit(DATA, epochs=3, callbacks=[lambda _: answer])
+    assert model.history.height == 1
+
+
+@pytest.mark.parametrize("answer", [np.False_, np.array(False), 0, None, ""])
+def test_a_callback_goes_on_with_whatever_is_false(answer):
+    model = CML(PLAIN, **SMALL).fit(DATA, epochs=2, callbacks=[lambda _: answer])
+    assert model.history.height == 2
+
+
+@pytest.mark.parametrize("answer", [np.array([True, False]), pl.DataFrame({"a": [1]})])
+def test_an_answer_that_is_neither_is_refused(answer):
+    with pytest.raises(OptionError, match=r"A callback must return True to stop, or None; got"):
+        CML(PLAIN, **SMALL).fit(DATA, epochs=2, callbacks=[lambda _: answer])
+
+
+@pytest.mark.parametrize("callbacks", [None, print, 3, [3], "stop"])
+def test_what_cannot_be_called_is_refused_before_training(callbacks, monkeypatch):
+    monkeypatch.setattr(Run, "train", lambda self: pytest.fail("it trains"))
+    with pytest.raises((OptionError, DataError), match="`callbacks` must be"):
+        CML(PLAIN, **SMALL).fit(DATA, epochs=1, callbacks=callbacks)
+
+
+@pytest.mark.parametrize(
+    "share", [np.float32(0.25), Fraction(1, 4), Decimal("0.25"), np.array(0.25)]
+)
+def test_a_validation_share_is_any_real_number(share):
+    models = [CML(PLAIN, **SMALL).fit(DATA, epochs=1, validation=v) for v in (share, 0.25)]
+    one, other = (
+        [*model.history["validation_ndcg"], model.user_vectors.tobytes()] for model in models
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "wrong", ["0.1", True, (0.1,), DATA.to_csr(), DATA.to_frame(), (DATA, DATA), Interactions, 1, 0]
+)
+def test_a_validation_part_of_another_type_is_refused(wrong):
+    with pytest.raises(OptionError, match=r"`validation` must lie between 0 and 1.*Interactions"):
+        CML(PLAIN, **SMALL).fit(DATA, epochs=1, validation=wrong)
+
+
 def test_validation_share_is_left_out_of_training(monkeypatch):
     seen = {}
     original = CPUEngine.__init__
@@ -146,11 +193,35 @@ def test_validation_share_is_left_out_of_training(monkeypatch):
 
 
 def test_a_warning_when_most_places_for_negatives_stay_empty():
+    pairs = [(u, i) for u in range(4) for i in range(4) if (u, i) != (3, 3)]
+    nearly = Interactions.from_pairs(pairs)
+    with pytest.warns(NearfarWarning, match=r"60 of 75 places .* stayed empty .* another sampler"):
+        model = CML(PLAIN, dim=4).fit(nearly, epochs=2)
+    assert model.history["missed"].to_list() == [60, 60]
+
+
+@pytest.mark.filterwarnings("ignore::nearfar.errors.NearfarWarning")  # of so little data
+@pytest.mark.parametrize("sampler", [Uniform(), Popularity(), TwoStage(20), Shared()])
+def test_data_in_which_everybody_has_everything_is_refused(sampler):
     everything = Interactions.from_pairs([(u, i) for u in range(4) for i in range(4)])
-    with pytest.warns(NearfarWarning, match=r"80 of 80 places .* stayed empty .* another sampler"):
-        model = CML(PLAIN, dim=4).fit(everything, epochs=2)
-    assert model.history["missed"].to_list() == [80, 80]
-    assert model.history["loss"].to_list() == [0.0, 0.0]
+    options = plain(dim=4, sampler=sampler)
+    with pytest.raises(DataError, match=r"every one of the 4 items .* nothing to learn.*min_value"):
+        CML(options).fit(everything, epochs=1)
+    most = everything.subset(np.arange(16) != 15)
+    model = CML(options).fit(most.compact(), epochs=1, callbacks=[lambda _: True])
+    with pytest.raises(DataError, match="nothing to learn"):
+        model.partial_fit(everything)
+    assert model.interactions.n_pairs == 15
+
+
+def test_items_that_cannot_be_drawn_are_no_negatives():
+    """An item without training pairs has weight 0 by popularity, so nobody can learn from it."""
+    pairs = [(u, i) for u in range(4) for i in range(4)]
+    grown = Interactions.from_pairs([*pairs, (4, 9)])
+    known = grown.subset(grown.pair_users() < 4)
+    with pytest.raises(DataError, match="every one of the 4 items"):
+        CML(plain(dim=4, sampler=Popularity())).fit(known, epochs=1)
+    CML(plain(dim=4, sampler=Uniform())).fit(known, epochs=1)
 
 
 def test_validation_on_other_axes_is_refused():

@@ -27,7 +27,7 @@ from nearfar.cli import (
     show,
     using,
 )
-from nearfar.cli.binding import FlagError
+from nearfar.cli.binding import FlagError, local, names_of
 from nearfar.errors import NearfarError, NearfarWarning
 from nearfar.version import VERSION
 
@@ -62,6 +62,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
 
 def _reporting(command: Callable[..., None]) -> Callable[..., None]:
     """Turn an error of a command into a line on stderr and an exit code, a warning into a line."""
+    named = names_of(command)
 
     @functools.wraps(command)
     def reported(**values: Any) -> None:
@@ -69,7 +70,7 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", NearfarWarning)
                 warnings.showwarning = _warn
-                command(**values)
+                command(**{name: local(one, named[name]) for name, one in values.items()})
         except FlagError as error:
             show.note(f"nearfar: {error}")
             raise typer.Exit(2) from error

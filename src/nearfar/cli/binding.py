@@ -6,15 +6,41 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.models import ArgumentInfo
 
 from nearfar.cli.flags import Flag, Strategies, kebab, listed
+from nearfar.runtime.checks import local_path
 
 
 class FlagError(Exception):
     """An invalid combination of flags; the command line shows it as a usage error."""
+
+
+def names_of(command: Callable[..., Any]) -> dict[str, str]:
+    """Return how the parameters of a command are written on the command line, for messages."""
+    named = {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        given = getattr(parameter.annotation, "__metadata__", ())
+        argument = next((one for one in given if isinstance(one, ArgumentInfo)), None)
+        named[name] = f"--{kebab(name)}" if argument is None else str(argument.metavar or name)
+    return named
+
+
+def local(value: Any, name: str) -> Any:
+    """Return a path, or a list of paths, with ``~`` expanded; any other value unchanged.
+
+    Raises
+    ------
+    OptionError
+        A path is an address, such as ``s3://bucket/model``.
+    """
+    if isinstance(value, list):
+        return [local(one, name) for one in value]
+    return local_path(value, name) if isinstance(value, Path) else value
 
 
 def with_flags(

@@ -31,6 +31,9 @@ from nearfar.evaluation.ranking import evaluate
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.presets import PRESETS
 from nearfar.model.cml import CML
+from nearfar.model.fitted import KIND
+from nearfar.runtime import store
+from nearfar.runtime.checks import share
 from nearfar.runtime.progress import shows
 from nearfar.training.schedule import Schedule
 
@@ -84,10 +87,12 @@ def fit(
     """Train a model on interactions and save it."""
     model = CML(options_of(None if preset is None else preset.value, options))
     plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), circumstances_of(run)
+    held_out = None if holdout is None else share("--holdout", holdout)
+    store.check_replaceable(out, kind=KIND)
     everything = load_data(data)
     train = everything
-    if holdout is not None:
-        train, _ = split.ratio(everything, test=holdout, seed=how.seed)
+    if held_out is not None:
+        train, _ = split.ratio(everything, test=held_out, seed=how.seed)
     begun = time.perf_counter()
     try:
         model.fit(train, **asdict(plan), **asdict(how))

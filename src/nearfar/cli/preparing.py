@@ -28,6 +28,7 @@ from nearfar.prepare import prepare as binarise
 from nearfar.prepare.rules import Paper
 from nearfar.readers.raw import Raw
 from nearfar.runtime import store
+from nearfar.runtime.checks import local_path
 from nearfar.runtime.progress import Stages
 
 Recipe = Enum("Recipe", {name: name for name in ("table", *RECIPES)}, type=str)  # type: ignore[misc]
@@ -158,7 +159,7 @@ class _CommandSource:
 
 def _source(raw: str, recipe: Any, given: dict[str, Any]) -> _CommandSource:
     """Return the kind of RAW; an existing path takes precedence over the name of a data set."""
-    path = Path(raw)
+    path = local_path(raw, "RAW")
     source = _CommandSource(recipe.value, path)
     if recipe is _TABLE and not path.exists() and raw in datasets.names():
         source = _CommandSource(raw, path, by_name=True)

@@ -27,9 +27,17 @@ _NULLS: Final = frozenset({"NoneType", "NAType", "NaTType"})
 
 
 def as_column(values: Iterable[Any]) -> pl.Series:
-    """Return a column of one polars type if all values have one type, else of Object."""
+    """Return a column of one polars type if all values have one type, else of Object.
+
+    Raises
+    ------
+    DataError
+        `values` is a single value; text is one as well.
+    """
     if isinstance(values, pl.Series):
         return values
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise DataError(f"Ids must be a list, an array or a column; got the single {values!r}.")
     try:
         if isinstance(values, np.ndarray) and values.dtype.kind in "iufUSbmM":
             return pl.Series(values)

@@ -23,6 +23,7 @@ import polars as pl
 from nearfar.data.id_values import as_column, converted, id_column, is_id_type, joined, label
 from nearfar.errors import DataError, UnknownIdError
 from nearfar.runtime.arrays import Int32
+from nearfar.runtime.checks import listed
 from nearfar.runtime.forks import check_fork, is_cut_off
 
 MAX_ROWS: Final = 2**31 - 1
@@ -174,11 +175,11 @@ class Ids:
 
         Raises
         ------
+        DataError
+            If `ids` is a single id.
         UnknownIdError
             If an id is unknown; the message names the first few and their number.
         """
-        if isinstance(ids, (str, bytes)):
-            raise TypeError(f"`rows` takes several ids; got {ids!r}. Use `row` for a single id.")
         rows, strangers = self.known(ids)
         if strangers:
             raise self._unknown(strangers)
@@ -198,9 +199,9 @@ class Ids:
             found = _joined(typed, self._values)
             unknown = ids.filter(found.is_null()).to_list()
             return found.drop_nulls().to_numpy().astype(np.int32), unknown
-        listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        rows = [self._find(wanted) for wanted in listed]
-        strangers = [one for one, row in zip(listed, rows, strict=True) if row is None]
+        asked = listed(f"{self.name or 'id'}s", ids, "ids")
+        rows = [self._find(wanted) for wanted in asked]
+        strangers = [one for one, row in zip(asked, rows, strict=True) if row is None]
         return np.array([row for row in rows if row is not None], dtype=np.int32), strangers
 
     def mistyped(self, wanted: object) -> bool:

@@ -26,10 +26,20 @@ from nearfar.data import pairs as pair_lists
 from nearfar.data.id_values import as_column, label
 from nearfar.data.ids import Ids, encode
 from nearfar.data.table_columns import Column
-from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError
+from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError, UnknownIdError
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Array, Bool, Float64, Int32, Int64
-from nearfar.runtime.checks import one_of
+from nearfar.runtime.checks import (
+    an_instance,
+    as_array,
+    listed,
+    local_path,
+    one_of,
+    real,
+    said,
+    switch,
+    whole,
+)
 from nearfar.runtime.forks import check_fork
 
 if TYPE_CHECKING:
@@ -106,6 +116,8 @@ class Interactions:
         DataError
             If the lengths differ, a row is out of range, or a time is not a finite number.
         """
+        for name, axis in (("user_ids", user_ids), ("item_ids", item_ids)):
+            an_instance(name, axis, Ids, "Make them with nearfar.data.ids.Ids(values).")
         by_user = pair_lists.checked_rows(users, len(user_ids), "user")
         by_item = pair_lists.checked_rows(items, len(item_ids), "item")
         when = None if times is None else pair_lists.checked_times(times)
@@ -179,6 +191,7 @@ class Interactions:
         """
         if (value is None) != (min_value is None):
             raise OptionError(f"`value` and `min_value` go together; got {value!r}, {min_value!r}.")
+        min_value = None if min_value is None else real("min_value", min_value)
         lazy = table_columns.select(frame, user=user, item=item, value=value, time=time)
         numbers = {
             part: name for part, name in (("value", value), ("time", time)) if name is not None
@@ -229,11 +242,12 @@ class Interactions:
         DataError
             If the file cannot be read, and as in `from_frame`.
         """
+        path, has_header = local_path(path), switch("has_header", has_header)
         if not has_header:
             user, item = 0 if user is None else user, 1 if item is None else item
         named = {"value": value, "time": time}
         given = {part: column for part, column in named.items() if column is not None}
-        with TemporaryDirectory(prefix="nearfar-") as scratch, readers.reading(Path(path)):
+        with TemporaryDirectory(prefix="nearfar-") as scratch, readers.reading(path):
             raw = readers.scan(path, Path(scratch), separator=separator, has_header=has_header,
                                encoding=encoding, quotes=quotes)  # fmt: skip
             picked = table_columns.select(
@@ -355,8 +369,9 @@ class Interactions:
 
     def positives(self, user: int) -> Int32:
         """Return the item rows of one user, in increasing order, as a view."""
+        user = whole("user", user, least=None)
         if not 0 <= user < self.n_users:
-            raise IndexError(f"user row {user} is not in 0..{self.n_users - 1}.")
+            raise UnknownIdError(f"user row {user} is not in 0..{self.n_users - 1}.")
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
     def contains(self, user: npt.ArrayLike, item: npt.ArrayLike) -> Bool:
@@ -374,13 +389,20 @@ class Interactions:
 
         Raises
         ------
-        IndexError
+        DataError
+            If a row is not a whole number.
+        UnknownIdError
             If a row is out of range.
         """
-        rows, columns = np.asarray(user, np.int64), np.asarray(item, np.int64)
-        for part, n, name in ((rows, self.n_users, "user"), (columns, self.n_items, "item")):
+        parts = []
+        for rows_of, n, name in ((user, self.n_users, "user"), (item, self.n_items, "item")):
+            part = as_array(rows_of)
+            if part.size and part.dtype.kind not in "iu":
+                raise DataError(f"`{name}` must be row numbers; got {said(rows_of)}.")
             if part.size and (part.min() < 0 or part.max() >= n):
-                raise IndexError(f"{name} rows must be in 0..{n - 1}.")
+                raise UnknownIdError(f"`{name}` must be rows in 0..{n - 1}; got {said(rows_of)}.")
+            parts.append(part.astype(np.int64))
+        rows, columns = parts
         wanted = rows * self.n_items + columns
         at = np.minimum(np.searchsorted(self._keys, wanted), max(self.n_pairs - 1, 0))
         if self.n_pairs == 0:
@@ -420,7 +442,7 @@ class Interactions:
         OptionError
             If `mask` is not a bool array of that shape.
         """
-        keep = np.asarray(mask)
+        keep = as_array(mask)
         if keep.dtype != np.bool_ or keep.shape != (self.n_pairs,):
             raise OptionError(
                 f"`mask` must be bool with one entry for each of the {self.n_pairs:,} pairs; "
@@ -460,6 +482,8 @@ class Interactions:
         >>> data.aligned(train.user_ids, train.item_ids).without(train).to_frame().rows()
         [('ann', 'jam')]
         """
+        for name, axis in (("user_ids", user_ids), ("item_ids", item_ids)):
+            an_instance(name, axis, Ids, f"Pass `other.{name}` of the interactions to align with.")
         for mine, other in ((self.user_ids, user_ids), (self.item_ids, item_ids)):
             if len(mine) and len(other) and mine.kind != other.kind:
                 raise DataError(
@@ -514,6 +538,7 @@ class Interactions:
         DataError
             If the axes differ.
         """
+        checked_interactions("other", other)
         same_users = self.user_ids.matches(other.user_ids)
         if not same_users or not self.item_ids.matches(other.item_ids):
             raise DataError(
@@ -542,6 +567,7 @@ class Interactions:
         [('ann', 'jam'), ('ann', 'tea'), ('bob', 'jam'), ('eve', 'tea')]
         """
         check_fork()
+        checked_interactions("other", other)
         users, items = self.user_ids.union(other.user_ids), self.item_ids.union(other.item_ids)
         parts = (self.aligned(users, items), other.aligned(users, items))
         times = [part.times for part in parts if part.times is not None]
@@ -605,12 +631,12 @@ class Interactions:
         >>> data.with_item_table(titles).titles(["t", "j", "?"])
         ['tea', 'jam', None]
         """
-        whole: pl.DataFrame = table_columns.computed(table_columns.as_lazy(table).collect)
-        return replace(self, item_table=frames.about(whole, self.item_ids))
+        known: pl.DataFrame = table_columns.computed(table_columns.as_lazy(table).collect)
+        return replace(self, item_table=frames.about(known, self.item_ids))
 
     def titles(self, item_ids: Iterable[Any]) -> list[str | None]:
         """Return the title of each item in `item_table`, or None."""
-        return [self._title_of.get(item_id) for item_id in item_ids]
+        return [self._title_of.get(one) for one in listed("item_ids", item_ids, "ids")]
 
     @cached_property
     def _title_of(self) -> dict[Any, str | None]:
@@ -713,6 +739,11 @@ class Interactions:
         StoreError
             If the folder cannot be written or contains something else.
         """
+        path = local_path(path)
+        for name, given in (("made", made), ("more", more)):
+            an_instance(name, {} if given is None else given, Mapping)
+        for name, table in (more or {}).items():
+            an_instance(f"more[{name!r}]", table, pl.DataFrame)
         meta, frames = self.to_store()
         meta |= {} if made is None else {"made": made}
         store.save_folder(path, kind=KIND, meta=meta, frames={**frames, **(more or {})})
@@ -728,6 +759,22 @@ class Interactions:
         """
         folder = store.load_folder(path, kind=KIND)
         return cls.from_store(folder.meta, folder.frames)
+
+
+def checked_interactions(name: str, value: Any) -> Interactions:
+    """Return interactions that a caller passed.
+
+    Raises
+    ------
+    DataError
+        It is something else; the message says how to create them.
+    """
+    if isinstance(value, Interactions):
+        return value
+    raise DataError(
+        f"`{name}` must be nearfar.Interactions; got {said(value)}. Create them with"
+        " Interactions.from_pairs, from_frame, from_csr or read."
+    )
 
 
 def _frozen(array: Array) -> Array:

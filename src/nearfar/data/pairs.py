@@ -14,6 +14,7 @@ from nearfar.data.ids import Ids, check_axis, encode
 from nearfar.data.moments import counted
 from nearfar.errors import DataError, EmptyDataError
 from nearfar.runtime.arrays import Bool, Float64, Int32, Int64, Integers
+from nearfar.runtime.checks import an_array, as_array, listed
 
 Times = Int64 | Float64
 
@@ -78,12 +79,7 @@ def checked_rows(rows: npt.ArrayLike, n: int, name: str) -> Integers:
     DataError
         Otherwise; the message names the first offending row.
     """
-    array = np.asarray(rows)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise DataError(
-            f"{name.capitalize()} rows must be a flat array of integers; got {array.dtype} of "
-            f"shape {array.shape}."
-        )
+    array = an_array(f"{name}s", rows, 1, "iu")
     wrong = np.flatnonzero((array < 0) | (array >= n))
     if wrong.size:
         raise DataError(
@@ -104,17 +100,13 @@ def checked_times(times: npt.ArrayLike) -> Times:
         Otherwise; the message names the first offending time. Also if one time is a fraction and
         another an integer beyond 2^53, which would lose digits.
     """
-    array = np.asarray(times)
+    array = as_array(times)
     if array.ndim == 1 and array.dtype.kind == "M" and not np.isnat(array).any():
         return counted(array)
+    array = an_array("times", array, 1, "iubf")
     fits = array.dtype.kind != "u" or not (array > np.iinfo(np.int64).max).any()
-    if array.ndim == 1 and array.dtype.kind in "iub" and fits:
+    if (array.dtype.kind in "iub" and fits) or not array.size:
         return array.astype(np.int64)
-    if array.ndim != 1 or array.dtype.kind != "f":
-        raise DataError(
-            f"Times must be a flat array of numbers; got {array.dtype} of shape {array.shape}. "
-            "Convert dates to a number, such as seconds since 1970."
-        )
     wrong = np.flatnonzero(~np.isfinite(array))
     if wrong.size:
         raise DataError(f"Times must be finite; entry {wrong[0]:,} is {array[wrong[0]]}.")
@@ -157,17 +149,17 @@ def columns(pairs: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     DataError
         If they are not all of the same length, 2 or 3.
     """
-    listed = list(pairs)
-    if not listed:
+    found = listed("pairs", pairs, "(user, item) tuples")
+    if not found:
         raise EmptyDataError("`pairs` must have at least one (user, item); got none.")
-    usual = len(listed[0]) if isinstance(listed[0], (tuple, list)) else 0
-    for place, pair in enumerate(listed):
+    usual = len(found[0]) if isinstance(found[0], (tuple, list)) else 0
+    for place, pair in enumerate(found):
         if not isinstance(pair, (tuple, list)) or len(pair) != usual or usual not in {2, 3}:
             raise DataError(
                 "`pairs` must be (user, item) or (user, item, time) tuples, all of one length; "
                 f"entry {place:,} is {pair!r}."
             )
-    return [list(column) for column in zip(*listed, strict=True)]
+    return [list(column) for column in zip(*found, strict=True)]
 
 
 def positive_entries(matrix: Any) -> tuple[Int64, Int64, tuple[int, int]]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from datetime import date
-from numbers import Real
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.data.moments import is_date, moment
-from nearfar.errors import DataError, OptionError
+from nearfar.errors import DataError
 from nearfar.runtime import counter
 from nearfar.runtime.arrays import Bool, Int64
+from nearfar.runtime.checks import checked_seed, share, switch, whole
 from nearfar.runtime.counter import Purpose
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def k_fold(data: Interactions, folds: int = 4, *, seed: int = 0) -> list[Split]:
     >>> [len(test) for train, test in k_fold(data, 3)]
     [2, 2, 2]
     """
-    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
-        raise OptionError(f"`folds` must be an integer of at least 2; got {folds!r}.")
+    data, seed = _checked(data), checked_seed(seed)
+    folds = whole("folds", folds, 2, 10_000)
     start = counter.bits(counter.stream(seed, Purpose.SPLIT, _USERS), np.arange(data.n_users))
     first = (start % np.uint64(folds)).astype(np.int64)
     fold = (_places(data, seed) + first[data.pair_users()]) % folds
@@ -100,7 +100,7 @@ def ratio(data: Interactions, test: float = 0.25, *, seed: int = 0) -> Split:
     OptionError
         If `test` is not between 0 and 1.
     """
-    _check_share(test)
+    data, seed, test = _checked(data), checked_seed(seed), share("test", test)
     r = counter.uniform(counter.stream(seed, Purpose.SPLIT, _USERS), np.arange(data.n_users))
     count = np.floor(data.user_counts * test + r).astype(np.int64)
     count = np.minimum(count, np.maximum(data.user_counts - 1, 0))
@@ -129,7 +129,9 @@ def leave_one_out(data: Interactions, *, seed: int = 0, last: bool = False) -> S
     DataError
         With `last`, if the interactions have no times.
     """
-    places = _places(data, seed, _times(data, "`last=True`") if last else None)
+    data, seed = _checked(data), checked_seed(seed)
+    times = _times(data, "`last=True`") if switch("last", last) else None
+    places = _places(data, seed, times)
     counts = data.user_counts[data.pair_users()]
     return _parts(data, (places == counts - 1) & (counts >= 2))
 
@@ -175,12 +177,13 @@ def by_time(
     >>> [len(part) for part in by_time(data, at="2019-05-01")]
     [1, 1]
     """
+    data, seed = _checked(data), checked_seed(seed)
     times = _times(data, "`by_time`")
     if at is not None:
         cut = moment("at", at)
         later = np.asarray(times >= (math.ceil(cut) if times.dtype == np.int64 else cut))
     else:
-        _check_share(test)
+        test = share("test", test)
         order = np.lexsort((_shuffle(data, seed), times))
         later = np.zeros(data.n_pairs, np.bool_)
         later[order[data.n_pairs - round(data.n_pairs * test) :]] = True
@@ -257,9 +260,8 @@ def by_user(
     >>> nf.evaluate(model, train, test, k=2, new_users="fold_in", given=given).n_folded_in
     2
     """
-    _check_share(test)
-    if given is not None:
-        _check_share(given, "given")
+    data, seed, test = _checked(data), checked_seed(seed), share("test", test)
+    given = None if given is None else share("given", given)
     active = np.flatnonzero(data.user_counts)
     if active.size < 2:
         raise DataError(
@@ -299,9 +301,16 @@ def for_fold_in(data: Interactions, given: float = 0.8, *, seed: int = 0) -> Spl
     OptionError
         If `given` is not between 0 and 1.
     """
-    share, n = _check_share(given, "given"), data.user_counts
-    count = np.clip(np.rint(n * share).astype(np.int64), 1, np.maximum(n - 1, 1))
+    data, seed = _checked(data), checked_seed(seed)
+    part, n = share("given", given), data.user_counts
+    count = np.clip(np.rint(n * part).astype(np.int64), 1, np.maximum(n - 1, 1))
     return _parts(data, _places(data, seed) >= count[data.pair_users()])
+
+
+def _checked(data: Any) -> Interactions:
+    from nearfar.data.interactions import checked_interactions  # loads polars, as `data` has
+
+    return checked_interactions("data", data)
 
 
 def _parts(data: Interactions, tested: Bool) -> Split:
@@ -329,9 +338,3 @@ def _times(data: Interactions, what: str) -> Times:
             "when reading: `time=`."
         )
     return data.times
-
-
-def _check_share(share: float, name: str = "test") -> float:
-    if not isinstance(share, Real) or not 0 < float(share) < 1:
-        raise OptionError(f"`{name}` must lie between 0 and 1, neither included; got {share!r}.")
-    return float(share)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +24,7 @@ from nearfar.datasets.recipes import RECIPES
 from nearfar.errors import DataError, OptionError, SourceError
 from nearfar.readers.columnar import reading
 from nearfar.readers.raw import Raw
+from nearfar.runtime.checks import a_callable, local_folder, local_path, real, switch
 from nearfar.runtime.forks import check_fork
 
 __all__ = [
@@ -90,8 +91,10 @@ def fetch(
         If the download fails; the message lists the addresses that were tried and the reasons. Or
         if an existing file is damaged and `force` is false.
     """
-    place = None if folder is None else Path(fspath(folder))
-    return cache.fetch(info(name), place, force=force, progress=progress, tell=tell)
+    place = None if folder is None else local_path(folder, "folder")
+    data, force = info(name), switch("force", force)
+    _check_callables(progress, tell)
+    return cache.fetch(data, place, force=force, progress=progress, tell=tell)
 
 
 def locate(
@@ -120,7 +123,8 @@ def locate(
     OptionError, SourceError
         As `opened`.
     """
-    return _located(name, CATALOGUE.get(name), path, progress, tell)
+    _check_callables(progress, tell)
+    return _located(name, _known(name), path, progress, tell)
 
 
 @contextmanager
@@ -166,6 +170,7 @@ def opened(
         If a file is malformed; the message names the file and the line.
     """
     check_fork()
+    _check_callables(progress, tell)
     with _found(name, path, scratch, progress, tell) as found:
         yield found.raw
 
@@ -208,7 +213,9 @@ def load(
         If no value is at least `min_value`.
     """
     check_fork()
-    least = info(name).min_value if min_value is None else min_value
+    usual = info(name).min_value
+    least = usual if min_value is None else real("min_value", min_value)
+    _check_callables(progress)
     with _found(name, path, progress=progress) as found:
         _warn(found)
         # Only the selected rows are held in memory: the largest data set has 48 million rows.
@@ -251,14 +258,8 @@ def _found(
     tell: cache.Tell | None = None,
 ) -> Iterator[_Found]:
     """Find, open and verify a data set."""
-    data = CATALOGUE.get(name)
-    if data is None and name not in RECIPES:
-        raise OptionError(
-            f"There is no data set or recipe {name!r}; the data sets are "
-            f"{', '.join(CATALOGUE)}, the recipes {', '.join(RECIPES)}."
-        )
-    if scratch is not None and not Path(scratch).is_dir():
-        raise OptionError(f"`scratch` must be an existing folder; got {fspath(scratch)!r}.")
+    data = _known(name)
+    scratch = None if scratch is None else local_folder("scratch", scratch)
     file, _ = _located(name, data, path, progress, tell)
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder:
         recipe = RECIPES[name if data is None else data.recipe]
@@ -266,6 +267,23 @@ def _found(
         if data is not None and data.ratings_sha256 is not None:
             _verify(data, found)
         yield found
+
+
+def _known(name: str) -> Dataset | None:
+    """Return the data set of a name, or None for that of a recipe; refuse others."""
+    known = name if isinstance(name, str) else ""
+    if known not in CATALOGUE and known not in RECIPES:
+        raise OptionError(
+            f"There is no data set or recipe {name!r}; the data sets are "
+            f"{', '.join(CATALOGUE)}, the recipes {', '.join(RECIPES)}."
+        )
+    return CATALOGUE.get(name)
+
+
+def _check_callables(progress: Progress | None, tell: cache.Tell | None = None) -> None:
+    for argument, given in (("progress", progress), ("tell", tell)):
+        if given is not None:
+            a_callable(argument, given)
 
 
 def _located(
@@ -276,7 +294,7 @@ def _located(
     tell: cache.Tell | None,
 ) -> tuple[Path, str]:
     """Return the raw file or folder, and its origin in words."""
-    path = None if given is None else Path(given)
+    path = None if given is None else local_path(given)
     if path is not None:
         if not path.exists():
             raise SourceError(f"There is no file or folder {str(path)!r} to read {name!r} from.")

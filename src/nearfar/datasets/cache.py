@@ -19,6 +19,7 @@ from typing import Final
 from nearfar.datasets.catalogue import Dataset, RemoteFile
 from nearfar.datasets.download import Progress, download, download_wheel, verified
 from nearfar.errors import SourceError
+from nearfar.runtime.checks import local_path
 from nearfar.runtime.file_lock import try_lock
 
 Tell = Callable[[str], None]
@@ -35,7 +36,7 @@ _log = logging.getLogger("nearfar")
 def cache_folder() -> Path:
     """Return the folder of data sets: ``$NEARFAR_CACHE``, else the platform's cache directory."""
     if chosen := os.environ.get("NEARFAR_CACHE"):
-        return Path(chosen)
+        return local_path(chosen, "NEARFAR_CACHE")
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg) / "nearfar"
     if sys.platform == "darwin":

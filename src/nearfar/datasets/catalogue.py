@@ -296,7 +296,7 @@ def info(name: str) -> Dataset:
     >>> info("ml-100k").n_rows
     100000
     """
-    if name not in CATALOGUE:
+    if not isinstance(name, str) or name not in CATALOGUE:
         raise OptionError(
             f"There is no data set {name!r}; the data sets are {', '.join(CATALOGUE)}."
         )

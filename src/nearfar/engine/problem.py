@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nearfar.errors import EmptyDataError, OptionError
+from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.method.options import Options
@@ -143,6 +143,28 @@ class Problem:
     def support(self) -> Int32:
         """The items that the proposal can draw, ascending."""
         return np.flatnonzero(self.proposal.weight > 0).astype(np.int32)
+
+    def check_negatives(self) -> None:
+        """Raise unless some user lacks an item that can be drawn: there must be a negative.
+
+        Raises
+        ------
+        DataError
+            Every user has every item that the sampler can draw.
+        """
+        data, n = self.interactions, len(self.support)
+        counts = data.user_counts
+        if np.any((counts > 0) & (counts < n)):  # the usual case
+            return
+        drawn = np.zeros(self.n_items, np.bool_)
+        drawn[self.support] = True
+        has = np.bincount(data.pair_users()[drawn[data.items]], minlength=self.n_users)
+        if np.all((counts == 0) | (has == n)):
+            raise DataError(
+                f"Every user has every one of the {n:,} items that can be drawn as a negative, so"
+                " there is nothing to learn. Train on what users like only: keep ratings above a"
+                " threshold with `min_value`."
+            )
 
     @property
     def n_candidates(self) -> int:

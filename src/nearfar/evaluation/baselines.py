@@ -6,9 +6,10 @@ from copy import copy
 
 import numpy as np
 
-from nearfar.data.interactions import Interactions
-from nearfar.errors import OptionError
+from nearfar.data.ids import MAX_ROWS
+from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.runtime.arrays import Float32, Int32
+from nearfar.runtime.checks import checked_seed, whole
 from nearfar.runtime.counter import Purpose, bits_at, stream
 from nearfar.runtime.jit import kernel
 
@@ -32,7 +33,7 @@ class MostPopular:
     """
 
     def __init__(self, train: Interactions) -> None:
-        self.interactions = train
+        self.interactions = checked_interactions("train", train)
         self.n_users, self.n_items = train.n_users, train.n_items
         self._counts = train.item_counts.astype(np.float32)
 
@@ -65,15 +66,13 @@ class Random:
     Raises
     ------
     OptionError
-        A size is negative.
+        A size or the seed is not a whole number, or is negative.
     """
 
     def __init__(self, n_users: int, n_items: int, *, seed: int = 0) -> None:
-        for name, value in (("n_users", n_users), ("n_items", n_items)):
-            if value < 0:
-                raise OptionError(f"`{name}` must not be negative; got {value}.")
-        self.n_users, self.n_items = n_users, n_items
-        self._key = stream(seed, Purpose.RANDOM_SCORE)
+        self.n_users = whole("n_users", n_users, 0, MAX_ROWS)
+        self.n_items = whole("n_items", n_items, 0, MAX_ROWS)
+        self._key = stream(checked_seed(seed), Purpose.RANDOM_SCORE)
         self._rows: Int32 | None = None
 
     def scorer(self) -> Random:

@@ -29,6 +29,9 @@ import numpy.typing as npt
 
 from nearfar.runtime.arrays import Bool, Float64, Int64, Integers
 
+MOST_K: Final = 2**62
+"""The largest length of a list that can be asked for."""
+
 
 def average_precision(hits: Bool, n_relevant: Integers) -> Float64:
     """AP@k: ``sum_r h_r * (h_1 + ... + h_r) / r / min(R, k)``. Its mean over users is MAP@k.
@@ -68,9 +71,14 @@ def recall(hits: Bool, n_relevant: Integers) -> Float64:
     return _ratio(hits.sum(axis=1), n_relevant, n_relevant)
 
 
-def precision(hits: Bool, n_relevant: Integers) -> Float64:
-    """Precision@k: ``sum_r h_r / k``. A list with fewer than k items is divided by k as well."""
-    return _ratio(hits.sum(axis=1), np.full(len(hits), hits.shape[1]), n_relevant)
+def precision(hits: Bool, n_relevant: Integers, k: int | None = None) -> Float64:
+    """Precision@k: ``sum_r h_r / k``. A list with fewer than k items is divided by k as well.
+
+    `hits` may have fewer than k columns, if there are fewer than k items; k is their number if
+    None.
+    """
+    length = hits.shape[1] if k is None else k
+    return _ratio(hits.sum(axis=1), np.full(len(hits), length), n_relevant)
 
 
 def reciprocal_rank(hits: Bool, n_relevant: Integers) -> Float64:
@@ -179,10 +187,11 @@ class Metric:
     """Its name in results, options and files."""
     title: str
     """Its name in printed tables."""
-    of: Literal["hits", "items", "exposure"]
-    """The arguments of `measure`: (hits, n_relevant) or (items, item_counts), which return one
-    value for each user, averaged to the metric; or (exposed, item_counts), which return one."""
-    measure: Callable[[Any, Any], Any]
+    of: Literal["hits", "hits and k", "items", "exposure"]
+    """The arguments of `measure`: (hits, n_relevant), (hits, n_relevant, k) or (items,
+    item_counts), which return one value for each user, averaged to the metric; or (exposed,
+    item_counts), which return one."""
+    measure: Callable[..., Any]
     """The function that computes it."""
     lower_is_better: bool = False
     """Whether the best epoch is the one with the smallest value."""
@@ -208,7 +217,7 @@ REGISTRY: Final[dict[str, Metric]] = {
         Metric("map", "MAP", "hits", average_precision),
         Metric("ndcg", "NDCG", "hits", ndcg),
         Metric("recall", "recall", "hits", recall),
-        Metric("precision", "precision", "hits", precision, shown="card"),
+        Metric("precision", "precision", "hits and k", precision, shown="card"),
         Metric("mrr", "MRR", "hits", reciprocal_rank, shown="full"),
         Metric("hit_rate", "hit rate", "hits", hit_rate, shown="full"),
         _popular("mmr", "MMR", median_popularity, of="items"),

@@ -21,13 +21,14 @@ import numpy as np
 import polars as pl
 
 from nearfar.data.ids import Ids
-from nearfar.data.interactions import Interactions
+from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.cohorts import Cohorts, New
+from nearfar.evaluation.metrics import MOST_K
 from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
-from nearfar.runtime.checks import said
+from nearfar.runtime.checks import said, switch, whole
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.forks import check_fork
 from nearfar.runtime.jit import kernel
@@ -38,7 +39,8 @@ from nearfar.search.neighbours import Scorer, TopK, top_k
 
 __all__ = ["Evaluation", "evaluate"]
 
-_PART = 2**15
+_PART, _PART_PLACES = 2**15, 2**25
+"""Maximum number of users whose lists are in memory at the same time, and of their places."""
 _FOLDED_PART = 2**8
 """New users are folded in and ranked in smaller parts: each fold-in takes milliseconds."""
 
@@ -70,7 +72,8 @@ def evaluate(
         The relevant items, on the axes of `train` (`Interactions.aligned` moves other data there).
         Users without any are skipped.
     k : int
-        Length of the lists.
+        Length of the lists. Above the number of items, a list has all items: time, memory and
+        metrics are those for k = the number of items, except precision, which is divided by k.
     threads : int, optional
         By default, every core that this process may use. The metrics do not depend on it.
     progress : bool
@@ -99,8 +102,9 @@ def evaluate(
     Raises
     ------
     OptionError
-        `k` or `threads` is less than 1, `recommender` cannot score, cannot fold in or cannot use
-        `device`, the device does not exist, or `new_users` and `given` do not go together.
+        `k` or `threads` is not a whole number of at least 1, `progress` is not True or False,
+        `recommender` cannot score, cannot fold in or cannot use `device`, the device does not
+        exist, or `new_users` and `given` do not go together.
     MissingExtraError
         `device` needs PyTorch, which is not installed.
     DataError
@@ -116,26 +120,28 @@ def evaluate(
         New users were left out.
     """
     new = New(new_users, given)
-    _check_types(train=train, test=test, exclude=exclude, given=given)
-    if k < 1:
-        raise OptionError(f"`k` must be at least 1; got {k}.")
-    n_threads = checked_threads(threads)
+    train, test = checked_interactions("train", train), checked_interactions("test", test)
+    left_out = train if exclude is None else checked_interactions("exclude", exclude)
+    if given is not None:
+        checked_interactions("given", given)
+    k, n_threads = whole("k", k, 1, MOST_K), checked_threads(threads)
+    shown = switch("progress", progress)
     scorer = _scorer(recommender, device)
-    left_out = train if exclude is None else exclude
     _check_data(recommender, scorer, train, test, left_out)
     if given is not None:
         _check_given(given, train, test)
     cohorts = new.cohorts(recommender, train, test)
     exposed, parts = np.zeros(train.n_items, np.int64), []
-    with _bar(cohorts.n_users, progress) as advance:
+    at_once = max(1, min(_PART, _PART_PLACES // min(k, max(train.n_items, 1))))
+    with _bar(cohorts.n_users, shown) as advance:
         search = partial(top_k, k=k, threads=n_threads, progress=advance)
         ranked = chain(
-            _ranked(search, scorer, cohorts.known, left_out),
+            _ranked(search, scorer, cohorts.known, left_out, at_once),
             _folded_in(search, recommender, cohorts, left_out, device),
         )
         for users, items in ranked:
             exposed += metrics.exposure(items, train.n_items)
-            parts.append(_measured(items, users, train, test))
+            parts.append(_measured(items, k, users, train, test))
     per_user = reduce(pl.DataFrame.vstack, parts)  # `concat` needs the threads of polars
     if len(cohorts.folded):
         check_fork()
@@ -156,12 +162,12 @@ Lists = Iterator[tuple[Int32, Int32]]
 
 
 def _ranked(
-    search: Callable[..., TopK], scorer: Scorer, users: Int32, left_out: Interactions
+    search: Callable[..., TopK], scorer: Scorer, users: Int32, left_out: Interactions, at_once: int
 ) -> Lists:
-    """Rank for users with training interactions, part by part."""
+    """Rank for users with training interactions, `at_once` at a time."""
     hidden = (left_out.indptr, left_out.items)
-    for start in range(0, len(users), _PART):
-        part = users[start : start + _PART]
+    for start in range(0, len(users), at_once):
+        part = users[start : start + at_once]
         yield part, search(scorer, part, exclude=hidden).items
 
 
@@ -184,6 +190,8 @@ def _folded_in(
 
 def _scorer(recommender: Any, device: str) -> Scorer:
     name, kind = resolve_ranking(device), type(recommender).__name__
+    if isinstance(recommender, type):
+        raise OptionError(f"`recommender` must be an object; got the class {said(recommender)}.")
     make = getattr(recommender, "scorer", None)
     if name != "cpu" and make is not None and "device" in inspect.signature(make).parameters:
         scorer = make(device=name)
@@ -193,7 +201,7 @@ def _scorer(recommender: Any, device: str) -> Scorer:
         raise OptionError(
             f"`device` is {device!r}, but a {kind} cannot use it; omit `device`, or pass 'auto'."
         )
-    if not hasattr(scorer, "score_block"):
+    if not all(hasattr(scorer, part) for part in ("score_block", "n_users", "n_items")):
         raise OptionError(f"`recommender` must have scorer() or be a Scorer; got a {kind}.")
     return scorer  # type: ignore[no-any-return]
 
@@ -241,17 +249,6 @@ def _check_given(given: Interactions, train: Interactions, test: Interactions) -
         )
 
 
-def _check_types(**given: Any) -> None:
-    for name, value in given.items():
-        optional = name in ("exclude", "given")
-        if not (isinstance(value, Interactions) or (optional and value is None)):
-            raise DataError(
-                f"`{name}` must be nearfar.Interactions; got {said(value)}. Create them with"
-                " Interactions.from_frame, from_pairs, from_csr or read, and move them to the axes"
-                " of the training interactions: .aligned(train.user_ids, train.item_ids)."
-            )
-
-
 def _check_axes(name: str, other: Interactions, train: Interactions) -> None:
     label = f"`{name}`" if " " not in name else name
     remedy = (
@@ -279,12 +276,18 @@ def _of_types(theirs: Ids, ours: Ids) -> str:
     return "" if theirs.kind == ours.kind else f", {theirs.kind} and {ours.kind}: convert one"
 
 
-def _measured(items: Int32, users: Int32, train: Interactions, test: Interactions) -> pl.DataFrame:
+def _measured(
+    items: Int32, k: int, users: Int32, train: Interactions, test: Interactions
+) -> pl.DataFrame:
     """Compute the per-user metrics of one part of the users."""
     hits = np.empty(items.shape, np.bool_)
     _mark_hits(items, users, test.indptr, test.items, hits)
     n_relevant = test.user_counts[users]
-    given = {"hits": (hits, n_relevant), "items": (items, train.item_counts)}
+    given: dict[str, tuple[Any, ...]] = {
+        "hits": (hits, n_relevant),
+        "hits and k": (hits, n_relevant, k),
+        "items": (items, train.item_counts),
+    }
     known = {name: metrics.REGISTRY[name] for name in metrics.per_user()}
     columns = {name: metric.measure(*given[metric.of]) for name, metric in known.items()}
     frame = pl.DataFrame({"n_relevant": n_relevant, **columns})

@@ -11,6 +11,7 @@ import polars as pl
 from nearfar.errors import OptionError
 from nearfar.evaluation.metrics import names, overall, per_user
 from nearfar.runtime.arrays import Float64
+from nearfar.runtime.checks import checked_seed, one_of, share, whole
 from nearfar.runtime.counter import Purpose, bits_at, stream_at, stream_base
 from nearfar.runtime.jit import kernel
 
@@ -81,10 +82,7 @@ class Evaluation:
             There is no such metric, or `n` or `level` is out of range.
         """
         values = self._values(name)
-        if n < 1:
-            raise OptionError(f"`n` must be at least 1; got {n}.")
-        if not 0 < level < 1:
-            raise OptionError(f"`level` must lie between 0 and 1; got {level}.")
+        n, level, seed = whole("n", n, 1, 10**9), share("level", level), checked_seed(seed)
         if not len(values):
             return np.nan, np.nan
         means = np.empty(n)
@@ -129,12 +127,11 @@ class Evaluation:
 
     @staticmethod
     def _check(name: str, known: tuple[str, ...]) -> None:
-        if name in overall() and name not in known:
+        if name not in known and name in overall():
             raise OptionError(
                 f"`name` {name!r} is a metric of all lists; it has no per-user values."
             )
-        if name not in known:
-            raise OptionError(f"`name` must be one of {', '.join(known)}; got {name!r}.")
+        one_of("name", name, known)
 
 
 def _or_none(value: float) -> float | None:

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nearfar.data.interactions import Interactions
+from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.errors import DataError
 from nearfar.evaluation import metrics
 from nearfar.method.geometry import density, normalise
 from nearfar.method.options import Options
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64, Integers
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import an_array, an_instance, checked_seed, whole
 from nearfar.runtime.counter import Purpose, stream, uniform
 from nearfar.runtime.jit import kernel
 from nearfar.search.neighbours import top_k
@@ -79,9 +79,15 @@ def diagnose(
 
     Raises
     ------
+    OptionError
+        `options`, `k`, `seed` or `threads` is not what it must be.
     DataError
         The points do not fit the interactions, or a score is NaN.
     """
+    train, test = checked_interactions("train", train), checked_interactions("test", test)
+    known = train if learned is None else checked_interactions("learned", learned)
+    options, seed = an_instance("options", options, Options), checked_seed(seed)
+    points, k = np.asarray(an_array("points", points, 2), np.float32), whole("k", k)
     check_points(points, train, options)
     users, items = points[: train.n_users], points[train.n_users :]
     listed = top_k(
@@ -91,7 +97,6 @@ def diagnose(
         exclude=(train.indptr, train.items),
         threads=threads,
     ).items
-    known = train if learned is None else learned
     n_steps = -(-min(_PAIRS, known.n_pairs) // options.batch)
     return {
         "exposure": exposure(listed, train.item_counts),
@@ -197,7 +202,7 @@ def cosines(
     OptionError
         `n` is not an integer of at least 1.
     """
-    check_count("n", n)
+    n, seed = whole("n", n), checked_seed(seed)
     one, other, stranger = _item_pairs(train, n, seed)
     unit = normalise(np.asarray(item_points, np.float32))
     edges = np.linspace(-1.0, 1.0, BINS + 1)

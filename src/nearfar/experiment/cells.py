@@ -20,6 +20,7 @@ import polars as pl
 from nearfar.errors import StoreError
 from nearfar.method.options import Options
 from nearfar.runtime import store
+from nearfar.runtime.checks import an_instance, local_path, plain_text, set_fields
 from nearfar.training.schedule import Schedule
 
 KIND: Final = "cell"
@@ -34,6 +35,14 @@ class Setting:
     """The name in tables; distinct within a grid."""
     options: Options
     """The hyper-parameters; the learning rate is that of the cell."""
+
+    def __post_init__(self) -> None:
+        remedy = "Pass nearfar.Options(...) or a preset, such as nearfar.presets.paper_2019()."
+        set_fields(
+            self,
+            name=plain_text("name", self.name),
+            options=an_instance("options", self.options, Options, remedy),
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
 
 def folder_of(results: str | PathLike[str], key: str) -> Path:
     """Return the folder of the outcome of a cell."""
-    return Path(results) / "cells" / key
+    return local_path(results, "results") / "cells" / key
 
 
 def load(folder: str | PathLike[str]) -> Outcome:
@@ -166,5 +175,5 @@ def load(folder: str | PathLike[str]) -> Outcome:
 
 def load_all(results: str | PathLike[str]) -> list[Outcome]:
     """Read all outcomes below ``results/cells``, in the order of their names."""
-    folders = sorted(Path(results, "cells").glob("*"))
+    folders = sorted((local_path(results, "results") / "cells").glob("*"))
     return [load(folder) for folder in folders if (folder / store.MANIFEST).is_file()]

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -26,9 +26,21 @@ from nearfar.experiment.pool import Here, Pool, Processes
 from nearfar.experiment.rates import chosen_rate, next_rate
 from nearfar.experiment.worker import Answer
 from nearfar.runtime import store
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import (
+    an_instance,
+    checked_seed,
+    listed,
+    local_path,
+    plain_text,
+    real,
+    said,
+    set_fields,
+    share,
+    switch,
+    whole,
+)
 from nearfar.runtime.forks import check_fork
-from nearfar.runtime.threads import available_threads
+from nearfar.runtime.threads import MOST, available_threads, checked_threads
 from nearfar.training.schedule import Schedule
 
 RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -59,6 +71,25 @@ class Grid:
     """The seed of the folds, the validation parts and the training."""
 
     def __post_init__(self) -> None:
+        rates = self.learning_rates
+        set_fields(
+            self,
+            settings=tuple(
+                an_instance("settings", one, Setting)
+                for one in listed("settings", self.settings, "Setting(...)")
+            ),
+            learning_rates=tuple(
+                real("learning_rates", rate, above=0.0)
+                for rate in listed("learning_rates", rates, "numbers")
+            ),
+            folds=whole("folds", self.folds, 1, 10_000),
+            tested_folds=(
+                None if self.tested_folds is None else whole("tested_folds", self.tested_folds)
+            ),
+            schedule=an_instance("schedule", self.schedule, Schedule),
+            validation=share("validation", self.validation),
+            seed=checked_seed(self.seed),
+        )
         names = [setting.name for setting in self.settings]
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice:
@@ -68,19 +99,11 @@ class Grid:
                 if twice
                 else "`settings` must not be empty."
             )
-        check_count("folds", self.folds)
-        if self.tested_folds is not None:
-            check_count("tested_folds", self.tested_folds)
         if self.folds < 2 or (self.tested_folds or 1) > self.folds:
             raise OptionError(
                 "`folds` must be at least 2 and `tested_folds` not more than that; got "
                 f"{self.folds} and {self.tested_folds}."
             )
-        if not 0 < self.validation < 1:
-            raise OptionError(f"`validation` must be between 0 and 1; got {self.validation!r}.")
-        for rate in self.learning_rates:
-            for setting in self.settings:
-                _with_rate(setting, rate)  # refuses an invalid learning rate
 
     def cells(self, name: str, fingerprint: str, setting: Setting, rate: float) -> list[Cell]:
         """Return the runs of a setting with a learning rate, one per fold."""
@@ -128,11 +151,9 @@ class Grid:
             A data set cannot be read.
         """
         check_fork()
-        n_workers = available_threads() if workers is None else workers
-        if n_workers:
-            check_count("workers", n_workers)
-        check_count("threads", threads)
-        place = Path(results)
+        n_workers = available_threads() if workers is None else whole("workers", workers, 0, MOST)
+        threads, place = checked_threads(threads), local_path(results, "results")
+        progress = None if progress is None else switch("progress", progress)
         with ExitStack() as stack:
             paths = _on_disk(data, stack)
             jobs = _Jobs(self, paths, place)
@@ -232,13 +253,16 @@ def _with_rate(setting: Setting, rate: float) -> Setting:
 
 def _on_disk(data: Mapping[str, Any], stack: ExitStack) -> dict[str, Path]:
     """Save data sets that are only in memory, so that the workers can load them."""
+    if not isinstance(data, Mapping):
+        raise OptionError(f"`data` must be data sets by name, {{name: data}}; got {said(data)}.")
     if not data:
         raise OptionError("`data` must have at least one data set; got none.")
     paths = {}
     for name, one in data.items():
+        plain_text("data", name)
         if isinstance(one, Interactions):
             paths[name] = Path(stack.enter_context(TemporaryDirectory(prefix="nearfar-"))) / "data"
             one.save(paths[name])
         else:
-            paths[name] = Path(fspath(one))
+            paths[name] = local_path(one, f"data[{name!r}]")
     return paths

@@ -33,6 +33,7 @@ from nearfar.experiment.significance import all_pairs
 from nearfar.experiment.tables import name_of, summary, tidy
 from nearfar.experiment.writers import escape_markdown, latex, markdown
 from nearfar.runtime import store
+from nearfar.runtime.checks import an_instance, local_path
 from nearfar.runtime.forks import check_fork
 
 
@@ -68,9 +69,10 @@ def write_report(
         An outcome cannot be read, or a file cannot be written.
     """
     check_fork()
-    folder = Path(results)
+    folder = local_path(results, "results")
+    paper = an_instance("paper", {} if paper is None else paper, Mapping)
     outcomes, failures = load_all(folder), _failures(folder)
-    parts = parts_of(outcomes, paper or {})
+    parts = parts_of(outcomes, paper)
     if not parts and not failures:
         raise EmptyDataError(
             f"{str(folder)!r} has no cells, so there is nothing to report. Pass the folder "

@@ -27,6 +27,7 @@ from scipy import special
 
 from nearfar.errors import DataError, EmptyDataError, MissingColumnError, OptionError
 from nearfar.runtime.arrays import Float64
+from nearfar.runtime.checks import plain_text, said
 from nearfar.runtime.forks import check_fork
 
 CONFIDENCE: Final = 0.95
@@ -111,7 +112,7 @@ def paired(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> Comparison:
     (0.25, 0.5)
     """
     check_fork()
-    both = _joined(a, b, metric)
+    both = _joined(a, b, plain_text("metric", metric))
     x, y = both["a"].to_numpy(), both["b"].to_numpy()
     difference = x - y
     by_fold = both.group_by("fold", maintain_order=True).agg((pl.col("a") - pl.col("b")).mean())
@@ -217,6 +218,8 @@ def _compared(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> dict[str, Any]:
 def _joined(a: pl.DataFrame, b: pl.DataFrame, metric: str) -> pl.DataFrame:
     """Return fold, user and both values, in the order of a, without NaN."""
     for name, frame in (("a", a), ("b", b)):
+        if not isinstance(frame, pl.DataFrame):
+            raise DataError(f"`{name}` must be a polars DataFrame; got {said(frame)}.")
         _check(name, frame, metric)
     if a["user_id"].dtype != b["user_id"].dtype:
         raise DataError(

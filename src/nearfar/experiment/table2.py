@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from nearfar.errors import OptionError
 from nearfar.experiment.cells import Setting
+from nearfar.method.options import Options
 from nearfar.method.presets import SamplerName, cml_2017, paper_2019, released_2019
+from nearfar.runtime.checks import listed, one_of, real
 
 SAMPLERS: Final[tuple[SamplerName, ...]] = ("uniform", "popularity", "two-stage")
 NEGATIVES: Final = (1, 2, 5)
@@ -59,8 +61,15 @@ def rows(
     >>> rows()[0].name, rows()[-1].name
     ('uniform, 1 negative, batch 4096', 'two-stage, 5 negatives, batch 256')
     """
-    if preset not in METHODS:
-        raise OptionError(f"`preset` must be one of {', '.join(METHODS)}; got {preset!r}.")
+    preset, beta = one_of("preset", preset, METHODS), real("beta", beta)
+    wanted = (
+        listed("samplers", samplers, "names"),
+        listed("negatives", negatives, "whole numbers"),
+        listed("batches", batches, "whole numbers"),
+    )
+    known = [field.name for field in fields(Options)]
+    for name in changes:
+        one_of("changes", name, known)
     if preset == "cml_2017":
         options = cml_2017()
         name = _name("CML 2017", options.n_negatives, options.batch)
@@ -70,15 +79,15 @@ def rows(
     for sampler in SAMPLERS:
         for n in NEGATIVES:
             for batch in BATCHES if sampler == "uniform" else BATCHES[-1:]:
-                if sampler in samplers and n in negatives and batch in batches:
+                if sampler in wanted[0] and n in wanted[1] and batch in wanted[2]:
                     options = make(sampler, negatives=n, batch=batch, beta=beta)
                     whose = "released " if preset == "released_2019" else ""
                     name = _name(whose + sampler, n, batch)
                     made.append(Setting(name, replace(options, **changes)))
     if not made:
         raise OptionError(
-            f"No row of the table has one of the samplers {list(samplers)}, of the negatives "
-            f"{list(negatives)} and of the batches {list(batches)}. There are {list(SAMPLERS)}, "
+            f"No row of the table has one of the samplers {wanted[0]}, of the negatives "
+            f"{wanted[1]} and of the batches {wanted[2]}. There are {list(SAMPLERS)}, "
             f"{list(NEGATIVES)} and {list(BATCHES)}, the larger batches for uniform sampling only."
         )
     return tuple(made)

@@ -15,10 +15,11 @@ from typing import Any, Final, Literal
 import numpy as np
 import polars as pl
 
-from nearfar.errors import DataError, EmptyDataError, OptionError
+from nearfar.errors import DataError, EmptyDataError
 from nearfar.evaluation.metrics import REGISTRY, names
 from nearfar.experiment.cells import Outcome
 from nearfar.experiment.paper import PAPER, PaperData
+from nearfar.runtime.checks import an_instance, listed, one_of
 from nearfar.runtime.forks import check_fork
 
 Which = Literal["best", "last"]
@@ -71,7 +72,7 @@ def comparable(outcomes: Iterable[Outcome]) -> list[Outcome]:
         They are not of one data set, split and trained in the same way, or a fold of a setting
         occurs twice.
     """
-    kept = list(outcomes)
+    kept = [an_instance("outcomes", one, Outcome) for one in listed("outcomes", outcomes)]
     if not kept:
         raise EmptyDataError("There are no outcomes, so there is nothing to report yet.")
     ways = [way_of(outcome) for outcome in kept]
@@ -156,8 +157,7 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
         As `comparable`.
     """
     check_fork()
-    if which not in EPOCHS:
-        raise OptionError(f"`which` must be 'best' or 'last'; got {which!r}.")
+    which = one_of("which", which, EPOCHS)
     groups: dict[str, list[Outcome]] = {}
     for outcome in comparable(outcomes):
         groups.setdefault(name_of(outcome), []).append(outcome)
@@ -231,7 +231,7 @@ def tidy(outcomes: Sequence[Outcome]) -> pl.DataFrame:
         ``data``, the columns of `summary` that are not metrics, ``which`` ("best" or "last"),
         ``metric``, ``mean`` and ``std``. Metrics are fractions, not percentages.
     """
-    parts = []
+    outcomes, parts = listed("outcomes", outcomes), []
     for which in EPOCHS:
         found = summary(outcomes, which)
         parts += [
@@ -300,8 +300,8 @@ def layout(found: pl.DataFrame, paper: PaperData | None = None) -> list[Row]:
         `paper` is something else.
     """
     known = next(iter(PAPER.values()))
-    if paper is not None and paper not in known:
-        raise OptionError(f"`paper` must be one of {', '.join(known)}; got {paper!r}.")
+    if paper is not None:
+        one_of("paper", paper, known)
     uniform = found.filter(pl.col("sampler") == "Uniform")
     best, best_uniform = ({m: _best(rows, m) for m in SHOWN} for rows in (found, uniform))
     made = []

@@ -15,7 +15,7 @@ import numpy as np
 from nearfar.errors import OptionError
 from nearfar.method.geometry import score
 from nearfar.runtime.arrays import Floats
-from nearfar.runtime.checks import check_positive
+from nearfar.runtime.checks import real, said, set_fields, switch
 
 
 class TripletTerm(NamedTuple):
@@ -64,16 +64,16 @@ class Triplet:
     outside 0.4 to 4 times the recommended value."""
 
     def __post_init__(self) -> None:
-        if not (self.margin == 0 and self.temperature != 0):
-            soft = " (0 is allowed only with a temperature.)" if self.margin == 0 else ""
-            check_positive("`margin`", self.margin, soft)
-        if self.temperature is None or self.temperature == 0:
-            return
-        if not 1e-6 <= self.temperature < np.inf:
-            raise OptionError(
-                "`temperature` must be 0 (only the nearest negative), at least 1e-6, or None "
-                f"(by the number of items); got {self.temperature!r}."
+        temperature = _checked_temperature(self.temperature)
+        margin = (
+            real("margin", self.margin, least=0.0)
+            if temperature != 0
+            else real(
+                "margin", self.margin, above=0.0, remedy="(0 is allowed only with a temperature.)"
             )
+        )
+        rank_weight = switch("rank_weight", self.rank_weight)
+        set_fields(self, margin=margin, rank_weight=rank_weight, temperature=temperature)
 
     def at(self, n_items: int) -> Triplet:
         """Return the loss for a number of items: T = (50 / n_items)^(1/4) if T is None.
@@ -180,6 +180,21 @@ class Triplet:
         return share
 
 
+def _checked_temperature(value: float | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        temperature = real("temperature", value, least=0.0)
+    except OptionError:
+        temperature = np.nan
+    if temperature == 0.0 or temperature >= 1e-6:
+        return temperature
+    raise OptionError(
+        "`temperature` must be 0 (only the nearest negative), at least 1e-6, or None (by the"
+        f" number of items); got {said(value)}."
+    )
+
+
 @dataclass(frozen=True)
 class SpreadOut:
     """Global orthogonal regularisation, eq. 3 of the paper.
@@ -200,8 +215,8 @@ class SpreadOut:
     """lambda_g. In the paper 0.01 with one or two negatives, 0.001 with five."""
 
     def __post_init__(self) -> None:
-        remedy = " Omit the term with spread_out=None."
-        check_positive("`weight` of SpreadOut", self.weight, remedy)
+        remedy = "Omit the term with spread_out=None."
+        set_fields(self, weight=real("SpreadOut.weight", self.weight, above=0.0, remedy=remedy))
 
     def coefficients(self, s: Floats, dim: int) -> tuple[float, Floats]:
         """Return the loss and its derivative with respect to each product.
@@ -250,8 +265,9 @@ class Decorrelate:
     """Use the square of the Frobenius norm."""
 
     def __post_init__(self) -> None:
-        remedy = " Omit the term with decorrelate=None."
-        check_positive("`weight` of Decorrelate", self.weight, remedy)
+        remedy = "Omit the term with decorrelate=None."
+        weight = real("Decorrelate.weight", self.weight, above=0.0, remedy=remedy)
+        set_fields(self, weight=weight, squared=switch("squared", self.squared))
 
     def term(self, points: Floats) -> tuple[float, Floats]:
         """Return the loss and the gradient for the points of a batch.

@@ -34,7 +34,7 @@ import numpy as np
 
 from nearfar.errors import OptionError
 from nearfar.runtime.arrays import Float64, Floats, Int64
-from nearfar.runtime.checks import check_positive
+from nearfar.runtime.checks import real, set_fields
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SGD:
     epsilon: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        check_positive("`learning_rate`", self.learning_rate)
+        set_fields(self, learning_rate=real("learning_rate", self.learning_rate, above=0.0))
 
     def step(self, rows: Floats, gradient: Floats, t: int) -> None:
         """Update `rows` (n, 1, d) in place with `gradient` (n, d)."""
@@ -85,10 +85,12 @@ class Adagrad:
     beta2: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        check_positive("`learning_rate`", self.learning_rate)
-        if not (np.isfinite(self.initial) and self.initial >= 0):
-            raise OptionError(f"`initial` must be a number >= 0; got {self.initial!r}.")
-        check_positive("`epsilon`", self.epsilon)
+        set_fields(
+            self,
+            learning_rate=real("learning_rate", self.learning_rate, above=0.0),
+            initial=real("initial", self.initial, least=0.0),
+            epsilon=real("epsilon", self.epsilon, above=0.0),
+        )
 
     def step(self, rows: Floats, gradient: Floats, t: int) -> None:
         """Update `rows` (n, 2, d), theta and a, in place with `gradient` (n, d)."""
@@ -123,11 +125,13 @@ class Adam:
     drifts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_positive("`learning_rate`", self.learning_rate)
-        check_positive("`epsilon`", self.epsilon)
-        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
-            if not 0.0 <= value < 1.0:
-                raise OptionError(f"`{name}` must be at least 0 and below 1; got {value!r}.")
+        set_fields(
+            self,
+            learning_rate=real("learning_rate", self.learning_rate, above=0.0),
+            beta1=real("beta1", self.beta1, least=0.0, below=1.0),
+            beta2=real("beta2", self.beta2, least=0.0, below=1.0),
+            epsilon=real("epsilon", self.epsilon, above=0.0),
+        )
         if self.beta1 >= self.beta2:
             raise OptionError(
                 f"`beta1` must be below `beta2`, or an untouched row might never stop moving; got"
@@ -168,7 +172,8 @@ class Averaging:
     """The larger it is, the fewer epochs the mean covers; near 0 it is the plain mean."""
 
     def __post_init__(self) -> None:
-        check_positive("`eta` of Averaging", self.eta, " Omit averaging with averaging=None.")
+        remedy = "Omit averaging with averaging=None."
+        set_fields(self, eta=real("Averaging.eta", self.eta, above=0.0, remedy=remedy))
 
     def weight(self, epoch: int) -> float:
         """Return the weight of the points after `epoch` (from 1) relative to the previous mean."""

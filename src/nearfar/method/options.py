@@ -17,6 +17,7 @@ from nearfar.method.geometry import GEOMETRIES, Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
 from nearfar.method.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
+from nearfar.runtime.checks import an_instance, one_of, said, set_fields, whole
 
 STRATEGIES: dict[str, tuple[type[Any], ...]] = {
     "sampler": (Uniform, Popularity, TwoStage, Shared),
@@ -67,30 +68,21 @@ class Options:
                 hint = " (the class itself: add parentheses)" if isinstance(value, type) else ""
                 if name == "sampler" and hasattr(value, "draw") and not hint:
                     hint = " (register it first: nearfar.method.options.register_sampler)"
-                raise OptionError(f"`{name}` must be {names}; got {value!r}{hint}.")
-        for name, low, high in (
-            ("dim", 2, 4096),
-            ("negatives", 1, 100_000),
-            ("batch", 1, 1_000_000),
-        ):
-            value = getattr(self, name)
-            if name == "negatives" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise OptionError(f"`{name}` must be a whole number; got {value!r}.")
-            if not low <= value <= high:
-                raise OptionError(f"`{name}` must be between {low} and {high}; got {value!r}.")
-            object.__setattr__(self, name, int(value))
+                raise OptionError(f"`{name}` must be {names}; got {said(value)}{hint}.")
+        most, negatives = 100_000, self.negatives
+        set_fields(
+            self,
+            dim=whole("dim", self.dim, 2, 4096),
+            geometry=one_of("geometry", self.geometry, GEOMETRIES),
+            negatives=None if negatives is None else whole("negatives", negatives, 1, most),
+            batch=whole("batch", self.batch, 1, 1_000_000),
+        )
         needs = self.sampler.needs
         own = 0 if needs.shared else self.n_negatives
         if self.batch * (2 + own) > 2**27:
             raise OptionError(
                 f"`batch` x (`negatives` + 2), the buffer size of a step, must be at most 2^27;"
                 f" got {self.batch:,} x {own + 2:,}. Use a smaller batch."
-            )
-        if self.geometry not in GEOMETRIES:
-            raise OptionError(
-                f"`geometry` must be one of {', '.join(GEOMETRIES)}; got {self.geometry!r}."
             )
         if needs.shared and self.spread_out is not None:
             raise OptionError(
@@ -120,7 +112,7 @@ class Options:
         for one in fields(self):
             value = getattr(self, one.name)
             if is_dataclass(value) and not isinstance(value, type):
-                value = {"kind": type(value).__name__, **asdict(value)}
+                value = {"kind": type(value).__name__, **_plain(asdict(value))}
             plain[one.name] = value
         return plain | {"negatives": self.n_negatives}
 
@@ -136,7 +128,8 @@ class Options:
         OptionError
             An option is missing or unknown, a kind is unknown, or a value is out of its range.
         """
-        values, known = dict(plain), {field.name for field in fields(cls)}
+        values = dict(an_instance("plain", plain, Mapping))
+        known = {field.name for field in fields(cls)}
         for what, names in (("unknown", set(values) - known), ("missing", known - set(values))):
             if names:
                 raise OptionError(f"{what} option(s) {', '.join(sorted(names))}.")
@@ -188,6 +181,14 @@ def register_sampler(kind: Kind) -> Kind:
         raise OptionError(f"there is already a sampler {name!r}; choose another name.")
     STRATEGIES["sampler"] = (*STRATEGIES["sampler"], kind)
     return kind
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for JSON; the fields of a custom sampler may be numpy's scalars."""
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in values.items()
+    }
 
 
 def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) -> Any:

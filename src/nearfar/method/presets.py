@@ -14,6 +14,7 @@ from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Adagrad, Adam
 from nearfar.method.options import Options
 from nearfar.method.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
+from nearfar.runtime.checks import one_of, whole
 
 SamplerName = Literal["uniform", "popularity", "two-stage"]
 """The three samplers that the paper compares."""
@@ -52,7 +53,7 @@ def paper_2019(
     >>> options.dim, options.triplet.margin, options.spread_out.weight, options.sampler.candidates
     (128, 1.0, 0.01, 2000)
     """
-    strength = {1: 0.01, 2: 0.01, 5: 0.001}.get(negatives)
+    strength = {1: 0.01, 2: 0.01, 5: 0.001}.get(whole("negatives", negatives))
     if strength is None:
         raise OptionError(
             f"`negatives` must be 1, 2 or 5, for which the paper gives lambda_g; got {negatives!r}."
@@ -104,10 +105,11 @@ def released_2019(
         "popularity": Popularity(beta, distinct=True, redraws=10),
         "two-stage": TwoStage(2000, beta, vectors="initial", released_weight=True),
     }
+    chosen = _pick(samplers, sampler)
     return Options(
         dim=128,
         geometry="sphere" if sampler == "two-stage" else "free",
-        sampler=_pick(samplers, sampler),
+        sampler=chosen,
         negatives=negatives,
         batch=batch,
         triplet=Triplet(margin=1.0),
@@ -175,6 +177,4 @@ PRESETS = {
 
 
 def _pick(samplers: dict[str, Sampler], name: str) -> Sampler:
-    if name not in samplers:
-        raise OptionError(f"`sampler` must be one of {', '.join(samplers)}; got {name!r}.")
-    return samplers[name]
+    return samplers[one_of("sampler", name, samplers)]

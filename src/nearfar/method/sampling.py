@@ -28,12 +28,11 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.errors import OptionError
 from nearfar.method.draws import Batch, Drawn, Kernel, Needs, draw_own
 from nearfar.method.geometry import released_overflow_gap, stage_two_weight
 from nearfar.method.proposal import different, popularity_weight
 from nearfar.runtime.arrays import Float64, Floats
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import one_of, real, set_fields, switch, whole
 from nearfar.runtime.counter import Purpose, uniform
 
 
@@ -54,11 +53,6 @@ class Sampler(Protocol):
         ...
 
 
-def _check_beta(beta: float) -> None:
-    if not np.isfinite(beta):
-        raise OptionError(f"`beta` must be a finite number; got {beta!r}.")
-
-
 @dataclass(frozen=True)
 class Uniform:
     """Draws every item that is not one of the user's positives with equal probability.
@@ -70,7 +64,7 @@ class Uniform:
     """How often a known positive is drawn again before its place stays empty."""
 
     def __post_init__(self) -> None:
-        check_count("redraws", self.redraws)
+        set_fields(self, redraws=whole("redraws", self.redraws))
 
     @property
     def needs(self) -> Needs:
@@ -104,8 +98,12 @@ class Popularity:
     """How often a known positive is drawn again before its place stays empty."""
 
     def __post_init__(self) -> None:
-        _check_beta(self.beta)
-        check_count("redraws", self.redraws)
+        set_fields(
+            self,
+            beta=real("beta", self.beta),
+            distinct=switch("distinct", self.distinct),
+            redraws=whole("redraws", self.redraws),
+        )
 
     @property
     def needs(self) -> Needs:
@@ -167,10 +165,14 @@ class TwoStage:
     method."""
 
     def __post_init__(self) -> None:
-        check_count("candidates", self.candidates)
-        _check_beta(self.beta)
-        if self.vectors not in ("live", "initial"):
-            raise OptionError(f"`vectors` must be 'live' or 'initial'; got {self.vectors!r}.")
+        set_fields(
+            self,
+            candidates=whole("candidates", self.candidates),
+            beta=real("beta", self.beta),
+            distinct=switch("distinct", self.distinct),
+            vectors=one_of("vectors", self.vectors, ("live", "initial")),
+            released_weight=switch("released_weight", self.released_weight),
+        )
 
     @property
     def needs(self) -> Needs:
@@ -245,7 +247,7 @@ class Shared:
     with replacement."""
 
     def __post_init__(self) -> None:
-        _check_beta(self.beta)
+        set_fields(self, beta=real("beta", self.beta))
 
     @property
     def needs(self) -> Needs:

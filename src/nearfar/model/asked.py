@@ -13,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from nearfar.data.id_values import label
 from nearfar.data.ids import Ids
-from nearfar.errors import DataError, EmptyDataError, UnknownIdError
+from nearfar.errors import EmptyDataError, OptionError, UnknownIdError
 from nearfar.runtime.arrays import Float32, Int32, Int64
 from nearfar.runtime.caller import warn
-from nearfar.runtime.checks import one_of, said
+from nearfar.runtime.checks import listed, one_of, said
 
 UNKNOWN: Final = ("error", "skip")
 """What to do with users that the model does not know."""
@@ -84,6 +85,8 @@ def known_rows(axis: Axis, asked: Any, unknown: str) -> tuple[bool, Int32, list[
         With "error": an id is unknown or has no training interactions.
     """
     one_of("unknown", unknown, UNKNOWN)
+    if isinstance(asked, np.ndarray) and asked.ndim == 0:
+        asked = asked.item()
     one = isinstance(asked, str | bytes) or not isinstance(asked, Iterable)
     rows, strangers = axis.ids.known([asked] if one else asked)
     if unknown == "error":
@@ -109,8 +112,7 @@ def distinct_rows(axis: Axis, asked: Iterable[Any], name: str, unknown: str = "e
     UnknownIdError
         With "error": an id is unknown or has no training interactions.
     """
-    check_list(asked, name)
-    _, rows, skipped = known_rows(axis, asked, unknown)
+    _, rows, skipped = known_rows(axis, several(name, asked), unknown)
     if not len(rows):
         why = f"has no id that the model knows ({shown(skipped)})" if skipped else "is empty"
         raise EmptyDataError(f"`{name}` {why}; at least one id is needed to compute a point.")
@@ -129,8 +131,7 @@ def filter_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
         A value is no id, or an id of another type than the model's that would be known after
         conversion: to ignore it would change the lists.
     """
-    check_list(asked, name)
-    rows, strangers = ids.known(asked)
+    rows, strangers = ids.known(several(name, asked))
     mistyped = [one for one in strangers if ids.mistyped(one)]
     if mistyped:
         ids.rows(mistyped)  # it raises, and names the conversion
@@ -151,14 +152,34 @@ def warn_of_skipped(name: str, skipped: Sequence[Any], n: int) -> None:
         )
 
 
-def check_list(asked: Any, name: str) -> None:
-    """Raise `DataError` unless `asked` can be a list of ids."""
-    if isinstance(asked, str | bytes):
-        raise DataError(
-            f"`{name}` must be a list of ids; got the single {asked!r}. Write [{asked!r}]."
-        )
-    if not isinstance(asked, Iterable):
-        raise DataError(f"`{name}` must be a list of ids; got {said(asked)}.")
+def several(name: str, asked: Any) -> Any:
+    """Return several ids as a list; a Series is returned unchanged, because it is faster.
+
+    Raises
+    ------
+    DataError
+        `asked` is a single id, such as text.
+    """
+    if isinstance(asked, pl.Series):
+        return asked
+    remedy = f"Write [{asked!r}]." if isinstance(asked, str | int) else ""
+    return listed(name, asked, "ids", remedy)
+
+
+def checked_index(index: Any) -> Any:
+    """Return an index; refuse the path of one, or another object.
+
+    Raises
+    ------
+    OptionError
+        It is not an index.
+    """
+    if hasattr(index, "check") and hasattr(index, "scorer") and not isinstance(index, type):
+        return index
+    raise OptionError(
+        f"`index` must be a nearfar.ItemIndex; got {said(index)}. Build one with"
+        " ItemIndex.build(model), or read one with ItemIndex.load(path, model)."
+    )
 
 
 def shown(ids: Sequence[Any]) -> str:

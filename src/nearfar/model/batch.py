@@ -19,13 +19,15 @@ import numpy as np
 import polars as pl
 
 from nearfar.errors import EmptyDataError, StoreError
-from nearfar.model.asked import filter_rows, shown
+from nearfar.model.asked import checked_index, filter_rows, shown
 from nearfar.model.cml import CML
 from nearfar.model.export import write_new
 from nearfar.runtime import store
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import an_instance, local_path, switch, whole
+from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages
+from nearfar.runtime.threads import checked_threads
 from nearfar.search.item_index import ItemIndex, digest_of
 
 KIND = "batch"
@@ -79,7 +81,9 @@ def recommend_to(
     unknown : {"error", "skip"}
         What to do with users that the model does not know or that have no training interactions:
         refuse them, or leave them out and count them in `Written.n_skipped`.
-    k, exclude_seen, allow, deny, index, threads, device
+    k : int
+        Length of the lists; above the number of items it is cut to that number.
+    exclude_seen, allow, deny, index, threads, device
         As in `CML.recommend`.
     progress : bool, optional
         Whether to show a progress bar; if None, only if standard error is a terminal.
@@ -94,7 +98,7 @@ def recommend_to(
         The folder has other settings or contains something else, or it cannot be written.
     EmptyDataError
         There are no users, or none is left.
-    UnknownIdError, OptionError, DataError, MissingExtraError
+    DataError, UnknownIdError, OptionError, MissingExtraError
         As `CML.recommend`.
 
     Warns
@@ -103,16 +107,19 @@ def recommend_to(
         Ids in `allow` or `deny` are unknown to the model and are ignored.
     """
     check_fork()
-    check_count("k", k)
+    folder, model = local_path(path), an_instance("model", model, CML)
+    k, threads = min(whole("k", k), model.interactions.n_items), checked_threads(threads)
+    resolve_ranking(device)
+    index = None if index is None else checked_index(index)
     asked, n_skipped = _column(model, users, unknown)
     options: dict[str, Any] = {
-        "exclude_seen": exclude_seen,
+        "exclude_seen": switch("exclude_seen", exclude_seen),
         "allow": _known(model, allow, "allow"),
         "deny": _known(model, deny, "deny"),
         "device": device,
     }
     size = max(1, PART_ROWS // k)
-    folder, starts, n_made = Path(path), range(0, len(asked), size), 0
+    starts, n_made = range(0, len(asked), size), 0
     _open(folder, {**_identity(model, asked, k, index, options), "part_users": size})
     with Stages(progress) as stages:
         stages.begin("recommending", len(asked))

@@ -18,7 +18,7 @@ import polars as pl
 
 from nearfar.data import split
 from nearfar.data.ids import Ids
-from nearfar.data.interactions import Interactions
+from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.engine import Problem
 from nearfar.errors import DataError, NotFittedError, OptionError
 from nearfar.evaluation.result import Evaluation
@@ -30,11 +30,12 @@ from nearfar.method.sampling import Sampler
 from nearfar.model.asked import (
     Asked,
     Axis,
-    check_list,
+    checked_index,
     distinct_rows,
     filter_rows,
     known_rows,
     rows_of,
+    several,
     warn_of_skipped,
 )
 from nearfar.model.card import Effective
@@ -43,7 +44,14 @@ from nearfar.model.item_map import Projection, project
 from nearfar.model.suggestions import unknown_option
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.caller import warn
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import (
+    an_instance,
+    checked_seed,
+    local_path,
+    share,
+    switch,
+    whole,
+)
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.search.neighbours import Index, Points, Scorer, TopK, top_k
 from nearfar.search.scoring import closeness, scorer_of
@@ -84,7 +92,7 @@ class CML:
     Raises
     ------
     OptionError
-        For a name that is not an option, or a value out of its range.
+        `options` is not `Options`, a name is not an option, or a value is out of its range.
 
     References
     ----------
@@ -118,7 +126,7 @@ class CML:
         averaging: Averaging | Unset | None = UNSET,
         **unknown: Never,
     ) -> None:
-        start = Options() if options is None else options
+        start = Options() if options is None else _checked_options(options)
         first = next(iter(unknown), None)
         if first is not None:
             of_fit = inspect.signature(self.fit).parameters
@@ -183,10 +191,11 @@ class CML:
         epochs : int
             Passes over the training pairs.
         validation : float, Interactions or None
-            A share of each user's interactions to hold out, or a validation part. It is evaluated
-            every `every` epochs, and the points of the epoch that is best by `metric` at `k` are
-            kept. Without it, the points of the last epoch are kept. Users of a validation part who
-            have no training interactions are left out of it, with a warning.
+            A share of each user's interactions to hold out (any real number between 0 and 1), or a
+            validation part. It is evaluated every `every` epochs, and the points of the epoch that
+            is best by `metric` at `k` are kept. Without it, the points of the last epoch are kept.
+            Users of a validation part who have no training interactions are left out of it, with a
+            warning.
         patience : int, optional
             Stop after this number of successive evaluations without improvement.
         checkpoint : path, optional
@@ -194,9 +203,9 @@ class CML:
             contains the same run, training resumes from there, to the same bits.
         callbacks : sequence of callables
             Each is called with a `nearfar.training.run.Epoch` after every epoch; training stops if
-            one returns True.
+            one returns a true value, such as True or numpy's True.
         seed : int
-            Seed of all random numbers of the run.
+            Seed of all random numbers of the run, from 0 to 2^64 - 1.
         threads : int, optional
             Number of threads. None uses the available cores, as far as a step has work for them.
             The result does not depend on it.
@@ -219,7 +228,10 @@ class CML:
         Raises
         ------
         OptionError
-            An option is out of range, or `device` is not available.
+            An option is out of range or of a wrong type, or `device` is not available.
+        DataError
+            `train` is not `Interactions`, or every user has every item, so that there are no
+            negatives.
         MissingExtraError
             `device` needs PyTorch.
         DivergedError
@@ -236,21 +248,15 @@ class CML:
             below 0.7 of its best, or never exceeded that of recommending popular items. The warning
             names the cause and the remedy.
         """
-        if not isinstance(train, Interactions):
-            raise DataError(
-                f"`train` must be nearfar.Interactions; got {type(train).__name__}. Create them"
-                f" with Interactions.from_pairs, from_frame, from_csr or read."
-            )
+        train, seed = checked_interactions("train", train), checked_seed(seed)
         schedule = Schedule(epochs, every, metric, k, patience)
-        learned, held_out = train, validation
-        if isinstance(validation, float | int):
-            learned, held_out = split.ratio(train, test=float(validation), seed=seed)
-        steps = -(-max(learned.n_pairs, 1) // self.options.batch) * epochs
+        learned, held_out = _divided(train, validation, seed)
+        steps = -(-max(learned.n_pairs, 1) // self.options.batch) * schedule.epochs
         problem = Problem(learned, self.options, seed, horizon=steps)
         run = Run(
             problem,
             schedule,
-            validation=held_out if isinstance(held_out, Interactions) else None,
+            validation=held_out,
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
             callbacks=callbacks,
@@ -320,9 +326,9 @@ class CML:
             As in `fit`; the model is unchanged or, after an interrupt, has the current points.
         """
         fitted = self._known()
-        known = fitted.interactions
-        train = known.union(new)
-        schedule, steps = Schedule(epochs), -(-train.n_pairs // self.options.batch) * epochs
+        known, schedule, seed = fitted.interactions, Schedule(epochs), checked_seed(seed)
+        train = known.union(checked_interactions("new", new))
+        steps = -(-train.n_pairs // self.options.batch) * schedule.epochs
         options = self.options
         slower = replace(options.optimiser, learning_rate=options.optimiser.learning_rate / 2)
         problem = Problem(train, replace(options, optimiser=slower), seed, horizon=steps)
@@ -391,7 +397,7 @@ class CML:
 
         They are discarded when the model is trained again.
         """
-        figures = evaluation.to_dict()
+        figures = an_instance("evaluation", evaluation, Evaluation).to_dict()
         kept = {"k": evaluation.k, "n_users": evaluation.n_users}
         if evaluation.n_new_users:
             kept |= {name: figures[name] for name in ("n_new_users", "n_folded_in")}
@@ -406,7 +412,7 @@ class CML:
 
     def project(self, method: str = "pca", *, seed: int = 0) -> Projection:
         """Project the items to two dimensions by a given method and keep the result."""
-        made = project(self.item_vectors, method, seed=seed)
+        made = project(self.item_vectors, method, seed=checked_seed(seed))
         self._fitted = self._known()._replace(projection=made)
         return made
 
@@ -462,6 +468,7 @@ class CML:
         """Return a scorer of all items for queries, or of the items that an index finds."""
         if index is None:
             return self._points(queries, self.item_vectors, device)
+        index = checked_index(index)
         if resolve_ranking(device) != "cpu":
             raise OptionError(f"`index` searches on the CPU; got device={device!r}.")
         index.check(self.item_vectors)
@@ -495,8 +502,9 @@ class CML:
         UnknownIdError
             An item that was not in the training interactions.
         """
+        steps, seed = whole("steps", steps), checked_seed(seed)
         rows = distinct_rows(self._items_in("`liked`"), liked, "liked")
-        return self._folding_in().user(rows, seed=seed, steps=_checked_steps(steps))
+        return self._folding_in().user(rows, seed=seed, steps=steps)
 
     def fold_in_item(
         self, liked_by: Iterable[Any], *, steps: int = STEPS, seed: int = 0
@@ -506,8 +514,9 @@ class CML:
         As `fold_in`; the item is also pushed away from users of other pairs, as often as the
         sampler would draw it for them.
         """
+        steps, seed = whole("steps", steps), checked_seed(seed)
         rows = distinct_rows(self._users_in("`liked_by`"), liked_by, "liked_by")
-        return self._folding_in().item(rows, seed=seed, steps=_checked_steps(steps))
+        return self._folding_in().item(rows, seed=seed, steps=steps)
 
     def fold_in_scorer(
         self, given: Interactions, users: Int32, *, device: str = "cpu"
@@ -599,9 +608,10 @@ class CML:
         Parameters
         ----------
         users : id, or list, array or Series of ids
-            One user or many. (A tuple is one id.)
+            One user or many.
         k : int
-            Number of items. The list is shorter, or empty, if fewer items are left after filtering.
+            Number of items. The list is shorter, or empty, if fewer items are left after filtering;
+            time and memory do not grow with a `k` above the number of items.
         liked : ids of items, optional
             Instead of `users`: the items that a new user likes; see `fold_in`.
         exclude_seen : bool
@@ -632,11 +642,11 @@ class CML:
             A user or item that was not in the training interactions; or a value in `allow` or
             `deny` that is no id, or an item's id in another type.
         OptionError
-            `k` is less than 1, `device` is not available, neither or both of `users` and `liked`
-            are given, or `index` belongs to another model or is used with another `device` than
-            the CPU.
+            `k` is not a whole number of at least 1, `device` is not available, neither or both of
+            `users` and `liked` are given, or `index` belongs to another model or is used with
+            another `device` than the CPU.
         DataError
-            `allow`, `deny` or `liked` is not a list.
+            `liked`, `allow` or `deny` is a single id.
         EmptyDataError
             `liked` is empty.
         MissingExtraError
@@ -654,9 +664,10 @@ class CML:
                 "`recommend` needs `users` (an id or a list of ids) or `liked` (ids of items); for"
                 " every user of the model call recommend_all()."
             )
+        k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
+        mask = self._mask(allow, deny)
         asked = self._users(users, unknown) if liked is None else self._new_user(liked, unknown)
         scorer = self._items_near(asked.queries, device, index, threads)
-        mask = self._mask(allow, deny)
         return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
 
     def recommend_all(
@@ -687,9 +698,10 @@ class CML:
             ``user_id``, in the order of ``interactions.user_ids``, ``rank``, ``item_id`` and
             ``score``, as `recommend`.
         """
+        k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
+        mask = self._mask(allow, deny)
         asked = self._everybody()
         scorer = self._items_near(asked.queries, device, index, threads)
-        mask = self._mask(allow, deny)
         return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
 
     def user_rows(self, users: Iterable[Any], unknown: str = "error") -> tuple[Int32, list[Any]]:
@@ -708,8 +720,8 @@ class CML:
         DataError
             `users` is not a list.
         """
-        check_list(users, "users")
-        _, rows, skipped = known_rows(self._users_in("recommend"), users, unknown)
+        asked = several("users", users)
+        _, rows, skipped = known_rows(self._users_in("recommend"), asked, unknown)
         return rows, skipped
 
     def _users(self, users: Any, unknown: str) -> Asked:
@@ -867,6 +879,7 @@ class CML:
         The folder also contains the training interactions, which `recommend` leaves out of its
         lists, the projection of the items, the metrics of the model, and a model card.
         """
+        path = local_path(path)
         self._fitted, _ = self._known().projected()
         write_model(path, self._fitted, self.options)
 
@@ -886,12 +899,23 @@ class CML:
         StoreError
             The folder is missing, damaged or inconsistent, or contains something else.
         """
-        options, known = read_model(path, mmap=mmap)
+        options, known = read_model(path, mmap=switch("mmap", mmap))
         model = cls(options)
         model._take(known)
         return model
 
 
-def _checked_steps(steps: int) -> int:
-    check_count("steps", steps)
-    return steps
+def _checked_options(options: Any) -> Options:
+    remedy = "Pass a preset, such as nearfar.presets.paper_2019(), or single options by name."
+    found: Options = an_instance("options", options, Options, remedy)
+    return found
+
+
+def _divided(
+    train: Interactions, validation: Any, seed: int
+) -> tuple[Interactions, Interactions | None]:
+    """Return the part to learn from, and the validation part if there is one."""
+    if validation is None or isinstance(validation, Interactions):
+        return train, validation
+    other = "It can also be Interactions on the axes of `train`, or None."
+    return split.ratio(train, test=share("validation", validation, other), seed=seed)

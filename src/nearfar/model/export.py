@@ -27,9 +27,10 @@ import numpy as np
 import polars as pl
 
 from nearfar.data.ids import Ids
-from nearfar.errors import DataError, OptionError, StoreError
+from nearfar.errors import DataError, StoreError
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
+from nearfar.runtime.checks import an_instance, local_path, one_of
 from nearfar.runtime.forks import check_fork
 from nearfar.search.inverted_lists import load_faiss, write_index
 
@@ -75,7 +76,7 @@ def export(
     Raises
     ------
     OptionError
-        `form` or `what` is none of these.
+        `model` is not a model, `path` is not a local path, or `form` or `what` is none of these.
     DataError
         An id cannot be written in word2vec's text.
     StoreError
@@ -95,16 +96,14 @@ def export(
     ['id', 'vector']
     """
     check_fork()
-    if form not in FORMATS:
-        raise OptionError(f"`form` must be one of {', '.join(FORMATS)}; got {form!r}.")
-    if what not in WHAT:
-        raise OptionError(f"`what` must be one of {', '.join(WHAT)}; got {what!r}.")
+    model, file = an_instance("model", model, CML), local_path(path)
+    form, what = one_of("form", form, FORMATS), one_of("what", what, WHAT)
     data, on_sphere = model.interactions, model.options.geometry == "sphere"
     if what == "items":
         vectors = Vectors(data.item_ids, model.item_vectors, on_sphere)
     else:
         vectors = Vectors(data.user_ids, model.user_vectors, on_sphere)
-    files = FORMATS[form](vectors, Path(path))
+    files = FORMATS[form](vectors, file)
     write_new(files)
     return list(files)
 

@@ -9,6 +9,7 @@ import numpy as np
 from nearfar.errors import OptionError
 from nearfar.method.geometry import score
 from nearfar.runtime.arrays import Float32, Floats
+from nearfar.runtime.checks import one_of
 from nearfar.runtime.extras import load_extra
 
 METHODS = ("pca", "umap")
@@ -72,8 +73,7 @@ def project(items: Float32, method: str = "pca", *, seed: int = 0) -> Projection
     >>> np.abs(project(corners).points).tolist()
     [[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [2.0, 1.0]]
     """
-    if method not in METHODS:
-        raise OptionError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
+    method = one_of("method", method, METHODS)
     mean, axes = _principal(items)
     if method == "pca":
         return Projection(method, np.ascontiguousarray((items - mean) @ axes), items, mean, axes)
@@ -96,5 +96,6 @@ def _umap(items: Float32, seed: int) -> Float32:
     missing = "A map by UMAP needs umap-learn: pip install \"nearfar[umap]\". Or use 'pca'."
     umap = load_extra("umap", missing)
     neighbours = min(15, len(items) - 1)
-    found = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(items)
+    made = umap.UMAP(n_neighbors=neighbours, random_state=seed % 2**32, n_jobs=1)
+    found = made.fit_transform(items)
     return np.ascontiguousarray(found, np.float32)

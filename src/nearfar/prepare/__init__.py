@@ -44,6 +44,7 @@ from nearfar.prepare.preparation_report import Report, Step, reported, step
 from nearfar.prepare.rules import Rules
 from nearfar.readers.raw import Raw
 from nearfar.runtime.arrays import Int64
+from nearfar.runtime.checks import an_instance, local_folder
 from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages
 
@@ -82,7 +83,8 @@ def prepare(
     Raises
     ------
     OptionError
-        If `rules.min_value` is given and the table has no value.
+        If `rules.min_value` is given and the table has no value, `rules` is not `Rules`, or
+        `scratch` is not an existing folder.
     DataError
         If an id is null, or a value or a time is not a number; names column and row.
     EmptyDataError
@@ -99,7 +101,8 @@ def prepare(
      [('read', 3), ('value >= 4', 2), ('each pair once', 2)])
     """
     check_fork()
-    rules = Rules() if rules is None else rules
+    rules = an_instance("rules", Rules() if rules is None else rules, Rules)
+    scratch = None if scratch is None else local_folder("scratch", scratch)
     raw = table if isinstance(table, Raw) else Raw(table_columns.as_lazy(table))
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder, Stages(progress) as stages:
         stages.begin("checking the table")

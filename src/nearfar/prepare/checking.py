@@ -42,7 +42,7 @@ def checked(raw: Raw, rules: Rules) -> Checked:
     columns = raw.rows.collect_schema().names()
     if rules.min_value is not None and rules.repeats == "any" and "value" not in columns:
         raise OptionError(
-            f"`min_value` is {rules.min_value!r}, but the table has no column 'value'; it has "
+            f"`min_value` is {rules.min_value:g}, but the table has no column 'value'; it has "
             f"{', '.join(columns)}. With `repeats` 'sum' each row is worth 1."
         )
     numbers = ["time"] if "time" in columns else []

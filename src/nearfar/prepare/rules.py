@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-
 from nearfar.errors import OptionError
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import one_of, real, set_fields, switch, whole
 
 Core = Literal["once", "fixed-point"]
 Repeats = Literal["any", "sum"]
@@ -40,20 +38,20 @@ class Rules:
     the fixed point."""
 
     def __post_init__(self) -> None:
-        check_count("min_user_items", self.min_user_items)
-        check_count("min_item_users", self.min_item_users)
-        if self.min_value is not None and not np.isfinite(self.min_value):
-            raise OptionError(f"`min_value` must be a finite number; got {self.min_value!r}.")
+        set_fields(
+            self,
+            min_value=None if self.min_value is None else real("min_value", self.min_value),
+            strictly=switch("strictly", self.strictly),
+            repeats=one_of("repeats", self.repeats, get_args(Repeats)),
+            min_user_items=whole("min_user_items", self.min_user_items),
+            min_item_users=whole("min_item_users", self.min_item_users),
+            core=one_of("core", self.core, get_args(Core)),
+            order=one_of("order", self.order, get_args(Order)),
+        )
         for name, value, idle in (("strictly", self.strictly, False),
                                   ("repeats", self.repeats, "any")):  # fmt: skip
             if value != idle and self.min_value is None:
                 raise OptionError(f"`{name}` does nothing without `min_value`; give both.")
-        closed = (("core", get_args(Core)), ("repeats", get_args(Repeats)),
-                  ("order", get_args(Order)))  # fmt: skip
-        for name, known in closed:
-            if getattr(self, name) not in known:
-                allowed = " or ".join(map(repr, known))
-                raise OptionError(f"`{name}` must be {allowed}; got {getattr(self, name)!r}.")
         if self.core == "fixed-point" and self.steps[1] == "value":
             raise OptionError(
                 "`core` 'fixed-point' filters users and items together, so the value comes before "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from nearfar.readers.lines import compression, packing
 from nearfar.readers.raw import Raw
 from nearfar.readers.spool import from_pipe
 from nearfar.readers.text import declared_separator, scan_text
+from nearfar.runtime.checks import local_folder, local_path, switch
 from nearfar.runtime.forks import check_fork
 
 __all__ = ["Raw", "is_parts", "reading", "scan", "scan_json_lines", "scan_text"]
@@ -86,7 +87,9 @@ def scan(
         If the file is empty.
     """
     check_fork()
-    file = Path(fspath(path))
+    file, has_header = local_path(path), switch("has_header", has_header)
+    scratch = local_folder("scratch", scratch)
+    quotes = None if quotes is None else switch("quotes", quotes)
     given = {
         "separator": separator is not None,
         "has_header": not has_header,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -87,8 +87,9 @@ def distinct_names(columns: Sequence[str]) -> list[str]:
     OptionError
         If they are not one or more distinct names.
     """
-    names = [] if isinstance(columns, str) else list(columns)
-    if not names or len(set(names)) < len(names) or not all(map(_is_text, names)):
+    single = isinstance(columns, str) or not isinstance(columns, Iterable)
+    names = [] if single else list(columns)
+    if not names or not all(map(_is_text, names)) or len(set(names)) < len(names):
         raise OptionError(
             f"`columns` must be a sequence of one or more distinct names; got {columns!r}."
         )

@@ -1,9 +1,10 @@
-"""The door: numbers, switches and paths that a caller passes are checked and converted here.
+"""The door: what a caller passes to the public interface is checked and converted here.
 
-A function of the public interface calls one of these for each such argument, before any work, and
-continues with the result: an int, a float, a bool, a Path. Whatever stands for a number is one:
-numpy's scalars, `fractions.Fraction`, `decimal.Decimal`. Text is not a number, and True is not 1.
-Everything else raises `OptionError`, which names the argument, its value and its type.
+A public function calls one of these for each argument, before any work, and continues with the
+result: an int, a float, a bool, a Path, a list. Whatever stands for a number is one: numpy's
+scalars, `fractions.Fraction`, `decimal.Decimal`. Text is not a number, and True is not 1.
+Everything else raises an error that names the argument, its value and its type: `OptionError`, or
+`DataError` for data. A frozen dataclass of options checks its fields with `set_fields`.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from nearfar.errors import OptionError
+from nearfar.errors import DataError, OptionError
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """The beginning of a remote path, such as ``s3://bucket``; one letter would be a Windows drive."""
 
 
-def whole(name: str, value: Any, least: int | None = 1, most: int | None = None) -> int:
+def whole(
+    name: str, value: Any, least: int | None = 1, most: int | None = None, *, remedy: str = ""
+) -> int:
     """Return a whole number as int.
 
     Parameters
@@ -34,6 +39,8 @@ def whole(name: str, value: Any, least: int | None = 1, most: int | None = None)
     value : object
     least, most : int or None
         The bounds, both allowed values.
+    remedy : str
+        The end of the message.
 
     Raises
     ------
@@ -44,7 +51,9 @@ def whole(name: str, value: Any, least: int | None = 1, most: int | None = None)
     number = isinstance(value, Integral) and not isinstance(value, bool)
     if number and (least is None or value >= least) and (most is None or value <= most):
         return int(value)
-    raise OptionError(f"`{name}` must be a whole number{_range(least, most)}; got {said(value)}.")
+    raise OptionError(
+        f"`{name}` must be a whole number{_range(least, most)}; got {said(value)}.{_end(remedy)}"
+    )
 
 
 def real(
@@ -76,23 +85,34 @@ def real(
     OptionError
         It is not a number, not finite, or out of bounds.
     """
-    value = _scalar(value)
-    if isinstance(value, (Real, Decimal)) and not isinstance(value, bool):
-        number = float(value)
-        inside = (
-            (least is None or number >= least)
-            and (most is None or number <= most)
-            and (above is None or number > above)
-            and (below is None or number < below)
-        )
-        if math.isfinite(number) and inside:
-            return number
-    bounds = [(f"at least {least}", least), (f"above {above}", above),
-              (f"at most {most}", most), (f"below {below}", below)]  # fmt: skip
-    where = " and ".join(text for text, bound in bounds if bound is not None)
-    end = f" {remedy}" if remedy else ""
+    number = _float(value)
+    inside = (
+        (least is None or number >= least)
+        and (most is None or number <= most)
+        and (above is None or number > above)
+        and (below is None or number < below)
+    )
+    if math.isfinite(number) and inside:
+        return number
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    where = " and ".join(f"{words} {one:g}" for words, one in bounds.items() if one is not None)
+    what = "a positive number" if where == "above 0" else f"a finite number {where}".strip()
+    raise OptionError(f"`{name}` must be {what}; got {said(value)}.{_end(remedy)}")
+
+
+def share(name: str, value: Any, remedy: str = "") -> float:
+    """Return a number between 0 and 1, neither included, as float.
+
+    Raises
+    ------
+    OptionError
+        It is anything else; the message ends with `remedy`.
+    """
+    number = _float(value)
+    if 0.0 < number < 1.0:
+        return number
     raise OptionError(
-        f"`{name}` must be a finite number{f' {where}' if where else ''}; got {said(value)}.{end}"
+        f"`{name}` must lie between 0 and 1, neither included; got {said(value)}.{_end(remedy)}"
     )
 
 
@@ -104,6 +124,7 @@ def switch(name: str, value: Any) -> bool:
     OptionError
         It is anything else, such as the text "no" or the number 1.
     """
+    value = _scalar(value)
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise OptionError(f"`{name}` must be True or False; got {said(value)}.")
@@ -118,7 +139,7 @@ def checked_seed(value: Any, name: str = "seed") -> int:
         It is anything else. None is refused as well: the same call must give the same result.
     """
     value = _scalar(value)
-    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value < 2**64:
+    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < 2**64:
         return int(value)
     raise OptionError(
         f"`{name}` must be a whole number from 0 to 2^64 - 1; got {said(value)}. For a random one"
@@ -136,7 +157,103 @@ def one_of(name: str, value: Any, allowed: Any) -> Any:
     """
     if isinstance(value, str) and value in allowed:
         return str(value)
-    raise OptionError(f"`{name}` must be one of {', '.join(allowed)}; got {said(value)}.")
+    shown = repr(str(value)) if isinstance(value, str) else said(value)
+    raise OptionError(f"`{name}` must be one of {', '.join(allowed)}; got {shown}.")
+
+
+def plain_text(name: str, value: Any) -> str:
+    """Return a text as str.
+
+    Raises
+    ------
+    OptionError
+        It is not text, or it is empty.
+    """
+    if isinstance(value, str) and value:
+        return str(value)
+    raise OptionError(f"`{name}` must be a text that is not empty; got {said(value)}.")
+
+
+def an_instance(name: str, value: Any, kind: type[Any], remedy: str = "") -> Any:
+    """Return an object that is of a class.
+
+    Raises
+    ------
+    OptionError
+        It is not; the message ends with `remedy`.
+    """
+    if isinstance(value, kind):
+        return value
+    made = " (the class itself: add parentheses)" if value is kind else ""
+    raise OptionError(f"`{name}` must be a {kind.__name__}; got {said(value)}{made}.{_end(remedy)}")
+
+
+def a_callable(name: str, value: Any) -> Callable[..., Any]:
+    """Return a function or another object that can be called.
+
+    Raises
+    ------
+    OptionError
+        It cannot be called.
+    """
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    raise OptionError(f"`{name}` must be callable; got {said(value)}.")
+
+
+def listed(name: str, value: Any, of: str = "values", remedy: str = "") -> list[Any]:
+    """Return the elements of a list, tuple, set, array, Series or another iterable.
+
+    Raises
+    ------
+    DataError
+        It is a single value; text is one as well. The message ends with `remedy`.
+    """
+    single = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
+    if single or (isinstance(value, np.ndarray) and value.ndim == 0):
+        raise DataError(
+            f"`{name}` must be a list of {of}; got the single {said(value)}.{_end(remedy)}"
+        )
+    return value.tolist() if isinstance(value, np.ndarray) else list(value)
+
+
+def an_array(name: str, value: Any, ndim: int, kinds: str = "iuf") -> npt.NDArray[Any]:
+    """Return an array of numbers.
+
+    Parameters
+    ----------
+    name : str
+    value : array_like
+    ndim : int
+        The number of dimensions, 1 or 2.
+    kinds : str
+        The kinds of numpy's types that are allowed, such as "iu" for whole numbers.
+
+    Raises
+    ------
+    DataError
+        It is not an array, or has other dimensions or other values.
+    """
+    found = as_array(value)
+    if found.ndim == ndim and (found.dtype.kind in kinds or not found.size):
+        return found
+    shape = "a flat array" if ndim == 1 else "a table of rows"
+    numbers = "numbers" if "f" in kinds else "whole numbers"
+    raise DataError(f"`{name}` must be {shape} of {numbers}; got {said(value)}.")
+
+
+def as_array(value: Any) -> npt.NDArray[Any]:
+    """Return a value as an array; one of objects without dimensions if that is impossible."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # lists of different lengths, tensors on a GPU
+        return np.empty((), object)
+
+
+def set_fields(owner: Any, **values: Any) -> None:
+    """Set fields of a frozen dataclass, in its ``__post_init__``, to their checked values."""
+    for name, value in values.items():
+        object.__setattr__(owner, name, value)
 
 
 def local_path(value: Any, name: str = "path") -> Path:
@@ -166,31 +283,56 @@ def local_path(value: Any, name: str = "path") -> Path:
         raise OptionError(f"`{name}` is {text!r}: {error} Write the whole path.") from error
 
 
+def local_folder(name: str, value: Any) -> Path:
+    """Return the path of an existing folder on this machine.
+
+    Raises
+    ------
+    OptionError
+        It is not a path, or there is no such folder.
+    """
+    folder = local_path(value, name)
+    if not folder.is_dir():
+        raise OptionError(f"`{name}` must be an existing folder; got {str(folder)!r}.")
+    return folder
+
+
 def said(value: Any) -> str:
     """Return a value for a message, with its type unless that is obvious; cut if it is long."""
-    text = " ".join(repr(value).split())
+    kind = type(value).__name__
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and shape:
+        return f"{kind} of shape {shape}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # such as an int of more digits than Python writes
+        return f"a value of type {kind}"
     text = text if len(text) <= 80 else f"{text[:80]}..."
     obvious = value is None or type(value) in (int, float, bool)
-    return text if obvious else f"{text} of type {type(value).__name__}"
+    return text if obvious else f"{text} of type {kind}"
+
+
+def _end(remedy: str) -> str:
+    return f" {remedy}" if remedy else ""
 
 
 def _scalar(value: Any) -> Any:
     """Return the only value of a numpy array without dimensions, and anything else as it is."""
-    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    return value.item() if type(value) is np.ndarray and value.ndim == 0 else value
+
+
+def _float(value: Any) -> float:
+    """Return a number as float; NaN if it is not a number, or has too many digits for a float."""
+    value = _scalar(value)
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        return math.nan
+    try:
+        return float(value)
+    except (OverflowError, ValueError):  # ValueError: a signalling NaN
+        return math.nan
 
 
 def _range(least: int | None, most: int | None) -> str:
     if most is None:
         return "" if least is None else f" of at least {least:,}"
     return f" of at most {most:,}" if least is None else f" from {least:,} to {most:,}"
-
-
-def check_count(name: str, value: object) -> None:
-    """Raise unless `value` is a whole number of at least 1."""
-    whole(name, value)
-
-
-def check_positive(name: str, value: float, remedy: str = "") -> None:
-    """Raise unless `value` is finite and above 0; `name` includes its own backquotes."""
-    if not (np.isfinite(value) and value > 0):
-        raise OptionError(f"{name} must be a positive number; got {value!r}.{remedy}")

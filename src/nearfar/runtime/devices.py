@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nearfar.errors import MissingExtraError, OptionError
+from nearfar.runtime.checks import said
 from nearfar.runtime.extras import load_extra
 
 if TYPE_CHECKING:
@@ -73,19 +74,18 @@ def resolve(device: str) -> str:
     >>> resolve("cpu")
     'cpu'
     """
+    if not isinstance(device, str):
+        raise _unknown(said(device))
     if device in OWN:
         return device
     if device == "auto":
         return _best()
-    name = device.removeprefix("torch:") if isinstance(device, str) else ""
+    name = device.removeprefix("torch:")
     if _CUDA.fullmatch(name):
         _check_gpu(name)
         return name
     if not name or name == device:
-        raise OptionError(
-            "`device` must be one of cpu, reference, auto, cuda, cuda:1, ... or torch:<a device of"
-            f" PyTorch>; got {device!r}."
-        )
+        raise _unknown(repr(device))
     _check_usable(name)
     return device
 
@@ -134,6 +134,13 @@ def free_bytes(device: torch.device) -> int | None:
     cuda = load_torch().cuda
     free, _ = cuda.mem_get_info(device)
     return int(free + cuda.memory_reserved(device) - cuda.memory_allocated(device))
+
+
+def _unknown(shown: str) -> OptionError:
+    return OptionError(
+        "`device` must be one of cpu, reference, auto, cuda, cuda:1, ... or torch:<a device of"
+        f" PyTorch>; got {shown}."
+    )
 
 
 def _best() -> str:

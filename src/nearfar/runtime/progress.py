@@ -13,10 +13,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
+from nearfar.runtime.checks import switch
+
 
 def shows(progress: bool | None) -> bool:
-    """Return `progress`; for None, whether the error stream is a terminal."""
-    return sys.stderr.isatty() if progress is None else progress
+    """Return `progress`; for None, whether the error stream is a terminal.
+
+    Raises
+    ------
+    OptionError
+        `progress` is not True, False or None.
+    """
+    return sys.stderr.isatty() if progress is None else switch("progress", progress)
 
 
 class Display(ABC):

@@ -34,6 +34,7 @@ from safetensors.numpy import load as parse_arrays
 
 from nearfar.errors import StoreError
 from nearfar.runtime.arrays import Arrays
+from nearfar.runtime.checks import local_path
 from nearfar.runtime.forks import check_fork
 from nearfar.version import VERSION
 
@@ -111,7 +112,7 @@ def save_folder(
         The folder holds something else, the content cannot be represented on disk, or writing
         fails. In each case the folder is left unchanged.
     """
-    folder = Path(path)
+    folder = local_path(path)
     if frames:
         check_fork()
     _check_names(arrays, frames, files, texts)
@@ -163,7 +164,7 @@ def load_folder(path: str | PathLike[str], *, kind: str, mmap: bool = False) -> 
         The folder is missing, or has another kind or a newer format, or one of its files is missing
         or damaged. The message names the file and the remedy.
     """
-    folder = Path(path)
+    folder = local_path(path)
     manifest = _manifest(folder, kind)
     while True:
         try:
@@ -184,7 +185,7 @@ def check_replaceable(path: str | PathLike[str], *, kind: str) -> None:
     StoreError
         The path is a file, or a folder that holds something else.
     """
-    folder = Path(path)
+    folder = local_path(path)
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{str(folder)!r} is a file; give the path of a folder.")
     if not folder.is_dir():
@@ -211,7 +212,7 @@ def scratch(path: str | PathLike[str]) -> Iterator[Path]:
     It is removed at the end, as is `path` if it was created for this and nothing was saved. Files
     left by a killed process are removed the next time that a process saves there.
     """
-    folder = Path(path)
+    folder = local_path(path)
     temporary = _temporary(folder)
     try:
         temporary.mkdir(parents=True)

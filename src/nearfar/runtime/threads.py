@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from nearfar.errors import OptionError
+from nearfar.runtime.checks import whole
+
+MOST: Final = 1024
+"""The largest number of threads; more than a machine has cores only take memory."""
 
 
 def available_threads() -> int:
@@ -35,13 +38,11 @@ def checked_threads(threads: int | None) -> int:
     Raises
     ------
     OptionError
-        `threads` is less than 1.
+        `threads` is not a whole number from 1 to `MOST`.
     """
     if threads is None:
         return available_threads()
-    if threads < 1:
-        raise OptionError(f"`threads` must be at least 1, or None for all cores; got {threads}.")
-    return threads
+    return whole("threads", threads, 1, MOST, remedy="None uses all cores.")
 
 
 def run_blocks(

@@ -26,10 +26,10 @@ import numpy.typing as npt
 from nearfar.errors import OptionError, StoreError
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32, Int32
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import checked_seed, local_path, real, said, whole
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.inverted_lists import Lists
-from nearfar.search.neighbours import Exclusion, Points, top_k
+from nearfar.search.neighbours import Exclusion, Points, table_of, top_k
 from nearfar.search.probing import IndexedPoints
 from nearfar.search.scoring import HasPoints, scorer_of
 
@@ -137,17 +137,15 @@ class ItemIndex:
         Raises
         ------
         OptionError
-            `recall` is not in (0, 1], or `k` or `threads` is less than 1.
+            `model` is not a model, `recall` is not in (0, 1], or `k` or `threads` is less than 1.
         NotFittedError
             The model has not been fitted.
         MissingExtraError
             faiss is not installed.
         """
-        if not 0 < recall <= 1:
-            raise OptionError(f"`recall` must be above 0 and at most 1; got {recall!r}.")
-        check_count("k", k)
-        n_threads = checked_threads(threads)
-        points = scorer_of(model.user_vectors, model.item_vectors, model.options.geometry)
+        recall, k = real("recall", recall, above=0.0, most=1.0), whole("k", k)
+        seed, n_threads = checked_seed(seed), checked_threads(threads)
+        points = _points_of(model)
         lists = Lists.of(points.targets, seed=seed, threads=n_threads)
         users = np.flatnonzero(np.diff(model.interactions.indptr))  # the others' points are random
         drawn = users[np.random.default_rng(seed).permutation(len(users))[: 2 * SAMPLE]]
@@ -223,7 +221,7 @@ class ItemIndex:
         OptionError
             It was made from other item vectors.
         """
-        mine = self._points.targets
+        mine, item_vectors = self._points.targets, table_of("item_vectors", item_vectors)
         here = (item_vectors.ctypes.data, item_vectors.shape, item_vectors.strides)
         if here == (mine.ctypes.data, mine.shape, mine.strides):  # the usual case, without hashing
             return
@@ -254,6 +252,7 @@ class ItemIndex:
         StoreError
             The folder cannot be written or holds something else.
         """
+        path = local_path(path)
         meta = {"figures": asdict(self.figures), "vectors": digest_of(self._points.targets)}
         store.save_folder(path, kind=KIND, meta=meta, files={"lists": self._lists.write})
 
@@ -278,8 +277,8 @@ class ItemIndex:
         MissingExtraError
             faiss is not installed.
         """
+        points = _points_of(model)
         folder = store.load_folder(path, kind=KIND)
-        points = scorer_of(model.user_vectors, model.item_vectors, model.options.geometry)
         try:
             figures, vectors = Figures(**folder.meta["figures"]), folder.meta["vectors"]
             file = folder.files["lists"]
@@ -292,6 +291,13 @@ class ItemIndex:
                 " `nearfar index`."
             )
         return cls(Lists.opened(file, points.targets.shape), points, figures)
+
+
+def _points_of(model: HasPoints) -> Points:
+    """Return the points of a model; refuse what is not one, such as the path of one."""
+    if isinstance(model, type) or not hasattr(model, "item_vectors"):
+        raise OptionError(f"`model` must be a fitted CML; got {said(model)}.")
+    return scorer_of(model.user_vectors, model.item_vectors, model.options.geometry)
 
 
 def digest_of(*tables: Float32) -> str:

@@ -25,13 +25,14 @@ from collections.abc import Callable
 from copy import copy
 from functools import cached_property
 from queue import SimpleQueue
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.errors import DataError, OptionError
+from nearfar.errors import DataError
 from nearfar.runtime.arrays import Array, Bool, Float32, Float64, Int32, Int64
+from nearfar.runtime.checks import an_array, as_array, said, whole
 from nearfar.runtime.threads import checked_threads, run_blocks
 from nearfar.search import exact, heap
 
@@ -102,7 +103,8 @@ class Points:
     """
 
     def __init__(self, queries: Float32, targets: Float32, offset: Float32 | None = None) -> None:
-        check_shapes(queries.shape, targets.shape, None if offset is None else offset.shape)
+        queries, targets = table_of("queries", queries), table_of("targets", targets)
+        check_shapes(queries.shape, targets.shape, None if offset is None else np.shape(offset))
         self.queries = np.ascontiguousarray(queries, np.float32)
         self._to = _Targets(
             np.ascontiguousarray(targets, np.float32),
@@ -131,6 +133,7 @@ class Points:
 
     def with_queries(self, queries: Float32) -> Points:
         """Return points with other queries and the same targets, sharing cached values."""
+        queries = table_of("queries", queries)
         check_shapes(queries.shape, self.targets.shape, None)
         other = copy(self)
         other.queries = np.ascontiguousarray(queries, np.float32)
@@ -191,6 +194,20 @@ class _Targets:
         """The largest absolute value of the finite offsets."""
         finite = np.empty(0) if self.offset is None else self.offset[np.isfinite(self.offset)]
         return float(np.max(np.abs(finite), initial=0.0))
+
+
+def table_of(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return a table of numbers as an array.
+
+    Raises
+    ------
+    DataError
+        It is something else.
+    """
+    found = as_array(value)
+    if found.dtype.kind not in "iuf" or not found.ndim:
+        raise DataError(f"`{name}` must be a table of points; got {said(value)}.")
+    return found
 
 
 def check_shapes(
@@ -269,7 +286,7 @@ def top_k(
     rows : int array of shape (n_rows,)
         The users, in any order; a user may occur twice.
     k : int
-        Length of the lists; it may exceed the number of items.
+        Length of the lists. Above the number of items it is cut to that number.
     exclude : (indptr, items), optional
         Items left out per user, in the form of `Interactions`: int64 (n_users + 1,) and int32, the
         items of user u at ``indptr[u]:indptr[u + 1]``, ascending.
@@ -284,18 +301,16 @@ def top_k(
     Returns
     -------
     TopK
-        Of shapes (n_rows, k).
+        Of shapes (n_rows, min(k, n_items)).
 
     Raises
     ------
     OptionError
-        `k` or `threads` is less than 1.
+        `k` or `threads` is not a whole number of at least 1.
     DataError
         A row does not exist, a filter has the wrong shape, or a score is NaN.
     """
-    if k < 1:
-        raise OptionError(f"`k` must be at least 1; got {k}.")
-    n_threads = checked_threads(threads)
+    k, n_threads = max(1, min(whole("k", k), scorer.n_items)), checked_threads(threads)
     users = _checked_rows(rows, scorer.n_users)
     hidden, allowed = _checked_exclusion(exclude, scorer), _mask(allow, scorer)
     if not isinstance(scorer, Points) and isinstance(scorer, Finder):
@@ -316,7 +331,7 @@ def _ignore(_: int) -> None:
 
 
 def _checked_rows(rows: npt.ArrayLike, n_users: int) -> Int32:
-    given = np.atleast_1d(np.asarray(rows))
+    given = np.atleast_1d(as_array(rows))
     if given.size == 0:
         return np.empty(0, np.int32)
     if given.ndim != 1 or given.dtype.kind not in "iu":
@@ -331,8 +346,11 @@ def _checked_rows(rows: npt.ArrayLike, n_users: int) -> Int32:
 def _checked_exclusion(exclude: Exclusion | None, scorer: Scorer) -> Exclusion:
     if exclude is None:
         return np.empty(0, np.int64), np.empty(0, np.int32)
-    indptr = _read_only(np.ascontiguousarray(exclude[0], np.int64))
-    items = _read_only(np.ascontiguousarray(exclude[1], np.int32))
+    if not isinstance(exclude, tuple | list) or len(exclude) != 2:
+        raise DataError(f"`exclude` must be (indptr, items); got {said(exclude)}.")
+    parts = [an_array("exclude", part, 1, "iu") for part in exclude]
+    indptr = _read_only(np.ascontiguousarray(parts[0], np.int64))
+    items = _read_only(np.ascontiguousarray(parts[1], np.int32))
     ends = (len(indptr), *indptr[:1], *indptr[-1:])
     if ends != (scorer.n_users + 1, 0, len(items)) or np.any(indptr[1:] < indptr[:-1]):
         message = "`exclude` must be (indptr, items) of {} users; got {} pointers, {} items."
@@ -343,10 +361,11 @@ def _checked_exclusion(exclude: Exclusion | None, scorer: Scorer) -> Exclusion:
 def _mask(allow: Bool | None, scorer: Scorer) -> Bool:
     if allow is None:
         return _read_only(np.empty(0, np.bool_))
-    if allow.dtype != np.bool_ or allow.shape != (scorer.n_items,):
+    given = as_array(allow)
+    if given.dtype != np.bool_ or given.shape != (scorer.n_items,):
         message = "`allow` must be a bool for each of the {} items; got {} of shape {}."
-        raise DataError(message.format(scorer.n_items, allow.dtype, allow.shape))
-    return _read_only(np.ascontiguousarray(allow))
+        raise DataError(message.format(scorer.n_items, given.dtype, given.shape))
+    return _read_only(np.ascontiguousarray(given))
 
 
 def _read_only(array: Array) -> Array:
@@ -369,9 +388,10 @@ class _ExactSearch:
     def run(self, threads: int, progress: Callable[[int], None]) -> None:
         """Search for all rows, block by block."""
         size = min(BLOCK_USERS * BLOCK_ITEMS, len(self.users) * self.scorer.n_items)
-        for _ in range(threads):
+        starts = range(0, len(self.users), BLOCK_USERS)
+        for _ in range(min(threads, len(starts))):
             self.tiles.put(np.empty(size, np.float32))
-        run_blocks(self.block, range(0, len(self.users), BLOCK_USERS), threads, progress)
+        run_blocks(self.block, starts, threads, progress)
 
     def block(self, start: int) -> int:
         """Search for the block of users at `start`; return their number."""

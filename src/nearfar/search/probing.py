@@ -177,4 +177,5 @@ class _ListSearch:
         found = top_k(some, np.arange(len(rows)), self.found.items.shape[1],
                       exclude=(indptr, np.concatenate(seen)), threads=scorer.threads)  # fmt: skip
         items = np.append(among, -1)[found.items].astype(np.int32)
-        self._keep(places, TopK(items, found.scores))
+        width = items.shape[1]  # less than k if fewer items are allowed
+        self.found.items[places, :width], self.found.scores[places, :width] = items, found.scores

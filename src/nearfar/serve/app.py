@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from nearfar.errors import OptionError
-from nearfar.runtime.threads import one_blas_thread
+from nearfar.runtime.checks import local_path, real, whole
+from nearfar.runtime.threads import MOST, one_blas_thread
 from nearfar.serve.batches import Batches
 from nearfar.serve.failures import HANDLERS
 from nearfar.serve.gateway import Gateway, checked_origins, checked_root_path, cross_origin
@@ -96,7 +97,11 @@ def create_app(
     >>> app.title
     'nearfar'
     """
-    _check(token, max_body, max_concurrent, max_waiting, timeout, threads)
+    model_path, token = local_path(model_path, "model_path"), _checked_token(token)
+    index = None if index is None else local_path(index, "index")
+    max_body, max_concurrent = whole("max_body", max_body), whole("max_concurrent", max_concurrent)
+    max_waiting, timeout = whole("max_waiting", max_waiting, 0), real("timeout", timeout, above=0.0)
+    threads = whole("threads", threads, 1, MOST)
     origins = checked_origins(cors_origins)
     checked_root_path(root_path, ())
     holder = Holder(partial(Loaded.load, model_path, index))
@@ -136,20 +141,9 @@ def create_app(
     return app
 
 
-def _check(
-    token: str | None,
-    max_body: int,
-    max_concurrent: int,
-    max_waiting: int,
-    timeout: float,
-    threads: int,
-) -> None:
-    least = {"max_body": (max_body, 1), "max_concurrent": (max_concurrent, 1),
-             "max_waiting": (max_waiting, 0), "threads": (threads, 1)}  # fmt: skip
-    for name, (value, bound) in least.items():
-        if value < bound:
-            raise OptionError(f"`{name}` must be at least {bound}; got {value}.")
-    if not timeout > 0:
-        raise OptionError(f"`timeout` must be a positive number of seconds; got {timeout}.")
-    if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
-        raise OptionError("`token` must be printable ASCII and not empty.")
+def _checked_token(token: Any) -> str | None:
+    if token is None:
+        return None
+    if isinstance(token, str) and token.isascii() and token.isprintable() and token.strip():
+        return str(token)
+    raise OptionError("`token` must be printable ASCII and not empty.")  # it is not shown

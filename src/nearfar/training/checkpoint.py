@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from nearfar.engine import Problem, State
 from nearfar.errors import StoreError
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32
+from nearfar.runtime.checks import local_path
 from nearfar.training.schedule import Schedule
 
 KIND = "checkpoint"
@@ -52,7 +52,7 @@ class Checkpoint:
         validation: Interactions | None,
         seconds: float,
     ) -> None:
-        self.path, self.seconds = Path(path), seconds
+        self.path, self.seconds = local_path(path, "checkpoint"), seconds
         self.identity = identity(problem, schedule, validation)
         self._saved_at = time.monotonic()
 

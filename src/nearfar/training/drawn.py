@@ -22,7 +22,7 @@ from nearfar.method.geometry import normalise, score
 from nearfar.method.loss import Triplet
 from nearfar.method.options import Options
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int64
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import an_array, whole
 from nearfar.runtime.counter import Source
 
 Lookup = Callable[[Int64], Float32]
@@ -34,10 +34,11 @@ _PAIRS_AT_ONCE = 128
 def check_points(points: Float32, train: Interactions, options: Options) -> None:
     """Raise `DataError` unless the points have one row for each user and item."""
     wanted = (train.n_users + train.n_items, options.dim)
-    if points.shape != wanted:
+    shape = an_array("points", points, 2).shape
+    if shape != wanted:
         raise DataError(
             f"`points` must have a row for each user and item and {options.dim} columns, shape "
-            f"{wanted}; got {points.shape}. Pass the interactions that the model was trained on."
+            f"{wanted}; got {shape}. Pass the interactions that the model was trained on."
         )
 
 
@@ -92,7 +93,7 @@ def sampling(
     DataError
         The points do not fit the interactions.
     """
-    check_count("n_steps", n_steps)
+    n_steps = whole("n_steps", n_steps)
     check_points(points, train, options)
     problem = Problem(train, options, seed)
     row = sampled(points.__getitem__, problem, held_out, range(n_steps))

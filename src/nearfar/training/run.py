@@ -12,21 +12,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Engine, OnDevice, Problem, State, StepLog, make_engine
-from nearfar.errors import DataError, DivergedError, EmptyDataError
+from nearfar.errors import DataError, DivergedError, EmptyDataError, OptionError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular
 from nearfar.evaluation.ranking import evaluate
 from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Float32, Float64, Int32
 from nearfar.runtime.caller import warn
+from nearfar.runtime.checks import a_callable, listed, real, said, switch
 from nearfar.runtime.devices import describe, resolve
-from nearfar.runtime.progress import Reporter
+from nearfar.runtime.progress import Reporter, shows
 from nearfar.runtime.threads import Ahead, checked_threads, interrupt_deferred
 from nearfar.search.neighbours import Scorer
 from nearfar.search.scoring import scorer_of
@@ -54,8 +56,8 @@ class Epoch:
     """Returns the current points (N + M, d): users, then items."""
 
 
-Callback = Callable[[Epoch], bool | None]
-"""Called after each epoch; return True to stop."""
+Callback = Callable[[Epoch], Any]
+"""Called after each epoch; training stops if it returns a true value."""
 
 
 @dataclass
@@ -140,22 +142,27 @@ class Run:
         progress: bool | None = None,
         state: State | None = None,
     ) -> None:
+        problem.check_negatives()
         if validation is not None:
             validation = _checked_validation(problem.interactions, validation)
         self.problem, self.schedule, self.validation = problem, schedule, validation
-        self.callbacks, self.show = callbacks, progress
+        self.callbacks = [
+            a_callable("callbacks", one) for one in listed("callbacks", callbacks, "callables")
+        ]
+        self.show, fast = shows(progress), switch("fast", fast)
+        seconds = real("checkpoint_seconds", checkpoint_seconds, least=0.0)
         self.threads = checked_threads(threads)
         self.progress = Progress()
         self.best_points: Float32 | None = None
         self.checkpoint = (
             None
             if checkpoint is None
-            else Checkpoint(checkpoint, problem, schedule, validation, checkpoint_seconds)
+            else Checkpoint(checkpoint, problem, schedule, validation, seconds)
         )
         if self.checkpoint is not None and (saved := self.checkpoint.load()) is not None:
             state, self.best_points = saved.state, saved.best_points
             self.progress = Progress(**saved.progress)
-        workers = self.threads if threads else problem.useful_threads(self.threads)
+        workers = self.threads if threads is not None else problem.useful_threads(self.threads)
         self.device = resolve(device)
         self.engine: Engine = make_engine(
             problem, state, device=self.device, threads=workers, fast=fast
@@ -284,7 +291,7 @@ class Run:
         report.epoch(record)
         event = Epoch(epoch, dict(record), self.engine.points)
         for callback in self.callbacks:
-            state.stopped |= callback(event) is True
+            state.stopped |= _is_true(callback(event))
 
     def _warn_of_missed(self, missed: int) -> None:
         places = self.problem.interactions.n_pairs * self.problem.options.n_negatives
@@ -402,6 +409,16 @@ class _Live:
         targets = self.run.engine.points(np.arange(first, first + n_items))
         scorer = scorer_of(queries, targets, self.run.problem.options.geometry)
         scorer.score_block(np.arange(n_rows, dtype=np.int32), 0, out)
+
+
+def _is_true(answer: Any) -> bool:
+    """Return whether a callback asks to stop: any true value, such as numpy's True."""
+    try:
+        return bool(answer)
+    except (ValueError, TypeError, RuntimeError):  # an array or a table is neither true nor false
+        raise OptionError(
+            f"A callback must return True to stop, or None; got {said(answer)}."
+        ) from None
 
 
 def _add_in_order(total: float, values: Float64) -> float:

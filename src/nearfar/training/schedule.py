@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nearfar.errors import OptionError
 from nearfar.evaluation import metrics
-from nearfar.runtime.checks import check_count
+from nearfar.runtime.checks import one_of, set_fields, whole
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,14 @@ class Schedule:
     """Stop after this many consecutive evaluations without a new best; None never stops early."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "every", "k"):
-            check_count(name, getattr(self, name))
-        if self.patience is not None:
-            check_count("patience", self.patience)
-        if self.metric not in metrics.REGISTRY:
-            known = ", ".join(metrics.names())
-            raise OptionError(f"`metric` must be one of {known}; got {self.metric!r}.")
+        set_fields(
+            self,
+            epochs=whole("epochs", self.epochs),
+            every=whole("every", self.every),
+            metric=one_of("metric", self.metric, metrics.names()),
+            k=whole("k", self.k, 1, metrics.MOST_K),
+            patience=None if self.patience is None else whole("patience", self.patience),
+        )
 
     def improves(self, value: float, best: float | None) -> bool:
         """Return whether `value` of the metric is better than `best`."""

@@ -156,7 +156,7 @@ def test_text_that_is_no_time_says_what_would_be():
         ):
             of_text(text)
     with pytest.raises(
-        DataError, match=r"as its first row does; row 2 .* has '17'\. Write 2019-05"
+        DataError, match=r"as its first value does; row 2 .* has '17'\. Write 2019-05"
     ):
         of_text("2019-05-01", "17")
 

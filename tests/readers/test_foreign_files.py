@@ -178,9 +178,10 @@ def test_other_files_are_named_for_what_they_are(tmp_path, name):
 
 
 def test_lines_of_python_say_how_to_make_json_of_them(tmp_path):
-    for line in ("{'user': 'ann', 'item': 'tea'}", "{u'user': u'ann'}", " { 'user': 1}"):
+    for line in ("{'user': 'ann', 'item': 'tea'}", "{u'user': u'ann'}", " { 'user': 1}",
+                 '{"user": "ann", "item": None}', '{"user": "it\'s", \'item\': True}'):  # fmt: skip
         path = put(tmp_path, "a.json", line + "\n")
-        message = r"Line 1 of .* is not JSON .* as Python prints it.*json\.dumps\(ast\.literal_eval"
+        message = r"Line 1 of .* is not JSON .* dict of Python.*json\.dumps\(ast\.literal_eval"
         with pytest.raises(DataError, match=message):
             pairs(path)
 
@@ -249,7 +250,7 @@ def test_a_number_where_a_name_is_expected_is_data(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
 def test_the_separator_that_excel_names_is_understood(tmp_path, mark, encoding, end):
-    for declared in (f"sep={mark}", f'"sep={mark}"'):
+    for declared in (f"sep={mark}", f'"sep={mark}"', f"SEP={mark}"):
         text = (declared + "\n" + CSV.replace(",", mark)).replace("\n", end)
         path = put(tmp_path, "a.csv", text.encode(encoding))
         form = {} if encoding.startswith("utf-8") else {"encoding": encoding}

@@ -171,7 +171,7 @@ def _looks_iso(frame: pl.LazyFrame, column: str) -> bool:
 
 def _iso_check(column: str, dtype: pl.DataType, called: str) -> _Check:
     number = microseconds(pl.col(column))
-    must = f"Column {called} must hold ISO dates or times, as its first row does"
+    must = f"Column {called} must hold ISO dates or times, as its first value does"
     return _Check(column, number.is_null(), must, f"Write {AS_ISO}", number)
 
 

@@ -147,7 +147,7 @@ def _renamed(copy: Path, file: Path, scratch: Path, form: dict[str, Any]) -> Raw
 def _separator(file: Path, suffix: str, encoding: str) -> str:
     declared = declared_separator(file, encoding)
     if declared:
-        return declared.strip('"').removeprefix("sep=")
+        return declared.strip('"')[len("sep=") :]
     if suffix not in _SEPARATORS:
         packing(file)  # names what is no text
         known = ", ".join([*_SEPARATORS, *_JSON, *PARQUET, *ARROW])

@@ -7,9 +7,9 @@ exactly, and are converted to the type of their column when they are read back.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,8 @@ _KINDS: Final[dict[type, str]] = {
 }  # fmt: skip
 _NESTED: Final[dict[type, str]] = {list: "an array", dict: "an object"}
 _ABSENT: Final = object()
-_PYTHON_DICT: Final = re.compile(rb"\s*\{\s*u?'")
 _PYTHON: Final = (
-    "It is a dict as Python prints it, with single quotes. Write each line again with"
+    "It is a dict of Python, not JSON. Write each line again with"
     " `json.dumps(ast.literal_eval(line))`."
 )
 _MANY_KEYS: Final = 1000
@@ -242,9 +241,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise _at(path, number, "is not UTF-8. Save the file as UTF-8.") from error
         except json.JSONDecodeError as error:
             reason = f"is not JSON ({error.msg}, character {error.colno:,})."
-            remedy = (
-                _PYTHON if _PYTHON_DICT.match(line) else "Put each object on a line of its own."
-            )
+            python = error.msg.startswith("Expecting") and _is_python(line)
+            remedy = _PYTHON if python else "Put each object on a line of its own."
             raise _at(path, number, f"{reason} {remedy}") from error
         except RecursionError as error:
             raise _at(path, number, "is nested too deeply. Correct or drop the line.") from error
@@ -256,6 +254,14 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(found, dict):
             raise _at(path, number, "is not a JSON object. Put each object on a line of its own.")
         yield number, found
+
+
+def _is_python(line: bytes) -> bool:
+    """Return whether a line is a dict as Python prints it: single quotes, None, True."""
+    try:
+        return isinstance(ast.literal_eval(line.decode().strip()), dict)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return False
 
 
 def _at(path: Path, number: int, what: str) -> DataError:

@@ -108,7 +108,7 @@ def _of_line(line: bytes, path: Path) -> str:
     """Return the suffix of the format whose first line this is."""
     if line.lstrip().startswith(b"{") or not line:
         return ".json"
-    if line.startswith((b"sep=", b"\xef\xbb\xbfsep=")):
+    if line.lower().startswith((b"sep=", b"\xef\xbb\xbfsep=")):
         return ".csv"
     found = [suffix for mark, suffix in ((b",", ".csv"), (b"\t", ".tsv")) if mark in line]
     if len(found) == 1:

@@ -35,7 +35,7 @@ _DECLARED: Final = 64
 _LIKE_ZLIB: Final = (b"x\x01", b"x^")
 """Polars takes a text that starts with one of these for compressed."""
 _TITLE: Final = b"plain form\n"
-_DECLARATION: Final = re.compile('"?sep=([\t -~])"?(?=\r?\n)')
+_DECLARATION: Final = re.compile('(?i)"?sep=([\t -~])"?(?=\r?\n)')
 """The line in which Excel names the separator, above the header."""
 
 

@@ -468,7 +468,7 @@ def test_recommend_allows_denies_and_shows_what_was_seen(as_json, model, tmp_pat
 
 def test_ids_of_filters_that_the_model_does_not_know_are_ignored_and_counted(run, model, tmp_path):
     (tmp_path / "ids.txt").write_text("item_id\n999\n5\n7\n")
-    words = ["recommend", model, "--user", "3", "--deny", tmp_path / "ids.txt", "--allow", "5"]
+    words = ["recommend", model, "--user", "3", "--deny", f"@{tmp_path}/ids.txt", "--allow", "5"]
     code, out, err = run(*words, "--allow", "9", "--allow", "888", "--json")
     assert code == 0
     found = json.loads(out)

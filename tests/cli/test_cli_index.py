@@ -75,7 +75,8 @@ def test_batch_gives_the_library_s_lists(run, model, tmp_path):
     words = ("batch", model, "-o", out, "--k", 4, "--users", tmp_path / "users.txt", "--deny", 7)
     code, said, err = run(*words, "--include-seen", "--json")
     assert code == 0, err
-    assert json.loads(said) == {"folder": str(out), "n_users": 3, "n_parts": 1, "n_made": 1}
+    counts = {"n_users": 3, "n_skipped": 0, "n_parts": 1, "n_made": 1}
+    assert json.loads(said) == {"folder": str(out), **counts}
     expected = fitted.recommend([5, 3, 9], 4, deny=[7], exclude_seen=False)
     assert pl.read_parquet(out / "part-*.parquet").equals(expected)
     code, said, _ = run(*words, "--include-seen")

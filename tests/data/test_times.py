@@ -1,5 +1,6 @@
 """Times as users have them: numbers, dates, datetimes and ISO text."""
 
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -109,8 +110,11 @@ def test_columns_of_polars_with_a_zone_are_instants():
     stamps = np.array(["2019-05-01"], "M8[ns]")
     rows = Interactions.from_rows([0], [0], Ids([1]), Ids([1]), stamps)
     assert rows.times.tolist() == [MAY]
-    for bad in (np.array(["NaT"], "M8[ns]"), np.array([2**63], np.uint64)):
-        with pytest.raises(DataError, match="Times must be a flat array of numbers"):
+    for bad, must in (
+        (np.array(["NaT"], "M8[ns]"), "dates, none of them missing; entry 0 is NaT"),
+        (np.array([2**63], np.uint64), "below 2^63; entry 0 is 9223372036854775808"),
+    ):
+        with pytest.raises(DataError, match=f"Times must be {re.escape(must)}"):
             Interactions.from_rows([0], [0], Ids([1]), Ids([1]), bad)
 
 

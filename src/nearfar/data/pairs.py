@@ -101,18 +101,24 @@ def checked_times(times: npt.ArrayLike) -> Times:
         another an integer beyond 2^53, which would lose digits.
     """
     array = as_array(times)
-    if array.ndim == 1 and array.dtype.kind == "M" and not np.isnat(array).any():
+    if array.ndim == 1 and array.dtype.kind == "M":
+        _check_each("dates, none of them missing", array, ~np.isnat(array))
         return counted(array)
     array = an_array("times", array, 1, "iubf")
-    fits = array.dtype.kind != "u" or not (array > np.iinfo(np.int64).max).any()
-    if (array.dtype.kind in "iub" and fits) or not array.size:
+    if array.dtype.kind == "u":
+        _check_each("below 2^63", array, array <= np.iinfo(np.int64).max)
+    if array.dtype.kind in "iub" or not array.size:
         return array.astype(np.int64)
-    wrong = np.flatnonzero(~np.isfinite(array))
-    if wrong.size:
-        raise DataError(f"Times must be finite; entry {wrong[0]:,} is {array[wrong[0]]}.")
+    _check_each("finite", array, np.isfinite(array))
     given = times if isinstance(times, (list, tuple)) else ()
     _check_digits([t for t in given if isinstance(t, Integral) and abs(int(t)) > EXACT_FLOAT])
     return array.astype(np.float64)
+
+
+def _check_each(must: str, times: Any, right: Bool) -> None:
+    wrong = np.flatnonzero(~right)
+    if wrong.size:
+        raise DataError(f"Times must be {must}; entry {wrong[0]:,} is {times[wrong[0]]}.")
 
 
 def joined_times(parts: list[Times]) -> Times:

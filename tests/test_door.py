@@ -36,7 +36,8 @@ BESIDE = {"recommend_to": recommend_to, "create_app": create_app, "scan": reader
 RESULTS = {"Evaluation", "Interactions", "ItemIndex", "Outcome", "Dataset", "RemoteFile"}
 """Classes that are made by the library or by their own class methods."""
 FORMULAS = {"at", "term", "pair_weight", "soft_maximum", "shares", "coefficients", "weight", "step",
-            "start", "proposal", "draw", "score_block", "improves", "cells"}  # fmt: skip
+            "start", "proposal", "draw", "score_block", "improves", "cells",
+            "fold_in_scorer"}  # fmt: skip
 """Methods that engines, searches and grids call, with arrays and checked values."""
 STORED = {"to_store", "from_store"}
 """Methods that read and write what lies in a saved folder."""
@@ -189,7 +190,7 @@ RULES = {
     "encoding": CHOICE.but(None), "separator": CHOICE.but(None).also("ab", "\n"),
     "token": TEXT.but(None).also("é"),
     "train": DATA, "new": DATA, "test": DATA, "data": DATA, "other": DATA,
-    "exclude": DATA.but(None), "learned": DATA.but(None),
+    "exclude": DATA.but(None), "learned": DATA.but(None), "new_users": CHOICE,
     "liked": IDS.also([], None), "liked_by": IDS.also([], None), "items": ONE_OR_MANY.also(None),
     "users": ONE_OR_MANY.also(None), "allow": IDS, "deny": IDS,
     "options": OPTIONS, "sampler": PART.also(nf.Uniform), "triplet": PART.also(nf.Triplet, None),
@@ -209,7 +210,10 @@ SPECIAL = {
                 "validation": SHARE.but(None).also(*DATA.but(None, 0.1).bad)},
     "CML.partial_fit": {"progress": PROGRESS},
     "CML.recommend": {"users": ONE_OR_MANY, "liked": IDS},
-    "evaluate": {"k": COUNT.also(HUGE), "progress": SWITCH, "recommender": MODEL.but(np.eye(2))},
+    "CML.user_rows": {"users": IDS},
+    "CML.with_users": {"user_ids": Rule((None, 3, [0, 1], "ab"))},
+    "evaluate": {"k": COUNT.also(HUGE), "progress": SWITCH,
+                 "recommender": MODEL.but(np.eye(2)), "given": DATA.but(None)},
     "recommend_to": {"users": IDS, "progress": PROGRESS},
     "Grid": {"settings": Rule((None, 3, "x", (), ["x"], (3,), nf.Options())),
              "learning_rates": Rule((3, "x", ("x",), (0.0,), (True,), (None,), (-1,)),
@@ -250,7 +254,8 @@ SPECIAL = {
     "Evaluation.bootstrap": {"name": CHOICE.also("gini")},
     "prepare": {"table": Rule((None, 3, "x", [1]), named=False), "progress": PROGRESS},
     "split.by_time": {"test": SHARE, "at": ANY},
-    "split.by_user": {"test": SHARE},
+    "split.by_user": {"test": SHARE, "given": SHARE.but(None)},
+    "split.for_fold_in": {"given": SHARE},
     "split.ratio": {"test": SHARE},
     "presets.paper_2019": {"sampler": CHOICE, "negatives": COUNT.also(3)},
     "presets.released_2019": {"sampler": CHOICE},
@@ -349,6 +354,8 @@ def calls(w):
         "CML.fold_in_item": (w.model.fold_in_item, {"liked_by": [0, 2], "steps": 2}),
         "CML.recommend": (w.model.recommend, {**ids, **ext, **quiet}),
         "CML.recommend_all": (w.model.recommend_all, {"k": 3, **ext, **quiet}),
+        "CML.user_rows": (w.model.user_rows, {"users": [0, 2]}),
+        "CML.with_users": (w.model.with_users, {"user_ids": w.train.user_ids}),
         "CML.similar_items": (w.model.similar_items, {"items": 4, "k": 3, **quiet}),
         "CML.similar_users": (w.model.similar_users, {**ids, **quiet}),
         "CML.save": (w.model.save, {"path": new}),
@@ -409,7 +416,7 @@ def calls(w):
         "datasets.opened": (opened, {"name": "ml-100k", "path": w.place / "nowhere"}),
         "datasets.info": (nf.datasets.info, {"name": "ml-100k"}),
         **{f"split.{name}": (getattr(nf.split, name), {"data": data})
-           for name in ("k_fold", "ratio", "leave_one_out", "by_user")},
+           for name in ("k_fold", "ratio", "leave_one_out", "by_user", "for_fold_in")},
     }  # fmt: skip
 
 

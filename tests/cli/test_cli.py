@@ -467,7 +467,7 @@ def test_recommend_allows_denies_and_shows_what_was_seen(as_json, model, tmp_pat
 
 
 def test_ids_of_filters_that_the_model_does_not_know_are_ignored_and_counted(run, model, tmp_path):
-    (tmp_path / "ids.txt").write_text("item_id\n999\n5\n7\n")
+    (tmp_path / "ids.txt").write_text("tea\n999\n5\n7\n")
     words = ["recommend", model, "--user", "3", "--deny", f"@{tmp_path}/ids.txt", "--allow", "5"]
     code, out, err = run(*words, "--allow", "9", "--allow", "888", "--json")
     assert code == 0
@@ -475,10 +475,11 @@ def test_ids_of_filters_that_the_model_does_not_know_are_ignored_and_counted(run
     assert found["unknown"] == {"allow": 1, "deny": 2}
     assert {one["item_id"] for one in found["recommendations"][0]["nearest"]} <= {9}
     assert "1 of the 3 ids of --allow are unknown to the model and are ignored: 888." in err
-    assert (
-        "2 of the 4 ids of --deny are unknown to the model and are ignored: 'item_id', 999." in err
-    )
+    assert "2 of the 4 ids of --deny are unknown to the model and are ignored: 'tea', 999." in err
     assert "unknown" not in json.loads(run("recommend", model, "--user", "3", "--json")[1])
+    code, out, err = run("recommend", model, "--user", "3", "--deny", tmp_path / "ids.txt")
+    assert (code, out) == (1, "")
+    assert f"but a file; for the ids in it write --deny @{tmp_path / 'ids.txt'}." in err
 
 
 def test_users_that_the_model_does_not_know_are_skipped_if_wanted(run, as_json, model, tmp_path):

@@ -181,5 +181,5 @@ def test_a_wider_axis_changes_nothing_else(train, sampler):
     assert np.array_equal(wide.fold_in_item([5, 7]), model.fold_in_item([5, 7]))
     with pytest.raises(UnknownIdError, match="no training interactions of user id -7"):
         wide.recommend(-7)
-    with pytest.raises(DataError, match="lacks 29 of the 30 users"):
+    with pytest.raises(OptionError, match="lacks 29 of the 30 users"):
         model.with_users(train.user_ids.subset([1]))

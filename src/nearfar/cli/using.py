@@ -18,7 +18,7 @@ from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids
 from nearfar.data import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.errors import EmptyDataError, NearfarWarning
+from nearfar.errors import DataError, EmptyDataError, NearfarWarning
 from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.cohorts import NEW_USERS
 from nearfar.evaluation.ranking import evaluate as measure
@@ -200,6 +200,12 @@ def known_items(ids: Ids, words: list[str] | None, flag: str) -> tuple[list[Any]
     if not words:
         return None, 0
     rows, unknown = ids.known(typed_ids(ids, words))
+    for word in words:
+        if word in unknown and Path(word).is_file():
+            raise DataError(
+                f"{flag} {word!r} is no item of the model, but a file; for the ids in it write"
+                f" {flag} @{word}."
+            )
     if unknown:
         show.note(
             f"nearfar: {len(unknown):,} of the {len(unknown) + len(rows):,} ids of {flag} are"

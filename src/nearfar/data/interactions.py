@@ -773,7 +773,8 @@ def checked_interactions(name: str, value: Any) -> Interactions:
         return value
     raise DataError(
         f"`{name}` must be nearfar.Interactions; got {said(value)}. Create them with"
-        " Interactions.from_pairs, from_frame, from_csr or read."
+        " Interactions.from_pairs, from_frame, from_csr or read; `aligned` moves them to other"
+        " axes, such as those of the training interactions."
     )
 
 

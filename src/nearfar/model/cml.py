@@ -20,7 +20,7 @@ from nearfar.data import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.engine import Problem
-from nearfar.errors import DataError, NotFittedError, OptionError
+from nearfar.errors import NotFittedError, OptionError
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
@@ -560,14 +560,15 @@ class CML:
 
         Raises
         ------
-        DataError
-            A user of the model is missing.
+        OptionError
+            `user_ids` is something else, or a user of the model is missing.
         """
         fitted = self._known()
+        an_instance("user_ids", user_ids, Ids, "Pass `interactions.user_ids.union(others)`.")
         known = fitted.interactions
         places = user_ids.places(known.user_ids)
         if np.any(places < 0):
-            raise DataError(
+            raise OptionError(
                 f"`user_ids` lacks {np.count_nonzero(places < 0):,} of the {known.n_users:,} users"
                 " of the model; pass `interactions.user_ids.union(others)`."
             )

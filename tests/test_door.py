@@ -125,7 +125,7 @@ SWITCH = Rule(
 )
 SEED = Rule(
     (*NOTHING, None, -1, 2.5, 2**64, np.random.default_rng(0)),
-    ((np.int64(3), 3), (np.uint64(3), 3), (np.array(3), 3)),
+    ((np.int64(3), 3), (np.array(3), 3), (np.uint64(2**64 - 1), 2**64 - 1)),
 )
 PATH = Rule(
     ("s3://bucket/x", "gs://b/x", Path("hdfs://h/x"), "", b"", "a\0b", 3, 2.5, None, ["x"], {})
@@ -167,7 +167,8 @@ ANY = Rule()
 RULES = {
     "dim": COUNT.also(1, 5000), "negatives": COUNT.but(None).also(HUGE), "batch": COUNT.also(HUGE),
     "epochs": COUNT, "every": COUNT, "patience": COUNT.but(None), "k": LENGTH, "steps": COUNT,
-    "redraws": COUNT, "candidates": COUNT, "n": COUNT.also(HUGE), "folds": COUNT.also(1, HUGE),
+    "redraws": COUNT.also(HUGE), "candidates": COUNT.also(HUGE), "n": COUNT.also(HUGE),
+    "folds": COUNT.also(1, HUGE),
     "tested_folds": COUNT.but(None).also(5), "threads": COUNT.but(None).also(10**6, HUGE),
     "workers": FROM_0.but(None).also(10**6), "min_user_items": COUNT, "min_item_users": COUNT,
     "n_users": FROM_0.also(2**31), "n_items": FROM_0.also(2**31), "max_body": COUNT,

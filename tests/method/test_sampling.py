@@ -364,7 +364,7 @@ def test_released_weight_is_uniform_where_the_scripts_weight_overflows():
     [
         (lambda: Popularity(float("nan")), "`beta` must be a finite number; got nan"),
         (lambda: Shared(float("inf")), "`beta` must be a finite number; got inf"),
-        (lambda: TwoStage(0), "`candidates` must be a whole number of at least 1; got 0"),
+        (lambda: TwoStage(0), "`candidates` must be a whole number from 1 to 16,777,216; got 0"),
         (lambda: TwoStage(2.5), "candidates"),
         (lambda: Uniform(redraws=0), "redraws"),
         (

@@ -38,6 +38,7 @@ def uses(folder):
     """The uses by name; each in a process of its own."""
     data = board()
     train, test = nf.split.ratio(data, test=0.3, seed=0)
+    others, given, theirs = nf.split.by_user(data, 0.25, given=0.5)
     model = nf.CML(PLAIN).fit(train, epochs=2, validation=0.1, threads=2)
     model.save(folder / "model")
     train.save(folder / "train")
@@ -45,6 +46,7 @@ def uses(folder):
     frame = data.to_frame()
     frame.write_csv(folder / "data.csv")
     frame.write_parquet(folder / "data.parquet")
+    texts = nf.Interactions.from_pairs([("3", "5")])
     users = pl.Series([3, 1, 2])
     sent, many = pickle.dumps((model, data)), model.recommend_all(3)
     assert many.height
@@ -60,10 +62,15 @@ def uses(folder):
         "fit with validation": lambda: new().fit(train, epochs=2, validation=0.2).metrics,
         "partial_fit": lambda: model.partial_fit(test, epochs=1, threads=2),
         "evaluate": lambda: str(nf.evaluate(model, train, test, k=3)),
+        "evaluate new users": lambda: nf.evaluate(
+            new().fit(others, epochs=1), others, theirs, k=3, new_users="fold_in", given=given
+        ),
         "metrics": lambda: model.metrics,
         "recommend one": lambda: model.recommend(3).rows(),
         "recommend many": lambda: model.recommend([3, 4]).rows(),
         "recommend a series": lambda: model.recommend(users).rows(),
+        "recommend to unknown": lambda: model.recommend([3, 99], unknown="skip").rows(),
+        "recommend to an unknown series": lambda: model.recommend(99 - users, unknown="skip"),
         "recommend liked": lambda: model.recommend(liked=[2, 4]).rows(),
         "recommend a series liked": lambda: model.recommend(liked=users).rows(),
         "recommend with filters": lambda: model.recommend(1, allow=users, deny=users[:1]).rows(),
@@ -74,6 +81,7 @@ def uses(folder):
         "project": lambda: model.project().points,
         "split": lambda: (nf.split.k_fold(data, 3, seed=1), nf.split.by_user(data, 0.25)),
         "subset": lambda: data.subset(data.items > 3).compact(),
+        "with_ids_like": lambda: nf.Interactions.with_ids_like(data, texts),
         "union": lambda: data.union(test),
         "union with new ids": lambda: data.union(nf.Interactions.from_csr(train.to_csr())),
         "aligned": lambda: data.aligned(train.user_ids, Ids.numbered(5, "item")),

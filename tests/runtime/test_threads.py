@@ -26,6 +26,37 @@ def blas_threads():
     return [pool["num_threads"] for pool in pools if "faiss" not in pool["filepath"]]
 
 
+FORKED = """
+import os, signal, threading
+from nearfar.runtime import threads
+
+held, leave = threading.Event(), threading.Event()
+
+def hold():
+    with threads._limit.lock:
+        held.set()
+        leave.wait()
+
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    with threads.one_blas_thread():
+        os._exit(0)
+leave.set()
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_while_another_thread_sets_the_limit():
+    run = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == "0\n"
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_block_is_worked_once_and_reported(threads):
     seen, reported = [], []

@@ -92,6 +92,18 @@ def test_the_network_and_the_token_are_as_the_flags_say(saved_model, tmp_path):
         assert reload(client, "else").status_code == 403
 
 
+def test_a_prefix_and_origins_are_as_the_flags_say(saved_model):
+    origins = ("https://example.org", "http://localhost:3000")
+    flags = [word for origin in origins for word in ("--cors-origin", origin)]
+    with process(saved_model, "--root-path", "/films", *flags) as (_, url), asking(url) as client:
+        for origin in origins:
+            answer = client.get("/films/v1/model", headers={"Origin": origin})
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (
+                200,
+                origin,
+            )
+
+
 def test_the_token_may_be_in_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("NEARFAR_TOKEN", raising=False)
     assert serving_commands._token(None) is None
@@ -123,6 +135,9 @@ def test_what_cannot_be_served_ends_with_a_line(run, saved_model, tmp_path):
         assert "`--port 0` uses a free one" in told
     code, told = run(saved_model, "--host", "no such host", "--port", 0)
     assert (code, "cannot be used" in told) == (1, True)
+    for flag, wrong in (("--root-path", "films"), ("--cors-origin", "example.org")):
+        code, told = run(saved_model, "--port", 0, flag, wrong)
+        assert (code, told.count("\n"), repr(wrong) in told) == (1, 1, True)
     binary = tmp_path / "token"
     binary.write_bytes(b"\xff\xff")
     code, told = run(saved_model, "--port", 0, "--token-file", binary)

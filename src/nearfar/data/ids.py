@@ -279,6 +279,7 @@ class Ids:
         """
         if not len(self) or not len(other) or self.kind == other.kind:
             return self, np.arange(len(self), dtype=np.int32)
+        check_fork()
         values = converted(self._values, other.dtype)
         if values.null_count():
             lost = self._values.filter(values.is_null())[0]

@@ -30,7 +30,6 @@ from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
 from nearfar.runtime.checks import said, switch, whole
 from nearfar.runtime.devices import resolve_ranking
-from nearfar.runtime.forks import check_fork
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.progress import Bars
 from nearfar.runtime.threads import checked_threads
@@ -142,10 +141,10 @@ def evaluate(
         for users, items in ranked:
             exposed += metrics.exposure(items, train.n_items)
             parts.append(_measured(items, k, users, train, test))
-    per_user = reduce(pl.DataFrame.vstack, parts)  # `concat` needs the threads of polars
+    per_user = reduce(pl.DataFrame.vstack, parts)  # unlike `concat`, it works in a forked process
     if len(cohorts.folded):
-        check_fork()
-        per_user = per_user[np.argsort(np.concatenate([cohorts.known, cohorts.folded]))]
+        order = pl.Series(np.argsort(np.concatenate([cohorts.known, cohorts.folded])))
+        per_user = pl.DataFrame([column[order] for column in per_user.get_columns()])
     return Evaluation(
         k=k,
         n_users=cohorts.n_users,

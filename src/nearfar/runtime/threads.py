@@ -112,12 +112,18 @@ class _Limit:
     """The limit on BLAS threads, one setting for the process; the last user restores it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.unlock()
         self.users = 0
         self.limiter: Any = None
 
+    def unlock(self) -> None:
+        """Make the lock anew: in a forked process no thread is left that could release it."""
+        self.lock = threading.Lock()
+
 
 _limit = _Limit()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_limit.unlock)
 
 
 @cache

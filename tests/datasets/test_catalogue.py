@@ -108,6 +108,7 @@ def test_terms_say_whether_the_data_may_be_passed_on():
     ("platform", "variables", "expected"),
     [
         ("linux", {"NEARFAR_CACHE": "/n", "XDG_CACHE_HOME": "/x"}, "/n"),
+        ("linux", {"NEARFAR_CACHE": "~/n"}, "~/n"),
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/nearfar"),
         ("linux", {}, "~/.cache/nearfar"),
         ("darwin", {}, "~/Library/Caches/nearfar"),

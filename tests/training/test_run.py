@@ -21,6 +21,7 @@ from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.errors import (
     DataError,
     DivergedError,
+    EmptyDataError,
     NearfarWarning,
     OptionError,
     StoreError,
@@ -222,6 +223,13 @@ def test_items_that_cannot_be_drawn_are_no_negatives():
     with pytest.raises(DataError, match="every one of the 4 items"):
         CML(plain(dim=4, sampler=Popularity())).fit(known, epochs=1)
     CML(plain(dim=4, sampler=Uniform())).fit(known, epochs=1)
+
+
+@pytest.mark.parametrize("nothing", [1e-12, DATA.subset(np.zeros(DATA.n_pairs, np.bool_))])
+def test_nothing_to_validate_on_is_refused_before_training(nothing, monkeypatch):
+    monkeypatch.setattr(Run, "train", lambda self: pytest.fail("it trains"))
+    with pytest.raises(EmptyDataError, match="`validation` leaves no interaction"):
+        CML(PLAIN, **SMALL).fit(DATA, epochs=1, validation=nothing)
 
 
 def test_validation_on_other_axes_is_refused():

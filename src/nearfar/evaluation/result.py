@@ -82,7 +82,7 @@ class Evaluation:
             There is no such metric, or `n` or `level` is out of range.
         """
         values = self._values(name)
-        n, level, seed = whole("n", n, 1, 10**9), share("level", level), checked_seed(seed)
+        n, level, seed = whole("n", n, 1, 10**7), share("level", level), checked_seed(seed)
         if not len(values):
             return np.nan, np.nan
         means = np.empty(n)

@@ -64,7 +64,7 @@ class Uniform:
     """How often a known positive is drawn again before its place stays empty."""
 
     def __post_init__(self) -> None:
-        set_fields(self, redraws=whole("redraws", self.redraws))
+        set_fields(self, redraws=whole("redraws", self.redraws, 1, 1_000_000))
 
     @property
     def needs(self) -> Needs:
@@ -102,7 +102,7 @@ class Popularity:
             self,
             beta=real("beta", self.beta),
             distinct=switch("distinct", self.distinct),
-            redraws=whole("redraws", self.redraws),
+            redraws=whole("redraws", self.redraws, 1, 1_000_000),
         )
 
     @property
@@ -167,7 +167,7 @@ class TwoStage:
     def __post_init__(self) -> None:
         set_fields(
             self,
-            candidates=whole("candidates", self.candidates),
+            candidates=whole("candidates", self.candidates, 1, 2**24),
             beta=real("beta", self.beta),
             distinct=switch("distinct", self.distinct),
             vectors=one_of("vectors", self.vectors, ("live", "initial")),

@@ -185,7 +185,9 @@ def an_instance(name: str, value: Any, kind: type[Any], remedy: str = "") -> Any
     if isinstance(value, kind):
         return value
     made = " (the class itself: add parentheses)" if value is kind else ""
-    raise OptionError(f"`{name}` must be a {kind.__name__}; got {said(value)}{made}.{_end(remedy)}")
+    raise OptionError(
+        f"`{name}` must be of type {kind.__name__}; got {said(value)}{made}.{_end(remedy)}"
+    )
 
 
 def a_callable(name: str, value: Any) -> Callable[..., Any]:

@@ -430,6 +430,10 @@ def _add_in_order(total: float, values: Float64) -> float:
 
 def _checked_validation(train: Interactions, validation: Interactions) -> Interactions:
     """Return the validation part without users who have no training interactions."""
+    if validation.n_pairs == 0:
+        raise EmptyDataError(
+            "`validation` leaves no interaction to validate on; use a larger share, or None."
+        )
     same_users = train.user_ids.matches(validation.user_ids)
     if not same_users or not train.item_ids.matches(validation.item_ids):
         raise DataError(

@@ -106,7 +106,8 @@ class Rule:
         return Rule(kept, self.same, self.named)
 
 
-NOTHING = (True, "3", b"3", [2], {}, object(), 2 + 1j, float("nan"), pd.NA, np.datetime64("NaT"))
+NOTHING = (True, "3", b"3", [2], {}, object(), 2 + 1j, float("nan"), pd.NA, np.datetime64("NaT"),
+           np.timedelta64(3))  # fmt: skip
 HUGE = 10**400
 COUNT = Rule(
     (*NOTHING, None, 0, -1, 2.5, 3.0, float("inf"), Decimal("2.5"), Fraction(5, 2), np.array([2])),
@@ -135,16 +136,17 @@ TEXT = Rule((3, None, True, ["a"], b"a", "", {}))
 DEVICE = Rule(("", "tpu", "gpu", 3, None, b"cpu", ["cpu"], True, np.array(["cpu", "cpu"])))
 IDS = Rule(
     ("ab", b"ab", 3, 2.5, True, [[0, 2]], [b"0"], [None], [True], [2.5], np.array(4), object(),
-     np.array([[0, 2]]), pl.DataFrame({"id": [0, 2]})),
+     {0: 1}, np.array([[0, 2]]), pl.DataFrame({"id": [0, 2]})),
     ((np.array([0, 2]), [0, 2]), ((0, 2), [0, 2]), (pl.Series([0, 2]), [0, 2]),
      (pd.Series([0, 2]), [0, 2]), (pl.Series([0, 2], dtype=pl.Int32), [0, 2])),
     named=False,
 )  # fmt: skip
 ONE_OR_MANY = Rule(
-    ("ab", b"ab", 2.5, True, [[0, 2]], [b"0"], [None], [True], object(), pl.DataFrame({"id": [0]})),
+    ("ab", b"ab", 2.5, True, [[0, 2]], [b"0"], [None], [True], object(), {0: 1},
+     pl.DataFrame({"id": [0]})),
     ((np.int64(4), 4), (np.array(4), 4), (np.array([0, 2]), [0, 2]), ((0, 2), [0, 2])),
     named=False,
-)
+)  # fmt: skip
 FRAME = pl.DataFrame({"user": [0, 1], "item": [0, 1]})
 DATA = Rule(
     (None, "data", 3, True, 0.1, FRAME, FRAME.lazy(), FRAME.to_pandas(), np.eye(2), [(0, 0)],

@@ -26,7 +26,7 @@ from nearfar.runtime import store
 from nearfar.runtime.checks import an_instance, local_path, switch, whole
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.forks import check_fork
-from nearfar.runtime.progress import Stages
+from nearfar.runtime.progress import Stages, shows
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.item_index import ItemIndex, digest_of
 
@@ -109,7 +109,7 @@ def recommend_to(
     check_fork()
     folder, model = local_path(path), an_instance("model", model, CML)
     k, threads = min(whole("k", k), model.interactions.n_items), checked_threads(threads)
-    resolve_ranking(device)
+    progress, _ = shows(progress), resolve_ranking(device)
     index = None if index is None else checked_index(index)
     asked, n_skipped = _column(model, users, unknown)
     options: dict[str, Any] = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
@@ -48,7 +48,7 @@ def whole(
         It is not a whole number, or out of bounds. 3.0 is not one.
     """
     value = _scalar(value)
-    number = isinstance(value, Integral) and not isinstance(value, bool)
+    number = _is_number(value, Integral)
     if number and (least is None or value >= least) and (most is None or value <= most):
         return int(value)
     raise OptionError(
@@ -139,7 +139,7 @@ def checked_seed(value: Any, name: str = "seed") -> int:
         It is anything else. None is refused as well: the same call must give the same result.
     """
     value = _scalar(value)
-    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < 2**64:
+    if _is_number(value, Integral) and 0 <= int(value) < 2**64:
         return int(value)
     raise OptionError(
         f"`{name}` must be a whole number from 0 to 2^64 - 1; got {said(value)}. For a random one"
@@ -209,12 +209,15 @@ def listed(name: str, value: Any, of: str = "values", remedy: str = "") -> list[
     Raises
     ------
     DataError
-        It is a single value; text is one as well. The message ends with `remedy`.
+        It is a single value, such as text, or a mapping or a table, whose elements would be its
+        names. The message ends with `remedy`.
     """
     single = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
-    if single or (isinstance(value, np.ndarray) and value.ndim == 0):
+    named = isinstance(value, Mapping) or hasattr(value, "columns")
+    if single or named or (isinstance(value, np.ndarray) and value.ndim == 0):
         raise DataError(
-            f"`{name}` must be a list of {of}; got the single {said(value)}.{_end(remedy)}"
+            f"`{name}` must be a list of {of}; got {'' if named else 'the single '}{said(value)}."
+            f"{_end(remedy)}"
         )
     return value.tolist() if isinstance(value, np.ndarray) else list(value)
 
@@ -323,10 +326,15 @@ def _scalar(value: Any) -> Any:
     return value.item() if type(value) is np.ndarray and value.ndim == 0 else value
 
 
+def _is_number(value: Any, kind: type[Any]) -> bool:
+    """Return whether a value is of a kind of numbers; numpy counts durations as integers."""
+    return isinstance(value, kind) and not isinstance(value, (bool, np.timedelta64))
+
+
 def _float(value: Any) -> float:
     """Return a number as float; NaN if it is not a number, or has too many digits for a float."""
     value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+    if not _is_number(value, Real) and not isinstance(value, Decimal):
         return math.nan
     try:
         return float(value)

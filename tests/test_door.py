@@ -383,6 +383,7 @@ def calls(w):
                                                 "item_ids": data.item_ids}),
         "Interactions.without": (data.without, {"other": w.test}),
         "Interactions.union": (data.union, {"other": w.test}),
+        "Interactions.with_ids_like": (data.with_ids_like, {"other": w.test}),
         "Interactions.with_item_table": (data.with_item_table, {
             "table": pl.DataFrame({"item_id": [0]})}),
         "Interactions.titles": (data.titles, {"item_ids": [0]}),

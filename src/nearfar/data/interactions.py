@@ -518,6 +518,7 @@ class Interactions:
         >>> Interactions.from_pairs([("1", "8")]).with_ids_like(train).to_frame().rows()
         [(1, 8)]
         """
+        checked_interactions("other", other)
         users, user_row = self.user_ids.converted(other.user_ids)
         items, item_row = self.item_ids.converted(other.item_ids)
         if users is self.user_ids and items is self.item_ids:

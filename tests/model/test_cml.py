@@ -13,8 +13,8 @@ from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, U
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.method.options import Options
 from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
-from nearfar.model import cml
 from nearfar.model import fitted as fitted_module
+from nearfar.model import retrieval
 from nearfar.model.item_map import project
 from nearfar.runtime import store
 from nearfar.search.scoring import scorer_of
@@ -559,7 +559,7 @@ def test_a_model_of_before_the_first_release_is_refused(model, tmp_path):
 def test_what_is_known_of_a_table_is_computed_once(model, tmp_path, mmap, monkeypatch):
     model.save(tmp_path)
     loaded, expected, made = CML.load(tmp_path, mmap=mmap), model.recommend(1), []
-    monkeypatch.setattr(cml, "scorer_of", lambda *asked: made.append(1) or scorer_of(*asked))
+    monkeypatch.setattr(retrieval, "scorer_of", lambda *asked: made.append(1) or scorer_of(*asked))
     for _ in range(3):
         assert loaded.recommend(1).equals(expected)
         loaded.similar_items(1)

@@ -28,16 +28,17 @@ _SHOWN: Final = 5
 
 
 class Asked(NamedTuple):
-    """The users to recommend to."""
+    """The users or items whose nearest are asked for."""
 
     one: bool
-    """Whether a single user was requested: then the result has no column of user ids."""
+    """Whether a single id was requested: then the result has no column of requested ids."""
     rows: Int32
     """(n,) rows of `queries`."""
     queries: Float32
     """(N, d) points."""
-    seen: tuple[Int64, Int32]
-    """The items of each row in training, as the ``indptr`` and ``indices`` of a CSR matrix."""
+    hidden: tuple[Int64, Int32]
+    """What the list of each row leaves out, such as the items that a user has: the ``indptr`` and
+    ``indices`` of a CSR matrix."""
 
 
 class Axis(NamedTuple):
@@ -60,18 +61,6 @@ class Axis(NamedTuple):
             f"The model has no training interactions of {label(self.ids.name)}{many} {named}, so"
             f" it has learned nothing about them. {self.remedy}"
         )
-
-
-def rows_of(axis: Axis, asked: Any) -> tuple[bool, Int32]:
-    """Return whether `asked` is a single id, and the rows of its ids.
-
-    Raises
-    ------
-    UnknownIdError
-        An id is unknown or has no training interactions.
-    """
-    one, rows, _ = known_rows(axis, asked, "error")
-    return one, rows
 
 
 def known_rows(axis: Axis, asked: Any, unknown: str) -> tuple[bool, Int32, list[Any]]:

@@ -27,23 +27,13 @@ from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
 from nearfar.method.sampling import Sampler
-from nearfar.model.asked import (
-    Asked,
-    Axis,
-    checked_index,
-    distinct_rows,
-    filter_rows,
-    known_rows,
-    rows_of,
-    several,
-    warn_of_skipped,
-)
+from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
+from nearfar.model.retrieval import Retrieval
 from nearfar.model.suggestions import unknown_option
-from nearfar.runtime.arrays import Bool, Float32, Int32
-from nearfar.runtime.caller import warn
+from nearfar.runtime.arrays import Float32, Int32
 from nearfar.runtime.checks import (
     an_instance,
     checked_seed,
@@ -52,10 +42,8 @@ from nearfar.runtime.checks import (
     switch,
     whole,
 )
-from nearfar.runtime.devices import resolve_ranking
-from nearfar.search.neighbours import Index, Points, Scorer, TopK, top_k
-from nearfar.search.scoring import closeness, scorer_of
-from nearfar.training.fold_in import STEPS, Folding
+from nearfar.search.neighbours import Index, Points
+from nearfar.training.fold_in import STEPS
 from nearfar.training.run import Callback, Run
 from nearfar.training.schedule import Schedule
 from nearfar.training.warm_start import grown_state
@@ -146,8 +134,7 @@ class CML:
         given: dict[str, Any] = {name: one for name, one in named.items() if one is not UNSET}
         self.options = replace(start, **given)
         self._fitted: Fitted | None = None
-        self._scorers: list[tuple[Float32, Points]] = []
-        self._folding: Folding | None = None
+        self._searched: Retrieval | None = None
 
     def __repr__(self) -> str:
         """Return the options that differ from the defaults, and `negatives` if it was given."""
@@ -160,7 +147,7 @@ class CML:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for copies and for pickle, without what is computed on first use."""
-        return {**vars(self), "_scorers": [], "_folding": None}
+        return {**vars(self), "_searched": None}
 
     # ------------------------------------------------------------------------------- training
 
@@ -265,14 +252,17 @@ class CML:
             threads=threads,
             progress=progress,
         )
+        self._train(run, train)
+        return self
+
+    def _train(self, run: Run, train: Interactions, before: Fitted | None = None) -> None:
         try:
             run.train()
         finally:
-            self._keep(run, train)
+            self._keep(run, train, before)
             run.close()
-        return self
 
-    def _keep(self, run: Run, train: Interactions, before: Fitted | None = None) -> None:
+    def _keep(self, run: Run, train: Interactions, before: Fitted | None) -> None:
         """Store the result of the run, unless it has no finite points."""
         trained, n = run.outcome(), train.n_users
         if before is not None:
@@ -286,7 +276,7 @@ class CML:
             self._take(Fitted(users, items, history, best, train, effective=effective))
 
     def _take(self, fitted: Fitted) -> None:
-        self._fitted, self._folding, self._scorers = fitted, None, []
+        self._fitted, self._searched = fitted, None
 
     def partial_fit(
         self,
@@ -341,11 +331,7 @@ class CML:
             progress=progress,
             state=grown_state(problem, self.user_vectors, self.item_vectors, known),
         )
-        try:
-            run.train()
-        finally:
-            self._keep(run, train, before=fitted)
-            run.close()
+        self._train(run, train, before=fitted)
         return self
 
     # ---------------------------------------------------------------------------- fitted state
@@ -356,6 +342,14 @@ class CML:
                 "The model has not been fitted; call fit(train) or CML.load(path)."
             )
         return self._fitted
+
+    @property
+    def _retrieval(self) -> Retrieval:
+        """The search in the points, which keeps what it computes."""
+        fitted = self._known()
+        if self._searched is None or not self._searched.is_of(fitted):
+            self._searched = Retrieval(fitted, self.options)
+        return self._searched
 
     @property
     def interactions(self) -> Interactions:
@@ -442,37 +436,7 @@ class CML:
             As in `recommend`. On a GPU the points are copied to the device, so use one scorer for
             many calls of `nearfar.search.neighbours.top_k`.
         """
-        return self._points(self.user_vectors, self.item_vectors, device)
-
-    def _points(self, queries: Float32, targets: Float32, device: str) -> Points | DevicePoints:
-        name = resolve_ranking(device)
-        points = self._scorer_of(targets).with_queries(queries)
-        if name == "cpu":
-            return points
-        from nearfar.search.device_search import DevicePoints
-
-        return DevicePoints(points.queries, points.targets, points.offset, device=name)
-
-    def _scorer_of(self, targets: Float32) -> Points:
-        """Return the scorer of a table of the model; it is created once."""
-        for table, points in self._scorers:
-            if table is targets:  # `points.targets` is not, if the table is mapped from a file
-                return points
-        made = scorer_of(targets, targets, self.options.geometry)
-        self._scorers.append((targets, made))
-        return made
-
-    def _items_near(
-        self, queries: Float32, device: str, index: Index | None, threads: int | None
-    ) -> Scorer:
-        """Return a scorer of all items for queries, or of the items that an index finds."""
-        if index is None:
-            return self._points(queries, self.item_vectors, device)
-        index = checked_index(index)
-        if resolve_ranking(device) != "cpu":
-            raise OptionError(f"`index` searches on the CPU; got device={device!r}.")
-        index.check(self.item_vectors)
-        return index.scorer(queries, threads=threads)
+        return self._retrieval.points(self.user_vectors, self.item_vectors, device)
 
     # ------------------------------------------------------------------ new users and items
 
@@ -503,8 +467,9 @@ class CML:
             An item that was not in the training interactions.
         """
         steps, seed = whole("steps", steps), checked_seed(seed)
-        rows = distinct_rows(self._items_in("`liked`"), liked, "liked")
-        return self._folding_in().user(rows, seed=seed, steps=steps)
+        search = self._retrieval
+        rows = distinct_rows(search.item_axis("`liked`"), liked, "liked")
+        return search.folding.user(rows, seed=seed, steps=steps)
 
     def fold_in_item(
         self, liked_by: Iterable[Any], *, steps: int = STEPS, seed: int = 0
@@ -515,8 +480,9 @@ class CML:
         sampler would draw it for them.
         """
         steps, seed = whole("steps", steps), checked_seed(seed)
-        rows = distinct_rows(self._users_in("`liked_by`"), liked_by, "liked_by")
-        return self._folding_in().item(rows, seed=seed, steps=steps)
+        search = self._retrieval
+        rows = distinct_rows(search.user_axis("`liked_by`"), liked_by, "liked_by")
+        return search.folding.item(rows, seed=seed, steps=steps)
 
     def fold_in_scorer(
         self, given: Interactions, users: Int32, *, device: str = "cpu"
@@ -537,10 +503,10 @@ class CML:
         Scorer
             Its row a is the user ``users[a]``, with the point of ``fold_in`` of their items.
         """
-        fold, trained = self._folding_in(), self.interactions.item_counts > 0
+        search, trained = self._retrieval, self.interactions.item_counts > 0
         liked = (given.positives(int(user)) for user in users)
-        points = np.stack([fold.user(items[trained[items]], seed=0) for items in liked])
-        return self._points(points, self.item_vectors, device)
+        points = np.stack([search.folding.user(items[trained[items]], seed=0) for items in liked])
+        return search.points(points, self.item_vectors, device)
 
     def with_users(self, user_ids: Ids) -> CML:
         """Return the same model on an axis with more users, who have no training interactions.
@@ -577,14 +543,8 @@ class CML:
         made = CML(self.options)
         wider = known.aligned(user_ids, known.item_ids)
         made._take(fitted._replace(users=points, interactions=wider))
-        made._folding_in().compare_as(self._folding_in())
+        made._retrieval.folding.compare_as(self._retrieval.folding)
         return made
-
-    def _folding_in(self) -> Folding:
-        if self._folding is None:
-            users, items = self.user_vectors, self.item_vectors
-            self._folding = Folding(users, items, self.interactions, self.options)
-        return self._folding
 
     # ---------------------------------------------------------------------- recommendations
 
@@ -666,10 +626,15 @@ class CML:
                 " every user of the model call recommend_all()."
             )
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
-        mask = self._mask(allow, deny)
-        asked = self._users(users, unknown) if liked is None else self._new_user(liked, unknown)
-        scorer = self._items_near(asked.queries, device, index, threads)
-        return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
+        search = self._retrieval
+        mask = search.mask(allow, deny)
+        asked = (
+            search.known_users(users, unknown) if liked is None else search.new_user(liked, unknown)
+        )
+        scorer = search.items_near(asked.queries, device, index, threads)
+        return search.recommended(
+            asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
+        )
 
     def recommend_all(
         self,
@@ -700,10 +665,12 @@ class CML:
             ``score``, as `recommend`.
         """
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
-        mask = self._mask(allow, deny)
-        asked = self._everybody()
-        scorer = self._items_near(asked.queries, device, index, threads)
-        return self._lists(asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads)
+        search = self._retrieval
+        mask, asked = search.mask(allow, deny), search.all_users()
+        scorer = search.items_near(asked.queries, device, index, threads)
+        return search.recommended(
+            asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
+        )
 
     def user_rows(self, users: Iterable[Any], unknown: str = "error") -> tuple[Int32, list[Any]]:
         """Return the rows of users with training interactions, and the ids of the others.
@@ -722,64 +689,8 @@ class CML:
             `users` is not a list.
         """
         asked = several("users", users)
-        _, rows, skipped = known_rows(self._users_in("recommend"), asked, unknown)
+        _, rows, skipped = known_rows(self._retrieval.user_axis("recommend"), asked, unknown)
         return rows, skipped
-
-    def _users(self, users: Any, unknown: str) -> Asked:
-        """Return the points and items of users."""
-        data = self.interactions
-        one, rows, skipped = known_rows(self._users_in("recommend"), users, unknown)
-        warn_of_skipped("users", skipped, len(rows) + len(skipped))
-        return Asked(one, rows, self.user_vectors, (data.indptr, data.items))
-
-    def _everybody(self) -> Asked:
-        """Return the points and items of all users with training interactions."""
-        data = self.interactions
-        rows = np.flatnonzero(data.user_counts).astype(np.int32)
-        if len(rows) < data.n_users:
-            warn(
-                f"{data.n_users - len(rows):,} of the {data.n_users:,} users have no training"
-                " interactions and are left out; `recommend(liked=...)` recommends to new users."
-            )
-        return Asked(False, rows, self.user_vectors, (data.indptr, data.items))
-
-    def _users_in(self, where: str) -> Axis:
-        """Return the users, with the remedy for one without training interactions."""
-        data = self.interactions
-        remedy = (
-            "Pass the items that the user likes as `liked`, or train with their interactions"
-            " (`partial_fit`); unknown='skip' leaves such users out."
-            if where == "recommend"
-            else f"Leave them out of {where}, or train with their interactions (`partial_fit`)."
-        )
-        return Axis(data.user_ids, data.user_counts, remedy)
-
-    def _items_in(self, where: str) -> Axis:
-        """Return the items, with the remedy for one without training interactions."""
-        data = self.interactions
-        remedy = f"Leave them out of {where}, or train with their interactions (`partial_fit`)."
-        return Axis(data.item_ids, data.item_counts, remedy)
-
-    def _new_user(self, liked: Iterable[Any], unknown: str) -> Asked:
-        """Return the point and items of a new user, by fold-in."""
-        own = distinct_rows(self._items_in("`liked`"), liked, "liked", unknown)
-        point = self._folding_in().user(own, seed=0)[None]
-        return Asked(True, np.zeros(1, np.int32), point, (np.array([0, len(own)], np.int64), own))
-
-    def _lists(
-        self,
-        asked: Asked,
-        scorer: Scorer,
-        k: int,
-        *,
-        exclude_seen: bool,
-        mask: Bool | None,
-        threads: int | None,
-    ) -> pl.DataFrame:
-        exclude, ids = asked.seen if exclude_seen else None, self.interactions
-        found = top_k(scorer, asked.rows, k, exclude=exclude, allow=mask, threads=threads)
-        one, rows, queries, _ = asked
-        return self._frame(found, one, rows, queries, ids.user_ids, ids.item_ids)
 
     def similar_items(
         self,
@@ -813,64 +724,17 @@ class CML:
         UnknownIdError
             An item that was not in the training interactions.
         """
-        points = self.item_vectors
-        scorer = self._items_near(points, device, index, threads)
-        return self._similar(items, k, points, self._items_in("`items`"), threads, scorer)
+        points, search = self.item_vectors, self._retrieval
+        scorer = search.items_near(points, device, index, threads)
+        return search.similar(items, k, points, search.item_axis("`items`"), threads, scorer)
 
     def similar_users(
         self, users: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"
     ) -> pl.DataFrame:
         """Return the users nearest to each user; see `similar_items`."""
-        points = self.user_vectors
-        scorer = self._points(points, points, device)
-        return self._similar(users, k, points, self._users_in("`users`"), threads, scorer)
-
-    def _similar(
-        self, asked: Any, k: int, points: Float32, axis: Axis, threads: int | None, scorer: Scorer
-    ) -> pl.DataFrame:
-        one, rows = rows_of(axis, asked)
-        n, ids, trained = len(points), axis.ids, axis.counts > 0
-        itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
-        mask = None if trained.all() else trained
-        found = top_k(scorer, rows, k, exclude=itself, allow=mask, threads=threads)
-        name = "user_id" if ids is self.interactions.user_ids else "item_id"
-        return self._frame(found, one, rows, points, ids, ids, query="query_id", name=name)
-
-    def _mask(self, allow: Iterable[Any] | None, deny: Iterable[Any] | None) -> Bool | None:
-        """Return the items that may be listed; None if all may."""
-        ids, trained = self.interactions.item_ids, self.interactions.item_counts > 0
-        if allow is None and deny is None:
-            return None if trained.all() else trained
-        mask = np.full(len(ids), allow is None)
-        if allow is not None:
-            mask[filter_rows(ids, allow, "allow")] = True
-        if deny is not None:
-            mask[filter_rows(ids, deny, "deny")] = False
-        return mask & trained
-
-    def _frame(
-        self,
-        found: TopK,
-        one: bool,
-        rows: Int32,
-        points: Float32,
-        query_ids: Ids,
-        target_ids: Ids,
-        query: str = "user_id",
-        name: str = "item_id",
-    ) -> pl.DataFrame:
-        """Return lists as a frame, with ids, and with 1 - D^2 / 2 as the score."""
-        filled = found.items >= 0
-        row, rank = np.nonzero(filled)
-        scores = closeness(found.scores, points[rows], self.options.geometry)
-        columns = {
-            "rank": pl.Series((rank + 1).astype(np.int32)),
-            name: target_ids.take(found.items[filled]),
-            "score": pl.Series(scores[filled].astype(np.float32)),
-        }
-        if not one:
-            columns = {query: query_ids.take(rows[row]), **columns}
-        return pl.DataFrame(columns)
+        points, search = self.user_vectors, self._retrieval
+        scorer = search.points(points, points, device)
+        return search.similar(users, k, points, search.user_axis("`users`"), threads, scorer)
 
     # ------------------------------------------------------------------------------ on disk
 

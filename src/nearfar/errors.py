@@ -75,3 +75,8 @@ class MissingExtraError(NearfarError, ImportError):
 
 class NearfarWarning(UserWarning):
     """Something is probably not as intended; the work continues."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of another library, to be quoted in a message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

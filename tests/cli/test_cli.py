@@ -407,7 +407,7 @@ def test_evaluate_counts_or_refuses_new_users(as_json, run, model, with_new_user
     assert "13 of the 37 users with test items have no training interactions" in err
     code, _, err = run("evaluate", model, with_new_users, "--new-users", "some")
     assert code == 1
-    assert "`new_users` must be one of leave_out, fold_in, error; got 'some'" in err
+    assert "`--new-users` must be one of leave-out, fold-in, error; got 'some'" in err
     code, _, err = run("evaluate", model, with_new_users, "--given", "0.5")
     assert (code, err) == (2, "nearfar: `--given` is only used with --new-users fold-in.\n")
     code, _, err = run("evaluate", model, with_new_users, "--new-users", "fold-in", "--given", "2")
@@ -474,8 +474,8 @@ def test_ids_of_filters_that_the_model_does_not_know_are_ignored_and_counted(run
     found = json.loads(out)
     assert found["unknown"] == {"allow": 1, "deny": 2}
     assert {one["item_id"] for one in found["recommendations"][0]["nearest"]} <= {9}
-    assert "1 of the 3 ids of --allow are unknown to the model and are ignored: 888." in err
-    assert "2 of the 4 ids of --deny are unknown to the model and are ignored: 'tea', 999." in err
+    assert "1 of the 3 ids in --allow are unknown to the model and are ignored: 888." in err
+    assert "2 of the 4 ids in --deny are unknown to the model and are ignored: 'tea', 999." in err
     assert "unknown" not in json.loads(run("recommend", model, "--user", "3", "--json")[1])
     code, out, err = run("recommend", model, "--user", "3", "--deny", tmp_path / "ids.txt")
     assert (code, out) == (1, "")
@@ -493,7 +493,7 @@ def test_users_that_the_model_does_not_know_are_skipped_if_wanted(run, as_json, 
     assert found["unknown"] == {"users": 2}
     expected = as_json("recommend", model, "--user", "3", "--k", "2")
     assert found["recommendations"] == expected["recommendations"]
-    assert "2 of the 3 users are unknown to the model" in err
+    assert "2 of the 3 ids in --user are unknown to the model" in err
     code, out, err = run("recommend", model, "--user", "99", "--unknown", "skip")
     assert (code, out) == (1, "")
     assert "no user is left" in err

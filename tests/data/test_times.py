@@ -50,6 +50,12 @@ def of_text(*texts):
     return Interactions.from_frame(frame, time="t").times.tolist()
 
 
+@pytest.mark.parametrize("value", [timedelta(1), np.timedelta64(3, "s"), np.timedelta64(3)])
+def test_a_duration_is_no_time(value):
+    with pytest.raises(OptionError, match=r"`at` must be a finite number; got .* also be a date"):
+        moment("at", value)
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_iso_text_is_microseconds(text):
     expected = TEXTS[text]

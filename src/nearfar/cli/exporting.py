@@ -24,8 +24,8 @@ from nearfar.cli.using import (
     Threads,
     Unknown,
     WhenUnknown,
-    ignored,
     known_items,
+    unknown_counts,
 )
 from nearfar.model.batch import recommend_to
 from nearfar.model.cml import CML
@@ -124,7 +124,9 @@ def batch(
         progress=progress,
     )
     if json:
-        show.emit({"folder": str(out), **asdict(done), **ignored(allow=n_allow, deny=n_deny)})
+        show.emit(
+            {"folder": str(out), **asdict(done), **unknown_counts(allow=n_allow, deny=n_deny)}
+        )
         return
     there = done.n_parts - done.n_made
     before = f"; {there:,} of them existed already" if there else ""

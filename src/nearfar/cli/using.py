@@ -14,6 +14,7 @@ import typer
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Data, Json
+from nearfar.cli.flags import kebab
 from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids
 from nearfar.data import split
 from nearfar.data.ids import Ids
@@ -23,7 +24,7 @@ from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.cohorts import NEW_USERS
 from nearfar.evaluation.ranking import evaluate as measure
 from nearfar.evaluation.result import Evaluation
-from nearfar.model.asked import shown
+from nearfar.model.asked import ignored, left_out
 from nearfar.model.cml import CML
 from nearfar.runtime.checks import one_of
 from nearfar.runtime.progress import shows
@@ -95,7 +96,8 @@ def evaluate(
     """Test a model on the interactions of DATA that it was not trained on."""
     if per_user is not None and per_user.suffix not in _WRITERS:
         raise FlagError(f"`--per-user` must end in .parquet or .csv; got {str(per_user)!r}.")
-    what = one_of("new_users", new_users.replace("-", "_"), NEW_USERS)
+    words = [kebab(name) for name in NEW_USERS]
+    what = one_of("--new-users", new_users.replace("_", "-"), words).replace("-", "_")
     if given is not None and what != "fold_in":
         raise FlagError("`--given` is only used with --new-users fold-in.")
     device = ranking_device(device)
@@ -207,14 +209,11 @@ def known_items(ids: Ids, words: list[str] | None, flag: str) -> tuple[list[Any]
                 f" {flag} @{word}."
             )
     if unknown:
-        show.note(
-            f"nearfar: {len(unknown):,} of the {len(unknown) + len(rows):,} ids of {flag} are"
-            f" unknown to the model and are ignored: {shown(unknown)}."
-        )
+        show.note(f"nearfar: {ignored(flag, unknown, len(unknown) + len(rows))}")
     return ids.take(rows).to_list(), len(unknown)
 
 
-def ignored(**numbers: int) -> Mapping[str, Any]:
+def unknown_counts(**numbers: int) -> Mapping[str, Any]:
     """Return the numbers of ids that were left out, for JSON; nothing if there are none."""
     found = {name: number for name, number in numbers.items() if number}
     return {"unknown": found} if found else {}
@@ -257,10 +256,7 @@ def recommend(
     rows, skipped = fitted.user_rows(typed, unknown.value)
     users = ids.user_ids.take(rows).to_list()
     if skipped:
-        show.note(
-            f"nearfar: {len(skipped):,} of the {len(typed):,} users are unknown to the model or"
-            f" have no training interactions, and are skipped: {shown(skipped)}."
-        )
+        show.note(f"nearfar: {left_out('--user', skipped, len(typed))}")
     if user and not users:
         raise EmptyDataError("There are no recommendations: no user is left.")
     allowed, n_allow = known_items(ids.item_ids, allow, "--allow")
@@ -282,8 +278,8 @@ def recommend(
         found = found.with_columns(pl.lit(asked[0]).alias(name))
     lists = show.lists_of(found, asked, name, "item_id", ids.titles)
     if json:
-        left_out = ignored(users=len(skipped), allow=n_allow, deny=n_deny)
-        show.emit({"k": k, "recommendations": lists, **left_out})
+        counts = unknown_counts(users=len(skipped), allow=n_allow, deny=n_deny)
+        show.emit({"k": k, "recommendations": lists, **counts})
     else:
         show.ranked("Recommended to" if user else "Recommended to a user who likes", lists)
 

@@ -86,7 +86,6 @@ def cleaned(
     Raises
     ------
     DataError
-    DataError
         At the first id that is null or neither an integer nor text, and the first number that is
         null, NaN, infinite or not a number; the message names column, row and value. Also for times
         in text of which some are fractions and others integers beyond 2^53.

@@ -14,10 +14,12 @@ import numpy as np
 import polars as pl
 
 from nearfar.errors import DataError
+from nearfar.runtime.checks import listed
 
 EXACT_FLOAT: Final = 2.0**53
 """Above this value, neighbouring integers share one float."""
 _LONGEST: Final = 80
+_FEW: Final = 5
 _KEPT: Final = ({int}, {str}, {float}, {bytes}, {bool})
 """Types from which polars makes a column directly, if all values have the same one."""
 _SIGNED: Final[list[pl.DataType]] = [pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64()]
@@ -32,29 +34,27 @@ def as_column(values: Iterable[Any]) -> pl.Series:
     Raises
     ------
     DataError
-        `values` is a single value; text is one as well.
+        `values` is a single value, such as text, or a mapping or a table.
     """
     if isinstance(values, pl.Series):
         return values
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise DataError(f"Ids must be a list, an array or a column; got the single {values!r}.")
     try:
         if isinstance(values, np.ndarray) and values.dtype.kind in "iufUSbmM":
             return pl.Series(values)
     except (TypeError, ValueError):
         pass  # such as times in a unit that polars lacks
-    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    types = set(map(type, listed))
+    found = listed("ids", values, "ids")
+    types = set(map(type, found))
     try:
-        if not listed:
-            return pl.Series(listed, dtype=pl.Int64)
+        if not found:
+            return pl.Series(found, dtype=pl.Int64)
         if types in _KEPT:
-            return pl.Series(listed)
+            return pl.Series(found)
         if len(types) == 1 and issubclass(next(iter(types)), np.generic):
-            return pl.Series(np.array(listed))
+            return pl.Series(np.array(found))
     except (TypeError, OverflowError, ValueError):
         pass  # integers beyond 64 bits, lone surrogates
-    return pl.Series(listed, dtype=pl.Object)
+    return pl.Series(found, dtype=pl.Object)
 
 
 def id_column(series: pl.Series, name: str) -> pl.Series:
@@ -216,3 +216,9 @@ def shown(value: Any) -> str:
     """Format a value for a message, cut to at most 80 characters."""
     text = repr(value.to_list() if isinstance(value, pl.Series) else value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def first_few(ids: Sequence[Any]) -> str:
+    """Return the first few ids for a message, and the number of the others."""
+    more = f" and {len(ids) - _FEW:,} more" if len(ids) > _FEW else ""
+    return ", ".join(map(shown, ids[:_FEW])) + more

@@ -20,17 +20,23 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nearfar.data.id_values import as_column, converted, id_column, is_id_type, joined, label
+from nearfar.data.id_values import (
+    as_column,
+    converted,
+    first_few,
+    id_column,
+    is_id_type,
+    joined,
+    label,
+)
 from nearfar.errors import DataError, UnknownIdError
 from nearfar.runtime.arrays import Int32
-from nearfar.runtime.checks import listed
+from nearfar.runtime.checks import is_integer, listed
 from nearfar.runtime.forks import check_fork, is_cut_off
 
 MAX_ROWS: Final = 2**31 - 1
 """The largest number of rows of an axis, because rows are int32."""
 _SHOWN: Final = 5
-_ASKED: Final = (str, int, float, np.integer, np.floating)
-"""Types of a single id that can be looked up; a whole float counts as the equal integer."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -204,7 +210,7 @@ class Ids:
         strangers = [one for one, row in zip(asked, rows, strict=True) if row is None]
         return np.array([row for row in rows if row is not None], dtype=np.int32), strangers
 
-    def mistyped(self, wanted: object) -> bool:
+    def mistyped(self, wanted: Any) -> bool:
         """Return whether an unknown id is no id, or would be known after conversion to their type.
 
         Examples
@@ -215,7 +221,7 @@ class Ids:
         if isinstance(wanted, str):
             number = self.dtype != pl.String and _INTEGER.fullmatch(wanted.strip())
             return bool(number) and self._find(int(wanted)) is not None
-        if isinstance(wanted, bool) or not isinstance(wanted, _ASKED):
+        if not _can_be_id(wanted):
             return True
         if isinstance(wanted, (float, np.floating)) and not float(wanted).is_integer():
             return True
@@ -347,16 +353,11 @@ class Ids:
         return {key: row for row, key in enumerate(self)}
 
     def _find(self, wanted: object) -> int | None:
-        # True == Decimal(1) == 1 in Python, but neither is the id of user 1
-        if isinstance(wanted, bool) or not isinstance(wanted, _ASKED):
-            return None
-        return self._row_of.get(wanted)
+        return self._row_of.get(wanted) if _can_be_id(wanted) else None
 
     def _unknown(self, ids: Sequence[Any]) -> UnknownIdError:
-        shown = ", ".join(map(repr, ids[:_SHOWN]))
-        more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
         which = f"Unknown {label(self.name)}" + (f"s ({len(ids):,} of them)" if ids[1:] else "")
-        return UnknownIdError(f"{which}: {shown}{more}. {self._hint(ids[0])}")
+        return UnknownIdError(f"{which}: {first_few(ids)}. {self._hint(ids[0])}")
 
     def _hint(self, stranger: object) -> str:
         ids = f"{label(self.name)}s"
@@ -412,6 +413,14 @@ def check_axis(n: int, name: str) -> None:
             f"There are {n:,} {name}s; row numbers are int32, so there can be at most "
             f"{MAX_ROWS:,}. Filter the data first."
         )
+
+
+def _can_be_id(wanted: object) -> bool:
+    """Return whether a single id can be looked up; a whole float counts as the equal integer.
+
+    True == Decimal(1) == 1 in Python, but neither is the id of user 1.
+    """
+    return isinstance(wanted, (str, float, np.floating)) or is_integer(wanted)
 
 
 def _joined(series: pl.Series, distinct: pl.Series) -> pl.Series:

@@ -25,10 +25,18 @@ from nearfar.data import frames, table_columns
 from nearfar.data import pairs as pair_lists
 from nearfar.data.id_values import as_column, label
 from nearfar.data.ids import Ids, encode
+from nearfar.data.pairs import Times
 from nearfar.data.table_columns import Column
-from nearfar.errors import DataError, EmptyDataError, OptionError, StoreError, UnknownIdError
+from nearfar.errors import (
+    DataError,
+    EmptyDataError,
+    OptionError,
+    StoreError,
+    UnknownIdError,
+    first_line,
+)
 from nearfar.runtime import store
-from nearfar.runtime.arrays import Array, Bool, Float64, Int32, Int64
+from nearfar.runtime.arrays import Array, Bool, Int32, Int64
 from nearfar.runtime.checks import (
     an_instance,
     as_array,
@@ -44,8 +52,6 @@ from nearfar.runtime.forks import check_fork
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-
-Times = Int64 | Float64
 
 KIND = "interactions"
 """The kind of a saved folder, as its manifest names it."""
@@ -469,9 +475,6 @@ class Interactions:
             `unknown` is something else.
         UnknownIdError
             With "error": a user or an item is not on the axes.
-
-        Raises
-        ------
         DataError
             If the ids of an axis are text here and integers there; see `with_ids_like`.
 
@@ -589,7 +592,7 @@ class Interactions:
         except pl.exceptions.PolarsError as error:
             raise DataError(
                 "The tables about items have columns of one name whose types cannot be combined:"
-                f" {str(error).splitlines()[0]}. Rename or drop one of them."
+                f" {first_line(error)}. Rename or drop one of them."
             ) from error
         return joined.with_item_table(table.unique("item_id", keep="first"))
 

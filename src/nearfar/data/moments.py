@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from numbers import Integral
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import OptionError
-from nearfar.runtime.checks import real, said
+from nearfar.runtime.checks import is_integer, real, said
 
 ISO: Final = (
     r"^\s*(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -49,7 +48,7 @@ def moment(name: str, value: Any) -> int | float:
     >>> moment("at", 5), moment("at", "1970-01-01T00:00:01Z"), moment("at", date(1970, 1, 2))
     (5, 1000000, 86400000000)
     """
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if is_integer(value):
         return int(value)
     if not is_date(value):
         remedy = f"It can also be a date, a datetime or ISO text, such as {AS_ISO}."
@@ -68,7 +67,7 @@ def is_date(value: Any) -> bool:
     return isinstance(value, (date, np.datetime64, str))
 
 
-def counted(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.int64]:
+def as_microseconds(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.int64]:
     """Return the microseconds since 1970 of an array of datetime64 without NaT."""
     return times.astype("datetime64[us]").astype(np.int64)
 
@@ -77,7 +76,7 @@ def _since_1970(value: Any) -> int | None:
     if isinstance(value, str):
         return _of_text(value)
     if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else int(counted(np.array([value]))[0])
+        return None if np.isnat(value) else int(as_microseconds(np.array([value]))[0])
     if value != value:  # pandas' NaT is a datetime
         return None
     if not isinstance(value, datetime):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -11,10 +10,10 @@ import numpy.typing as npt
 
 from nearfar.data.id_values import EXACT_FLOAT
 from nearfar.data.ids import Ids, check_axis, encode
-from nearfar.data.moments import counted
+from nearfar.data.moments import as_microseconds
 from nearfar.errors import DataError, EmptyDataError
 from nearfar.runtime.arrays import Bool, Float64, Int32, Int64, Integers
-from nearfar.runtime.checks import an_array, as_array, listed
+from nearfar.runtime.checks import an_array, as_array, is_integer, listed
 
 Times = Int64 | Float64
 
@@ -103,7 +102,7 @@ def checked_times(times: npt.ArrayLike) -> Times:
     array = as_array(times)
     if array.ndim == 1 and array.dtype.kind == "M":
         _check_each("dates, none of them missing", array, ~np.isnat(array))
-        return counted(array)
+        return as_microseconds(array)
     array = an_array("times", array, 1, "iubf")
     if array.dtype.kind == "u":
         _check_each("below 2^63", array, array <= np.iinfo(np.int64).max)
@@ -111,7 +110,7 @@ def checked_times(times: npt.ArrayLike) -> Times:
         return array.astype(np.int64)
     _check_each("finite", array, np.isfinite(array))
     given = times if isinstance(times, (list, tuple)) else ()
-    _check_digits([t for t in given if isinstance(t, Integral) and abs(int(t)) > EXACT_FLOAT])
+    _check_digits([t for t in given if is_integer(t) and abs(int(t)) > EXACT_FLOAT])
     return array.astype(np.float64)
 
 

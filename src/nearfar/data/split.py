@@ -22,7 +22,8 @@ from nearfar.runtime.checks import checked_seed, share, switch, whole
 from nearfar.runtime.counter import Purpose
 
 if TYPE_CHECKING:
-    from nearfar.data.interactions import Interactions, Times
+    from nearfar.data.interactions import Interactions
+    from nearfar.data.pairs import Times
 
 Split: TypeAlias = "tuple[Interactions, Interactions]"
 """Training part, test part."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from nearfar.data.id_values import as_column, shown
-from nearfar.errors import DataError, MissingColumnError, MissingExtraError
+from nearfar.errors import DataError, MissingColumnError, MissingExtraError, first_line
+from nearfar.runtime.checks import is_integer
 from nearfar.runtime.forks import check_fork
 
 Column = str | int
@@ -115,8 +115,8 @@ def _place(table: _Table, column: Any, part: str) -> int:
     """Return the position of the column that the caller asks for."""
     if isinstance(column, str) and column in table.names:
         return table.names.index(column)
-    if _is_integer(column):
-        integers = {label: i for i, label in enumerate(table.labels) if _is_integer(label)}
+    if is_integer(column):
+        integers = {label: i for i, label in enumerate(table.labels) if is_integer(label)}
         if column in integers:
             return integers[column]
         if not integers and 0 <= column < len(table.names):
@@ -160,10 +160,6 @@ def _index(table: _Table) -> str:
     return f" The index has {levels}; `.reset_index()` makes columns of it." if levels else ""
 
 
-def _is_integer(label: Any) -> bool:
-    return isinstance(label, Integral) and not isinstance(label, bool)
-
-
 def _opened(frame: Any) -> _Table:
     check_fork()
     if _is_a(frame, "pandas", "DataFrame"):
@@ -183,7 +179,7 @@ def computed(compute: Callable[[], Any]) -> Any:
         return compute()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
-            f"The table cannot be computed: {_first_line(error)}. Correct the query, or the files"
+            f"The table cannot be computed: {first_line(error)}. Correct the query, or the files"
             " that it reads."
         ) from error
 
@@ -203,7 +199,7 @@ def _of_arrow(frame: Any) -> pl.LazyFrame:
         return pl.DataFrame(frame).lazy()
     except Exception as error:  # whatever the library behind the interface raises
         raise DataError(
-            f"The {type(frame).__name__} cannot be read as a table: {_first_line(error)}. Convert"
+            f"The {type(frame).__name__} cannot be read as a table: {first_line(error)}. Convert"
             " it to a polars, pandas or Arrow table."
         ) from error
 
@@ -289,7 +285,3 @@ def _is_a(frame: Any, library: str, name: str) -> bool:
         kind.__name__ == name and kind.__module__.split(".")[0] == library
         for kind in type(frame).__mro__
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -58,7 +58,7 @@ class Cohorts:
 
 
 @dataclass(frozen=True, eq=False)
-class New:
+class NewUsers:
     """What `nearfar.evaluate` does with new users.
 
     Raises

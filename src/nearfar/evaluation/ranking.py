@@ -24,7 +24,7 @@ from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.evaluation import metrics
-from nearfar.evaluation.cohorts import Cohorts, New
+from nearfar.evaluation.cohorts import Cohorts, NewUsers
 from nearfar.evaluation.metrics import MOST_K
 from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
@@ -42,6 +42,7 @@ _PART, _PART_PLACES = 2**15, 2**25
 """Maximum number of users whose lists are in memory at the same time, and of their places."""
 _FOLDED_PART = 2**8
 """New users are folded in and ranked in smaller parts: each fold-in takes milliseconds."""
+_FITTED = "pass the interactions that it was fitted on."
 
 
 def evaluate(
@@ -118,7 +119,7 @@ def evaluate(
     NearfarWarning
         New users were left out.
     """
-    new = New(new_users, given)
+    new = NewUsers(new_users, given)
     train, test = checked_interactions("train", train), checked_interactions("test", test)
     left_out = train if exclude is None else checked_interactions("exclude", exclude)
     if given is not None:
@@ -215,12 +216,13 @@ def _check_data(
     if (scorer.n_users, scorer.n_items) != (train.n_users, train.n_items):
         raise DataError(
             f"The recommender has {scorer.n_users} users and {scorer.n_items} items, `train` has "
-            f"{train.n_users} and {train.n_items}; pass the interactions that it was fitted on."
+            f"{train.n_users} and {train.n_items}; {_FITTED}"
         )
+    _check_axes("`test`", test, train, _moved("test"))
+    _check_axes("`exclude`", left_out, train, _moved("exclude"))
     known = getattr(recommender, "interactions", None)
-    for name, other in (("test", test), ("exclude", left_out), ("the recommender", known)):
-        if other is not None:
-            _check_axes(name, other, train)
+    if known is not None:
+        _check_axes("the recommender", known, train, _FITTED)
     if test.n_pairs == 0:
         raise EmptyDataError("No user has a test item; there is nothing to evaluate.")
     common = _n_common(test.indptr, test.items, left_out.indptr, left_out.items)
@@ -232,7 +234,7 @@ def _check_data(
 
 
 def _check_given(given: Interactions, train: Interactions, test: Interactions) -> None:
-    _check_axes("given", given, train)
+    _check_axes("`given`", given, train, _moved("given"))
     common = _n_common(test.indptr, test.items, given.indptr, given.items)
     if common:
         raise DataError(
@@ -248,17 +250,15 @@ def _check_given(given: Interactions, train: Interactions, test: Interactions) -
         )
 
 
-def _check_axes(name: str, other: Interactions, train: Interactions) -> None:
-    label = f"`{name}`" if " " not in name else name
-    remedy = (
-        "pass the interactions that it was fitted on."
-        if " " in name
-        else (
-            "split both from the same interactions, `nearfar.split` keeps the axes; or move data"
-            f" from elsewhere to the axes of `train`: {name}.aligned(train.user_ids,"
-            " train.item_ids)."
-        )
+def _moved(name: str) -> str:
+    """Return the remedy for an argument whose axes differ from those of `train`."""
+    return (
+        "split both from the same interactions, `nearfar.split` keeps the axes; or move data from"
+        f" elsewhere to the axes of `train`: {name}.aligned(train.user_ids, train.item_ids)."
     )
+
+
+def _check_axes(label: str, other: Interactions, train: Interactions, remedy: str) -> None:
     for axis, ours, theirs in (
         ("user", train.user_ids, other.user_ids),
         ("item", train.item_ids, other.item_ids),

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from nearfar.data.id_values import label
+from nearfar.data.id_values import first_few, label
 from nearfar.data.ids import Ids
 from nearfar.errors import EmptyDataError, OptionError, UnknownIdError
 from nearfar.runtime.arrays import Float32, Int32, Int64
@@ -24,7 +24,6 @@ from nearfar.runtime.checks import listed, one_of, said
 
 UNKNOWN: Final = ("error", "skip")
 """What to do with users that the model does not know."""
-_SHOWN: Final = 5
 
 
 class Asked(NamedTuple):
@@ -55,7 +54,7 @@ class Axis(NamedTuple):
         without = rows[self.counts[rows] == 0]
         if not len(without):
             return None
-        named = shown(self.ids.take(without).to_list())
+        named = first_few(self.ids.take(without).to_list())
         many = "s" if len(without) > 1 else ""
         return UnknownIdError(
             f"The model has no training interactions of {label(self.ids.name)}{many} {named}, so"
@@ -103,7 +102,7 @@ def distinct_rows(axis: Axis, asked: Iterable[Any], name: str, unknown: str = "e
     """
     _, rows, skipped = known_rows(axis, several(name, asked), unknown)
     if not len(rows):
-        why = f"has no id that the model knows ({shown(skipped)})" if skipped else "is empty"
+        why = f"has no id that the model knows ({first_few(skipped)})" if skipped else "is empty"
         raise EmptyDataError(f"`{name}` {why}; at least one id is needed to compute a point.")
     warn_of_skipped(name, skipped, len(rows) + len(skipped))
     return np.unique(rows)
@@ -125,20 +124,30 @@ def filter_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
     if mistyped:
         ids.rows(mistyped)  # it raises, and names the conversion
     if strangers:
-        warn(
-            f"{len(strangers):,} of the {len(rows) + len(strangers):,} ids in `{name}` are unknown"
-            f" to the model and are ignored: {shown(strangers)}."
-        )
+        warn(ignored(f"`{name}`", strangers, len(rows) + len(strangers)))
     return rows
 
 
 def warn_of_skipped(name: str, skipped: Sequence[Any], n: int) -> None:
     """Warn of skipped ids, if there are any."""
     if skipped:
-        warn(
-            f"{len(skipped):,} of the {n:,} ids in `{name}` are unknown to the model or have no"
-            f" training interactions, and are skipped: {shown(skipped)}."
-        )
+        warn(left_out(f"`{name}`", skipped, n))
+
+
+def ignored(name: str, unknown: Sequence[Any], n: int) -> str:
+    """Return the message that some of the n ids of a filter are ignored."""
+    return (
+        f"{len(unknown):,} of the {n:,} ids in {name} are unknown to the model and are ignored:"
+        f" {first_few(unknown)}."
+    )
+
+
+def left_out(name: str, skipped: Sequence[Any], n: int) -> str:
+    """Return the message that some of n ids are skipped."""
+    return (
+        f"{len(skipped):,} of the {n:,} ids in {name} are unknown to the model or have no training"
+        f" interactions, and are skipped: {first_few(skipped)}."
+    )
 
 
 def several(name: str, asked: Any) -> Any:
@@ -169,9 +178,3 @@ def checked_index(index: Any) -> Any:
         f"`index` must be a nearfar.ItemIndex; got {said(index)}. Build one with"
         " ItemIndex.build(model), or read one with ItemIndex.load(path, model)."
     )
-
-
-def shown(ids: Sequence[Any]) -> str:
-    """Return the first few ids for a message, and the number of the others."""
-    more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
-    return ", ".join(map(repr, ids[:_SHOWN])) + more

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from nearfar.data.id_values import first_few
 from nearfar.errors import EmptyDataError, StoreError
-from nearfar.model.asked import checked_index, filter_rows, shown
+from nearfar.model.asked import checked_index, filter_rows
 from nearfar.model.cml import CML
 from nearfar.model.export import write_new
 from nearfar.runtime import store
@@ -158,7 +159,7 @@ def _column(model: CML, users: Iterable[Any] | None, unknown: str) -> tuple[pl.S
         return data.user_ids.take(active), data.n_users - len(active)
     rows, skipped = model.user_rows(users, unknown)
     if not len(rows):
-        why = f"; the model knows none of {shown(skipped)}" if skipped else ""
+        why = f"; the model knows none of {first_few(skipped)}" if skipped else ""
         raise EmptyDataError(
             f"There are no users to recommend to{why}. Pass some, or None for all."
         )

@@ -217,8 +217,10 @@ class CML:
         OptionError
             An option is out of range or of a wrong type, or `device` is not available.
         DataError
-            `train` is not `Interactions`, or every user has every item, so that there are no
-            negatives.
+            `train` is not `Interactions`; every user has every item, so that there are no
+            negatives; or the validation part has other axes.
+        EmptyDataError
+            The validation part has no interactions of users who have training interactions.
         MissingExtraError
             `device` needs PyTorch.
         DivergedError
@@ -609,7 +611,7 @@ class CML:
         DataError
             `liked`, `allow` or `deny` is a single id.
         EmptyDataError
-            `liked` is empty.
+            `liked` is empty, or all of its ids were skipped.
         MissingExtraError
             `device` needs PyTorch.
 

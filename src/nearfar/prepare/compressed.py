@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from nearfar.data.interactions import Times
+from nearfar.data.pairs import Times
 from nearfar.prepare.pair_plan import Frame, Survivors
 from nearfar.runtime.arrays import Int32, Int64
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import polars as pl
 
-from nearfar.errors import DataError, EmptyDataError, NearfarError
+from nearfar.errors import DataError, EmptyDataError, NearfarError, first_line
 from nearfar.readers.raw import Raw
 
 PARQUET: Final = (".parquet", ".pq")
@@ -35,10 +35,9 @@ def reading(path: str | PathLike[str]) -> Iterator[None]:
     except NearfarError:
         raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{fspath(path)!r} cannot be read: {reason}. It is damaged or cut off, or its suffix "
-            "is wrong; get the file again, or save it again."
+            f"{fspath(path)!r} cannot be read: {first_line(error)}. It is damaged or cut off, or"
+            " its suffix is wrong; get the file again, or save it again."
         ) from error
 
 

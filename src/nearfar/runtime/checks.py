@@ -48,8 +48,7 @@ def whole(
         It is not a whole number, or out of bounds. 3.0 is not one.
     """
     value = _scalar(value)
-    number = _is_number(value, Integral)
-    if number and (least is None or value >= least) and (most is None or value <= most):
+    if is_integer(value) and (least is None or value >= least) and (most is None or value <= most):
         return int(value)
     raise OptionError(
         f"`{name}` must be a whole number{_range(least, most)}; got {said(value)}.{_end(remedy)}"
@@ -139,7 +138,7 @@ def checked_seed(value: Any, name: str = "seed") -> int:
         It is anything else. None is refused as well: the same call must give the same result.
     """
     value = _scalar(value)
-    if _is_number(value, Integral) and 0 <= int(value) < 2**64:
+    if is_integer(value) and 0 <= int(value) < 2**64:
         return int(value)
     raise OptionError(
         f"`{name}` must be a whole number from 0 to 2^64 - 1; got {said(value)}. For a random one"
@@ -324,6 +323,11 @@ def _end(remedy: str) -> str:
 def _scalar(value: Any) -> Any:
     """Return the only value of a numpy array without dimensions, and anything else as it is."""
     return value.item() if type(value) is np.ndarray and value.ndim == 0 else value
+
+
+def is_integer(value: Any) -> bool:
+    """Return whether a value is an integer of Python or numpy, and not True or False."""
+    return _is_number(value, Integral)
 
 
 def _is_number(value: Any, kind: type[Any]) -> bool:

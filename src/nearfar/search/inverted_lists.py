@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from nearfar.errors import StoreError
+from nearfar.errors import StoreError, first_line
 from nearfar.runtime.arrays import Bool, Float32, Int64
 from nearfar.runtime.extras import load_extra
 
@@ -42,7 +42,7 @@ def write_index(index: Any, what: str, file: Path) -> None:
     try:
         load_faiss().write_index(index, str(file))
     except RuntimeError as error:
-        raise OSError(f"faiss could not write the {what} ({_why(error)})") from error
+        raise OSError(f"faiss could not write the {what} ({first_line(error)})") from error
 
 
 class Lists:
@@ -93,8 +93,8 @@ class Lists:
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
             raise StoreError(
-                f"{str(file)!r} is not readable by this version of faiss ({_why(error)}); make the"
-                " index again with `nearfar index`."
+                f"{str(file)!r} is not readable by this version of faiss ({first_line(error)});"
+                " make the index again with `nearfar index`."
             ) from error
         if not isinstance(index, faiss.IndexIVFFlat) or cls(index).shape != shape:
             raise StoreError(
@@ -179,7 +179,3 @@ def _faiss_threads(faiss: Any, threads: int) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
-
-
-def _why(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -211,7 +211,7 @@ class Ids:
         return np.array([row for row in rows if row is not None], dtype=np.int32), strangers
 
     def mistyped(self, wanted: Any) -> bool:
-        """Return whether an unknown id is no id, or would be known after conversion to their type.
+        """Return whether an unknown value cannot be an id, or would be known after conversion.
 
         Examples
         --------

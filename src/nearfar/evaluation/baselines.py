@@ -42,7 +42,7 @@ class MostPopular:
         return self
 
     def fold_in_scorer(self, given: Interactions, users: Int32) -> MostPopular:
-        """Return a scorer of new users, whose list is that of everybody."""
+        """Return a scorer for new users, who all get the same list."""
         made = MostPopular(self.interactions)
         made.n_users = len(users)
         return made
@@ -80,7 +80,7 @@ class Random:
         return self
 
     def fold_in_scorer(self, given: Interactions, users: Int32) -> Random:
-        """Return a scorer of new users, with the scores of their rows."""
+        """Return a scorer for new users, with the scores of their rows."""
         made = copy(self)
         made.n_users, made._rows = len(users), users
         return made

@@ -62,7 +62,7 @@ def rows(
     ('uniform, 1 negative, batch 4096', 'two-stage, 5 negatives, batch 256')
     """
     preset, beta = one_of("preset", preset, METHODS), real("beta", beta)
-    wanted = (
+    samplers, negatives, batches = (
         listed("samplers", samplers, "names"),
         listed("negatives", negatives, "whole numbers"),
         listed("batches", batches, "whole numbers"),
@@ -79,15 +79,15 @@ def rows(
     for sampler in SAMPLERS:
         for n in NEGATIVES:
             for batch in BATCHES if sampler == "uniform" else BATCHES[-1:]:
-                if sampler in wanted[0] and n in wanted[1] and batch in wanted[2]:
+                if sampler in samplers and n in negatives and batch in batches:
                     options = make(sampler, negatives=n, batch=batch, beta=beta)
                     whose = "released " if preset == "released_2019" else ""
                     name = _name(whose + sampler, n, batch)
                     made.append(Setting(name, replace(options, **changes)))
     if not made:
         raise OptionError(
-            f"No row of the table has one of the samplers {wanted[0]}, of the negatives "
-            f"{wanted[1]} and of the batches {wanted[2]}. There are {list(SAMPLERS)}, "
+            f"No row of the table has one of the samplers {samplers}, of the negatives "
+            f"{negatives} and of the batches {batches}. There are {list(SAMPLERS)}, "
             f"{list(NEGATIVES)} and {list(BATCHES)}, the larger batches for uniform sampling only."
         )
     return tuple(made)

@@ -116,7 +116,7 @@ def filter_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
     DataError
         `asked` is a single id.
     UnknownIdError
-        A value is no id, or an id of another type than the model's that would be known after
+        A value cannot be an id, or is of another type than the model's ids and would be known after
         conversion: to ignore it would change the lists.
     """
     rows, strangers = ids.known(several(name, asked))

@@ -603,7 +603,7 @@ class CML:
         ------
         UnknownIdError
             A user or item that was not in the training interactions; or a value in `allow` or
-            `deny` that is no id, or an item's id in another type.
+            `deny` that cannot be an id, or an item's id in another type.
         OptionError
             `k` is not a whole number of at least 1, `device` is not available, neither or both of
             `users` and `liked` are given, or `index` belongs to another model or is used with

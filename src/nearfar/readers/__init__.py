@@ -25,7 +25,7 @@ from nearfar.readers.json_lines import distinct_names, scan_json_lines
 from nearfar.readers.lines import compression, packing
 from nearfar.readers.raw import Raw
 from nearfar.readers.spool import from_pipe
-from nearfar.readers.text import declared_separator, scan_text
+from nearfar.readers.text import scan_text, separator_line
 from nearfar.runtime.checks import local_folder, local_path, switch
 from nearfar.runtime.forks import check_fork
 
@@ -58,8 +58,8 @@ def scan(
     scratch : Path
         A folder for temporary copies; it must exist as long as the result is in use.
     separator : str, optional
-        The separator of fields in text; by default what a first line ``sep=;`` says, as Excel
-        writes it, or else determined by the suffix.
+        The separator of fields in text; by default that of a first line ``sep=;``, which Excel
+        writes, or else that of the suffix.
     has_header : bool
         Whether the first line of text has the column names. If not, they are ``column_1``, ...
     encoding : str, optional
@@ -145,11 +145,11 @@ def _renamed(copy: Path, file: Path, scratch: Path, form: dict[str, Any]) -> Raw
 
 
 def _separator(file: Path, suffix: str, encoding: str) -> str:
-    declared = declared_separator(file, encoding)
-    if declared:
-        return declared.strip('"')[len("sep=") :]
+    line = separator_line(file, encoding)
+    if line:
+        return line.strip('"')[len("sep=") :]
     if suffix not in _SEPARATORS:
-        packing(file)  # names what is no text
+        packing(file)  # it raises, if the file is not text
         known = ", ".join([*_SEPARATORS, *_JSON, *PARQUET, *ARROW])
         raise DataError(
             f"The suffix of {str(file)!r} is unknown; it must be one of {known} (text and JSON may "

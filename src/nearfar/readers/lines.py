@@ -130,7 +130,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     Raises
     ------
     DataError
-        If the file is missing, is no text, cannot be read, or its compression is damaged or cut
+        If the file is missing, is not text, cannot be read, or its compression is damaged or cut
         off.
     """
     if not path.is_file():

@@ -57,7 +57,7 @@ def spooled(rows: Iterable[Sequence[Any]], schema: pl.Schema, scratch: Path) -> 
 
 
 def from_pipe(path: Path, scratch: Path, suffix: str) -> Path:
-    """Write what comes out of a pipe, such as /dev/stdin, to a file, whose suffix says what it is.
+    """Copy a pipe, such as /dev/stdin, to a file whose suffix is that of its format.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ class _TextSource:
             return file.read(2) not in _LIKE_ZLIB
 
 
-def declared_separator(path: Path, encoding: str) -> str:
+def separator_line(path: Path, encoding: str) -> str:
     """Return the line ``sep=;`` that Excel writes above the header, without its end; or ""."""
     try:
         with opened(path) as file:
@@ -188,7 +188,7 @@ def _utf_8(source: _TextSource, found: Structure) -> Iterator[bytes]:
 
     That is a byte order mark and the separator that Excel declares, whose line is left empty.
     """
-    declared = len(declared_separator(source.path, source.encoding))
+    declared = len(separator_line(source.path, source.encoding))
     decoder = codecs.getincrementaldecoder(source.encoding)()
     as_it_is = codecs.lookup(source.encoding).name in _UTF_8
     started = ended = False

@@ -1,4 +1,4 @@
-"""The door: what a caller passes to the public interface is checked and converted here.
+"""Arguments: what a caller passes to the public interface is checked and converted here.
 
 A public function calls one of these for each argument, before any work, and continues with the
 result: an int, a float, a bool, a Path, a list. Whatever stands for a number is one: numpy's

@@ -19,7 +19,7 @@ from nearfar.errors import ForkError
 
 _TASKS: Final = Path("/proc/self/task")
 _NAMES: Final = re.compile(r"polars-\d|async-executor|tokio-rt")
-"""The names of polars' threads; one for cleaning, which it has from the first, does not matter."""
+"""The names of polars' threads, without its cleaning thread, which always runs."""
 
 
 class _State:

@@ -1,4 +1,4 @@
-"""The way in: a path prefix, HEAD, and pages of other origins.
+"""A path prefix, HEAD requests, and access from pages of other origins (CORS).
 
 `Gateway` is the outermost layer of the application. A proxy may remove the prefix from the path of
 a request or leave it there; both are understood. The page and its requests use relative addresses,

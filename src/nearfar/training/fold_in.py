@@ -126,7 +126,7 @@ class Folding:
         return draw(self.problem, source, users, known, self._candidates(source), compare)
 
     def compare_as(self, other: Folding) -> None:
-        """Let stage 2 compare the vectors that it compares in a folding of the same items.
+        """Use the vectors that stage 2 of the sampler compares in a folding of the same items.
 
         The initial vectors of the items depend on the number of users.
         """

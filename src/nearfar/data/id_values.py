@@ -14,11 +14,10 @@ import numpy as np
 import polars as pl
 
 from nearfar.errors import DataError
-from nearfar.runtime.checks import listed
+from nearfar.runtime.checks import cut, listed
 
 EXACT_FLOAT: Final = 2.0**53
 """Above this value, neighbouring integers share one float."""
-_LONGEST: Final = 80
 _FEW: Final = 5
 _KEPT: Final = ({int}, {str}, {float}, {bytes}, {bool})
 """Types from which polars makes a column directly, if all values have the same one."""
@@ -214,8 +213,7 @@ def label(name: str) -> str:
 
 def shown(value: Any) -> str:
     """Format a value for a message, cut to at most 80 characters."""
-    text = repr(value.to_list() if isinstance(value, pl.Series) else value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return cut(repr(value.to_list() if isinstance(value, pl.Series) else value))
 
 
 def first_few(ids: Sequence[Any]) -> str:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from nearfar.errors import DataError, OptionError
 
+_LONGEST: Final = 80
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """The beginning of a remote path, such as ``s3://bucket``; one letter would be a Windows drive."""
 
@@ -311,9 +312,13 @@ def said(value: Any) -> str:
         text = " ".join(repr(value).split())
     except Exception:  # such as an int of more digits than Python writes
         return f"a value of type {kind}"
-    text = text if len(text) <= 80 else f"{text[:80]}..."
     obvious = value is None or type(value) in (int, float, bool)
-    return text if obvious else f"{text} of type {kind}"
+    return cut(text) if obvious else f"{cut(text)} of type {kind}"
+
+
+def cut(text: str) -> str:
+    """Return a text for a message, cut to at most 80 characters."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _end(remedy: str) -> str:

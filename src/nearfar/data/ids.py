@@ -186,9 +186,9 @@ class Ids:
         UnknownIdError
             If an id is unknown; the message names the first few and their number.
         """
-        rows, strangers = self.known(ids)
-        if strangers:
-            raise self._unknown(strangers)
+        rows, missing = self.known(ids)
+        if missing:
+            raise self._unknown(missing)
         return rows
 
     def known(self, ids: Iterable[Any]) -> tuple[Int32, list[Any]]:
@@ -207,8 +207,8 @@ class Ids:
             return found.drop_nulls().to_numpy().astype(np.int32), unknown
         asked = listed(f"{self.name or 'id'}s", ids, "ids")
         rows = [self._find(wanted) for wanted in asked]
-        strangers = [one for one, row in zip(asked, rows, strict=True) if row is None]
-        return np.array([row for row in rows if row is not None], dtype=np.int32), strangers
+        missing = [one for one, row in zip(asked, rows, strict=True) if row is None]
+        return np.array([row for row in rows if row is not None], dtype=np.int32), missing
 
     def mistyped(self, wanted: Any) -> bool:
         """Return whether an unknown value cannot be an id, or would be known after conversion.
@@ -359,16 +359,15 @@ class Ids:
         which = f"Unknown {label(self.name)}" + (f"s ({len(ids):,} of them)" if ids[1:] else "")
         return UnknownIdError(f"{which}: {first_few(ids)}. {self._hint(ids[0])}")
 
-    def _hint(self, stranger: object) -> str:
+    def _hint(self, wanted: object) -> str:
         ids = f"{label(self.name)}s"
         if len(self) == 0:
             return f"There are no {ids}."
         text = self.dtype == pl.String
-        fits = isinstance(stranger, str if text else (int, np.integer))
-        if isinstance(stranger, bool) or not fits:
+        if not (isinstance(wanted, str) if text else is_integer(wanted)):
             return (
                 f"The {ids} are {self.kind}, such as {self.id(0)!r}; got "
-                f"{type(stranger).__name__}. Convert it, such as with "
+                f"{type(wanted).__name__}. Convert it, such as with "
                 f"`{'str' if text else 'int'}(id)`."
             )
         return f"There are {len(self):,} {ids}, such as {self.id(0)!r}; test with `id in ids`."

@@ -76,14 +76,14 @@ def known_rows(axis: Axis, asked: Any, unknown: str) -> tuple[bool, Int32, list[
     if isinstance(asked, np.ndarray) and asked.ndim == 0:
         asked = asked.item()
     one = isinstance(asked, str | bytes) or not isinstance(asked, Iterable)
-    rows, strangers = axis.ids.known([asked] if one else asked)
+    rows, missing = axis.ids.known([asked] if one else asked)
     if unknown == "error":
-        if strangers:
-            axis.ids.rows(strangers)  # it raises
+        if missing:
+            axis.ids.rows(missing)  # it raises
         if (error := axis.untrained(rows)) is not None:
             raise error
     trained = axis.counts[rows] > 0
-    return one, rows[trained], [*strangers, *axis.ids.take(rows[~trained]).to_list()]
+    return one, rows[trained], [*missing, *axis.ids.take(rows[~trained]).to_list()]
 
 
 def distinct_rows(axis: Axis, asked: Iterable[Any], name: str, unknown: str = "error") -> Int32:
@@ -119,12 +119,12 @@ def filter_rows(ids: Ids, asked: Iterable[Any], name: str) -> Int32:
         A value cannot be an id, or is of another type than the model's ids and would be known after
         conversion: to ignore it would change the lists.
     """
-    rows, strangers = ids.known(several(name, asked))
-    mistyped = [one for one in strangers if ids.mistyped(one)]
+    rows, missing = ids.known(several(name, asked))
+    mistyped = [one for one in missing if ids.mistyped(one)]
     if mistyped:
         ids.rows(mistyped)  # it raises, and names the conversion
-    if strangers:
-        warn(ignored(f"`{name}`", strangers, len(rows) + len(strangers)))
+    if missing:
+        warn(ignored(f"`{name}`", missing, len(rows) + len(missing)))
     return rows
 
 

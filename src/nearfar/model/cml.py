@@ -393,11 +393,11 @@ class CML:
 
         They are discarded when the model is trained again.
         """
-        figures = an_instance("evaluation", evaluation, Evaluation).to_dict()
+        found = an_instance("evaluation", evaluation, Evaluation).to_dict()
         kept = {"k": evaluation.k, "n_users": evaluation.n_users}
         if evaluation.n_new_users:
-            kept |= {name: figures[name] for name in ("n_new_users", "n_folded_in")}
-        kept |= figures["metrics"]
+            kept |= {name: found[name] for name in ("n_new_users", "n_folded_in")}
+        kept |= found["metrics"]
         self._fitted = self._known()._replace(evaluation=kept)
 
     @property

@@ -260,10 +260,12 @@ def run(n, model, folder):
     assert seen == {(call.__name__, outcome) for call in CALLS for outcome in ("right", "refused")}
 
 
-def test_calls_are_right_or_refused(model, tmp_path):
+def test_calls_are_right_or_refused(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a path such as "3" is one of this folder
     run(200, model, tmp_path)
 
 
 @pytest.mark.slow
-def test_thousands_of_calls(model, tmp_path):
+def test_thousands_of_calls(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     run(2000, model, tmp_path)

@@ -487,6 +487,7 @@ def test_users_that_the_model_does_not_know_are_skipped_if_wanted(run, as_json, 
     code, _, err = run(*words)
     assert code == 1
     assert "Unknown user ids (2 of them): 99, 'x'" in err
+    assert err.rstrip().endswith("`--unknown skip` leaves such users out.")
     code, out, err = run(*words, "--unknown", "skip", "--json")
     assert code == 0
     found = json.loads(out)
@@ -505,13 +506,14 @@ def test_batch_skips_and_counts_users(run, as_json, ok, model, tmp_path):
     code, _, err = run(*words, "-o", tmp_path / "lists")
     assert code == 1
     assert "Unknown user ids (2 of them): 99, 'x'" in err
+    assert err.rstrip().endswith("`--unknown skip` leaves such users out.")
     assert not (tmp_path / "lists").exists()
     found = as_json(*words, "-o", tmp_path / "lists", "--unknown", "skip")
     assert (found["n_users"], found["n_skipped"], found["unknown"]) == (2, 2, {"deny": 1})
     read = pl.read_parquet(tmp_path / "lists" / "part-*.parquet")
     assert read.equals(nf.CML.load(model).recommend([3, 5], 2))
     shown = ok(*words, "-o", tmp_path / "lists", "--unknown", "skip")
-    assert "2 users were skipped" in shown
+    assert "2 users skipped: unknown to the model" in shown
 
 
 def test_recommend_shows_tables(ok, model):

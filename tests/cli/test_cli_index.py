@@ -81,7 +81,7 @@ def test_batch_gives_the_library_s_lists(run, model, tmp_path):
     assert pl.read_parquet(out / "part-*.parquet").equals(expected)
     code, said, _ = run(*words, "--include-seen")
     assert code == 0
-    assert said == f"Lists of 3 users written to {out}, 1 parts; 1 of them existed already.\n"
+    assert said == f"Lists of 3 users written to {out}, 1 part; 1 existed already.\n"
     code, _, err = run(*words)
     assert code == 1
     assert "of other settings (other exclude_seen)" in err
@@ -94,7 +94,7 @@ def test_batch_with_an_index_allowed_items_and_a_bar(run, model, tmp_path):
     code, said, err = run(*words, *(word for i in range(40) for word in ("--allow", i)))
     assert code == 0, err
     assert "recommending" in err
-    assert said == f"Lists of 30 users written to {out}, 1 parts.\n"
+    assert said == f"Lists of 30 users written to {out}, 1 part.\n"
     index = nf.ItemIndex.load(tmp_path / "i", fitted)
     expected = fitted.recommend_all(allow=range(40), index=index)
     assert pl.read_parquet(out / "part-*.parquet").equals(expected)

@@ -137,11 +137,24 @@ def test_titles_of_a_table_are_printed_by_recommend_and_similar(ok, as_json, tmp
     )
 
 
+@pytest.mark.parametrize(
+    ("header", "flags"),
+    [("item_id", ()), ("item", ()), ("itemId", ()), ("what", ("--user", "who", "--item", "what"))],
+)
+def test_the_ids_of_items_have_the_name_that_the_log_gives_them(run, tmp_path, header, flags):
+    (tmp_path / "t.csv").write_text("who,what\n1,2\n" if flags else "user,item\n1,2\n")
+    (tmp_path / "i.csv").write_text(f"{header},title\n2,Tea\n")
+    code, _, err = run("prepare", tmp_path / "t.csv", "-o", tmp_path / "d", *flags,
+                       "--items", tmp_path / "i.csv")  # fmt: skip
+    assert code == 0, err
+    assert nf.Interactions.load(tmp_path / "d").titles(["2"]) == ["Tea"]
+
+
 def test_items_that_will_not_do(run, tmp_path):
     (tmp_path / "t.csv").write_text("user,item\n1,2\n")
     (tmp_path / "i.csv").write_text("id,title\n2,a\n")
     (tmp_path / "j.csv").write_text("item_id,title\n2,a\n2,b\n")
-    for name, message in (("i", "must have a column 'item_id'; it has id, title"),
+    for name, message in (("i", "named as in the log, or item_id; it has id, title"),
                           ("j", "has '2' more than once; keep one row an item")):  # fmt: skip
         code, _, err = run("prepare", tmp_path / "t.csv", "-o", tmp_path / "d",
                            "--items", tmp_path / f"{name}.csv")  # fmt: skip

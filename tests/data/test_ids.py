@@ -59,7 +59,7 @@ def test_membership_is_of_type_and_value():
     [
         (["196"], 196, r"Unknown user id: 196. The user ids are strings, such as '196'; got int"),
         ([196], "196", r"Unknown user id: '196'. The user ids are integers, such as 196; got str"),
-        ([196], 197, r"Unknown user id: 197. There are 1 user ids, such as 196; test with `id in"),
+        ([196], 197, r"Unknown user id: 197. There are 1 user ids, such as 196\.$"),
         ([], 1, r"Unknown user id: 1. There are no user ids\."),
         ([196], UUID(int=1), r"UUID\(.* are integers, such as 196; got UUID. Convert it.*`int\(id"),
         (["a"], date(2020, 1, 1), r"date\(.* are strings, such as 'a'; got date. Convert.*`str\("),

@@ -12,7 +12,7 @@ import typer
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Json
-from nearfar.cli.inputs import load_index, ranking_device, words_in
+from nearfar.cli.inputs import load_index, ranking_device, users_as_flags, words_in
 from nearfar.cli.using import (
     Allow,
     Deny,
@@ -27,6 +27,7 @@ from nearfar.cli.using import (
     known_items,
     unknown_counts,
 )
+from nearfar.errors import UnknownIdError
 from nearfar.model.batch import recommend_to
 from nearfar.model.cml import CML
 from nearfar.model.export import export as write
@@ -109,30 +110,36 @@ def batch(
     asked = None if users is None else ids.user_ids.typed(words_in(users))
     allowed, n_allow = known_items(ids.item_ids, allow, "--allow")
     denied, n_deny = known_items(ids.item_ids, deny, "--deny")
-    done = recommend_to(
-        out,
-        fitted,
-        None if asked is None else list(dict.fromkeys(asked)),
-        k,
-        exclude_seen=not include_seen,
-        allow=allowed,
-        deny=denied,
-        unknown=unknown.value,
-        index=load_index(index, fitted),
-        threads=threads,
-        device=device,
-        progress=progress,
-    )
+    try:
+        done = recommend_to(
+            out,
+            fitted,
+            None if asked is None else list(dict.fromkeys(asked)),
+            k,
+            exclude_seen=not include_seen,
+            allow=allowed,
+            deny=denied,
+            unknown=unknown.value,
+            index=load_index(index, fitted),
+            threads=threads,
+            device=device,
+            progress=progress,
+        )
+    except UnknownIdError as error:
+        raise users_as_flags(error) from error
     if json:
         show.emit(
             {"folder": str(out), **asdict(done), **unknown_counts(allow=n_allow, deny=n_deny)}
         )
         return
     there = done.n_parts - done.n_made
-    before = f"; {there:,} of them existed already" if there else ""
-    show.say(f"Lists of {done.n_users:,} users written to {out}, {done.n_parts:,} parts{before}.")
+    before = f"; {there:,} existed already" if there else ""
+    show.say(
+        f"Lists of {show.counted(done.n_users, 'user')} written to {out},"
+        f" {show.counted(done.n_parts, 'part')}{before}."
+    )
     if done.n_skipped:
         show.say(
-            f"{done.n_skipped:,} users were skipped: the model does not know them, or they have no"
+            f"{show.counted(done.n_skipped, 'user')} skipped: unknown to the model, or without"
             " training interactions."
         )

@@ -15,7 +15,7 @@ from nearfar.cli.binding import build
 from nearfar.cli.flags import flags_of
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.errors import DataError
+from nearfar.errors import DataError, UnknownIdError
 from nearfar.method.options import STRATEGIES, Options
 from nearfar.method.presets import PRESETS
 from nearfar.model.cml import CML
@@ -122,8 +122,8 @@ def _read(path: Path) -> Interactions:
         return Interactions.read(path)
     except DataError as error:
         raise DataError(
-            f"{as_flags(error)} (`nearfar prepare {path} -o data/` has flags for columns,"
-            " thresholds and other file formats.)"
+            f"{as_flags(error)} Flags for columns, thresholds and file formats belong to"
+            f" `nearfar prepare {path} -o data/`: run it first, and pass `data/` here."
         ) from error
 
 
@@ -131,6 +131,13 @@ def as_flags(error: DataError) -> str:
     """Return the message of the library with its arguments written as flags."""
     text = str(error).replace("`has_header=False`", "`--no-header`")
     return re.sub("`(user|item|value|time|separator|encoding|quotes)=?`", r"`--\1`", text)
+
+
+def users_as_flags(error: UnknownIdError) -> UnknownIdError:
+    """Return the error about a user with its remedies written as flags."""
+    text = str(error).replace("`liked`", "`--liked`").replace("`partial_fit`", "`nearfar update`")
+    text = re.sub(r"unknown='skip' leaves such users out\.$", "", text).rstrip()
+    return UnknownIdError(f"{text} `--unknown skip` leaves such users out.")
 
 
 def load_index(path: Path | None, model: CML) -> ItemIndex | None:

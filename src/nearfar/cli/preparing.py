@@ -96,7 +96,8 @@ def prepare(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A table of metadata of the items: item_id, title and others.",
+            help="A table of metadata of the items: title and others, with the ids in a column"
+            " named as in RAW, or item_id.",
         ),
     ] = None,
     progress: Annotated[
@@ -123,7 +124,7 @@ def prepare(
         except EmptyDataError as error:
             raise EmptyDataError(f"{raw!r}: {error}") from error
         if items is not None:
-            data = data.with_item_table(_known(items, data.item_ids.dtype, scratch))
+            data = data.with_item_table(_known(items, item, data.item_ids.dtype, scratch))
         made = {"source": raw, "recipe": source.name, "rules": asdict(kept),
                 "steps": [asdict(step) for step in report.steps],
                 "n_rejected": found.rejected.height}  # fmt: skip
@@ -217,18 +218,23 @@ def _opened(
     yield replace(raw, rows=rows)
 
 
-def _known(file: Path, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:
+def _known(file: Path, column: str | None, dtype: pl.DataType, scratch: Path) -> pl.DataFrame:
     """Read the metadata of the items; ids are converted to the kind of the data, `dtype`.
 
+    The ids are in `column`, or in the column that is recognised, which becomes item_id.
     Text that is not an integer as it is printed is none of the ids, if these are integers.
     """
     raw = readers.scan(file, scratch)
     with readers.reading(file):
         table = raw.rows.collect(engine="streaming")
-    if "item_id" not in table.columns:
+    exact = [name for name in ("item_id", column) if name in table.columns]
+    known = exact[:1] or table_columns.known_as("item", table.columns)
+    if len(known) != 1:
         raise MissingColumnError(
-            f"{str(file)!r} must have a column 'item_id'; it has {', '.join(table.columns)}."
+            f"{str(file)!r} must have one column of item ids, named as in the log, or item_id; it"
+            f" has {', '.join(table.columns)}."
         )
+    table = table.rename({known[0]: "item_id"})
     ids = table["item_id"]
     if (ids.dtype == pl.String) != (dtype == pl.String) and is_id_type(ids.dtype):
         ids = converted(ids, dtype)

@@ -67,6 +67,15 @@ def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell[:1] in {"-", ""} or cell == "nan"
 
 
+def counted(n: int, name: str) -> str:
+    """Write a count and what is counted.
+
+    >>> counted(1, "user"), counted(2000, "user")
+    ('1 user', '2,000 users')
+    """
+    return f"{n:,} {name}{'' if n == 1 else 's'}"
+
+
 def figure(name: str, value: float) -> str:
     """Format a metric with a suitable number of decimal places."""
     return f"{value:.1f}" if REGISTRY[name].is_count else f"{value:.4f}"

@@ -15,11 +15,11 @@ from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Data, Json
 from nearfar.cli.flags import kebab
-from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids
+from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids, users_as_flags
 from nearfar.data import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.errors import DataError, EmptyDataError, NearfarWarning
+from nearfar.errors import DataError, EmptyDataError, NearfarWarning, UnknownIdError
 from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.cohorts import NEW_USERS
 from nearfar.evaluation.ranking import evaluate as measure
@@ -253,7 +253,10 @@ def recommend(
     theirs = typed_ids(ids.item_ids, liked or [])
     if not typed and not theirs:
         raise EmptyDataError("There is no id in the files of `--user` or `--liked`.")
-    rows, skipped = fitted.user_rows(typed, unknown.value)
+    try:
+        rows, skipped = fitted.user_rows(typed, unknown.value)
+    except UnknownIdError as error:
+        raise users_as_flags(error) from error
     users = ids.user_ids.take(rows).to_list()
     if skipped:
         show.note(f"nearfar: {left_out('--user', skipped, len(typed))}")

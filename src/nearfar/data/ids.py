@@ -370,7 +370,7 @@ class Ids:
                 f"{type(wanted).__name__}. Convert it, such as with "
                 f"`{'str' if text else 'int'}(id)`."
             )
-        return f"There are {len(self):,} {ids}, such as {self.id(0)!r}; test with `id in ids`."
+        return f"There are {len(self):,} {ids}, such as {self.id(0)!r}."
 
 
 def encode(values: Iterable[Any], name: str = "") -> tuple[Ids, Int32]:

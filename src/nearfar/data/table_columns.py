@@ -8,7 +8,7 @@ if the table has labels that are integers, as tables of pandas can; otherwise it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -111,6 +111,19 @@ def select(
     return table.picked(chosen)
 
 
+def known_as(part: str, names: Iterable[str]) -> list[str]:
+    """Return those of the names of columns by which users, or items, are recognised.
+
+    >>> known_as("item", ["itemId", "title", "item_id:token"])
+    ['itemId', 'item_id:token']
+    """
+    return [name for name in names if _bare(name) in _KNOWN_NAMES[part]]
+
+
+def _bare(name: str) -> str:
+    return name.split(":")[0].lower().replace("_", "").replace("-", "")
+
+
 def _place(table: _Table, column: Any, part: str) -> int:
     """Return the position of the column that the caller asks for."""
     if isinstance(column, str) and column in table.names:
@@ -139,7 +152,7 @@ def _of_header(table: _Table, place: int) -> int:
 
 
 def _recognised(table: _Table, part: str) -> int:
-    plain = [name.split(":")[0].lower().replace("_", "").replace("-", "") for name in table.names]
+    plain = [_bare(name) for name in table.names]
     found = [place for place, bare in enumerate(plain) if bare in _KNOWN_NAMES[part]]
     if len(found) == 1:
         return found[0]

@@ -43,7 +43,8 @@ def checked(raw: Raw, rules: Rules) -> Checked:
     if rules.min_value is not None and rules.repeats == "any" and "value" not in columns:
         raise OptionError(
             f"`min_value` is {rules.min_value:g}, but the table has no column 'value'; it has "
-            f"{', '.join(columns)}. With `repeats` 'sum' each row is worth 1."
+            f"{', '.join(columns)}. Rename the column of values, such as with `.rename({{'stars': "
+            f"'value'}})`. With `repeats` 'sum' each row is worth 1."
         )
     numbers = ["time"] if "time" in columns else []
     if rules.min_value is not None and "value" in columns:

@@ -150,6 +150,16 @@ def test_the_ids_of_items_have_the_name_that_the_log_gives_them(run, tmp_path, h
     assert nf.Interactions.load(tmp_path / "d").titles(["2"]) == ["Tea"]
 
 
+def test_a_threshold_names_the_flag_of_the_column_that_it_needs(run, tmp_path):
+    (tmp_path / "t.csv").write_text("user,item,rating\n1,2,5\n")
+    words = ("prepare", tmp_path / "t.csv", "-o", tmp_path / "d", "--min-value", "1")
+    code, _, err = run(*words)
+    assert code == 2
+    assert "pass its name as `--value`" in err
+    assert not (tmp_path / "d").exists()
+    assert run(*words, "--repeats", "sum")[0] == 0
+
+
 def test_items_that_will_not_do(run, tmp_path):
     (tmp_path / "t.csv").write_text("user,item\n1,2\n")
     (tmp_path / "i.csv").write_text("id,title\n2,a\n")

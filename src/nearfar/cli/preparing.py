@@ -112,6 +112,7 @@ def prepare(
     columns = {"user": user, "item": item, "value": value, "time": time}
     source = _source(raw, recipe, form | columns | {"no-header": no_header or None})
     kept = build(_start(source, like_paper=like_paper), RULE_FLAGS, rules)
+    _check_value(source, kept, value)
     store.check_replaceable(out, kind=KIND)
     with store.scratch(out) as scratch, ExitStack() as open_files, readers.reading(raw):
         path = _located(source, progress)
@@ -171,6 +172,16 @@ def _source(raw: str, recipe: Any, given: dict[str, Any]) -> _CommandSource:
                     f"`--{name}` belongs to --recipe table; the recipe is {source.name}."
                 )
     return source
+
+
+def _check_value(source: _CommandSource, kept: Rules, value: str | None) -> None:
+    """Check that the column for the threshold is named, where no recipe knows it."""
+    needed = kept.min_value is not None and kept.repeats == "any"
+    if needed and value is None and source.name == _TABLE.value:
+        raise FlagError(
+            "`--min-value` needs the column of the values: pass its name as `--value`. With"
+            " `--repeats sum` each row is worth 1, and no column is needed."
+        )
 
 
 def _start(source: _CommandSource, *, like_paper: bool) -> Rules:

@@ -20,6 +20,7 @@ from nearfar import presets
 from nearfar.cli import app, binding, inputs
 from nearfar.cli import fitting as training
 from nearfar.cli.flags import attribute_docs, flags_of, kebab
+from nearfar.cli.inputs import ids_as_flags
 from nearfar.method.options import STRATEGIES, Options
 from nearfar.method.sampling import Popularity, Shared, TwoStage
 from nearfar.prepare import Rules
@@ -498,6 +499,22 @@ def test_users_that_the_model_does_not_know_are_skipped_if_wanted(run, as_json, 
     code, out, err = run("recommend", model, "--user", "99", "--unknown", "skip")
     assert (code, out) == (1, "")
     assert "no user is left" in err
+
+
+def test_remedies_are_flags(run, model, tmp_path):
+    code, _, err = run("recommend", model, "--liked", "99")
+    assert code == 1
+    assert err.rstrip().endswith("`--unknown skip` leaves such items out.")
+    code, _, err = run("fit", tmp_path / "none", "-o", tmp_path / "m")
+    assert code == 1
+    assert "a folder that `nearfar prepare` wrote, or a file of users and items." in err
+
+
+def test_the_error_about_a_user_without_interactions_is_in_flags():
+    told = "Pass `liked`, or train (`partial_fit`); unknown='skip' leaves such users out."
+    assert str(ids_as_flags(nf.errors.UnknownIdError(told))) == (
+        "Pass `--liked`, or train (`nearfar update`); `--unknown skip` leaves such users out."
+    )
 
 
 def test_batch_skips_and_counts_users(run, as_json, ok, model, tmp_path):

@@ -12,7 +12,7 @@ import typer
 from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Json
-from nearfar.cli.inputs import load_index, ranking_device, users_as_flags, words_in
+from nearfar.cli.inputs import ids_as_flags, load_index, ranking_device, words_in
 from nearfar.cli.using import (
     Allow,
     Deny,
@@ -126,7 +126,7 @@ def batch(
             progress=progress,
         )
     except UnknownIdError as error:
-        raise users_as_flags(error) from error
+        raise ids_as_flags(error) from error
     if json:
         show.emit(
             {"folder": str(out), **asdict(done), **unknown_counts(allow=n_allow, deny=n_deny)}

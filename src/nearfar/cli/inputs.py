@@ -15,7 +15,7 @@ from nearfar.cli.binding import build
 from nearfar.cli.flags import flags_of
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.errors import DataError, UnknownIdError
+from nearfar.errors import DataError, StoreError, UnknownIdError
 from nearfar.method.options import STRATEGIES, Options
 from nearfar.method.presets import PRESETS
 from nearfar.model.cml import CML
@@ -116,7 +116,12 @@ def load_data(path: Path, like: Interactions | None = None) -> Interactions:
 
 def _read(path: Path) -> Interactions:
     is_saved = path.is_dir() and ((path / store.MANIFEST).exists() or not readers.is_parts(path))
-    if is_saved or not path.exists():
+    if not path.exists():
+        raise StoreError(
+            f"{str(path)!r} does not exist; give a folder that `nearfar prepare` wrote, or a file"
+            " of users and items."
+        )
+    if is_saved:
         return Interactions.load(path)
     try:
         return Interactions.read(path)
@@ -133,11 +138,11 @@ def as_flags(error: DataError) -> str:
     return re.sub("`(user|item|value|time|separator|encoding|quotes)=?`", r"`--\1`", text)
 
 
-def users_as_flags(error: UnknownIdError) -> UnknownIdError:
-    """Return the error about a user with its remedies written as flags."""
+def ids_as_flags(error: UnknownIdError, what: str = "users") -> UnknownIdError:
+    """Return the error about users, or items, with its remedies written as flags."""
     text = str(error).replace("`liked`", "`--liked`").replace("`partial_fit`", "`nearfar update`")
     text = re.sub(r"unknown='skip' leaves such users out\.$", "", text).rstrip()
-    return UnknownIdError(f"{text} `--unknown skip` leaves such users out.")
+    return UnknownIdError(f"{text} `--unknown skip` leaves such {what} out.")
 
 
 def load_index(path: Path | None, model: CML) -> ItemIndex | None:

@@ -15,7 +15,7 @@ from nearfar.cli import show
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Data, Json
 from nearfar.cli.flags import kebab
-from nearfar.cli.inputs import load_data, load_index, ranking_device, typed_ids, users_as_flags
+from nearfar.cli.inputs import ids_as_flags, load_data, load_index, ranking_device, typed_ids
 from nearfar.data import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
@@ -256,7 +256,7 @@ def recommend(
     try:
         rows, skipped = fitted.user_rows(typed, unknown.value)
     except UnknownIdError as error:
-        raise users_as_flags(error) from error
+        raise ids_as_flags(error) from error
     users = ids.user_ids.take(rows).to_list()
     if skipped:
         show.note(f"nearfar: {left_out('--user', skipped, len(typed))}")
@@ -264,18 +264,21 @@ def recommend(
         raise EmptyDataError("There are no recommendations: no user is left.")
     allowed, n_allow = known_items(ids.item_ids, allow, "--allow")
     denied, n_deny = known_items(ids.item_ids, deny, "--deny")
-    found = fitted.recommend(
-        users if user else None,
-        k,
-        liked=theirs if liked else None,
-        exclude_seen=not include_seen,
-        allow=allowed,
-        deny=denied,
-        unknown=unknown.value,
-        threads=threads,
-        device=device,
-        index=load_index(index, fitted),
-    )
+    try:
+        found = fitted.recommend(
+            users if user else None,
+            k,
+            liked=theirs if liked else None,
+            exclude_seen=not include_seen,
+            allow=allowed,
+            deny=denied,
+            unknown=unknown.value,
+            threads=threads,
+            device=device,
+            index=load_index(index, fitted),
+        )
+    except UnknownIdError as error:
+        raise ids_as_flags(error, "items") from error
     name, asked = ("user_id", users) if user else ("liked", [", ".join(map(str, theirs))])
     if not user:
         found = found.with_columns(pl.lit(asked[0]).alias(name))

@@ -63,6 +63,8 @@ def _says_json(request: Request) -> bool:
 def _fault(fault: Mapping[str, Any]) -> str:
     parts = [str(part)[:50] for part in fault["loc"]]
     where = ".".join(part for part in parts if not part.startswith("constrained-"))  # of an Id
+    if fault["type"] == "extra_forbidden":
+        return f"`{where}`: there is no such field; /openapi.json lists the fields of each request."
     return f"`{where}`: {fault['msg'].removeprefix('Value error, ')}."
 
 

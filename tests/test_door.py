@@ -33,7 +33,7 @@ MODULES = {"split": nf.split, "presets": nf.presets, "baselines": nf.baselines,
            "datasets": nf.datasets, "table2": table2}  # fmt: skip
 BESIDE = {"recommend_to": recommend_to, "create_app": create_app, "scan": readers.scan}
 """Documented functions that are not among the names of the package."""
-RESULTS = {"Evaluation", "Interactions", "ItemIndex", "Outcome", "Dataset", "RemoteFile"}
+RESULTS = {"Evaluation", "Front", "Interactions", "ItemIndex", "Outcome", "Dataset", "RemoteFile"}
 """Classes that are made by the library or by their own class methods."""
 FORMULAS = {"at", "term", "pair_weight", "soft_maximum", "shares", "coefficients", "weight", "step",
             "start", "proposal", "draw", "score_block", "improves", "cells",
@@ -181,6 +181,8 @@ RULES = {
     "margin": POSITIVE, "temperature": REAL.but(None).also(-1.0, 1e-9), "weight": POSITIVE,
     "recall": POSITIVE.also(1.5), "timeout": POSITIVE, "min_value": REAL.but(None),
     "checkpoint_seconds": REAL.also(-1.0), "level": SHARE,
+    "gamma": REAL.but(None).also(-1.0), "popularity": REAL.but(None).also(-1.0),
+    "one_error": SWITCH,
     "rank_weight": SWITCH, "squared": SWITCH, "distinct": SWITCH, "released_weight": SWITCH,
     "exclude_seen": SWITCH, "mmap": SWITCH, "fast": Rule(SWITCH.bad, ((np.False_, False),)),
     "last": SWITCH, "strictly": SWITCH, "force": SWITCH, "has_header": SWITCH,
@@ -198,7 +200,7 @@ RULES = {
     "users": ONE_OR_MANY.also(None), "allow": IDS, "deny": IDS,
     "options": OPTIONS, "sampler": PART.also(nf.Uniform), "triplet": PART.also(nf.Triplet, None),
     "spread_out": PART, "decorrelate": PART, "optimiser": PART.also(nf.Adam, None),
-    "averaging": PART, "schedule": PART.also(None), "rules": PART,
+    "averaging": PART, "prior": PART.also(nf.Prior), "schedule": PART.also(None), "rules": PART,
     "index": INDEX, "callbacks": CALLBACKS, "model": MODEL, "evaluation": MODEL,
     "plain": MAPPING.also(None),
 }  # fmt: skip
@@ -215,6 +217,10 @@ SPECIAL = {
     "CML.recommend": {"users": ONE_OR_MANY, "liked": IDS},
     "CML.user_rows": {"users": IDS},
     "CML.with_users": {"user_ids": Rule((None, 3, [0, 1], "ab"))},
+    "CML.similar_items": {"popularity": REAL.also(-1.0)},
+    "front": {"k": COUNT.also(HUGE), "progress": SWITCH,
+              "popularity": Rule((None, 1.0, "0", ["x"], [None], [-1], [float("nan")]),
+                                 (([np.float32(0.5)], [0.5]), ((Fraction(1, 2),), [0.5])))},
     "evaluate": {"k": COUNT.also(HUGE), "progress": SWITCH,
                  "recommender": MODEL.but(np.eye(2)), "given": DATA.but(None)},
     "recommend_to": {"users": IDS, "progress": PROGRESS},
@@ -310,7 +316,7 @@ def world(tmp_path_factory):
         [(u, i, u + i) for u in range(20) for i in range(20) if (u + i) % 2 == 0 and u != i]
     )
     train, test = nf.split.ratio(timed, 0.3, seed=0)
-    model = nf.CML(TINY).fit(train, epochs=1)
+    model = nf.CML(TINY, prior=nf.Prior(gamma=0.1)).fit(train, epochs=1)
     model.save(place / "model")
     index = nf.ItemIndex.build(model, recall=0.5, k=3)
     index.save(place / "index")
@@ -355,6 +361,8 @@ def calls(w):
         "CML.keep_evaluation": (on_a_copy(w, "keep_evaluation"), {"evaluation": w.evaluation}),
         "CML.project": (on_a_copy(w, "project"), {}),
         "CML.scorer": (w.model.scorer, {}),
+        "CML.dial": (w.model.dial, {}),
+        "CML.item_weight": (w.model.item_weight, {}),
         "CML.fold_in": (w.model.fold_in, {"liked": [0, 2], "steps": 2}),
         "CML.fold_in_item": (w.model.fold_in_item, {"liked_by": [0, 2], "steps": 2}),
         "CML.recommend": (w.model.recommend, {**ids, **ext, **quiet}),
@@ -400,6 +408,8 @@ def calls(w):
         "Rules": (nf.Rules, {"min_value": 0}),
         "baselines.MostPopular": (nf.baselines.MostPopular, {"train": data}),
         "baselines.Random": (nf.baselines.Random, {"n_users": 2, "n_items": 2}),
+        "front": (nf.front, {"model": w.model, "train": w.train, "test": w.test, "k": 3,
+                             "popularity": [0.5], **quiet}),
         "evaluate": (nf.evaluate, {"recommender": w.model, "train": w.train, "test": w.test,
                                    "k": 3, **quiet}),
         "export": (nf.export, {"model": w.model, "path": new.with_suffix(".parquet")}),

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from nearfar.data import split
     from nearfar.data.interactions import Interactions
     from nearfar.evaluation import baselines
+    from nearfar.evaluation.front import Front, front
     from nearfar.evaluation.ranking import evaluate
     from nearfar.evaluation.result import Evaluation
     from nearfar.method import presets
     from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
     from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
     from nearfar.method.options import Options
+    from nearfar.method.prior import Prior
     from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
     from nearfar.model.cml import CML
     from nearfar.model.export import export
@@ -43,10 +45,12 @@ __all__ = [
     "Averaging",
     "Decorrelate",
     "Evaluation",
+    "Front",
     "Interactions",
     "ItemIndex",
     "Options",
     "Popularity",
+    "Prior",
     "Rules",
     "Shared",
     "SpreadOut",
@@ -59,6 +63,7 @@ __all__ = [
     "evaluate",
     "experiment",
     "export",
+    "front",
     "prepare",
     "presets",
     "split",
@@ -69,12 +74,14 @@ _OWNERS = {
     "data": ("split",),
     "data.interactions": ("Interactions",),
     "evaluation": ("baselines",),
+    "evaluation.front": ("Front", "front"),
     "evaluation.ranking": ("evaluate",),
     "evaluation.result": ("Evaluation",),
     "method": ("presets",),
     "method.loss": ("Decorrelate", "SpreadOut", "Triplet"),
     "method.optimiser": ("SGD", "Adagrad", "Adam", "Averaging"),
     "method.options": ("Options",),
+    "method.prior": ("Prior",),
     "method.sampling": ("Popularity", "Shared", "TwoStage", "Uniform"),
     "model.cml": ("CML",),
     "model.export": ("export",),

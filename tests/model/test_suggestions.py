@@ -47,7 +47,9 @@ def test_what_was_meant_is_said(given, meant):
 
 
 def test_what_resembles_nothing_is_refused_without_a_guess():
-    with pytest.raises(OptionError, match=r"unknown option 'xyzzy'; the options are .*averaging.$"):
+    with pytest.raises(
+        OptionError, match=r"unknown option 'xyzzy'; the options are .*averaging, prior.$"
+    ):
         CML(xyzzy=1)
 
 

@@ -46,6 +46,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     fitting.fit: "nearfar fit data/ -o model/ --holdout 0.25 --validation 0.1 --epochs 60",
     changing.update: "nearfar update model/ new.csv",
     using.evaluate: "nearfar evaluate model/ data/ --baselines",
+    using.front: "nearfar front model/ data/ --popularity 0 --popularity 1",
     fitting.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
     " --sampler uniform",
     experiments.table2: "nearfar table2 data/ -o results/",

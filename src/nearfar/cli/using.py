@@ -20,8 +20,11 @@ from nearfar.data import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, EmptyDataError, NearfarWarning, UnknownIdError
+from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.cohorts import NEW_USERS
+from nearfar.evaluation.front import SETTINGS
+from nearfar.evaluation.front import front as measure_front
 from nearfar.evaluation.ranking import evaluate as measure
 from nearfar.evaluation.result import Evaluation
 from nearfar.model.asked import ignored, left_out
@@ -139,6 +142,46 @@ def evaluate(
     (_emit if json else _show)(found, test.n_pairs, unknown)
 
 
+def front(
+    model: Model,
+    data: Data,
+    *,
+    popularity: Annotated[
+        list[float] | None,
+        typer.Option(min=0, help="A setting of the dial; repeatable. [default: 0, 0.25, ..., 2]"),
+    ] = None,
+    k: Length = 50,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="A .parquet or .csv for all figures."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure accuracy and popularity of a model with a prior at several settings of its dial.
+
+    On the interactions of DATA that it was not trained on, as `evaluate`.
+    """
+    if out is not None and out.suffix not in _WRITERS:
+        raise FlagError(f"`--out` must end in .parquet or .csv; got {str(out)!r}.")
+    fitted = CML.load(model)
+    train = fitted.interactions
+    test, _ = _rest(load_data(data, like=train), train)
+    found = measure_front(fitted, train, test, popularity=popularity or SETTINGS, k=k,
+                          threads=threads, progress=shows(None))  # fmt: skip
+    if out is not None:
+        getattr(found.frame, _WRITERS[out.suffix])(out)
+    if json:
+        show.emit({"k": k, "n_users": found.n_users, "settings": found.frame.to_dicts()})
+        return
+    names = [name for name in metrics.names("short") if name in found.frame.columns]
+    rows = [
+        [f"{row['popularity']:g}", *(show.figure(name, row[name]) for name in names)]
+        for row in found.frame.iter_rows(named=True)
+    ]
+    show.table(f"Top {k} of {found.n_users:,} users", ["popularity", *names], rows)
+
+
 def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:
     """Return the pairs not in `train`, on its axes, and the number of pairs with unknown ids."""
     known = data.aligned(train.user_ids, train.item_ids)
@@ -224,6 +267,15 @@ IncludeSeen = Annotated[
 ]
 Allow = Annotated[list[str] | None, _ids("Recommend only these items.")]
 Deny = Annotated[list[str] | None, _ids("Never recommend these items.")]
+Dial = Annotated[
+    float | None,
+    typer.Option(
+        "--popularity",
+        min=0,
+        help="The popularity dial of a model with a prior: 0 is distance alone, 1 the model's own"
+        " setting. [default: as it was trained, 1]",
+    ),
+]
 
 
 def recommend(
@@ -237,6 +289,7 @@ def recommend(
     include_seen: IncludeSeen = False,
     allow: Allow = None,
     deny: Deny = None,
+    popularity: Dial = None,
     unknown: Unknown = WhenUnknown.error,
     index: IndexFolder = None,
     threads: Threads = None,
@@ -273,6 +326,7 @@ def recommend(
             allow=allowed,
             deny=denied,
             unknown=unknown.value,
+            popularity=popularity,
             threads=threads,
             device=device,
             index=load_index(index, fitted),

@@ -127,13 +127,13 @@ def evaluate(
     k, n_threads = whole("k", k, 1, MOST_K), checked_threads(threads)
     shown = switch("progress", progress)
     scorer = _scorer(recommender, device)
-    _check_data(recommender, scorer, train, test, left_out)
+    check_data(recommender, scorer, train, test, left_out)
     if given is not None:
         _check_given(given, train, test)
     cohorts = new.cohorts(recommender, train, test)
     exposed, parts = np.zeros(train.n_items, np.int64), []
     at_once = max(1, min(_PART, _PART_PLACES // min(k, max(train.n_items, 1))))
-    with _bar(cohorts.n_users, shown) as advance:
+    with ranking_bar(cohorts.n_users, shown) as advance:
         search = partial(top_k, k=k, threads=n_threads, progress=advance)
         ranked = chain(
             _ranked(search, scorer, cohorts.known, left_out, at_once),
@@ -141,7 +141,7 @@ def evaluate(
         )
         for users, items in ranked:
             exposed += metrics.exposure(items, train.n_items)
-            parts.append(_measured(items, k, users, train, test))
+            parts.append(measured(items, k, users, train, test))
     per_user = reduce(pl.DataFrame.vstack, parts)  # unlike `concat`, it works in a forked process
     if len(cohorts.folded):
         order = pl.Series(np.argsort(np.concatenate([cohorts.known, cohorts.folded])))
@@ -150,7 +150,7 @@ def evaluate(
         k=k,
         n_users=cohorts.n_users,
         n_skipped=train.n_users - cohorts.n_users - cohorts.n_left_out,
-        metrics=_means(per_user) | _overall(exposed, train.item_counts),
+        metrics=on_average(per_user, exposed, train.item_counts),
         per_user=per_user,
         n_new_users=len(cohorts.folded) + cohorts.n_left_out,
         n_folded_in=len(cohorts.folded),
@@ -206,7 +206,7 @@ def _scorer(recommender: Any, device: str) -> Scorer:
     return scorer  # type: ignore[no-any-return]
 
 
-def _check_data(
+def check_data(
     recommender: Any,
     scorer: Scorer,
     train: Interactions,
@@ -275,7 +275,7 @@ def _of_types(theirs: Ids, ours: Ids) -> str:
     return "" if theirs.kind == ours.kind else f", {theirs.kind} and {ours.kind}: convert one"
 
 
-def _measured(
+def measured(
     items: Int32, k: int, users: Int32, train: Interactions, test: Interactions
 ) -> pl.DataFrame:
     """Compute the per-user metrics of one part of the users."""
@@ -293,19 +293,16 @@ def _measured(
     return frame.insert_column(0, train.user_ids.take(users).alias("user_id"))
 
 
-def _means(per_user: pl.DataFrame) -> dict[str, float]:
-    """Average each metric over the users that have a value; NaN if none has."""
+def on_average(per_user: pl.DataFrame, exposed: Int64, item_counts: Int64) -> dict[str, float]:
+    """Average each metric over the users that have a value, NaN if none has; add the others."""
     values = {name: per_user[name].drop_nans().to_numpy() for name in metrics.per_user()}
-    return {name: float(v.mean()) if len(v) else np.nan for name, v in values.items()}
-
-
-def _overall(exposed: Int64, item_counts: Int64) -> dict[str, float]:
+    means = {name: float(v.mean()) if len(v) else np.nan for name, v in values.items()}
     known = {name: metrics.REGISTRY[name] for name in metrics.overall()}
-    return {name: metric.measure(exposed, item_counts) for name, metric in known.items()}
+    return means | {name: one.measure(exposed, item_counts) for name, one in known.items()}
 
 
 @contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None] | None]:
+def ranking_bar(total: int, shown: bool) -> Iterator[Callable[[int], None] | None]:
     if not shown:
         yield None
         return

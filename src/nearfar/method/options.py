@@ -16,6 +16,7 @@ from nearfar.errors import OptionError
 from nearfar.method.geometry import GEOMETRIES, Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
+from nearfar.method.prior import Prior
 from nearfar.method.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
 from nearfar.runtime.checks import an_instance, one_of, said, set_fields, whole
 
@@ -26,6 +27,7 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
     "decorrelate": (Decorrelate, type(None)),
     "optimiser": (Adam, Adagrad, SGD),
     "averaging": (Averaging, type(None)),
+    "prior": (Prior, type(None)),
 }
 """The classes from which each part is chosen; `register_sampler` adds to them."""
 
@@ -57,6 +59,8 @@ class Options:
     """The optimiser, which turns gradients into steps."""
     averaging: Averaging | None = Averaging()  # noqa: RUF009
     """Use a mean of the points over epochs instead of the last points, or None."""
+    prior: Prior | None = None
+    """The popularity prior, which makes lists more or less popular on request, or None."""
 
     def __post_init__(self) -> None:
         for name, kinds in STRATEGIES.items():
@@ -121,14 +125,14 @@ class Options:
         """Make options from the result of `to_dict`.
 
         A number of negatives that is the sampler's default is replaced by None, so that it follows
-        the sampler if the sampler is changed.
+        the sampler if the sampler is changed. A model saved before there was a prior has none.
 
         Raises
         ------
         OptionError
             An option is missing or unknown, a kind is unknown, or a value is out of its range.
         """
-        values = dict(an_instance("plain", plain, Mapping))
+        values = {"prior": None, **an_instance("plain", plain, Mapping)}
         known = {field.name for field in fields(cls)}
         for what, names in (("unknown", set(values) - known), ("missing", known - set(values))):
             if names:

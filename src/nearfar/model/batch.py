@@ -62,6 +62,7 @@ def recommend_to(
     allow: Iterable[Any] | None = None,
     deny: Iterable[Any] | None = None,
     unknown: str = "error",
+    popularity: float | None = None,
     index: ItemIndex | None = None,
     threads: int | None = None,
     device: str = "cpu",
@@ -84,7 +85,7 @@ def recommend_to(
         refuse them, or leave them out and count them in `Written.n_skipped`.
     k : int
         Length of the lists; above the number of items it is cut to that number.
-    exclude_seen, allow, deny, index, threads, device
+    exclude_seen, allow, deny, popularity, index, threads, device
         As in `CML.recommend`.
     progress : bool, optional
         Whether to show a progress bar; if None, only if standard error is a terminal.
@@ -117,6 +118,7 @@ def recommend_to(
         "exclude_seen": switch("exclude_seen", exclude_seen),
         "allow": _known(model, allow, "allow"),
         "deny": _known(model, deny, "deny"),
+        "popularity": model.dial(popularity),
         "device": device,
     }
     size = max(1, PART_ROWS // k)
@@ -146,6 +148,7 @@ def _identity(
         "exclude_seen": options["exclude_seen"],
         "allow": _digest(options["allow"]),
         "deny": _digest(options["deny"]),
+        "popularity": options["popularity"],
         "index": None if index is None else index.digest(),
         "device": options["device"],
     }

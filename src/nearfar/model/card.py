@@ -26,6 +26,7 @@ def card(
     options: Options,
     *,
     effective: Effective,
+    gamma: float,
     epochs: int,
     best_epoch: int,
     metrics: Mapping[str, Mapping[str, Any]],
@@ -39,6 +40,8 @@ def card(
     options : Options
     effective : Effective
         The values that training used.
+    gamma : float
+        The factor of log f_j in the score.
     epochs, best_epoch : int
     metrics : mapping
         As `nearfar.CML.metrics`.
@@ -49,6 +52,8 @@ def card(
         usual.add("negatives")
     shown["triplet"] = replace(options.triplet, temperature=effective.temperature)
     shown["negatives"] = effective.negatives
+    if options.prior is not None:
+        shown["prior"] = replace(options.prior, gamma=gamma)
     parts = [
         f"# A nearfar model: {data.n_users:,} users, {data.n_items:,} items",
         "A model of collaborative metric learning: users and items are points on a sphere, and the"
@@ -67,8 +72,8 @@ def card(
         ),
         "## Training",
         f"nearfar {VERSION}, {epochs} epochs; the points are those after epoch"
-        f" {best_epoch}. Options in bold differ from the defaults; the temperature and the"
-        " number of negatives are those that training used.",
+        f" {best_epoch}. Options in bold differ from the defaults; the temperature, the number of"
+        " negatives and gamma of the prior are those that the model has.",
         _table(("option", "value"), [
             (name if name in usual else f"**{name}**", f"`{value!r}`")
             for name, value in shown.items()

@@ -26,6 +26,7 @@ from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
+from nearfar.method.prior import Prior, log_popularity
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
@@ -38,11 +39,14 @@ from nearfar.runtime.checks import (
     an_instance,
     checked_seed,
     local_path,
+    real,
     share,
     switch,
     whole,
 )
 from nearfar.search.neighbours import Index, Points
+from nearfar.search.scoring import scorer_of
+from nearfar.training.calibration import calibrated_gamma
 from nearfar.training.fold_in import STEPS
 from nearfar.training.run import Callback, Run
 from nearfar.training.schedule import Schedule
@@ -74,7 +78,8 @@ class CML:
     ----------
     options : Options, optional
         All hyper-parameters, for example those of a preset; by default `Options()`.
-    dim, geometry, sampler, negatives, batch, triplet, spread_out, decorrelate, optimiser, averaging
+    dim, geometry, sampler, negatives, batch, triplet, spread_out, decorrelate, optimiser, \
+    averaging, prior
         Single hyper-parameters, which replace those of `options`; see `Options`.
 
     Raises
@@ -112,6 +117,7 @@ class CML:
         decorrelate: Decorrelate | Unset | None = UNSET,
         optimiser: Optimiser | Unset = UNSET,
         averaging: Averaging | Unset | None = UNSET,
+        prior: Prior | Unset | None = UNSET,
         **unknown: Never,
     ) -> None:
         start = Options() if options is None else _checked_options(options)
@@ -130,6 +136,7 @@ class CML:
             "decorrelate": decorrelate,
             "optimiser": optimiser,
             "averaging": averaging,
+            "prior": prior,
         }
         given: dict[str, Any] = {name: one for name, one in named.items() if one is not UNSET}
         self.options = replace(start, **given)
@@ -275,7 +282,15 @@ class CML:
             negatives = problem.n_own or problem.n_candidates
             effective = Effective(problem.triplet.known_temperature, negatives)
             history, best = trained.history, trained.best_epoch
-            self._take(Fitted(users, items, history, best, train, effective=effective))
+            gamma = self._calibrated(run, users, items) if before is None else before.gamma
+            known = Fitted(users, items, history, best, train, effective=effective, gamma=gamma)
+            self._take(known)
+
+    def _calibrated(self, run: Run, users: Float32, items: Float32) -> float:
+        if self.options.prior is None:
+            return 0.0
+        points = scorer_of(users, items, self.options.geometry)
+        return calibrated_gamma(run.problem, points, run.validation, run.schedule, run.threads)
 
     def _take(self, fitted: Fitted) -> None:
         self._fitted, self._searched = fitted, None
@@ -429,16 +444,52 @@ class CML:
         """The epoch whose points the model has."""
         return self._known().best_epoch
 
-    def scorer(self, device: str = "cpu") -> Points | DevicePoints:
+    def scorer(
+        self, device: str = "cpu", *, popularity: float | None = None
+    ) -> Points | DevicePoints:
         """Return a scorer of all items for a user, larger is closer; used by `nearfar.evaluate`.
 
         Parameters
         ----------
+        popularity : float, optional
+            As in `recommend`.
         device : str
             As in `recommend`. On a GPU the points are copied to the device, so use one scorer for
             many calls of `nearfar.search.neighbours.top_k`.
         """
-        return self._retrieval.points(self.user_vectors, self.item_vectors, device)
+        weight = self.item_weight(popularity)
+        return self._retrieval.points(self.user_vectors, self.item_vectors, device, weight)
+
+    @property
+    def gamma(self) -> float:
+        """The factor of log f_j in the score at popularity 1; 0 without a prior."""
+        return self._known().gamma
+
+    def dial(self, popularity: float | None = None) -> float:
+        """Return a setting of the popularity dial; for None that of the prior, 0 without one.
+
+        Raises
+        ------
+        OptionError
+            It is not a number of at least 0, or it is above 0 and the model has no prior.
+        """
+        if popularity is None:
+            prior = self.options.prior
+            return 0.0 if prior is None or self.gamma == 0.0 else prior.popularity
+        setting = real("popularity", popularity, least=0.0)
+        if self.gamma == 0.0 and setting > 0.0:
+            raise OptionError(
+                f"`popularity` is {popularity!r}, but the model has no popularity prior (gamma is"
+                " 0). Train it with CML(sampler=Shared(0.5), prior=Prior()), or omit `popularity`."
+            )
+        return setting
+
+    def item_weight(self, popularity: float | None = None) -> Float32 | None:
+        """Return b_j of each item at a setting of the dial, float32 (M,); None if all are 0."""
+        gamma = self.dial(popularity) * self.gamma
+        if gamma == 0.0:
+            return None
+        return np.float32(gamma) * log_popularity(self.interactions.item_counts)
 
     # ------------------------------------------------------------------ new users and items
 
@@ -508,7 +559,7 @@ class CML:
         search, trained = self._retrieval, self.interactions.item_counts > 0
         liked = (given.positives(int(user)) for user in users)
         points = np.stack([search.folding.user(items[trained[items]], seed=0) for items in liked])
-        return search.points(points, self.item_vectors, device)
+        return search.points(points, self.item_vectors, device, self.item_weight())
 
     def with_users(self, user_ids: Ids) -> CML:
         """Return the same model on an axis with more users, who have no training interactions.
@@ -560,6 +611,7 @@ class CML:
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
         unknown: str = "error",
+        popularity: float | None = None,
         threads: int | None = None,
         device: str = "cpu",
         index: Index | None = None,
@@ -585,6 +637,10 @@ class CML:
         unknown : {"error", "skip"}
             What to do with users (or items in `liked`) that the model does not know or that have no
             training interactions: refuse them, or leave them out with a warning that counts them.
+        popularity : float, optional
+            The popularity dial of a model with a prior: 0 orders by distance alone, which is the
+            least popular list, 1 as the prior was calibrated, and more is more popular. If None,
+            the setting of the model's `Prior`, by default 1. See `nearfar.method.prior`.
         threads : int, optional
             Number of threads; all available cores if None.
         device : str
@@ -596,7 +652,8 @@ class CML:
         Returns
         -------
         DataFrame
-            ``rank`` (from 1), ``item_id`` and ``score`` = 1 - D^2 / 2, the cosine on the sphere;
+            ``rank`` (from 1), ``item_id`` and ``score`` = 1 - D^2 / 2, the cosine on the sphere,
+            plus the item's weight if the model has a prior;
             for many users also ``user_id``, first. Ties are broken by the smaller item id.
 
         Raises
@@ -606,8 +663,8 @@ class CML:
             `deny` that cannot be an id, or an item's id in another type.
         OptionError
             `k` is not a whole number of at least 1, `device` is not available, neither or both of
-            `users` and `liked` are given, or `index` belongs to another model or is used with
-            another `device` than the CPU.
+            `users` and `liked` are given, `popularity` is given but the model has no prior, or
+            `index` belongs to another model or is used with another `device` than the CPU.
         DataError
             `liked`, `allow` or `deny` is a single id.
         EmptyDataError
@@ -628,12 +685,12 @@ class CML:
                 " every user of the model call recommend_all()."
             )
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
-        search = self._retrieval
+        search, weight = self._retrieval, self.item_weight(popularity)
         mask = search.mask(allow, deny)
         asked = (
             search.known_users(users, unknown) if liked is None else search.new_user(liked, unknown)
         )
-        scorer = search.items_near(asked.queries, device, index, threads)
+        scorer = search.items_near(asked.queries, device, index, threads, weight)
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
@@ -645,6 +702,7 @@ class CML:
         exclude_seen: bool = True,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
+        popularity: float | None = None,
         threads: int | None = None,
         device: str = "cpu",
         index: Index | None = None,
@@ -657,7 +715,7 @@ class CML:
 
         Parameters
         ----------
-        k, exclude_seen, allow, deny, threads, device, index
+        k, exclude_seen, allow, deny, popularity, threads, device, index
             As in `recommend`.
 
         Returns
@@ -667,9 +725,9 @@ class CML:
             ``score``, as `recommend`.
         """
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
-        search = self._retrieval
+        search, weight = self._retrieval, self.item_weight(popularity)
         mask, asked = search.mask(allow, deny), search.all_users()
-        scorer = search.items_near(asked.queries, device, index, threads)
+        scorer = search.items_near(asked.queries, device, index, threads, weight)
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
@@ -699,6 +757,7 @@ class CML:
         items: Any,
         k: int = 10,
         *,
+        popularity: float = 0.0,
         threads: int | None = None,
         device: str = "cpu",
         index: Index | None = None,
@@ -711,6 +770,8 @@ class CML:
         ----------
         items : id, or list, array or Series of ids
         k : int
+        popularity : float
+            As in `recommend`; by default distance alone.
         threads : int, optional
         device : str
         index : nearfar.ItemIndex, optional
@@ -727,7 +788,8 @@ class CML:
             An item that was not in the training interactions.
         """
         points, search = self.item_vectors, self._retrieval
-        scorer = search.items_near(points, device, index, threads)
+        weight = self.item_weight(real("popularity", popularity, least=0.0))
+        scorer = search.items_near(points, device, index, threads, weight)
         return search.similar(items, k, points, search.item_axis("`items`"), threads, scorer)
 
     def similar_users(

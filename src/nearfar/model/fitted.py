@@ -35,6 +35,8 @@ class Fitted(NamedTuple):
     effective: Effective
     evaluation: dict[str, Any] | None = None
     projection: Projection | None = None
+    gamma: float = 0.0
+    """The factor of log f_j in the score; see `nearfar.method.prior`."""
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -71,6 +73,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
         data,
         options,
         effective=fitted.effective,
+        gamma=fitted.gamma,
         epochs=fitted.history.height,
         best_epoch=fitted.best_epoch,
         metrics=fitted.metrics,
@@ -86,6 +89,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
             "fingerprint": data.fingerprint,
             "best_epoch": fitted.best_epoch,
             "effective": fitted.effective._asdict(),
+            "gamma": fitted.gamma,
         },
         arrays={
             "points": {"users": fitted.users, "items": fitted.items},
@@ -139,7 +143,8 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
     )
     used = meta["effective"]
     effective = Effective(float(used["temperature"]), int(used["negatives"]))
-    return Fitted(users, items, history, best, data, effective, evaluation, projection)
+    gamma = float(meta.get("gamma", 0.0))  # models saved before there was a prior have none
+    return Fitted(users, items, history, best, data, effective, evaluation, projection, gamma)
 
 
 def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Float32:

@@ -59,10 +59,12 @@ class Retrieval:
 
     # ------------------------------------------------------------------------ scorers
 
-    def points(self, queries: Float32, targets: Float32, device: str) -> Points | DevicePoints:
-        """Return a scorer of all points of a table of the model."""
+    def points(
+        self, queries: Float32, targets: Float32, device: str, weight: Float32 | None = None
+    ) -> Points | DevicePoints:
+        """Return a scorer of all points of a table of the model, with the weight of each."""
         name = resolve_ranking(device)
-        points = self._scorer_of(targets).with_queries(queries)
+        points = self._scorer_of(targets).with_queries(queries).weighted(weight)
         if name == "cpu":
             return points
         from nearfar.search.device_search import DevicePoints
@@ -79,12 +81,21 @@ class Retrieval:
         return made
 
     def items_near(
-        self, queries: Float32, device: str, index: Index | None, threads: int | None
+        self,
+        queries: Float32,
+        device: str,
+        index: Index | None,
+        threads: int | None,
+        weight: Float32 | None,
     ) -> Scorer:
         """Return a scorer of all items for queries, or of the items that an index finds."""
         if index is None:
-            return self.points(queries, self.items, device)
+            return self.points(queries, self.items, device, weight)
         index = checked_index(index)
+        if weight is not None:
+            raise OptionError(
+                "`index` orders by distance alone; pass popularity=0, or search without an index."
+            )
         if resolve_ranking(device) != "cpu":
             raise OptionError(f"`index` searches on the CPU; got device={device!r}.")
         index.check(self.items)

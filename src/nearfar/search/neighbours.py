@@ -139,6 +139,15 @@ class Points:
         other.queries = np.ascontiguousarray(queries, np.float32)
         return other
 
+    def weighted(self, weight: Float32 | None) -> Points:
+        """Return points that add a weight (n_items,) to the score of each target."""
+        if weight is None:
+            return self
+        check_shapes(self.queries.shape, self.targets.shape, weight.shape)
+        other = copy(self)
+        other._to = self._to.weighted(np.asarray(weight, np.float32))
+        return other
+
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Compute one tile of products; see `Scorer.score_block`."""
         part = slice(first_item, first_item + out.shape[1])
@@ -181,6 +190,12 @@ class _Targets:
 
     def __init__(self, table: Float32, offset: Float32 | None) -> None:
         self.table, self.offset = table, offset
+
+    def weighted(self, weight: Float32) -> _Targets:
+        """Add a weight to the offsets; the length of the longest target is shared."""
+        made = _Targets(self.table, weight if self.offset is None else self.offset + weight)
+        vars(made)["longest"] = self.longest
+        return made
 
     @cached_property
     def longest(self) -> float:

@@ -54,21 +54,25 @@ class HasPoints(Protocol):
         ...
 
 
-def scorer_of(queries: Float32, targets: Float32, geometry: str) -> Points:
-    """Return a scorer by distance: the product, minus |v|^2 / 2 off the sphere.
+def scorer_of(
+    queries: Float32, targets: Float32, geometry: str, weight: Float32 | None = None
+) -> Points:
+    """Return a scorer by distance: the product, minus |v|^2 / 2 off the sphere, plus the weight.
 
     Parameters
     ----------
     queries : float32 array of shape (n_users, d)
     targets : float32 array of shape (n_items, d)
     geometry : {"sphere", "ball", "free"}
+    weight : float32 array of shape (n_items,), optional
+        b_j of each target; see `nearfar.method.prior`.
 
     Returns
     -------
     Points
     """
     offset = None if geometry == "sphere" else -0.5 * np.sum(targets * targets, axis=1)
-    return Points(queries, targets, offset)
+    return Points(queries, targets, offset).weighted(weight)
 
 
 def closeness(scores: Float32, queries: Float32, geometry: str) -> Float32:

@@ -43,7 +43,8 @@ def recommended(loaded: Loaded, asked: schemas.Recommend) -> tuple[Wish, dict[st
     allow, n_allow = loaded.items.known(asked.allow or ())
     among = None if asked.allow is None else np.unique(allow)
     counts = {"allow": n_allow, "deny": n_deny}
-    return Wish(query, asked.k, hidden, among), {name: n for name, n in counts.items() if n}
+    wish = Wish(query, asked.k, hidden, among, loaded.model.dial(asked.popularity))
+    return wish, {name: n for name, n in counts.items() if n}
 
 
 def _seen(loaded: Loaded, asked: schemas.Somebody) -> Int32:
@@ -123,6 +124,7 @@ def facts(loaded: Loaded) -> schemas.ModelFacts:
         n_items=data.n_items,
         n_pairs=data.n_pairs,
         dim=model.options.dim,
+        gamma=model.gamma,
         options=model.options.to_dict(),
         metrics=model.metrics,
         history=_history(loaded),

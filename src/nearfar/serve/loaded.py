@@ -67,7 +67,13 @@ class Loaded:
             items=Names(data.item_ids),
             titles=Titles(data),
             user_space=Space(scorer_of(users, users, geometry), geometry, allowed=with_users),
-            item_space=Space(scorer_of(items, items, geometry), geometry, searched, with_items),
+            item_space=Space(
+                scorer_of(items, items, geometry),
+                geometry,
+                searched,
+                with_items,
+                model.item_weight(1.0 if model.gamma > 0.0 else 0.0),
+            ),
             user_axis=Axis(data.user_ids, data.user_counts, _USER_REMEDY),
             item_axis=Axis(data.item_ids, data.item_counts, _ITEM_REMEDY),
         )

@@ -63,6 +63,15 @@ class Recommend(Somebody):
         description="Never recommend these items. Unknown ids are ignored and counted.",
         examples=[["50"]],
     )
+    popularity: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="The popularity dial of a model with a prior: 0 is distance alone, 1 (the"
+        " default) the model's own setting, more is more popular.",
+        examples=[None],
+    )
 
 
 class SimilarItems(_Asked):
@@ -159,6 +168,7 @@ class ModelFacts(BaseModel):
     n_items: int
     n_pairs: int
     dim: int
+    gamma: float = Field(description="The popularity prior at setting 1 of the dial; 0 for none.")
     options: dict[str, Any] = Field(description="The hyper-parameters.")
     metrics: dict[str, Any] = Field(description="The metrics saved with the model.")
     history: list[EpochFigures] = Field(description="The validated epochs.")

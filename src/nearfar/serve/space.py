@@ -10,7 +10,7 @@ import numpy as np
 
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.search.item_index import ItemIndex
-from nearfar.search.neighbours import Points, TopK, top_k
+from nearfar.search.neighbours import Points, Scorer, TopK, top_k
 from nearfar.search.scoring import closeness
 
 
@@ -35,6 +35,8 @@ class Wish:
     """Rows to leave out, increasing."""
     among: Int32 | None = None
     """Rows to choose from, increasing; all rows if None."""
+    popularity: float = 0.0
+    """The setting of the popularity dial."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ class Space:
     geometry: str
     index: ItemIndex | None = None
     allowed: Bool | None = None
+    weight: Float32 | None = None
+    """The weight of each target at popularity 1; None if it is 0."""
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.allowed.all():
@@ -77,23 +81,32 @@ class Space:
         DataError
             A score is NaN.
         """
-        found = iter(self._searched([wish for wish in wishes if wish.among is None]))
+        lists: dict[int, Nearest] = {}
+        for popularity in {wish.popularity for wish in wishes}:
+            alike = [wish for wish in wishes if wish.popularity == popularity]
+            whole = [wish for wish in alike if wish.among is None]
+            lists |= zip(map(id, whole), self._searched(whole, popularity), strict=True)
         return [
-            next(found) if wish.among is None else self._chosen(wish, wish.among) for wish in wishes
+            lists[id(wish)] if wish.among is None else self._chosen(wish, wish.among)
+            for wish in wishes
         ]
 
-    def _searched(self, wishes: Sequence[Wish]) -> list[Nearest]:
-        """Search the whole table."""
+    def _weighted(self, points: Points, popularity: float) -> Points:
+        if self.weight is None or popularity == 0.0:
+            return points
+        return points.weighted(np.float32(popularity) * self.weight)
+
+    def _searched(self, wishes: Sequence[Wish], popularity: float) -> list[Nearest]:
+        """Search the whole table; exactly if there are weights, which an index does not know."""
         if not wishes:
             return []
         queries = np.stack([wish.query for wish in wishes])
         hidden = [wish.hidden for wish in wishes]
         excluded = np.cumsum([0, *map(len, hidden)], dtype=np.int64), np.concatenate(hidden)
-        scorer = (
-            self.points.with_queries(queries)
-            if self.index is None
-            else self.index.scorer(queries, threads=1)
-        )
+        points = self.points.with_queries(queries)
+        scorer: Scorer = self._weighted(points, popularity)
+        if self.index is not None and scorer is points:
+            scorer = self.index.scorer(queries, threads=1)
         k = min(max(wish.k for wish in wishes), self.points.n_items)
         rows = np.arange(len(wishes))
         found = top_k(scorer, rows, k, exclude=excluded, allow=self.allowed)
@@ -104,7 +117,7 @@ class Space:
         if self.allowed is not None:
             among = among[self.allowed[among]]
         left = np.setdiff1d(among, wish.hidden).astype(np.int32)[None]
-        points = self.points.with_queries(wish.query[None])
+        points = self._weighted(self.points.with_queries(wish.query[None]), wish.popularity)
         found = points.best_of(np.zeros(1, np.int32), left, max(min(wish.k, left.size), 1))
         return self._list(found, 0, wish.query, wish.k)
 

@@ -33,6 +33,7 @@ from nearfar.runtime.threads import Ahead, checked_threads, interrupt_deferred
 from nearfar.search.neighbours import Scorer
 from nearfar.search.scoring import scorer_of
 from nearfar.training import diagnostics
+from nearfar.training.calibration import expected_weight
 from nearfar.training.checkpoint import Checkpoint
 from nearfar.training.schedule import Schedule
 
@@ -146,6 +147,7 @@ class Run:
         if validation is not None:
             validation = _checked_validation(problem.interactions, validation)
         self.problem, self.schedule, self.validation = problem, schedule, validation
+        self.weight = expected_weight(problem)
         self.callbacks = [
             a_callable("callbacks", one) for one in listed("callbacks", callbacks, "callables")
         ]
@@ -371,12 +373,17 @@ class Run:
         """Return a scorer by the current points, on the engine's device."""
         if not isinstance(self.engine, OnDevice):
             return _Live(self)
+        import torch
+
         from nearfar.search.device_search import DevicePoints  # it imports PyTorch
 
         n, points = self.problem.n_users, self.engine.points_on_device()
         users, items = points[:n], points[n:]
         on_sphere = self.problem.options.geometry == "sphere"
         offset = None if on_sphere else -0.5 * (items * items).sum(1)
+        if self.weight is not None:
+            weight = torch.tensor(self.weight, device=items.device)
+            offset = weight if offset is None else offset + weight
         return DevicePoints(users, items, offset, device=self.engine.device)
 
     def _compare(self, epoch: int, value: float) -> None:
@@ -407,7 +414,9 @@ class _Live:
         first = self.n_users + first_item
         queries = self.run.engine.points(rows.astype(np.int64))
         targets = self.run.engine.points(np.arange(first, first + n_items))
-        scorer = scorer_of(queries, targets, self.run.problem.options.geometry)
+        weight = self.run.weight
+        part = None if weight is None else weight[first_item : first_item + n_items]
+        scorer = scorer_of(queries, targets, self.run.problem.options.geometry, part)
         scorer.score_block(np.arange(n_rows, dtype=np.int32), 0, out)
 
 

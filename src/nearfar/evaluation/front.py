@@ -1,0 +1,184 @@
+"""Accuracy against popularity: one model's metrics at several settings of the popularity dial.
+
+At setting x the score is u_i.v_j + x gamma log f_j (`nearfar.method.prior`). All settings are
+measured in one pass over the products, so nine of them take little longer than one evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Final, Protocol
+
+import numpy as np
+import polars as pl
+
+from nearfar.data.interactions import Interactions, checked_interactions
+from nearfar.errors import OptionError
+from nearfar.evaluation import metrics
+from nearfar.evaluation.cohorts import NewUsers
+from nearfar.evaluation.ranking import check_data, measured, on_average, ranking_bar
+from nearfar.method.prior import log_popularity
+from nearfar.runtime.arrays import Floats, Int32, Int64
+from nearfar.runtime.checks import listed, real, said, switch, whole
+from nearfar.runtime.threads import checked_threads
+from nearfar.search.each_weight import top_k_each
+from nearfar.search.neighbours import Points
+
+SETTINGS: Final = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+"""The default settings of the dial."""
+DECILES: Final = 10
+_PART: Final = 2**13
+
+
+class HasDial(Protocol):
+    """A fitted model with a popularity dial."""
+
+    @property
+    def gamma(self) -> float:
+        """The factor of log f_j at popularity 1."""
+        ...
+
+    def scorer(self, device: str = "cpu", *, popularity: float | None = None) -> Any:
+        """Return a scorer at a setting of the dial."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The metrics of a model at several settings of the popularity dial."""
+
+    k: int
+    """Length of the lists."""
+    n_users: int
+    """Number of evaluated users."""
+    frame: pl.DataFrame
+    """One row a setting: ``popularity``, ``gamma``, each metric of `nearfar.evaluate`, the standard
+    error of each mean over users as ``<metric>_se``, and ``decile_1`` (the most popular tenth of
+    the items) to ``decile_10``, the shares of all recommendations."""
+    per_user: tuple[pl.DataFrame, ...]
+    """The metrics of each user, a frame a setting."""
+
+    def __str__(self) -> str:
+        columns = ["popularity", "map", "ndcg", "recall", "mmr", "coverage", "decile_1"]
+        lines = [f"top {self.k} of {self.n_users:,} users", "".join(f"{c:>12}" for c in columns)]
+        rows = self.frame.select(columns).iter_rows()
+        lines += ["".join(f"{value:>12.4f}" for value in row) for row in rows]
+        return "\n".join(lines)
+
+
+def front(
+    model: HasDial,
+    train: Interactions,
+    test: Interactions,
+    *,
+    popularity: Sequence[float] = SETTINGS,
+    k: int = 50,
+    exclude: Interactions | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Front:
+    """Evaluate a model at several settings of its popularity dial, in one pass over the products.
+
+    Parameters
+    ----------
+    model : CML
+        A fitted model with a prior.
+    train, test, k, exclude, threads, progress
+        As in `nearfar.evaluate`.
+    popularity : sequence of float
+        The settings: 0 is distance alone, 1 the model's own.
+
+    Returns
+    -------
+    Front
+        The metrics at each setting are those of ``nearfar.evaluate`` there.
+
+    Raises
+    ------
+    OptionError
+        A setting is not a number of at least 0, or the model has no prior.
+    DataError, EmptyDataError
+        As `nearfar.evaluate`.
+    """
+    dial = [real("popularity", x, least=0.0) for x in listed("popularity", popularity, "numbers")]
+    if not hasattr(model, "gamma") or isinstance(model, type):
+        raise OptionError(f"`model` must be a fitted model with a prior; got {said(model)}.")
+    gammas = [x * model.gamma for x in dial]
+    if any(dial):
+        model.scorer(popularity=1.0)  # refused if it has no prior
+    points = model.scorer(popularity=0.0)
+    found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, threads=threads,
+                      progress=progress, recommender=model)  # fmt: skip
+    frame = found.frame.insert_column(0, pl.Series("popularity", dial))
+    return replace(found, frame=frame)
+
+
+def at_gammas(
+    points: Points,
+    train: Interactions,
+    test: Interactions,
+    gammas: Sequence[float],
+    *,
+    k: int = 50,
+    exclude: Interactions | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    recommender: object = None,
+) -> Front:
+    """Evaluate points with the weights gamma log f_j for several gamma; see `front`."""
+    k, n_threads = whole("k", k, 1, metrics.MOST_K), checked_threads(threads)
+    train, test = checked_interactions("train", train), checked_interactions("test", test)
+    left_out = train if exclude is None else checked_interactions("exclude", exclude)
+    shown = switch("progress", progress)
+    check_data(recommender, points, train, test, left_out)
+    weights = np.multiply.outer(np.asarray(gammas, np.float32), log_popularity(train.item_counts))
+    users = NewUsers("leave_out", None).cohorts(recommender, train, test).known
+    tallies = [_Tally(train, k) for _ in gammas]
+    with ranking_bar(len(users), shown) as advance:
+        for start in range(0, len(users), _PART):
+            part = users[start : start + _PART]
+            lists = top_k_each(points, weights.astype(np.float32), part, k,
+                               exclude=(left_out.indptr, left_out.items), threads=n_threads,
+                               progress=advance)  # fmt: skip
+            for tally, found in zip(tallies, lists, strict=True):
+                tally.add(found.items, part, test)
+    rows = [{"gamma": float(g)} | tally.row() for g, tally in zip(gammas, tallies, strict=True)]
+    frames = tuple(pl.concat(tally.parts) for tally in tallies)
+    return Front(k, len(users), pl.DataFrame(rows), frames)
+
+
+class _Tally:
+    """The figures of one setting, added up over the parts of the users."""
+
+    def __init__(self, train: Interactions, k: int) -> None:
+        self.train, self.k = train, k
+        self.exposed: Int64 = np.zeros(train.n_items, np.int64)
+        self.parts: list[pl.DataFrame] = []
+
+    def add(self, items: Int32, users: Int32, test: Interactions) -> None:
+        """Add the lists of some users."""
+        self.exposed += metrics.exposure(items, self.train.n_items)
+        self.parts.append(measured(items, self.k, users, self.train, test))
+
+    def row(self) -> dict[str, float]:
+        """Return all figures."""
+        per_user = pl.concat(self.parts)
+        means = on_average(per_user, self.exposed, self.train.item_counts)
+        errors = {f"{name}_se": _standard_error(per_user[name]) for name in metrics.per_user()}
+        shares = _by_decile(self.exposed, self.train.item_counts)
+        return means | errors | {f"decile_{t}": float(s) for t, s in enumerate(shares, start=1)}
+
+
+def _standard_error(values: pl.Series) -> float:
+    known = values.drop_nans().to_numpy()
+    return float(np.std(known, ddof=1) / np.sqrt(len(known))) if len(known) > 1 else np.nan
+
+
+def _by_decile(exposed: Int64, item_counts: Int64) -> Floats:
+    """Return the share of each decile of the items, the most popular first."""
+    order = np.argsort(-item_counts, kind="stable")
+    cuts = [len(order) * t // DECILES for t in range(DECILES + 1)]
+    total = max(int(exposed.sum()), 1)
+    return np.array([exposed[order[a:b]].sum() / total for a, b in pairwise(cuts)])

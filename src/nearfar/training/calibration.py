@@ -1,0 +1,90 @@
+"""Calibration of the popularity prior: gamma, the factor of log f_j in the score.
+
+With a validation part, gamma is the one of `GAMMAS` that is best on it by a metric, all tried in
+one pass over the products; without, it follows from beta and T (`nearfar.method.prior`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from nearfar.data.interactions import Interactions
+from nearfar.engine import Problem
+from nearfar.evaluation import metrics
+from nearfar.evaluation.front import Front, at_gammas
+from nearfar.method.prior import gamma_by_rule, log_popularity
+from nearfar.runtime.arrays import Float32
+from nearfar.search.neighbours import Points
+from nearfar.training.schedule import Schedule
+
+GAMMAS: Final = tuple(n / 100 for n in range(16))
+"""0, .01, ..., .15: scores on the sphere lie between -1 and 1, and log f_j seldom exceeds 10."""
+
+
+def expected_gamma(problem: Problem) -> float:
+    """Return gamma before it is calibrated: that of the options, or the rule's; 0 without prior."""
+    prior = problem.options.prior
+    if prior is None:
+        return 0.0
+    if prior.gamma is not None:
+        return prior.gamma
+    counts, temperature = problem.interactions.item_counts, problem.triplet.known_temperature
+    return gamma_by_rule(problem.options.sampler, counts, temperature)
+
+
+def expected_weight(problem: Problem) -> Float32 | None:
+    """Return b_j by `expected_gamma` at the prior's own setting, float32 (M,); None if it is 0."""
+    prior = problem.options.prior
+    gamma = 0.0 if prior is None else expected_gamma(problem) * prior.popularity
+    if gamma == 0.0:
+        return None
+    return np.float32(gamma) * log_popularity(problem.interactions.item_counts)
+
+
+def calibrated_gamma(
+    problem: Problem,
+    points: Points,
+    validation: Interactions | None,
+    schedule: Schedule,
+    threads: int | None,
+) -> float:
+    """Return gamma of a trained model.
+
+    Parameters
+    ----------
+    problem : Problem
+    points : Points
+        Users and items, without a weight.
+    validation : Interactions or None
+    schedule : Schedule
+        Its metric and k are those by which gamma is chosen.
+    threads : int, optional
+    """
+    prior = problem.options.prior
+    if prior is None or prior.gamma is not None or validation is None:
+        return expected_gamma(problem)
+    found = at_gammas(points, problem.interactions, validation, GAMMAS, k=schedule.k,
+                      threads=threads)  # fmt: skip
+    return chosen(found, GAMMAS, schedule.metric, one_error=prior.one_error)
+
+
+def chosen(front: Front, gammas: Sequence[float], metric: str, *, one_error: bool = False) -> float:
+    """Return the gamma whose metric is best; the smallest of equals.
+
+    With `one_error` it is the smallest gamma whose metric is within one standard error of the best,
+    the error being that of the difference between the two, user by user.
+    """
+    sign = -1.0 if metrics.REGISTRY[metric].lower_is_better else 1.0
+    values = sign * front.frame[metric].to_numpy()
+    best = int(np.argmax(values))
+    if one_error and metrics.REGISTRY[metric].is_per_user:
+        top = sign * front.per_user[best][metric].to_numpy()
+        for g in range(best):
+            lost = top - sign * front.per_user[g][metric].to_numpy()
+            lost = lost[np.isfinite(lost)]
+            if lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost)):
+                return float(gammas[g])
+    return float(gammas[best])

@@ -1,0 +1,48 @@
+"""The front of a model, against one evaluation for each setting."""
+
+import numpy as np
+import pytest
+
+import nearfar as nf
+from conftest import hopeless, random_data
+from nearfar.errors import OptionError
+from nearfar.method.prior import Prior
+
+pytestmark = hopeless
+SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    train, test = nf.split.ratio(random_data(60, 90), test=0.3)
+    return nf.CML(SHORT, prior=Prior(gamma=0.1)).fit(train, epochs=3, threads=1), train, test
+
+
+def test_every_row_is_the_evaluation_at_that_setting(fitted):
+    model, train, test = fitted
+    found = nf.front(model, train, test, popularity=[0, 0.5, 2], k=7)
+    assert found.frame["popularity"].to_list() == [0, 0.5, 2]
+    assert found.frame["gamma"].to_list() == pytest.approx([0, 0.05, 0.2])
+    for row, per_user in zip(found.frame.iter_rows(named=True), found.per_user, strict=True):
+        scorer = model.scorer(popularity=row["popularity"])
+        alone = nf.evaluate(scorer, train, test, k=7)
+        assert {name: row[name] for name in alone.metrics} == alone.metrics
+        assert row["ndcg_se"] == pytest.approx(alone.standard_error("ndcg"))
+        assert per_user.equals(alone.per_user)
+        assert sum(row[f"decile_{t}"] for t in range(1, 11)) == pytest.approx(1)
+    assert np.all(np.diff(found.frame["mmr"].to_numpy()) > 0)
+    assert np.all(np.diff(found.frame["decile_1"].to_numpy()) > 0)
+    assert str(found).startswith("top 7 of")
+
+
+def test_a_setting_is_a_number_of_at_least_zero(fitted):
+    for bad in (-1, "1", None, np.nan):
+        with pytest.raises(OptionError, match="`popularity` must be a finite number"):
+            nf.front(*fitted, popularity=[0, bad])
+
+
+def test_a_model_without_a_prior_has_no_front(fitted):
+    _, train, test = fitted
+    plain = nf.CML(SHORT).fit(train, epochs=1, threads=1)
+    with pytest.raises(OptionError, match="the model has no popularity prior"):
+        nf.front(plain, train, test)

@@ -1,0 +1,55 @@
+"""How gamma of the prior is found."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import nearfar as nf
+from conftest import hopeless, random_data
+from nearfar.evaluation.front import Front
+from nearfar.method.prior import Prior, gamma_by_rule
+from nearfar.training.calibration import GAMMAS, chosen
+
+pytestmark = hopeless
+SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8, prior=Prior())
+
+
+def test_without_a_validation_part_gamma_is_by_the_rule():
+    data = random_data()
+    model = nf.CML(SHORT).fit(data, epochs=1, threads=1)
+    temperature = model.options.triplet.at(np.count_nonzero(data.item_counts)).temperature
+    assert model.gamma == gamma_by_rule(nf.Shared(0.5), data.item_counts, temperature) > 0
+
+
+def test_with_a_validation_part_gamma_is_the_best_on_it():
+    data = random_data(80, 60, share=0.25)
+    train, validation = nf.split.ratio(data, test=0.2)
+    model = nf.CML(SHORT).fit(train, epochs=4, validation=validation, k=10, threads=1)
+    assert model.gamma in GAMMAS
+    scores = {}
+    for gamma in GAMMAS:
+        at = 0.0 if model.gamma == 0 else gamma / model.gamma
+        scores[gamma] = nf.evaluate(model.scorer(popularity=at), train, validation, k=10)["ndcg"]
+    assert scores[model.gamma] == pytest.approx(max(scores.values()), abs=1e-6)
+    assert len(set(scores.values())) > 5
+
+
+def test_a_given_gamma_is_kept_and_more_training_keeps_it():
+    data = random_data()
+    model = nf.CML(SHORT, prior=Prior(gamma=0.07)).fit(data, epochs=1, validation=0.2, threads=1)
+    assert model.gamma == 0.07
+    more = nf.Interactions.from_pairs([(0, 1), (99, 2)])
+    assert model.partial_fit(more, epochs=1, threads=1).gamma == 0.07
+
+
+def front(values):
+    """A front of three users whose NDCG is `values`, a list a setting."""
+    frames = tuple(pl.DataFrame({"ndcg": list(map(float, each))}) for each in values)
+    return Front(5, 3, pl.DataFrame({"ndcg": [frame["ndcg"].mean() for frame in frames]}), frames)
+
+
+def test_the_smallest_gamma_within_one_error_of_the_best():
+    # the differences to the best are (1, 1, 1), (2, 0, 0) and (0, 0, 0)
+    found = front([(1, 2, 3), (0, 3, 4), (2, 3, 4)])
+    assert chosen(found, [0.0, 0.1, 0.2], "ndcg") == 0.2
+    assert chosen(found, [0.0, 0.1, 0.2], "ndcg", one_error=True) == 0.1

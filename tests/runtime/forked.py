@@ -9,6 +9,7 @@ import multiprocessing
 import pickle
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,6 +55,7 @@ def uses(folder):
     def new():
         return nf.CML(PLAIN)
 
+    extras = of_extras(model, train, test)
     points = np.concatenate([model.user_vectors, model.item_vectors])
     grid = nf.experiment.Grid((nf.experiment.Setting("one", model.options),), (0.01,), folds=2)
     return {
@@ -117,7 +119,26 @@ def uses(folder):
         "grid": lambda: grid.run({"data": data}, folder / "results", workers=0),
         "diagnose": lambda: nf.experiment.diagnose(points, train, test, model.options, k=3),
         "report": lambda: nf.experiment.write_report(folder / "results"),
+        **extras,
     }
+
+
+def of_extras(model, train, test):
+    """The uses of faiss and PyTorch, as far as they are installed; this process has used both."""
+    found = {}
+    if find_spec("faiss"):
+        found["index"] = lambda: nf.ItemIndex.build(model, k=3, threads=2)
+        index = found["index"]()
+        found["recommend with an index"] = lambda: model.recommend(3, k=3, index=index)
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(2)
+        assert torch.ones(2**20).exp().sum()  # starts threads, which tables this small do not
+        device = "torch:cpu"
+        found["fit with PyTorch"] = lambda: nf.CML(PLAIN).fit(train, epochs=1, device=device)
+        found["evaluate with PyTorch"] = lambda: nf.evaluate(model, train, test, device=device)
+    return found
 
 
 def attempt(use, pipe):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nearfar.errors import MissingExtraError, OptionError
+from nearfar.errors import ForkError, MissingExtraError, OptionError
 from nearfar.runtime.devices import (
     describe,
     free_bytes,
@@ -132,3 +132,12 @@ def test_an_error_inside_torch_is_not_taken_for_its_absence(monkeypatch, tmp_pat
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     with pytest.raises(ModuleNotFoundError, match="a_module_that_torch_misses"):
         load_torch()
+
+
+def test_a_process_forked_from_one_that_used_a_gpu(gpus, torch, monkeypatch):
+    gpus(1)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    assert resolve("auto") == "cpu"
+    for name in ("cuda", "torch:cuda:0"):
+        with pytest.raises(ForkError, match=r"`device` is 'cuda.*spawn"):
+            resolve(name)

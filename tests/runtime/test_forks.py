@@ -24,7 +24,7 @@ REFUSED = {
     "read csv", "read parquet", "prepare", "save data", "load data", "save", "load", "load mapped",
     "export", "export numpy", "batch", "datasets", "grid", "report",
 }  # fmt: skip
-"""What polars computes on its threads; all else works in a forked process."""
+"""What polars computes on its threads; all else works in a forked process, faiss too."""
 
 
 @pytest.fixture(scope="module")

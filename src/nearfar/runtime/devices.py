@@ -17,9 +17,10 @@ import re
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from nearfar.errors import MissingExtraError, OptionError
+from nearfar.errors import ForkError, MissingExtraError, OptionError
 from nearfar.runtime.checks import said
 from nearfar.runtime.extras import load_extra
+from nearfar.runtime.forks import openmp_threads
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ _INSTEAD = "use device='cpu', or 'auto', which selects a GPU if there is one"
 
 
 def load_torch(asking: str = "This") -> ModuleType:
-    """Import PyTorch.
+    """Import PyTorch. In a forked process it computes on one thread from then on.
 
     Parameters
     ----------
@@ -45,6 +46,9 @@ def load_torch(asking: str = "This") -> ModuleType:
     """
     missing = f'{asking} needs PyTorch, which is not installed: `pip install "nearfar[torch]"`.'
     torch: ModuleType = load_extra("torch", missing)
+    usual = torch.get_num_threads()
+    if (threads := openmp_threads(usual)) != usual:
+        torch.set_num_threads(threads)
     return torch
 
 
@@ -68,6 +72,8 @@ def resolve(device: str) -> str:
         `device` is none of these, or this machine does not have it.
     MissingExtraError
         The device needs PyTorch, which is not installed.
+    ForkError
+        The device is a GPU that the parent of this forked process has used.
 
     Examples
     --------
@@ -145,7 +151,8 @@ def _unknown(shown: str) -> OptionError:
 
 def _best() -> str:
     try:
-        return "cuda" if _n_gpus(load_torch()) else "cpu"
+        torch = load_torch()
+        return "cuda" if not _left_gpu_behind(torch) and _n_gpus(torch) else "cpu"
     except MissingExtraError:
         return "cpu"
 
@@ -154,8 +161,19 @@ def _n_gpus(torch: ModuleType) -> int:
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
+def _left_gpu_behind(torch: ModuleType) -> bool:
+    """Return whether this process was forked from one that had used a GPU."""
+    return bool(getattr(torch.cuda, "_is_in_bad_fork", bool)())
+
+
 def _check_gpu(name: str) -> None:
     torch = load_torch(f"device={name!r}")
+    if _left_gpu_behind(torch):
+        raise ForkError(
+            f"`device` is {name!r}, but this process was forked from one that had already used the"
+            " GPU, and cannot use it itself. Start processes by spawn, such as with"
+            ' multiprocessing.get_context("spawn").Pool().'
+        )
     n_gpus, index = _n_gpus(torch), int(name.partition(":")[2] or 0)
     if n_gpus == 0:
         raise OptionError(

@@ -2,7 +2,8 @@
 
 polars computes on threads that it starts on first use. In a process that is forked afterwards these
 threads do not exist, but polars does not know it, and whatever it computes there never ends.
-`check_fork` is called wherever nearfar enters polars, and raises instead.
+`check_fork` is called wherever nearfar enters polars, and raises instead. The threads of OpenMP, on
+which faiss and PyTorch compute, are lost in the same way; there, a forked process uses one thread.
 
 ``nearfar/__init__.py`` calls `before_fork`, so a fork before nearfar is imported is not noticed.
 """
@@ -29,6 +30,8 @@ class _State:
     """Whether polars' threads ran in the parent when it was forked; set just before the fork."""
     is_cut_off = False
     """Whether this process was forked after polars had started its threads."""
+    is_forked = False
+    """Whether this process was forked after this module was imported."""
 
 
 def before_fork() -> None:
@@ -37,7 +40,7 @@ def before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _State.is_cut_off = _State.threads_run
+    _State.is_cut_off, _State.is_forked = _State.threads_run, True
 
 
 def _polars_runs() -> bool:
@@ -63,6 +66,11 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def is_cut_off() -> bool:
     """Return whether polars cannot compute in this process."""
     return _State.is_cut_off
+
+
+def openmp_threads(threads: int) -> int:
+    """Return the number of threads that OpenMP may use in this process: `threads`, or 1."""
+    return 1 if _State.is_forked else threads
 
 
 def check_fork() -> None:

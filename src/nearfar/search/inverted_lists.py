@@ -17,6 +17,7 @@ import numpy as np
 from nearfar.errors import StoreError, first_line
 from nearfar.runtime.arrays import Bool, Float32, Int64
 from nearfar.runtime.extras import load_extra
+from nearfar.runtime.forks import openmp_threads
 
 
 def load_faiss() -> Any:
@@ -174,7 +175,7 @@ class Lists:
 @contextmanager
 def _faiss_threads(faiss: Any, threads: int) -> Iterator[None]:
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
+    faiss.omp_set_num_threads(openmp_threads(threads))
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """Tables as users have them: which column is which, and tables that are none."""
 
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,29 @@ def test_what_names_no_column_is_refused(column):
             MissingColumnError, match=r"no column .* for `user`; the columns are us"
         ):
             pairs(frame, user=column)
+
+
+@pytest.mark.parametrize("columns", [{"user": "item"}, {"item": 0}, {"user": "n", "item": 2}])
+def test_one_column_for_users_and_items_is_refused(columns):
+    with pytest.raises(DataError, match=r"both the column '(user|item|n)'; pass two columns"):
+        pairs(pl.DataFrame(LOG), **columns)
+
+
+def test_dates_are_times_and_no_values():
+    dated = pl.DataFrame(LOG | {"n": [date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 3)]})
+    assert Interactions.from_frame(dated, time="n").times is not None
+    with pytest.raises(DataError, match="Column 'n' must hold numbers; its type is Date"):
+        pairs(dated, value="n", min_value=4)
+
+
+def test_ids_in_narrow_floats_are_refused_where_several_share_one():
+    """2^24 + 1 is 2^24 in 32 bits, and pandas makes such columns where ids are missing."""
+    narrow = pl.DataFrame({"user": [1, 2**24 + 1], "item": [1, 2]}).with_columns(
+        pl.col("user").cast(pl.Float32)
+    )
+    assert pairs(narrow[:1]) == [(1, 1)]
+    with pytest.raises(DataError, match=r"user id of row 2 .* is the float 16777216\.0"):
+        pairs(narrow)
 
 
 def test_names_are_taken_literally():

@@ -267,6 +267,7 @@ def test_divergence_keeps_the_best_epoch(monkeypatch):
         ({"every": 1.5}, "every"),
         ({"metric": "auc"}, "`metric` must be one of map, ndcg"),
         ({"patience": 0}, "patience"),
+        ({"patience": 2}, "`patience` is 2, .* it needs `validation`"),
         ({"threads": 0}, "threads"),
         ({"device": "abacus"}, "device"),
         ({"validation": 1.5}, "1.5"),

@@ -15,6 +15,7 @@ import polars as pl
 
 from nearfar.data.id_values import (
     EXACT_FLOAT,
+    exact_float,
     id_column,
     is_id_type,
     label,
@@ -150,7 +151,7 @@ def _id_check(frame: pl.LazyFrame, column: str, dtype: pl.DataType) -> _Check:
     value = pl.col(column)
     bad, becomes = value.is_null(), value
     if dtype.is_float():
-        fits = (value == value.round()) & (value.abs() <= EXACT_FLOAT)
+        fits = (value == value.round()) & (value.abs() <= exact_float(dtype))
         bad, becomes = bad | ~fits.fill_null(True), value.cast(pl.Int64)
     elif isinstance(dtype, (pl.Categorical, pl.Enum)):
         becomes = value.cast(pl.String)
@@ -183,7 +184,7 @@ def _number_check(column: str, dtype: pl.DataType, called: str) -> _Check:
             remedy = f"Write times as numbers, or as {AS_ISO}"
             long = (whole > int(EXACT_FLOAT)) | (whole < -int(EXACT_FLOAT))
             rounded = long.any() & whole.is_null()
-    elif isinstance(dtype, (pl.Date, pl.Datetime)):
+    elif isinstance(dtype, (pl.Date, pl.Datetime)) and column == "time":
         number = value.dt.epoch("us")
     elif dtype.is_integer():
         number = value.cast(pl.Int64, strict=False)

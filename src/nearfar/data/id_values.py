@@ -2,7 +2,7 @@
 
 The error message shows the conversion to write. Categories become their text. Whole floats become
 Int64, because pandas turns an integer column with missing values into floats; whole floats above
-2^53 are refused, because several integers share one float there.
+2^53 (2^24 in floats of 32 bits) are refused, because several integers share one float there.
 """
 
 from __future__ import annotations
@@ -77,6 +77,13 @@ def id_column(series: pl.Series, name: str) -> pl.Series:
     if is_id_type(dtype):
         return series
     raise wrong_type(dtype, series, name)
+
+
+def exact_float(dtype: pl.DataType) -> float:
+    """Return the largest whole number that can be an id in a column of floats."""
+    if dtype == pl.Float64:
+        return EXACT_FLOAT
+    return 2.0**24 - 1 if dtype == pl.Float32 else 2.0**11 - 1
 
 
 def is_id_type(dtype: pl.DataType) -> bool:
@@ -194,7 +201,7 @@ def _whole(series: pl.Series, name: str) -> pl.Series:
     bad = (wide.is_null() | wide.is_nan()).fill_null(True)
     if bad.any():
         raise _bad_row(bad, name, "null or NaN", _DROP)
-    bad = (wide != wide.round()) | (wide.abs() > EXACT_FLOAT)
+    bad = (wide != wide.round()) | (wide.abs() > exact_float(series.dtype))
     if bad.any():
         value = wide[int(cast(int, bad.arg_max()))]
         raise _bad_row(bad, name, f"the float {value!r}", _remedy(value))

@@ -98,7 +98,7 @@ def select(
     MissingColumnError
         If a column does not exist, or if no column or several match; the message lists the columns.
     DataError
-        As `as_lazy`.
+        As `as_lazy`; also if the users and the items are one column.
     """
     table = replace(_opened(frame), headed=headed)
     asked = {"user": user, "item": item, "value": value, "time": time}
@@ -108,6 +108,11 @@ def select(
             chosen[part] = _place(table, column, part)
         elif part in _KNOWN_NAMES:
             chosen[part] = _recognised(table, part)
+    if chosen["user"] == chosen["item"]:
+        raise DataError(
+            f"The users and the items are both the column {table.names[chosen['user']]!r}; pass two"
+            f" columns as `user=` and `item=`. The columns are {', '.join(table.names)}."
+        )
     return table.picked(chosen)
 
 

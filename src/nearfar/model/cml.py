@@ -40,6 +40,7 @@ from nearfar.runtime.checks import (
     checked_seed,
     local_path,
     real,
+    said,
     share,
     switch,
     whole,
@@ -191,7 +192,8 @@ class CML:
             Users of a validation part who have no training interactions are left out of it, with a
             warning.
         patience : int, optional
-            Stop after this number of successive evaluations without improvement.
+            Stop after this number of successive evaluations without improvement. It needs
+            `validation`.
         checkpoint : path, optional
             A folder in which the run is saved every `checkpoint_seconds` and at its end. If it
             contains the same run, training resumes from there, to the same bits.
@@ -246,6 +248,11 @@ class CML:
         """
         train, seed = checked_interactions("train", train), checked_seed(seed)
         schedule = Schedule(epochs, every, metric, k, patience)
+        if patience is not None and validation is None:
+            raise OptionError(
+                f"`patience` is {said(patience)}, but there is nothing to evaluate after an epoch:"
+                " it needs `validation`, such as 0.1."
+            )
         learned, held_out = _divided(train, validation, seed)
         steps = -(-max(learned.n_pairs, 1) // self.options.batch) * schedule.epochs
         problem = Problem(learned, self.options, seed, horizon=steps)

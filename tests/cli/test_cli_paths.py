@@ -69,3 +69,20 @@ def test_a_folder_of_something_else_is_refused_before_training(run, words, tmp_p
     code, _, err = run(*words("fit DATA -o OUT"))
     assert code == 1
     assert "not empty and not a nearfar folder" in err
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none"])
+def test_data_that_do_not_exist_may_be_a_table(run, words, name):
+    code, _, err = run(*words(f"fit {name} -o OUT"))
+    assert code == 1
+    assert f"'{name}' does not exist; give a folder that `nearfar prepare` wrote, or a file" in (
+        " ".join(err.split())
+    )
+
+
+def test_metrics_of_users_go_into_an_existing_folder(run, words):
+    code, _, err = run(*words("evaluate MODEL DATA --per-user none/users.csv"))
+    assert code != 0
+    assert "`--per-user` must be in an existing folder; got 'none/users.csv'" in (
+        " ".join(err.split())
+    )

@@ -97,8 +97,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Test a model on the interactions of DATA that it was not trained on."""
-    if per_user is not None and per_user.suffix not in _WRITERS:
-        raise FlagError(f"`--per-user` must end in .parquet or .csv; got {str(per_user)!r}.")
+    _check_table(per_user, "--per-user")
     words = [kebab(name) for name in NEW_USERS]
     what = one_of("--new-users", new_users.replace("_", "-"), words).replace("-", "_")
     if given is not None and what != "fold_in":
@@ -162,8 +161,7 @@ def front(
 
     On the interactions of DATA that it was not trained on, as `evaluate`.
     """
-    if out is not None and out.suffix not in _WRITERS:
-        raise FlagError(f"`--out` must end in .parquet or .csv; got {str(out)!r}.")
+    _check_table(out, "--out")
     fitted = CML.load(model)
     train = fitted.interactions
     test, _ = _rest(load_data(data, like=train), train)
@@ -180,6 +178,16 @@ def front(
         for row in found.frame.iter_rows(named=True)
     ]
     show.table(f"Top {k} of {found.n_users:,} users", ["popularity", *names], rows)
+
+
+def _check_table(file: Path | None, flag: str) -> None:
+    """Check a file that a table is to be written to, if there is one."""
+    if file is None:
+        return
+    if file.suffix not in _WRITERS:
+        raise FlagError(f"`{flag}` must end in .parquet or .csv; got {str(file)!r}.")
+    if not file.parent.is_dir():
+        raise FlagError(f"`{flag}` must be in an existing folder; got {str(file)!r}.")
 
 
 def _rest(data: Interactions, train: Interactions) -> tuple[Interactions, int]:

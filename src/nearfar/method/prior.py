@@ -66,7 +66,7 @@ def log_popularity(item_counts: npt.ArrayLike) -> Float32:
 
     Examples
     --------
-    >>> log_popularity([0, 1, 10]).round(3).tolist()
+    >>> log_popularity([0, 1, 10]).astype(float).round(3).tolist()
     [0.0, 0.0, 2.303]
     """
     counts = np.maximum(np.asarray(item_counts, np.float64), 1.0)

@@ -20,7 +20,7 @@ from nearfar.prepare import pair_plan
 from nearfar.readers import columnar, json_lines, lines, raw, text
 from nearfar.runtime import store
 
-EACH = 40
+EACH = 24
 """Cases of a target in the default run."""
 MANY = 900
 """Those of the long run, which are others."""
@@ -184,7 +184,12 @@ def say_no_remedy(patch):
         (read_in_place_what_is_quoted, "text", "read\n"),
         (let_an_error_of_polars_through, "arrow", "came through"),
         (let_an_error_of_polars_through, "parquet", "came through"),
-        (take_damage_for_the_end, "books", "what cannot be read was read"),
+        pytest.param(
+            take_damage_for_the_end,
+            "books",
+            "what cannot be read was read",
+            marks=pytest.mark.full,
+        ),
         (guess_at_what_cannot_be_decoded, "text", "what cannot be read was read"),
         (say_another_line, "text", "the line must be one of"),
         (say_no_line, "json", "the line must be one of"),
@@ -193,7 +198,7 @@ def say_no_remedy(patch):
         (leave_out_who_is_at_the_threshold, "text", "read\n"),
         (believe_a_manifest, "folder", "read\n"),
         (let_an_error_of_json_through, "folder", "came through"),
-        (say_no_remedy, "books", "there is no remedy"),
+        pytest.param(say_no_remedy, "books", "there is no remedy", marks=pytest.mark.full),
     ],
 )
 def test_a_fault_is_found(fault, target, said, tmp_path, monkeypatch, capfd):

@@ -193,7 +193,7 @@ class Original:
         self.frames, self.scratch = store.load_folder(path, kind="model").frames, scratch
 
 
-@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("mmap", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_spoilt_models_are_read_as_they_were_or_refused(saved, tmp_path, mmap, capfd):
     check(saved, tmp_path, range(EACH), mmap)
     capfd.readouterr()  # polars panics over some files, and says so

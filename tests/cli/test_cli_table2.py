@@ -19,6 +19,7 @@ def data(tmp_path_factory):
     return path
 
 
+@pytest.mark.full  # long
 def test_all_rows_are_computed_and_reported(data, as_json, tmp_path):
     found = as_json("table2", data, "-o", tmp_path, *SMALL, "--workers", 0)
     assert found["failures"] == {}

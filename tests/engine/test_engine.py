@@ -430,7 +430,7 @@ def test_fast_is_for_a_gpu(device):
         make_engine(Problem(DATA, plain()), None, device=device, threads=1, fast=True)
 
 
-@pytest.mark.parametrize("triplet", [Triplet(), SOFT])
+@pytest.mark.parametrize("triplet", [pytest.param(Triplet(), marks=pytest.mark.full), SOFT])
 @pytest.mark.parametrize("changes", [{}, {"sampler": Shared(), "negatives": DATA.n_items}])
 @each_engine
 def test_a_poisoned_row_reaches_the_loss(device, changes, triplet):

@@ -153,6 +153,7 @@ def test_a_cell_is_what_cml_and_evaluate_give(data, computed):
     assert outcome.machine_seconds >= outcome.seconds * 0.5
 
 
+@pytest.mark.full  # long
 def test_processes_give_the_same_and_nothing_is_computed_twice(data, computed, tmp_path):
     data.save(tmp_path / "d")
     assert GRID.run({"d": tmp_path / "d"}, tmp_path / "r", workers=2, progress=False) == {}

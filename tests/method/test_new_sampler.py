@@ -188,6 +188,7 @@ from nearfar.runtime.counter import Purpose, uniform
 PROGRAM = "import sampler_of_mine; from nearfar.cli import main; main()"
 
 
+@pytest.mark.full  # long
 def test_it_is_in_the_command_line(tmp_path):
     """Of a program that imports a module with the sampler, and then runs the command line."""
     parts = [MODULE, inspect.getsource(weight_by_rank)]

@@ -73,6 +73,7 @@ def test_presets_train(preset, name):
     assert model.history["loss"].is_finite().all()
 
 
+@pytest.mark.full  # long
 def test_cml_2017_trains_inside_the_ball():
     model = CML(presets.cml_2017(batch=64)).fit(random_data(20, 60), epochs=3)
     assert (model.item_vectors**2).sum(axis=1).max() <= 1 + 1e-5

@@ -97,7 +97,14 @@ RULES = st.builds(
 ROW = st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4), st.integers(0, 9))
 
 
-@pytest.fixture(params=[2**22, 7, 1], ids=["one part", "few parts", "a part a user"])
+PARTS = [
+    pytest.param(2**22, id="one part", marks=pytest.mark.full),
+    pytest.param(7, id="few parts"),
+    pytest.param(1, id="a part a user", marks=pytest.mark.full),
+]
+
+
+@pytest.fixture(params=PARTS)
 def parts(request, monkeypatch):
     """Cut the rows into parts of this size."""
     monkeypatch.setattr("nearfar.prepare.polars_plan._PART", request.param)

@@ -28,6 +28,7 @@ print([draw_at(table, stream(0, Purpose.NEGATIVE), i, 0) for i in range(5)],
 """
 
 
+@pytest.mark.full  # long
 def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
     """The numba cache looks at a kernel's own file only; `draw_at` calls into another."""
     shutil.copytree(

@@ -84,6 +84,7 @@ def test_blas_has_one_thread_during_the_work_and_its_own_number_after(threads):
     assert blas_threads() == before
 
 
+@pytest.mark.full  # long
 def test_a_blas_that_compiled_code_loads_later_is_held_too():
     program = """
 from nearfar.runtime.threads import Ahead, one_blas_thread

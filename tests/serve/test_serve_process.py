@@ -51,7 +51,10 @@ def test_sighup_loads_the_model_again(model_folder, other_model):
         assert httpx.get(f"{url}health").status_code == 200
 
 
-@pytest.mark.parametrize(("which", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("which", "code"),
+    [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)],
+)
 def test_a_signal_ends_it_after_the_requests_in_flight(saved_model, which, code):
     with process(saved_model) as (running, url):
         host, port = url.removeprefix("http://").rstrip("/").split(":")

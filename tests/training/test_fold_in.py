@@ -184,8 +184,8 @@ def item_loss(folding, fans, point, steps):
 @pytest.mark.parametrize(
     ("sampler", "geometry"),
     [  # a fold-in draws first, then moves: what is drawn and where it moves do not interact
-        ("uniform", "sphere"),
         ("shared", "ball"),
+        pytest.param("uniform", "sphere", marks=pytest.mark.full),
         pytest.param("uniform", "free", marks=pytest.mark.full),
         pytest.param("uniform", "ball", marks=pytest.mark.full),
         pytest.param("shared", "sphere", marks=pytest.mark.full),

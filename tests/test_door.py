@@ -168,7 +168,8 @@ ANY = Rule()
 
 RULES = {
     "dim": COUNT.also(1, 5000), "negatives": COUNT.but(None).also(HUGE), "batch": COUNT.also(HUGE),
-    "epochs": COUNT, "every": COUNT, "patience": COUNT.but(None), "k": LENGTH, "steps": COUNT,
+    "epochs": COUNT.also(10**7, HUGE), "every": COUNT, "patience": COUNT.but(None), "k": LENGTH,
+    "steps": COUNT.also(10**6, HUGE),
     "redraws": COUNT.also(HUGE), "candidates": COUNT.also(HUGE), "n": COUNT.also(HUGE),
     "folds": COUNT.also(1, HUGE),
     "tested_folds": COUNT.but(None).also(5), "threads": COUNT.but(None).also(10**6, HUGE),

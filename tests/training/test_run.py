@@ -263,7 +263,7 @@ def test_divergence_keeps_the_best_epoch(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": 0}, "`epochs` must be a whole number of at least 1; got 0"),
+        ({"epochs": 0}, "`epochs` must be a whole number from 1 to 1,000,000; got 0"),
         ({"every": 1.5}, "every"),
         ({"metric": "auc"}, "`metric` must be one of map, ndcg"),
         ({"patience": 0}, "patience"),

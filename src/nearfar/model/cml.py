@@ -48,7 +48,7 @@ from nearfar.runtime.checks import (
 from nearfar.search.neighbours import Index, Points
 from nearfar.search.scoring import scorer_of
 from nearfar.training.calibration import calibrated_gamma
-from nearfar.training.fold_in import STEPS
+from nearfar.training.fold_in import MOST_STEPS, STEPS
 from nearfar.training.run import Callback, Run
 from nearfar.training.schedule import Schedule
 from nearfar.training.warm_start import grown_state
@@ -526,7 +526,7 @@ class CML:
         UnknownIdError
             An item that was not in the training interactions.
         """
-        steps, seed = whole("steps", steps), checked_seed(seed)
+        steps, seed = whole("steps", steps, 1, MOST_STEPS), checked_seed(seed)
         search = self._retrieval
         rows = distinct_rows(search.item_axis("`liked`"), liked, "liked")
         return search.folding.user(rows, seed=seed, steps=steps)
@@ -539,7 +539,7 @@ class CML:
         As `fold_in`; the item is also pushed away from users of other pairs, as often as the
         sampler would draw it for them.
         """
-        steps, seed = whole("steps", steps), checked_seed(seed)
+        steps, seed = whole("steps", steps, 1, MOST_STEPS), checked_seed(seed)
         search = self._retrieval
         rows = distinct_rows(search.user_axis("`liked_by`"), liked_by, "liked_by")
         return search.folding.item(rows, seed=seed, steps=steps)

@@ -29,6 +29,8 @@ from nearfar.runtime.counter import Purpose, Source, bits, stream
 
 STEPS = 60
 """Steps of a fold-in; more steps change little, see benchmarks/README.md."""
+MOST_STEPS = 100_000
+"""More are refused: they would take minutes for one point."""
 _KEPT_BYTES = 2**25
 """Size of the cache of shared negatives' points, kept from one fold-in to the next."""
 _OTHER_PAIRS = 64

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from nearfar.evaluation import metrics
 from nearfar.runtime.checks import one_of, set_fields, whole
+
+MOST_EPOCHS: Final = 1_000_000
+"""More are refused: they are a slip."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Schedule:
     def __post_init__(self) -> None:
         set_fields(
             self,
-            epochs=whole("epochs", self.epochs),
+            epochs=whole("epochs", self.epochs, 1, MOST_EPOCHS),
             every=whole("every", self.every),
             metric=one_of("metric", self.metric, metrics.names()),
             k=whole("k", self.k, 1, metrics.MOST_K),

@@ -390,6 +390,7 @@ def calls(w):
         "Interactions.subset": (data.subset, {"mask": np.ones(data.n_pairs, bool)}),
         "Interactions.aligned": (data.aligned, {"user_ids": data.user_ids,
                                                 "item_ids": data.item_ids}),
+        "Interactions.has_axes_of": (data.has_axes_of, {"other": w.test}),
         "Interactions.without": (data.without, {"other": w.test}),
         "Interactions.union": (data.union, {"other": w.test}),
         "Interactions.with_ids_like": (data.with_ids_like, {"other": w.test}),

@@ -6,7 +6,9 @@ import pytest
 import nearfar as nf
 from conftest import hopeless, random_data
 from nearfar.errors import OptionError
+from nearfar.experiment.analysis import exposure
 from nearfar.method.prior import Prior
+from nearfar.search.neighbours import top_k
 
 pytestmark = hopeless
 SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8)
@@ -14,7 +16,7 @@ SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8)
 
 @pytest.fixture(scope="module")
 def fitted():
-    train, test = nf.split.ratio(random_data(60, 90), test=0.3)
+    train, test = nf.split.ratio(random_data(60, 93), test=0.3)
     return nf.CML(SHORT, prior=Prior(gamma=0.1)).fit(train, epochs=3, threads=1), train, test
 
 
@@ -30,6 +32,11 @@ def test_every_row_is_the_evaluation_at_that_setting(fitted):
         assert row["ndcg_se"] == pytest.approx(alone.standard_error("ndcg"))
         assert per_user.equals(alone.per_user)
         assert sum(row[f"decile_{t}"] for t in range(1, 11)) == pytest.approx(1)
+        lists = top_k(
+            scorer, np.flatnonzero(test.user_counts), 7, exclude=(train.indptr, train.items)
+        )
+        shares = exposure(lists.items, train.item_counts)["recommendations"].to_list()
+        assert [row[f"decile_{t}"] for t in range(1, 11)] == pytest.approx(shares)
     assert np.all(np.diff(found.frame["mmr"].to_numpy()) > 0)
     assert np.all(np.diff(found.frame["decile_1"].to_numpy()) > 0)
     assert str(found).startswith("top 7 of")

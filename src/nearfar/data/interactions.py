@@ -534,6 +534,12 @@ class Interactions:
         at = item_row[self.item_ids.rows(table["item_id"])]
         return made.with_item_table(table.with_columns(items.take(at).alias("item_id")))
 
+    def has_axes_of(self, other: Interactions) -> bool:
+        """Return whether both have the same users and items in the same rows."""
+        checked_interactions("other", other)
+        same_users = self.user_ids.matches(other.user_ids)
+        return same_users and self.item_ids.matches(other.item_ids)
+
     def without(self, other: Interactions) -> Interactions:
         """Drop the pairs that are also in `other`, which must have the same axes.
 
@@ -542,9 +548,7 @@ class Interactions:
         DataError
             If the axes differ.
         """
-        checked_interactions("other", other)
-        same_users = self.user_ids.matches(other.user_ids)
-        if not same_users or not self.item_ids.matches(other.item_ids):
+        if not self.has_axes_of(other):
             raise DataError(
                 "`without` needs interactions on the same axes; move one to the axes of the other "
                 "with `aligned`."

@@ -1,14 +1,14 @@
 """Accuracy against popularity: one model's metrics at several settings of the popularity dial.
 
 At setting x the score is u_i.v_j + x gamma log f_j (`nearfar.method.prior`). All settings are
-measured in one pass over the products, so nine of them take little longer than one evaluation.
+measured in one pass over the products: on Last.fm nine of them took 2.4 to 2.9 times as long as one
+evaluation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -19,8 +19,9 @@ from nearfar.errors import OptionError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.cohorts import NewUsers
 from nearfar.evaluation.ranking import check_data, measured, on_average, ranking_bar
-from nearfar.method.prior import log_popularity
-from nearfar.runtime.arrays import Floats, Int32, Int64
+from nearfar.evaluation.result import standard_error
+from nearfar.method.prior import item_weight
+from nearfar.runtime.arrays import Int32, Int64
 from nearfar.runtime.checks import listed, real, said, switch, whole
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.each_weight import top_k_each
@@ -28,7 +29,6 @@ from nearfar.search.neighbours import Points
 
 SETTINGS: Final = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 """The default settings of the dial."""
-DECILES: Final = 10
 _PART: Final = 2**13
 
 
@@ -38,6 +38,10 @@ class HasDial(Protocol):
     @property
     def gamma(self) -> float:
         """The factor of log f_j at popularity 1."""
+        ...
+
+    def dial(self, popularity: float | None = None) -> float:
+        """Return a checked setting of the dial."""
         ...
 
     def scorer(self, device: str = "cpu", *, popularity: float | None = None) -> Any:
@@ -102,12 +106,11 @@ def front(
     DataError, EmptyDataError
         As `nearfar.evaluate`.
     """
-    dial = [real("popularity", x, least=0.0) for x in listed("popularity", popularity, "numbers")]
-    if not hasattr(model, "gamma") or isinstance(model, type):
+    settings = listed("popularity", popularity, "numbers")
+    if not hasattr(model, "dial") or isinstance(model, type):
         raise OptionError(f"`model` must be a fitted model with a prior; got {said(model)}.")
+    dial = [model.dial(real("popularity", x, least=0.0)) for x in settings]
     gammas = [x * model.gamma for x in dial]
-    if any(dial):
-        model.scorer(popularity=1.0)  # refused if it has no prior
     points = model.scorer(popularity=0.0)
     found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, threads=threads,
                       progress=progress, recommender=model)  # fmt: skip
@@ -133,13 +136,13 @@ def at_gammas(
     left_out = train if exclude is None else checked_interactions("exclude", exclude)
     shown = switch("progress", progress)
     check_data(recommender, points, train, test, left_out)
-    weights = np.multiply.outer(np.asarray(gammas, np.float32), log_popularity(train.item_counts))
+    weights = np.stack([item_weight(gamma, train.item_counts) for gamma in gammas])
     users = NewUsers("leave_out", None).cohorts(recommender, train, test).known
     tallies = [_Tally(train, k) for _ in gammas]
     with ranking_bar(len(users), shown) as advance:
         for start in range(0, len(users), _PART):
             part = users[start : start + _PART]
-            lists = top_k_each(points, weights.astype(np.float32), part, k,
+            lists = top_k_each(points, weights, part, k,
                                exclude=(left_out.indptr, left_out.items), threads=n_threads,
                                progress=advance)  # fmt: skip
             for tally, found in zip(tallies, lists, strict=True):
@@ -166,19 +169,9 @@ class _Tally:
         """Return all figures."""
         per_user = pl.concat(self.parts)
         means = on_average(per_user, self.exposed, self.train.item_counts)
-        errors = {f"{name}_se": _standard_error(per_user[name]) for name in metrics.per_user()}
-        shares = _by_decile(self.exposed, self.train.item_counts)
+        errors = {
+            f"{name}_se": standard_error(per_user[name].drop_nans().to_numpy())
+            for name in metrics.per_user()
+        }
+        shares = metrics.decile_shares(metrics.deciles(self.train.item_counts), self.exposed)
         return means | errors | {f"decile_{t}": float(s) for t, s in enumerate(shares, start=1)}
-
-
-def _standard_error(values: pl.Series) -> float:
-    known = values.drop_nans().to_numpy()
-    return float(np.std(known, ddof=1) / np.sqrt(len(known))) if len(known) > 1 else np.nan
-
-
-def _by_decile(exposed: Int64, item_counts: Int64) -> Floats:
-    """Return the share of each decile of the items, the most popular first."""
-    order = np.argsort(-item_counts, kind="stable")
-    cuts = [len(order) * t // DECILES for t in range(DECILES + 1)]
-    total = max(int(exposed.sum()), 1)
-    return np.array([exposed[order[a:b]].sum() / total for a, b in pairwise(cuts)])

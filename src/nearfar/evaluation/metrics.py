@@ -137,6 +137,29 @@ def exposure(items: Integers, n_items: int) -> Int64:
     return np.bincount(items[items >= 0], minlength=n_items).astype(np.int64)
 
 
+DECILES: Final = 10
+
+
+def deciles(item_counts: Integers) -> Int64:
+    """Return the decile of popularity of each item, from 0, the most popular tenth; int64 (M,).
+
+    Ties are broken by the smaller row. Decile t, from 0, has the items at the positions
+    ``M t / 10 <= position < M (t + 1) / 10``.
+    """
+    decile = np.empty(len(item_counts), np.int64)
+    order = np.argsort(-item_counts, kind="stable")
+    decile[order] = np.arange(len(order)) * DECILES // max(len(order), 1)
+    return decile
+
+
+def decile_shares(decile: Int64, count: Integers) -> Float64:
+    """Return the share of each decile in a count of each item, (10,); NaN if there are none."""
+    total = int(count.sum())
+    if total == 0:
+        return np.full(DECILES, np.nan)
+    return np.bincount(decile, weights=count, minlength=DECILES) / total
+
+
 def median_popularity_distinct(exposed: Int64, item_counts: Integers) -> float:
     """Median training interaction count of the *distinct* items recommended to any user.
 

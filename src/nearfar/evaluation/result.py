@@ -54,7 +54,7 @@ class Evaluation:
             There is no such metric, or it has no value for each user.
         """
         values = self._values(name)
-        return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
+        return standard_error(values)
 
     def bootstrap(
         self, name: str, n: int = 1000, *, seed: int = 0, level: float = 0.95
@@ -132,6 +132,11 @@ class Evaluation:
                 f"`name` {name!r} is a metric of all lists; it has no per-user values."
             )
         one_of("name", name, known)
+
+
+def standard_error(values: Float64) -> float:
+    """Return ``s / sqrt(n)`` of values without NaN, s with ddof = 1; NaN for fewer than two."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
 
 def _or_none(value: float) -> float | None:

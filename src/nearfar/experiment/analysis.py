@@ -22,6 +22,7 @@ import polars as pl
 from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.errors import DataError
 from nearfar.evaluation import metrics
+from nearfar.evaluation.metrics import DECILES, decile_shares, deciles
 from nearfar.method.geometry import density, normalise
 from nearfar.method.options import Options
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64, Integers
@@ -32,7 +33,6 @@ from nearfar.search.neighbours import top_k
 from nearfar.search.scoring import scorer_of
 from nearfar.training.drawn import check_points, sampling
 
-DECILES: Final = 10
 BINS: Final = 100
 """Number of bins of the cosines, between -1 and 1."""
 _PAIRS: Final = 8192
@@ -143,25 +143,16 @@ def exposure(items: Integers, item_counts: Int64) -> pl.DataFrame:
             f"`items` must be rows in 0 ... {n_items - 1}, or -1 for none; got {items.min()} ... "
             f"{items.max()}. Pass the counts of the interactions that the lists were made from."
         )
-    decile = np.empty(n_items, np.int64)
-    order = np.argsort(-item_counts, kind="stable")
-    decile[order] = np.arange(n_items) * DECILES // max(n_items, 1)
+    decile = deciles(item_counts)
     listed = metrics.exposure(items, n_items)
     return pl.DataFrame(
         {
             "decile": np.arange(1, DECILES + 1),
             "items": np.bincount(decile, minlength=DECILES).astype(np.int64),
-            "recommendations": _shares(decile, listed),
-            "interactions": _shares(decile, item_counts),
+            "recommendations": decile_shares(decile, listed),
+            "interactions": decile_shares(decile, item_counts),
         }
     )
-
-
-def _shares(decile: Int64, count: Int64) -> Float64:
-    total = int(count.sum())
-    if total == 0:
-        return np.full(DECILES, np.nan)
-    return np.bincount(decile, weights=count, minlength=DECILES) / total
 
 
 def cosines(

@@ -74,6 +74,12 @@ def log_popularity(item_counts: npt.ArrayLike) -> Float32:
     return np.log(counts).astype(np.float32)
 
 
+def item_weight(gamma: float, item_counts: npt.ArrayLike) -> Float32:
+    """Return b_j = gamma log f_j of each item, float32 (M,)."""
+    weight: Float32 = np.float32(gamma) * log_popularity(item_counts)
+    return weight
+
+
 def exponent(sampler: Sampler, item_counts: npt.ArrayLike) -> float:
     """Return beta, the slope of log(proposal) over log f_j; exact for a proposal f_j^beta.
 

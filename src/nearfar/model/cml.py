@@ -26,7 +26,7 @@ from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
-from nearfar.method.prior import Prior, log_popularity
+from nearfar.method.prior import Prior, item_weight
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
@@ -494,9 +494,7 @@ class CML:
     def item_weight(self, popularity: float | None = None) -> Float32 | None:
         """Return b_j of each item at a setting of the dial, float32 (M,); None if all are 0."""
         gamma = self.dial(popularity) * self.gamma
-        if gamma == 0.0:
-            return None
-        return np.float32(gamma) * log_popularity(self.interactions.item_counts)
+        return None if gamma == 0.0 else item_weight(gamma, self.interactions.item_counts)
 
     # ------------------------------------------------------------------ new users and items
 

@@ -20,7 +20,7 @@ from nearfar.runtime.jit import kernel
 from nearfar.runtime.threads import checked_threads, run_blocks
 from nearfar.search import heap
 from nearfar.search.exact import product
-from nearfar.search.heap import sift_down
+from nearfar.search.heap import CHUNK, sift_down
 from nearfar.search.neighbours import (
     BLOCK_ITEMS,
     BLOCK_USERS,
@@ -31,8 +31,6 @@ from nearfar.search.neighbours import (
     not_a_number,
     top_k,
 )
-
-_CHUNK = 16
 
 
 def top_k_each(
@@ -183,11 +181,11 @@ def scan_each(
         reach[g] = weights[g, first : first + width].max()
     for a in range(tile.shape[0]):
         least = _least(scores, a, reach)
-        for start in range(0, width, _CHUNK):
-            stop = min(start + _CHUNK, width)
-            if stop - start == _CHUNK:
+        for start in range(0, width, CHUNK):
+            stop = min(start + CHUNK, width)
+            if stop - start == CHUNK:
                 any_above = 0
-                for b in range(start, start + _CHUNK):
+                for b in range(start, start + CHUNK):
                     any_above += not (tile[a, b] <= least)  # NaN counts as above
                 if any_above == 0:
                     continue

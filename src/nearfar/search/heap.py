@@ -13,7 +13,7 @@ import numpy as np
 from nearfar.runtime.arrays import Bool, Float32, Int32, Int64
 from nearfar.runtime.jit import kernel
 
-_CHUNK = 16
+CHUNK = 16
 """Scores compared with the root at a time, without a branch: one or two vector registers."""
 
 
@@ -85,11 +85,11 @@ def scan(tile: Float32, first: int, allowed: Bool, scores: Float32, items: Int32
     k = scores.shape[1]
     for a in range(tile.shape[0]):
         worst = scores[a, 0]
-        for start in range(0, width, _CHUNK):
-            stop = min(start + _CHUNK, width)
-            if stop - start == _CHUNK:
+        for start in range(0, width, CHUNK):
+            stop = min(start + CHUNK, width)
+            if stop - start == CHUNK:
                 any_above = 0
-                for b in range(start, start + _CHUNK):
+                for b in range(start, start + CHUNK):
                     any_above += not (tile[a, b] <= worst)  # NaN counts as above
                 if any_above == 0:
                     continue

@@ -15,7 +15,7 @@ from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
 from nearfar.evaluation import metrics
 from nearfar.evaluation.front import Front, at_gammas
-from nearfar.method.prior import gamma_by_rule, log_popularity
+from nearfar.method.prior import gamma_by_rule, item_weight
 from nearfar.runtime.arrays import Float32
 from nearfar.search.neighbours import Points
 from nearfar.training.schedule import Schedule
@@ -39,9 +39,7 @@ def expected_weight(problem: Problem) -> Float32 | None:
     """Return b_j by `expected_gamma` at the prior's own setting, float32 (M,); None if it is 0."""
     prior = problem.options.prior
     gamma = 0.0 if prior is None else expected_gamma(problem) * prior.popularity
-    if gamma == 0.0:
-        return None
-    return np.float32(gamma) * log_popularity(problem.interactions.item_counts)
+    return None if gamma == 0.0 else item_weight(gamma, problem.interactions.item_counts)
 
 
 def calibrated_gamma(

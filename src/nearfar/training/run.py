@@ -443,8 +443,7 @@ def _checked_validation(train: Interactions, validation: Interactions) -> Intera
         raise EmptyDataError(
             "`validation` leaves no interaction to validate on; use a larger share, or None."
         )
-    same_users = train.user_ids.matches(validation.user_ids)
-    if not same_users or not train.item_ids.matches(validation.item_ids):
+    if not train.has_axes_of(validation):
         raise DataError(
             "`validation` must have the same users and items as the training interactions, in the"
             " same order; split both from one Interactions with nearfar.split, or move it:"

@@ -158,14 +158,18 @@ def test_engines_agree_for_any_shape(device, dim, negatives, batch):
 
 
 @each_engine
-def test_a_temperature_that_is_left_to_the_data_counts_the_items_that_they_have(device):
+@pytest.mark.parametrize("beta", [0.0, 0.7])
+def test_a_temperature_that_is_left_to_the_data_counts_the_items_that_are_drawn(device, beta):
     thin = DATA.subset(DATA.items >= 20)  # the axis still has the others
     assert thin.n_items == DATA.n_items
-    temperature = round((50 / (DATA.n_items - 20)) ** 0.25, 6)
+    q = thin.item_counts[20:] ** beta
+    effective = 1 / np.sum((q / q.sum()) ** 2)
+    assert effective == pytest.approx(DATA.n_items - 20) or (beta and effective < thin.n_items - 20)
+    temperature = round((50 / effective) ** 0.25, 6)
     points = {}
     for given in (None, temperature, 1.2 * temperature):
         options = plain(
-            sampler=Shared(), negatives=11, batch=16, dim=8, optimiser=Adam(0.01),
+            sampler=Shared(beta), negatives=11, batch=16, dim=8, optimiser=Adam(0.01),
             triplet=Triplet(0.2, temperature=given),
         )  # fmt: skip
         agree(device, options, data=thin)

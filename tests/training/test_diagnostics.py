@@ -115,7 +115,7 @@ def test_the_remedy_is_for_what_is_the_matter(sampler, sight, says):
     ],
 )
 def test_a_temperature_far_from_the_usual_warns_before_the_first_step(share, sampler, warns):
-    usual = (50 / np.count_nonzero(TRAIN.item_counts)) ** 0.25
+    usual = (50 / Problem(TRAIN, replace(UNIFORM, sampler=sampler)).effective_items) ** 0.25
     given = None if share is None else share * usual
     options = replace(UNIFORM, sampler=sampler, triplet=Triplet(temperature=given))
     with warnings.catch_warnings(record=True) as said:

@@ -107,12 +107,19 @@ class Problem:
     @cached_property
     def triplet(self) -> Triplet:
         """The loss; a temperature of None is replaced by the recommended value for the data."""
-        return self.options.triplet.at(self.n_trained_items)
+        return self.options.triplet.at(self.effective_items)
 
     @cached_property
-    def n_trained_items(self) -> int:
-        """Number of items with training interactions."""
-        return int(np.count_nonzero(self.interactions.item_counts))
+    def effective_items(self) -> float:
+        """Number of items that the sampler draws from, were they equally likely: 1 / sum q_j^2.
+
+        q_j is the probability of item j among those with training interactions. It is their number
+        with a uniform sampler, and smaller the more the draws favour some.
+        """
+        counts = self.interactions.item_counts
+        weight = self.options.sampler.proposal(counts)[counts > 0]
+        weight = weight / weight.max() if weight.any() else np.ones_like(weight)
+        return float(weight.sum() ** 2 / np.sum(weight**2))
 
     @property
     def n_users(self) -> int:

@@ -60,7 +60,7 @@ class Triplet:
     The gradient treats the weight as a constant. A pair without impostors has weight 0."""
     temperature: float | None = 0.0
     """T, in units of squared distance: how evenly the negatives share the gradient. None selects
-    the recommended value, (50 / items)^(1/4). With shared negatives `fit` warns about values
+    the recommended value, (50 / n)^(1/4) for n effective items. With shared negatives `fit` warns about values
     outside 0.4 to 4 times the recommended value."""
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Triplet:
         rank_weight = switch("rank_weight", self.rank_weight)
         set_fields(self, margin=margin, rank_weight=rank_weight, temperature=temperature)
 
-    def at(self, n_items: int) -> Triplet:
+    def at(self, n_items: float) -> Triplet:
         """Return the loss for a number of items: T = (50 / n_items)^(1/4) if T is None.
 
         With more items, near and far items must be distinguished more finely. The exponent and the
@@ -83,8 +83,9 @@ class Triplet:
 
         Parameters
         ----------
-        n_items : int
-            Items with training interactions.
+        n_items : float
+            Effective items, 1 / sum q_j^2 for the probabilities q_j of a draw: the items with
+            training interactions if the draws are uniform, and fewer if they favour some.
 
         Returns
         -------

@@ -122,7 +122,7 @@ def warning_before_training(problem: Problem) -> str | None:
     given = problem.options.triplet.temperature
     if given is None or not problem.options.sampler.needs.shared:
         return None
-    usual = Triplet(temperature=None).at(problem.n_trained_items).known_temperature
+    usual = Triplet(temperature=None).at(problem.effective_items).known_temperature
     least, most = (share * usual for share in TEMPERATURES)
     if least <= given <= most:
         return None
@@ -132,7 +132,7 @@ def warning_before_training(problem: Problem) -> str | None:
         else "divides the gradient almost equally between near and far negatives"
     )
     return (
-        f"Triplet(temperature={given:g}) {effect}. With {problem.n_trained_items:,} items the"
+        f"Triplet(temperature={given:g}) {effect}. With {problem.effective_items:,.0f} effective items the"
         f" recommended value is {usual:.2g}; outside {least:.2g} to {most:.2g} half of the accuracy"
         f" may be lost. Use Triplet(temperature=None)."
     )

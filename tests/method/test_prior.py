@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 
-from conftest import SAMPLERS
 from nearfar.errors import OptionError
 from nearfar.method.options import Options
-from nearfar.method.prior import HARD, Prior, exponent, gamma_by_rule, log_popularity
+from nearfar.method.prior import (
+    HARD,
+    Prior,
+    exponent,
+    gamma_by_rule,
+    inclusion,
+    log_popularity,
+)
+from nearfar.method.proposal import alias_table, different
 from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
 
 COUNTS = np.array([1, 3, 0, 40, 7, 7, 200])
@@ -17,17 +24,36 @@ def test_an_item_without_training_pairs_weighs_as_one_with_a_single_pair():
     assert np.allclose(log_popularity(COUNTS)[3:], np.log(COUNTS[3:]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_exponent_is_beta(name):
-    sampler = SAMPLERS[name]
-    assert exponent(sampler, COUNTS) == pytest.approx(getattr(sampler, "beta", 0.0), abs=1e-12)
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0, -0.5])
+@pytest.mark.parametrize("kind", [Popularity, lambda beta: TwoStage(5, beta, distinct=False)])
+def test_the_exponent_of_independent_draws_is_beta(kind, beta):
+    assert exponent(kind(beta), COUNTS, 5) == pytest.approx(beta, abs=1e-12)
+
+
+def test_the_chance_to_be_among_distinct_draws():
+    q, n, times = np.repeat(COUNTS, 10) ** 0.8, 20, 4000
+    table, support = alias_table(q), np.flatnonzero(q).astype(np.int32)
+    drawn = [different(table, support, np.uint64(key), n) for key in range(times)]
+    share = np.bincount(np.concatenate(drawn), minlength=len(q)) / times
+    assert inclusion(q, n).sum() == pytest.approx(n)
+    assert np.abs(share - inclusion(q, n)).max() < 0.04  # four deviations
+    assert np.abs(share - n * q / q.sum()).max() > 0.3
+
+
+def test_distinct_draws_are_flatter_than_beta():
+    slopes = [exponent(Shared(0.8), COUNTS, n) for n in (1, 2, 4, 6)]
+    assert 0.8 > slopes[0] > slopes[1] > slopes[2] > slopes[3] == 0.0
+    many = np.arange(1, 3000)
+    assert exponent(Shared(0.8), many, 2) == pytest.approx(0.8, abs=0.005)
+    assert exponent(TwoStage(2, 0.8), many, 5) == exponent(Shared(0.8), many, 2)
 
 
 def test_gamma_by_rule():
-    assert gamma_by_rule(Shared(0.5), COUNTS, 0.2) == pytest.approx(0.05)
-    assert gamma_by_rule(Popularity(0.8), COUNTS, 0.0) == pytest.approx(0.8 * HARD)
-    assert gamma_by_rule(Uniform(), COUNTS, 0.2) == 0.0
-    assert gamma_by_rule(TwoStage(5, -0.5), COUNTS, 0.2) == 0.0
+    flat = exponent(Shared(0.5), COUNTS, 2)
+    assert gamma_by_rule(Shared(0.5), COUNTS, 0.2, 2) == pytest.approx(0.1 * flat)
+    assert gamma_by_rule(Popularity(0.8), COUNTS, 0.0, 5) == pytest.approx(0.8 * HARD)
+    assert gamma_by_rule(Uniform(), COUNTS, 0.2, 5) == 0.0
+    assert gamma_by_rule(TwoStage(5, -0.5), COUNTS, 0.2, 5) == 0.0
 
 
 def test_adding_the_prior_of_the_rule_gives_back_what_popular_negatives_take():
@@ -40,7 +66,7 @@ def test_adding_the_prior_of_the_rule_gives_back_what_popular_negatives_take():
     share = p[:, None] * q[None] / (1 + np.exp(between))
     assert np.abs(share.sum(axis=1) - share.sum(axis=0)).max() < 1e-15  # the gradient
 
-    gamma = gamma_by_rule(Popularity(beta), COUNTS, temperature)
+    gamma = gamma_by_rule(Popularity(beta), COUNTS, temperature, 1)
     restored = score + gamma * log_popularity(COUNTS)
     assert np.allclose(np.diff(restored), temperature / 2 * np.diff(np.log(p)), atol=1e-7)
 

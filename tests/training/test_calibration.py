@@ -1,11 +1,11 @@
 """How gamma of the prior is found."""
 
-import numpy as np
 import polars as pl
 import pytest
 
 import nearfar as nf
 from conftest import hopeless, random_data
+from nearfar.engine import Problem
 from nearfar.evaluation.front import Front
 from nearfar.method.prior import Prior, gamma_by_rule
 from nearfar.training.calibration import GAMMAS, chosen
@@ -17,8 +17,8 @@ SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8, prior=P
 def test_without_a_validation_part_gamma_is_by_the_rule():
     data = random_data()
     model = nf.CML(SHORT).fit(data, epochs=1, threads=1)
-    temperature = model.options.triplet.at(np.count_nonzero(data.item_counts)).temperature
-    assert model.gamma == gamma_by_rule(nf.Shared(0.5), data.item_counts, temperature) > 0
+    temperature = Problem(data, SHORT).triplet.temperature
+    assert model.gamma == gamma_by_rule(nf.Shared(0.5), data.item_counts, temperature, 8) > 0
 
 
 def test_with_a_validation_part_gamma_is_the_best_on_it():

@@ -60,8 +60,8 @@ class Triplet:
     The gradient treats the weight as a constant. A pair without impostors has weight 0."""
     temperature: float | None = 0.0
     """T, in units of squared distance: how evenly the negatives share the gradient. None selects
-    the recommended value, (50 / n)^(1/4) for n effective items. With shared negatives `fit` warns about values
-    outside 0.4 to 4 times the recommended value."""
+    the recommended value, (50 / n)^(1/4) for n effective items. With shared negatives `fit` warns
+    about values outside 0.4 to 4 times the recommended value."""
 
     def __post_init__(self) -> None:
         temperature = _checked_temperature(self.temperature)

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.method.sampling import Sampler
-from nearfar.runtime.arrays import Float32
+from nearfar.runtime.arrays import Float32, Float64
 from nearfar.runtime.checks import real, set_fields, switch
 
 HARD: Final = 0.1
@@ -80,40 +80,93 @@ def item_weight(gamma: float, item_counts: npt.ArrayLike) -> Float32:
     return weight
 
 
-def exponent(sampler: Sampler, item_counts: npt.ArrayLike) -> float:
-    """Return beta, the slope of log(proposal) over log f_j; exact for a proposal f_j^beta.
+def inclusion(weight: npt.ArrayLike, n: int) -> Float64:
+    """Return about how likely each item is among n distinct ones drawn by weight, (M,).
+
+    ::
+
+        1 - exp(-t w_j),   t such that their sum is n
+
+    Drawing without replacement is taking the n smallest of independent exponential clocks with
+    rates w_j (Efraimidis & Spirakis, 2006); t is the time at which n are expected to have rung,
+    which is close for some dozens of draws.
+    If no more than n items have a positive weight, all of them are drawn.
 
     Examples
     --------
-    >>> from nearfar.method.sampling import Popularity
-    >>> round(exponent(Popularity(0.7), [1, 5, 9, 0]), 6), exponent(Popularity(0.7), [3, 3])
-    (0.7, 0.0)
+    >>> inclusion([1, 1, 2, 0], 3).tolist()
+    [1.0, 1.0, 1.0, 0.0]
+    >>> inclusion([1, 1, 2], 1).round(2).tolist()
+    [0.27, 0.27, 0.46]
     """
-    counts = np.asarray(item_counts, np.float64)
-    weight = sampler.proposal(item_counts)
-    there = (counts > 0) & (weight > 0)
-    x = np.log(counts[there])
-    x -= x.mean() if len(x) else 0.0
-    spread = float(x @ x)
-    return float(x @ np.log(weight[there])) / spread if spread > 0.0 else 0.0
+    w = np.asarray(weight, np.float64)
+    if np.count_nonzero(w) <= n:
+        return (w > 0.0).astype(np.float64)
+    w, t = w / w.max(), 0.0
+    drawn: Float64 = np.zeros_like(w)
+    while (missing := n - drawn.sum()) > 1e-9 * n:
+        t += missing / np.sum(w * np.exp(-t * w))  # Newton's step; from the left, so never too far
+        drawn = -np.expm1(-t * w)
+    return drawn
 
 
-def gamma_by_rule(sampler: Sampler, item_counts: npt.ArrayLike, temperature: float) -> float:
+def exponent(sampler: Sampler, item_counts: npt.ArrayLike, negatives: int) -> float:
+    """Return beta as it is drawn: the slope of log q_j over log f_j.
+
+    q_j is the chance of item j to be among the items of a step. For independent draws it is the
+    proposal, so the slope is the sampler's own beta. Distinct draws take the most popular items
+    nearly always (`inclusion`), which flattens q. Each item counts f_j times in the slope, because
+    popular items compete for the places of a list.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    item_counts : int array of shape (M,)
+    negatives : int
+        |N_ij|.
+
+    Examples
+    --------
+    >>> from nearfar.method.sampling import Popularity, Shared
+    >>> round(exponent(Popularity(0.7), [1, 5, 9, 0], 5), 6), exponent(Popularity(0.7), [3, 3], 5)
+    (0.7, 0.0)
+    >>> round(exponent(Shared(0.7), [1, 5, 9, 0], 2), 2)
+    0.38
+    """
+    counts, needs = np.asarray(item_counts, np.float64), sampler.needs
+    q = sampler.proposal(item_counts)
+    together = needs.n_candidates(negatives, int(np.count_nonzero(q)))
+    if needs.distinct and together > 0:
+        q = inclusion(q, together)
+    there = (counts > 0) & (q > 0)
+    f = counts[there]
+    if not len(f):
+        return 0.0
+    x = np.log(f) - np.average(np.log(f), weights=f)
+    spread = float(f @ (x * x))
+    return float((f * x) @ np.log(q[there])) / spread if spread > 0.0 else 0.0
+
+
+def gamma_by_rule(
+    sampler: Sampler, item_counts: npt.ArrayLike, temperature: float, negatives: int
+) -> float:
     """Return gamma* = beta T / 2, or `HARD` beta for the hard maximum; 0 if beta is negative.
 
     Parameters
     ----------
     sampler : Sampler
-        The sampler of the training; beta is the `exponent` of its proposal.
+        The sampler of the training; beta is the `exponent` of its draws.
     item_counts : int array of shape (M,)
     temperature : float
         T of the triplet loss; 0 is the hard maximum.
+    negatives : int
+        |N_ij|.
 
     Examples
     --------
     >>> from nearfar.method.sampling import Popularity
-    >>> round(gamma_by_rule(Popularity(0.5), [1, 5, 9], 0.2), 6)
+    >>> round(gamma_by_rule(Popularity(0.5), [1, 5, 9], 0.2, 5), 6)
     0.05
     """
-    beta = max(0.0, exponent(sampler, item_counts))
+    beta = max(0.0, exponent(sampler, item_counts, negatives))
     return beta * (temperature / 2.0 if temperature > 0.0 else HARD)

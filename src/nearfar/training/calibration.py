@@ -32,7 +32,8 @@ def expected_gamma(problem: Problem) -> float:
     if prior.gamma is not None:
         return prior.gamma
     counts, temperature = problem.interactions.item_counts, problem.triplet.known_temperature
-    return gamma_by_rule(problem.options.sampler, counts, temperature)
+    options = problem.options
+    return gamma_by_rule(options.sampler, counts, temperature, options.n_negatives)
 
 
 def expected_weight(problem: Problem) -> Float32 | None:

@@ -132,9 +132,9 @@ def warning_before_training(problem: Problem) -> str | None:
         else "divides the gradient almost equally between near and far negatives"
     )
     return (
-        f"Triplet(temperature={given:g}) {effect}. With {problem.effective_items:,.0f} effective items the"
-        f" recommended value is {usual:.2g}; outside {least:.2g} to {most:.2g} half of the accuracy"
-        f" may be lost. Use Triplet(temperature=None)."
+        f"Triplet(temperature={given:g}) {effect}. With {problem.effective_items:,.0f} effective"
+        f" items the recommended value is {usual:.2g}; outside {least:.2g} to {most:.2g} half of"
+        f" the accuracy may be lost. Use Triplet(temperature=None)."
     )
 
 

@@ -24,6 +24,7 @@ from conftest import checkerboard, plain
 from nearfar import readers
 from nearfar.errors import NearfarError
 from nearfar.experiment import table2
+from nearfar.method.prior import ItemWeights, log_popularity
 from nearfar.model.batch import recommend_to
 from nearfar.serve import create_app
 
@@ -237,7 +238,8 @@ SPECIAL = {
     "ItemIndex.measure": {"queries": TABLE, "rows": ROWS,
                           "exclude": Rule((3, "ab", (1,), ([0], "x")))},
     "ItemIndex.scorer": {"queries": TABLE},
-    "ItemIndex.check": {"item_vectors": Rule((None, 3, "x", [[1], [1, 2]], {}, object()))},
+    "ItemIndex.check": {"item_vectors": Rule((None, 3, "x", [[1], [1, 2]], {}, object())),
+                        "weights": Rule((None, 3, "x", np.eye(2), ItemWeights))},
     "Interactions.from_pairs": {"pairs": Rule((None, 3, "ab", [3], [(1,)], {}, FRAME))},
     "Interactions.from_frame": {
         "frame": Rule((None, 3, "x", [1], object()), named=False),
@@ -403,7 +405,9 @@ def calls(w):
         "ItemIndex.measure": (w.index.measure, {"queries": w.model.user_vectors, "rows": [0, 1],
                                                 **quiet}),
         "ItemIndex.scorer": (w.index.scorer, {"queries": w.model.user_vectors, **quiet}),
-        "ItemIndex.check": (w.index.check, {"item_vectors": w.model.item_vectors}),
+        "ItemIndex.check": (w.index.check, {
+            "item_vectors": w.model.item_vectors,
+            "weights": ItemWeights(0.1, log_popularity(w.train.item_counts))}),
         "ItemIndex.save": (w.index.save, {"path": new}),
         "ItemIndex.load": (nf.ItemIndex.load, {"path": w.place / "index", "model": w.model}),
         "Options.from_dict": (nf.Options.from_dict, {"plain": TINY.to_dict()}),

@@ -83,16 +83,6 @@ def test_without_a_prior_there_is_no_dial():
             plain.recommend(3, popularity=bad)
 
 
-def test_an_index_searches_by_distance_alone(model):
-    pytest.importorskip("faiss")
-    index = nf.ItemIndex.build(model, recall=1.0, k=5)
-    with pytest.raises(OptionError, match="`index` orders by distance alone"):
-        model.recommend(3, index=index)
-    assert model.recommend(3, k=5, index=index, popularity=0).equals(
-        model.recommend(3, k=5, popularity=0)
-    )
-
-
 def test_the_setting_of_the_prior_is_used_where_none_is_asked_for():
     data = random_data()
     half = nf.CML(SHORT, prior=Prior(0.5, gamma=0.2)).fit(data, epochs=1, threads=1)

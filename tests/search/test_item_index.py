@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,19 @@ from conftest import PLAIN, checkerboard, random_data
 from nearfar.engine import Problem
 from nearfar.errors import DataError, MissingExtraError, NotFittedError, OptionError, StoreError
 from nearfar.method.optimiser import Adam
+from nearfar.method.prior import ItemWeights
 from nearfar.runtime import store
 from nearfar.search import inverted_lists as lists
 from nearfar.search import item_index as approximate
 from nearfar.search import probing
 from nearfar.search.item_index import Figures, ItemIndex
+from nearfar.search.lift import aim, lifted
 from nearfar.search.neighbours import Points, top_k
 from nearfar.search.probing import IndexedPoints
 
 faiss = pytest.importorskip("faiss")
+
+UNWEIGHTED = ItemWeights(0.0, np.zeros(900, np.float32))
 
 
 def clustered(n_users=300, n_items=900, dim=8, seed=0, scale=1.0):
@@ -220,6 +225,86 @@ def test_models_use_it_for_users_and_items(model, index):
     assert one.equals(model.recommend([3], k=5, index=index).drop("user_id"))
 
 
+# ----------------------------------------------------------------------------- with a prior
+
+
+@pytest.fixture(scope="module", params=["sphere", "ball"])
+def popular(request):
+    """A model whose lists depend on the setting of its dial."""
+    data = random_data(n_users=400, n_items=300, share=0.05)
+    how = nf.CML(PLAIN, dim=8, batch=64, optimiser=Adam(0.03), geometry=request.param,
+                 prior=nf.Prior(gamma=0.1))  # fmt: skip
+    return how.fit(data, epochs=3, threads=1)
+
+
+def test_distances_between_lifted_points_are_in_the_order_of_the_scores():
+    rng = np.random.default_rng(0)
+    u, v = rng.normal(size=6), rng.normal(size=(50, 6)).astype(np.float32)
+    b = rng.uniform(0, 2, 50).astype(np.float32)
+    for x in (0.0, 0.5, 3.0):
+        q = np.append(u, aim(x))
+        power = np.sum((u - v) ** 2, axis=1) - 2 * x * b
+        distance = np.sum((q - lifted(v, b)) ** 2, axis=1)
+        np.testing.assert_allclose(np.ptp(distance - power), 0, atol=1e-5)
+    assert lifted(v, None) is v
+
+
+@pytest.mark.parametrize("popularity", [None, 0, 0.5, 2])
+def test_an_index_finds_the_lists_of_any_setting(popular, popularity):
+    index = ItemIndex.build(popular, 0.8, k=5)
+    assert 0 < index.figures.n_probed <= index.figures.n_probed_below < 17
+    assert index.figures.popularity == 1
+    for ask in (popular.recommend, popular.similar_items):
+        setting = {} if popularity is None else {"popularity": popularity}
+        exact, found = (ask(range(300), k=5, index=one, **setting) for one in (None, index))
+        same = exact.join(found, on=[exact.columns[0], "item_id"])
+        assert len(same) / len(exact) > 0.6
+        assert (same["score"] == same["score_right"]).all()
+        for _, part in found.group_by(exact.columns[0], maintain_order=True):
+            assert part["score"].is_sorted(descending=True)
+    one = popular.recommend(3, k=5, index=index, popularity=popularity)
+    many = popular.recommend([3], k=5, index=index, popularity=popularity)
+    assert one.equals(many.drop("user_id"))
+
+
+def test_all_lists_are_exact_search_at_any_setting(popular, tmp_path):
+    ItemIndex.build(popular, 1, k=5).save(tmp_path)
+    index = ItemIndex.load(tmp_path, popular)
+    for popularity in (None, 0, 0.5, 3):
+        exact = popular.recommend_all(k=5, popularity=popularity)
+        assert popular.recommend_all(k=5, popularity=popularity, index=index).equals(exact)
+
+
+def test_the_target_is_that_of_the_lists_with_the_prior(popular):
+    index = ItemIndex.build(popular, 0.8, k=5)
+    data = popular.interactions
+    queries, rows, seen = popular.user_vectors, np.arange(400), (data.indptr, data.items)
+    for popularity in (None, 1, 0):
+        assert index.measure(queries, rows, seen, popularity=popularity) > 0.75
+    assert index.measure(queries, rows, seen) == index.measure(queries, rows, seen, popularity=1)
+    few = Figures(17, index.figures.n_probed, 5, 0.8, 0.8, 200, 1.0, 1)
+    few = ItemIndex(index._lists, index._points, few, index._weights)
+    assert few.measure(queries, rows, seen, popularity=0) < 0.7
+    assert few.measure(queries, rows, seen) == index.measure(queries, rows, seen)
+    assert "of 200 users at popularity 1, " in repr(index)
+
+
+def test_an_index_of_another_prior_is_refused(popular, tmp_path):
+    index = ItemIndex.build(popular, 0.8, k=5)
+    index.save(tmp_path)
+    how = replace(popular.options, prior=nf.Prior(gamma=0.2))
+    for options in (how, replace(how, prior=None)):
+        other = nf.CML(options).fit(popular.interactions, epochs=3, threads=1)
+        assert (other.item_vectors == popular.item_vectors).all()
+        with pytest.raises(OptionError, match=r"another popularity prior \(gamma 0.1\) than the"):
+            other.recommend(3, index=index)
+        with pytest.raises(StoreError, match="or their weights, are not those of this one"):
+            ItemIndex.load(tmp_path, other)
+    plain = ItemIndex.build(other, 0.8, k=5)
+    with pytest.raises(OptionError, match=r"`popularity` is 0\.5, but the model of the"):
+        plain.scorer(other.user_vectors, popularity=0.5)
+
+
 # ----------------------------------------------------------------------------------- recall
 
 
@@ -254,7 +339,7 @@ def test_the_fewest_lists_are_those_a_search_needs(model, index):
 def test_a_bad_index_says_how_bad_it_is():
     """The recall is measured by searching, not taken from what was asked for."""
     scorer, points = scorer_with(1)
-    bad = ItemIndex(scorer.lists, points, Figures(30, 1, 5, 0.99, 0.99, 0))
+    bad = ItemIndex(scorer.lists, points, Figures(30, 1, 5, 0.99, 0.99, 0), UNWEIGHTED)
     measured = bad.measure(points.queries, np.arange(300))
     exact, found = (top_k(one, np.arange(300), 5).items for one in (points, scorer))
     by_hand = [len({*best} & {*mine}) / 5 for best, mine in zip(exact, found, strict=True)]

@@ -45,8 +45,9 @@ def index(
         show.emit({"index": str(out), "n_items": made.n_items, **asdict(of), "seconds": seconds})
         return
     how = "all, so the search is exact" if made.exact else f"{of.n_probed:,} of them"
+    dial = f" at popularity {of.popularity:g}" if fitted.gamma else ""
     show.say(f"{made.n_items:,} items in {of.n_lists:,} lists; a query searches {how}.")
     show.say(
-        f"Recall at {of.k}: {of.recall:.4f}, measured on {of.n_users:,} users (target: {recall})."
-        f" Written to {out} after {seconds:.1f} s."
+        f"Recall at {of.k}{dial}: {of.recall:.4f}, measured on {of.n_users:,} users (target:"
+        f" {recall}). Written to {out} after {seconds:.1f} s."
     )

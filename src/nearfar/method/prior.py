@@ -62,6 +62,29 @@ class Prior:
         set_fields(self, popularity=popularity, gamma=gamma, one_error=one_error)
 
 
+@dataclass(frozen=True, eq=False)
+class ItemWeights:
+    """The weights of the items of a model at every setting of the dial."""
+
+    gamma: float
+    """The factor of log f_j at setting 1; 0 without a prior."""
+    log_popularity: Float32
+    """log f_j of each item, float32 (M,)."""
+
+    def at(self, popularity: float) -> Float32 | None:
+        """Return b_j = popularity gamma log f_j, float32 (M,); None if the factor is 0."""
+        factor = np.float32(popularity * self.gamma)
+        weight: Float32 | None = None if factor == 0.0 else factor * self.log_popularity
+        return weight
+
+    def agree(self, other: ItemWeights) -> bool:
+        """Return whether these are the same weights."""
+        mine, theirs = self.log_popularity, other.log_popularity
+        return self.gamma == other.gamma and (
+            self.gamma == 0.0 or mine is theirs or np.array_equal(mine, theirs)
+        )
+
+
 def log_popularity(item_counts: npt.ArrayLike) -> Float32:
     """Return log f_j of each item, float32 (M,); 0, as with one interaction, if it has none.
 

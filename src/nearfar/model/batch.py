@@ -149,6 +149,7 @@ def _identity(
         "allow": _digest(options["allow"]),
         "deny": _digest(options["deny"]),
         "popularity": options["popularity"],
+        "gamma": model.gamma,
         "index": None if index is None else index.digest(),
         "device": options["device"],
     }

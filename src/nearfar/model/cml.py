@@ -26,7 +26,7 @@ from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
-from nearfar.method.prior import Prior, item_weight
+from nearfar.method.prior import Prior
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
@@ -493,8 +493,7 @@ class CML:
 
     def item_weight(self, popularity: float | None = None) -> Float32 | None:
         """Return b_j of each item at a setting of the dial, float32 (M,); None if all are 0."""
-        gamma = self.dial(popularity) * self.gamma
-        return None if gamma == 0.0 else item_weight(gamma, self.interactions.item_counts)
+        return self._retrieval.weights.at(self.dial(popularity))
 
     # ------------------------------------------------------------------ new users and items
 
@@ -690,12 +689,12 @@ class CML:
                 " every user of the model call recommend_all()."
             )
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
-        search, weight = self._retrieval, self.item_weight(popularity)
+        search, setting = self._retrieval, self.dial(popularity)
         mask = search.mask(allow, deny)
         asked = (
             search.known_users(users, unknown) if liked is None else search.new_user(liked, unknown)
         )
-        scorer = search.items_near(asked.queries, device, index, threads, weight)
+        scorer = search.items_near(asked.queries, device, index, threads, setting)
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
@@ -730,9 +729,9 @@ class CML:
             ``score``, as `recommend`.
         """
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
-        search, weight = self._retrieval, self.item_weight(popularity)
+        search, setting = self._retrieval, self.dial(popularity)
         mask, asked = search.mask(allow, deny), search.all_users()
-        scorer = search.items_near(asked.queries, device, index, threads, weight)
+        scorer = search.items_near(asked.queries, device, index, threads, setting)
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
@@ -793,8 +792,8 @@ class CML:
             An item that was not in the training interactions.
         """
         points, search = self.item_vectors, self._retrieval
-        weight = self.item_weight(real("popularity", popularity, least=0.0))
-        scorer = search.items_near(points, device, index, threads, weight)
+        setting = self.dial(real("popularity", popularity, least=0.0))
+        scorer = search.items_near(points, device, index, threads, setting)
         return search.similar(items, k, points, search.item_axis("`items`"), threads, scorer)
 
     def similar_users(

@@ -16,6 +16,7 @@ import polars as pl
 from nearfar.data.ids import Ids
 from nearfar.errors import OptionError
 from nearfar.method.options import Options
+from nearfar.method.prior import ItemWeights, log_popularity
 from nearfar.model.asked import (
     Asked,
     Axis,
@@ -45,7 +46,7 @@ class Retrieval:
 
     def __init__(self, fitted: Fitted, options: Options) -> None:
         self.users, self.items, self.interactions = fitted.users, fitted.items, fitted.interactions
-        self.options = options
+        self.options, self.gamma = options, fitted.gamma
         self._scorers: list[tuple[Float32, Points]] = []
 
     def is_of(self, fitted: Fitted) -> bool:
@@ -56,6 +57,11 @@ class Retrieval:
     def folding(self) -> Folding:
         """What folds new users and items in."""
         return Folding(self.users, self.items, self.interactions, self.options)
+
+    @cached_property
+    def weights(self) -> ItemWeights:
+        """The weights of the items."""
+        return ItemWeights(self.gamma, log_popularity(self.interactions.item_counts))
 
     # ------------------------------------------------------------------------ scorers
 
@@ -86,20 +92,16 @@ class Retrieval:
         device: str,
         index: Index | None,
         threads: int | None,
-        weight: Float32 | None,
+        popularity: float,
     ) -> Scorer:
         """Return a scorer of all items for queries, or of the items that an index finds."""
         if index is None:
-            return self.points(queries, self.items, device, weight)
+            return self.points(queries, self.items, device, self.weights.at(popularity))
         index = checked_index(index)
-        if weight is not None:
-            raise OptionError(
-                "`index` orders by distance alone; pass popularity=0, or search without an index."
-            )
         if resolve_ranking(device) != "cpu":
             raise OptionError(f"`index` searches on the CPU; got device={device!r}.")
-        index.check(self.items)
-        return index.scorer(queries, threads=threads)
+        index.check(self.items, self.weights)
+        return index.scorer(queries, popularity=popularity, threads=threads)
 
     # ---------------------------------------------------------------------- questions
 

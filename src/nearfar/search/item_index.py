@@ -10,6 +10,11 @@ that are found have exact scores, are ordered as by `nearfar.search.neighbours.t
 all filters. A query for which k items are left always gets k items, by exact search if the lists
 do not contain enough.
 
+**The popularity prior.** An index serves all settings of the dial: the weights of the items are two
+more coordinates of the lists (`nearfar.search.lift`). The target is reached at the model's own
+setting, at which the recall is measured, and at setting 0, which takes more lists; these are also
+searched at the settings between.
+
 The search is in `nearfar.search.probing`, and the use of faiss in `nearfar.search.inverted_lists`.
 """
 
@@ -24,11 +29,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import OptionError, StoreError
+from nearfar.method.prior import ItemWeights, log_popularity
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32, Int32
-from nearfar.runtime.checks import checked_seed, local_path, real, said, whole
+from nearfar.runtime.checks import an_instance, checked_seed, local_path, real, said, whole
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.inverted_lists import Lists
+from nearfar.search.lift import aim, lifted
 from nearfar.search.neighbours import Exclusion, Points, table_of, top_k
 from nearfar.search.probing import IndexedPoints
 from nearfar.search.scoring import HasPoints, scorer_of
@@ -55,6 +62,16 @@ class Figures:
     """The measured recall, on users other than those for whom the number of lists was chosen."""
     n_users: int
     """Number of users on whom the recall was measured."""
+    popularity: float = 0.0
+    """The setting of the popularity dial at which the recall was measured: the model's own."""
+    n_probed_below: int | None = None
+    """Number of lists searched at lower settings; None for `n_probed`."""
+
+    def probed(self, popularity: float) -> int:
+        """Return the number of lists searched for a query at a setting of the dial."""
+        if self.n_probed_below is None or popularity >= self.popularity:
+            return self.n_probed
+        return self.n_probed_below
 
 
 class ItemIndex:
@@ -63,8 +80,9 @@ class ItemIndex:
     Create it with `build` or `load`, and use it with ``model.recommend(..., index=index)``.
 
     The *recall at k* of a user is the share of the k best items, without the user's training items,
-    that the index finds; that of the index is the mean over users. It does not apply to longer
-    lists or to queries that differ from the model's users.
+    that the index finds; that of the index is the mean over users, at the model's own setting of
+    the popularity dial. It does not apply to longer lists or to queries that differ from the
+    model's users; `measure` measures others.
 
     Examples
     --------
@@ -77,14 +95,18 @@ class ItemIndex:
     [0]
     """
 
-    def __init__(self, lists: Lists, points: Points, figures: Figures) -> None:
+    def __init__(
+        self, lists: Lists, points: Points, figures: Figures, weights: ItemWeights
+    ) -> None:
         self._lists, self._points, self.figures = lists, points, figures
+        self._weights = weights
 
     def __repr__(self) -> str:
         of = self.figures
+        dial = f" at popularity {of.popularity:g}" if self._weights.gamma else ""
         return (
             f"ItemIndex({self.n_items:,} items, recall {of.recall:.4f} at {of.k} of {of.n_users:,}"
-            f" users, {of.n_probed:,} of {of.n_lists:,} lists)"
+            f" users{dial}, {of.n_probed:,} of {of.n_lists:,} lists)"
         )
 
     @property
@@ -104,7 +126,10 @@ class ItemIndex:
 
     @property
     def exact(self) -> bool:
-        """Whether all lists would have to be searched, in which case the search is exact."""
+        """Whether all lists would have to be searched, in which case the search is exact.
+
+        At the model's own setting of the popularity dial, as `recall`.
+        """
         return self.figures.n_probed == self.figures.n_lists
 
     # ---------------------------------------------------------------------------------- build
@@ -145,18 +170,28 @@ class ItemIndex:
         """
         recall, k = real("recall", recall, above=0.0, most=1.0), whole("k", k)
         seed, n_threads = checked_seed(seed), checked_threads(threads)
-        points = _points_of(model)
-        lists = Lists.of(points.targets, seed=seed, threads=n_threads)
+        points, weights = _points_of(model), _weights_of(model)
+        lists = Lists.of(lifted(points.targets, weights.at(1.0)), seed=seed, threads=n_threads)
         users = np.flatnonzero(np.diff(model.interactions.indptr))  # the others' points are random
         drawn = users[np.random.default_rng(seed).permutation(len(users))[: 2 * SAMPLE]]
         chosen_on, measured_on = np.sort(drawn[::2]), np.sort(drawn[1::2])
         seen = (model.interactions.indptr, model.interactions.items)
-        best = top_k(points, chosen_on, k, exclude=seen, threads=n_threads)
-        n_probed = _least_probed(lists, points.queries[chosen_on], best.items, recall)
-        figures = Figures(len(lists), n_probed, k, recall, 1.0, len(measured_on))
-        made = cls(lists, points, figures)
+        own = model.dial()
+        probed = {}
+        for setting in {0.0, own}:
+            weighted = points.weighted(weights.at(setting))
+            best = top_k(weighted, chosen_on, k, exclude=seen, threads=n_threads).items
+            queries = points.queries[chosen_on]
+            if weights.gamma:
+                queries = np.hstack([queries, np.tile(aim(setting), (len(queries), 1))])
+            probed[setting] = _least_probed(lists, queries, best, recall)
+        figures = Figures(
+            len(lists), probed[own], k, recall, 1.0, len(measured_on), own, probed[0.0]
+        )
+        made = cls(lists, points, figures, weights)
         measured = made.measure(points.queries, measured_on, seen, threads=n_threads)
-        return cls(lists, points, replace(figures, recall=measured))
+        made.figures = replace(figures, recall=measured)
+        return made
 
     def measure(
         self,
@@ -164,6 +199,7 @@ class ItemIndex:
         rows: npt.ArrayLike,
         exclude: Exclusion | None = None,
         *,
+        popularity: float | None = None,
         threads: int | None = None,
     ) -> float:
         """Measure the recall at `k` of some queries, against exact search.
@@ -175,17 +211,18 @@ class ItemIndex:
             The rows of `queries` to use.
         exclude : (indptr, items), optional
             As in `nearfar.search.neighbours.top_k`.
-        threads : int, optional
+        popularity, threads
+            As in `scorer`.
 
         Returns
         -------
         float
             The mean over queries with at least one item left; 1 if there are none.
         """
-        points = self._points.with_queries(queries)
+        scorer = self.scorer(queries, popularity=popularity, threads=threads)
         options: dict[str, Any] = {"exclude": exclude, "threads": threads}
-        exact = top_k(points, rows, self.k, **options).items
-        found = top_k(self.scorer(queries, threads=threads), rows, self.k, **options).items
+        exact = top_k(scorer.points, rows, self.k, **options).items
+        found = top_k(scorer, rows, self.k, **options).items
         shares = [
             np.isin(best[best >= 0], mine).mean()
             for best, mine in zip(exact, found, strict=True)
@@ -195,12 +232,20 @@ class ItemIndex:
 
     # ------------------------------------------------------------------------------ in use
 
-    def scorer(self, queries: Float32, *, threads: int | None = None) -> IndexedPoints:
+    def scorer(
+        self,
+        queries: Float32,
+        *,
+        popularity: float | None = None,
+        threads: int | None = None,
+    ) -> IndexedPoints:
         """Return a scorer of these queries for `nearfar.search.neighbours.top_k`.
 
         Parameters
         ----------
         queries : float32 array of shape (n_users, dim)
+        popularity : float, optional
+            The setting of the popularity dial; if None, the model's own when the index was made.
         threads : int, optional
             Number of threads; all available cores if None.
 
@@ -208,19 +253,36 @@ class ItemIndex:
         ------
         DataError
             The dimensions of the queries and the items differ.
+        OptionError
+            `popularity` is not a number of at least 0, or is above 0 and the model has no prior.
         """
-        points = self._points.with_queries(queries)
-        n_probed = self.figures.n_probed
-        return IndexedPoints(points, self._lists, n_probed, checked_threads(threads))
+        setting = self.figures.popularity
+        if popularity is not None:
+            setting = real("popularity", popularity, least=0.0)
+        if setting > 0.0 and self._weights.gamma == 0.0:
+            raise OptionError(
+                f"`popularity` is {popularity!r}, but the model of the index has no popularity"
+                " prior; omit `popularity`."
+            )
+        points = self._points.with_queries(queries).weighted(self._weights.at(setting))
+        more = aim(setting) if self._weights.gamma else None
+        n_probed = self.figures.probed(setting)
+        return IndexedPoints(points, self._lists, n_probed, checked_threads(threads), more)
 
-    def check(self, item_vectors: Float32) -> None:
-        """Check that the index was made from these item vectors.
+    def check(self, item_vectors: Float32, weights: ItemWeights) -> None:
+        """Check that the index was made from these item vectors and weights.
 
         Raises
         ------
         OptionError
-            It was made from other item vectors.
+            It was made from others.
         """
+        if not self._weights.agree(an_instance("weights", weights, ItemWeights)):
+            raise OptionError(
+                f"`index` was made with another popularity prior (gamma {self._weights.gamma:g})"
+                f" than the model's (gamma {weights.gamma:g}); make it again with"
+                " ItemIndex.build(model)."
+            )
         mine, item_vectors = self._points.targets, table_of("item_vectors", item_vectors)
         here = (item_vectors.ctypes.data, item_vectors.shape, item_vectors.strides)
         if here == (mine.ctypes.data, mine.shape, mine.strides):  # the usual case, without hashing
@@ -232,11 +294,12 @@ class ItemIndex:
             )
 
     def digest(self) -> str:
-        """Hash everything that determines the results: the vectors, the lists and `n_probed`.
+        """Hash everything that determines the results: vectors, weights, lists and their numbers.
 
         SHA-256, in hexadecimal.
         """
-        named = f"{self.figures.n_probed} {digest_of(self._points.targets)} "
+        of, made_from = self.figures, _digest(self._points, self._weights)
+        named = f"{of.n_probed} {of.n_probed_below} {of.popularity} {made_from} "
         return sha256(named.encode() + self._lists.list_of().tobytes()).hexdigest()
 
     # ------------------------------------------------------------------------------ on disk
@@ -253,7 +316,8 @@ class ItemIndex:
             The folder cannot be written or holds something else.
         """
         path = local_path(path)
-        meta = {"figures": asdict(self.figures), "vectors": digest_of(self._points.targets)}
+        made_from = _digest(self._points, self._weights)
+        meta = {"figures": asdict(self.figures), "vectors": made_from}
         store.save_folder(path, kind=KIND, meta=meta, files={"lists": self._lists.write})
 
     @classmethod
@@ -277,20 +341,22 @@ class ItemIndex:
         MissingExtraError
             faiss is not installed.
         """
-        points = _points_of(model)
+        points, weights = _points_of(model), _weights_of(model)
         folder = store.load_folder(path, kind=KIND)
         try:
             figures, vectors = Figures(**folder.meta["figures"]), folder.meta["vectors"]
             file = folder.files["lists"]
         except (KeyError, TypeError) as error:
             raise StoreError(f"{str(path)!r} is not a readable index: {error}.") from error
-        if vectors != digest_of(points.targets):
+        if vectors != _digest(points, weights):
             raise StoreError(
-                f"{str(path)!r} is the index of another model: its item vectors are not those of"
-                " this one. Pass the model that it was made from, or make it again with"
-                " `nearfar index`."
+                f"{str(path)!r} is the index of another model: its item vectors, or their weights,"
+                " are not those of this one. Pass the model that it was made from, or make it again"
+                " with `nearfar index`."
             )
-        return cls(Lists.opened(file, points.targets.shape), points, figures)
+        n_items, dim = points.targets.shape
+        lists = Lists.opened(file, (n_items, dim + (2 if weights.gamma else 0)))
+        return cls(lists, points, figures, weights)
 
 
 def _points_of(model: HasPoints) -> Points:
@@ -298,6 +364,16 @@ def _points_of(model: HasPoints) -> Points:
     if isinstance(model, type) or not hasattr(model, "item_vectors"):
         raise OptionError(f"`model` must be a fitted CML; got {said(model)}.")
     return scorer_of(model.user_vectors, model.item_vectors, model.options.geometry)
+
+
+def _weights_of(model: HasPoints) -> ItemWeights:
+    return ItemWeights(model.gamma, log_popularity(model.interactions.item_counts))
+
+
+def _digest(points: Points, weights: ItemWeights) -> str:
+    """Hash the item vectors, and their weights if the model has a prior."""
+    weight = weights.at(1.0)
+    return digest_of(points.targets, *([] if weight is None else [weight[:, None]]))
 
 
 def digest_of(*tables: Float32) -> str:

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import DataError
+from nearfar.method.prior import ItemWeights
 from nearfar.runtime.arrays import Array, Bool, Float32, Float64, Int32, Int64
 from nearfar.runtime.checks import an_array, as_array, said, whole
 from nearfar.runtime.threads import checked_threads, run_blocks
@@ -271,10 +272,16 @@ class Finder(Protocol):
 class Index(Protocol):
     """The items of one model, arranged so that a search compares only some of them."""
 
-    def check(self, item_vectors: Float32) -> None:
-        """Raise `OptionError` if the index was made from other item vectors."""
+    def check(self, item_vectors: Float32, weights: ItemWeights) -> None:
+        """Raise `OptionError` if the index was made from other item vectors or weights."""
 
-    def scorer(self, queries: Float32, *, threads: int | None = None) -> Scorer:
+    def scorer(
+        self,
+        queries: Float32,
+        *,
+        popularity: float | None = None,
+        threads: int | None = None,
+    ) -> Scorer:
         """Return a scorer, which is also a `Finder`, of queries of shape (n_users, dim)."""
         ...
 

@@ -1,7 +1,8 @@
 """Approximate search with `Lists`: filters before the cut, exact scores and exact order.
 
 faiss orders by squared distance, which is the order of scores in every geometry. The items that it
-finds are ranked by exact scores, as in `nearfar.search.neighbours`. If a result is too short, more
+finds are ranked by exact scores, as in `nearfar.search.neighbours`. Weights of the items are two
+more coordinates there (`nearfar.search.lift`). If a result is too short, more
 lists are searched, and finally all items exactly, so a query for which k items are left always gets
 k items.
 """
@@ -35,10 +36,20 @@ class IndexedPoints:
     n_probed : int
         The number of lists searched for a query. With all of them the search is exact.
     threads : int
+    more : float32 array of shape (c,), optional
+        The coordinates of a query that the lists have in addition to those of the points.
     """
 
-    def __init__(self, points: Points, lists: Lists, n_probed: int, threads: int) -> None:
+    def __init__(
+        self,
+        points: Points,
+        lists: Lists,
+        n_probed: int,
+        threads: int,
+        more: Float32 | None = None,
+    ) -> None:
         self.points, self.lists, self.n_probed, self.threads = points, lists, n_probed, threads
+        self.more = more
 
     @property
     def n_users(self) -> int:
@@ -49,6 +60,11 @@ class IndexedPoints:
     def n_items(self) -> int:
         """Number of items."""
         return self.points.n_items
+
+    def probe(self, row: int) -> Float32:
+        """Return a query as the lists compare it."""
+        query: Float32 = self.points.queries[row]
+        return query if self.more is None else np.append(query, self.more)
 
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Compute one tile of scores; see `nearfar.search.neighbours.Scorer`."""
@@ -142,7 +158,7 @@ class _ListSearch:
 
     def _in_lists(self, row: int, n: int, n_probed: int) -> Int64:
         """Find n items of a row, asking for more because those it leaves out are then removed."""
-        query, seen = self.scorer.points.queries[row], self._seen(row)
+        query, seen = self.scorer.probe(row), self._seen(row)
         found = self.scorer.lists.nearest(
             query, n + len(seen), n_probed=n_probed, allow=self.selector
         )

@@ -29,6 +29,11 @@ class HasPairs(Protocol):
         """The items of all users, in the order of users."""
         ...
 
+    @property
+    def item_counts(self) -> Int64:
+        """(M,) the number of users of each item."""
+        ...
+
 
 class HasPoints(Protocol):
     """The parts of a fitted model that are needed to search among its points."""
@@ -51,6 +56,15 @@ class HasPoints(Protocol):
     @property
     def interactions(self) -> HasPairs:
         """The items that users already have."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """The factor of log f_j in the score at popularity 1; 0 without a prior."""
+        ...
+
+    def dial(self, popularity: float | None = None) -> float:
+        """Return a checked setting of the popularity dial; for None the model's own."""
         ...
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from nearfar.model.asked import Axis
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32, Int32
+from nearfar.search.item_index import ItemIndex
 from nearfar.serve import schemas
 from nearfar.serve.loaded import Loaded
 from nearfar.serve.names import Names
@@ -128,9 +129,14 @@ def facts(loaded: Loaded) -> schemas.ModelFacts:
         options=model.options.to_dict(),
         metrics=model.metrics,
         history=_history(loaded),
-        index=None if index is None else schemas.IndexFigures(recall=index.recall, k=index.k),
+        index=None if index is None else _recall(index),
         categories=loaded.titles.category_column,
     )
+
+
+def _recall(index: ItemIndex) -> schemas.IndexFigures:
+    popularity = index.figures.popularity
+    return schemas.IndexFigures(recall=index.recall, k=index.k, popularity=popularity)
 
 
 def _history(loaded: Loaded) -> list[schemas.EpochFigures]:

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from nearfar.method.prior import ItemWeights, log_popularity
 from nearfar.model.asked import Axis
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
@@ -72,7 +73,7 @@ class Loaded:
                 geometry,
                 searched,
                 with_items,
-                model.item_weight(1.0 if model.gamma > 0.0 else 0.0),
+                ItemWeights(model.gamma, log_popularity(data.item_counts)),
             ),
             user_axis=Axis(data.user_ids, data.user_counts, _USER_REMEDY),
             item_axis=Axis(data.item_ids, data.item_counts, _ITEM_REMEDY),

@@ -151,10 +151,11 @@ class EpochFigures(BaseModel):
 
 
 class IndexFigures(BaseModel):
-    """The measured recall of the approximate index."""
+    """The measured recall of the approximate index, at a setting of the popularity dial."""
 
     recall: float = Field(description="Measured share of the exact lists that it finds.")
     k: int = Field(description="The length of these lists.")
+    popularity: float = Field(description="The setting of the popularity dial: the model's own.")
 
 
 class ModelFacts(BaseModel):

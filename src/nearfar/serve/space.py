@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nearfar.method.prior import ItemWeights
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.search.item_index import ItemIndex
 from nearfar.search.neighbours import Points, Scorer, TopK, top_k
@@ -66,8 +67,8 @@ class Space:
     geometry: str
     index: ItemIndex | None = None
     allowed: Bool | None = None
-    weight: Float32 | None = None
-    """The weight of each target at popularity 1; None if it is 0."""
+    weights: ItemWeights | None = None
+    """The weights of the targets; None if they have none."""
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.allowed.all():
@@ -92,21 +93,20 @@ class Space:
         ]
 
     def _weighted(self, points: Points, popularity: float) -> Points:
-        if self.weight is None or popularity == 0.0:
-            return points
-        return points.weighted(np.float32(popularity) * self.weight)
+        return points if self.weights is None else points.weighted(self.weights.at(popularity))
 
     def _searched(self, wishes: Sequence[Wish], popularity: float) -> list[Nearest]:
-        """Search the whole table; exactly if there are weights, which an index does not know."""
+        """Search the whole table."""
         if not wishes:
             return []
         queries = np.stack([wish.query for wish in wishes])
         hidden = [wish.hidden for wish in wishes]
         excluded = np.cumsum([0, *map(len, hidden)], dtype=np.int64), np.concatenate(hidden)
-        points = self.points.with_queries(queries)
-        scorer: Scorer = self._weighted(points, popularity)
-        if self.index is not None and scorer is points:
-            scorer = self.index.scorer(queries, threads=1)
+        scorer: Scorer
+        if self.index is None:
+            scorer = self._weighted(self.points.with_queries(queries), popularity)
+        else:
+            scorer = self.index.scorer(queries, popularity=popularity, threads=1)
         k = min(max(wish.k for wish in wishes), self.points.n_items)
         rows = np.arange(len(wishes))
         found = top_k(scorer, rows, k, exclude=excluded, allow=self.allowed)

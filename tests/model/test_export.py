@@ -1,6 +1,7 @@
 """Vectors in other programs' forms: what is written can be read back, and nothing half is left."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -99,6 +100,62 @@ def test_an_index_of_faiss_finds_what_the_model_finds(kind, geometry, tmp_path):
     for user, mine in zip(model.interactions.user_ids, ids, strict=True):
         expected = model.recommend(user, 9, exclude_seen=False)["item_id"].to_list()
         assert list(mine) == expected
+
+
+@pytest.fixture(scope="module", params=["sphere", "ball"])
+def weighted(request):
+    """A model with a prior, and ids of text."""
+    pairs = [(f"u{u}", f"i{i}") for u in range(6) for i in range(9) if (u + i) % 3 or i < u]
+    options = replace(PLAIN, dim=4, geometry=request.param, prior=nf.Prior(0.5, gamma=0.3))
+    return nf.CML(options).fit(nf.Interactions.from_pairs(pairs), epochs=1)
+
+
+@pytest.mark.parametrize("popularity", [None, 0, 2])
+def test_the_weights_of_a_prior_give_the_lists_of_the_setting(weighted, popularity, tmp_path):
+    setting = 0.5 if popularity is None else float(popularity)
+    (file,) = export(weighted, tmp_path / "v.parquet", popularity=popularity)
+    beside, npy = export(weighted, tmp_path / "v.npy", "numpy", popularity=popularity)
+    words, _ = export(weighted, tmp_path / "w.txt", "word2vec", popularity=popularity)
+    frame = pl.read_parquet(file)
+    assert frame.columns == ["id", "vector", "weight"]
+    assert frame.schema["weight"] == pl.Float32
+    vectors, weight = frame["vector"].to_numpy(), frame["weight"].to_numpy()
+    counts = weighted.interactions.item_counts
+    np.testing.assert_allclose(weight, setting * 0.3 * np.log(counts), rtol=1e-6)
+    for other in (beside, words):
+        assert pl.read_parquet(other).equals(frame.select("id", "weight"))
+    for one in (file, beside, words):
+        known = pl.read_parquet_metadata(one)
+        assert (float(known["nearfar.gamma"]), float(known["nearfar.popularity"])) == (0.3, setting)
+    (users,) = export(weighted, tmp_path / "u.parquet", what="users")
+    assert pl.read_parquet(users).columns == ["id", "vector"]
+    np.testing.assert_array_equal(np.load(npy), vectors)
+    off = 0 if weighted.options.geometry == "sphere" else 0.5 * np.sum(vectors**2, axis=1)
+    for user, point in pl.read_parquet(users).iter_rows():
+        order = np.argsort(-(vectors @ np.array(point) + weight - off), kind="stable")
+        listed = weighted.recommend(user, 9, exclude_seen=False, popularity=popularity)
+        assert frame["id"].to_numpy()[order].tolist() == listed["item_id"].to_list()
+
+
+@pytest.mark.parametrize("popularity", [None, 0, 2])
+def test_faiss_has_the_weight_as_one_more_coordinate(weighted, popularity, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    beside, file = export(weighted, tmp_path / "v.faiss", "faiss", popularity=popularity)
+    index, names = faiss.read_index(str(file)), pl.read_parquet(beside)["id"]
+    assert index.d == 5
+    points = weighted.user_vectors
+    _, found = index.search(np.column_stack([points, np.ones(len(points), np.float32)]), 9)
+    for user, rows in zip(weighted.interactions.user_ids, found, strict=True):
+        listed = weighted.recommend(user, 9, exclude_seen=False, popularity=popularity)
+        assert names[rows].to_list() == listed["item_id"].to_list()
+
+
+def test_only_items_of_a_prior_have_weights(weighted, model, tmp_path):
+    with pytest.raises(OptionError, match=r"`popularity` is 1, but only items have weights; omit"):
+        export(weighted, tmp_path / "v", what="users", popularity=1)
+    with pytest.raises(OptionError, match=r"`popularity` is 1, but the model has no popularity p"):
+        export(model, tmp_path / "v", popularity=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_integers_too_large_for_faiss_go_beside(tmp_path):

@@ -56,21 +56,26 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")],
     form: Annotated[Format, typer.Option("--format", help="File format.")] = Format.parquet,
     what: Annotated[What, typer.Option(help="The vectors to export.")] = What.items,
+    popularity: Dial = None,
     json: Json = False,
 ) -> None:
     """Write a model's vectors and their ids to a file in the format of another program.
 
     If the format cannot store the ids (numpy; faiss, unless they are integers), they are written to
-    a second file, .ids.parquet.
+    a second file, .ids.parquet. The items of a model with a prior have weights, at the setting of
+    --popularity: a column of the Parquet file; for numpy and word2vec of the second file; for faiss
+    the last coordinate, for queries that end in 1.
     """
     fitted = CML.load(model)
-    files = write(fitted, out, form.value, what=what.value)
+    files = write(fitted, out, form.value, what=what.value, popularity=popularity)
     shape = (fitted.item_vectors if what.value == "items" else fitted.user_vectors).shape
     if json:
         show.emit({"files": [str(file) for file in files], "n": shape[0], "dim": shape[1]})
     else:
-        named = " and ".join(map(str, files))
-        show.say(f"{shape[0]:,} {what.value} in {shape[1]} dimensions written to {named}.")
+        named, weights = " and ".join(map(str, files)), ""
+        if fitted.gamma and what.value == "items":
+            weights = f", with their weights at popularity {fitted.dial(popularity):g},"
+        show.say(f"{shape[0]:,} {what.value} in {shape[1]} dimensions{weights} written to {named}.")
 
 
 def batch(

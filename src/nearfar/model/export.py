@@ -11,6 +11,16 @@ faiss      an exact index: IndexFlatIP on the sphere,     in the index if they a
 =========  =============================================  ====================================
 
 A file of ids has one column, ``id``, in the order of the vectors.
+
+**The popularity prior.** The items of a model with a prior also have weights
+b_j = popularity gamma log f_j (`nearfar.method.prior`), at the setting of the dial that is asked
+for; they are proportional to it. The score is u_i.v_j + b_j, off the sphere less |v_j|^2 / 2.
+
+- parquet: a float32 column ``weight``, and the metadata ``nearfar.gamma`` and
+  ``nearfar.popularity``;
+- numpy and word2vec: the same column and metadata in the file of ids;
+- faiss: the index is an IndexFlatIP of d + 1 coordinates, (v_j, b_j), off the sphere
+  (v_j, b_j - |v_j|^2 / 2), for queries (u_i, 1).
 """
 
 from __future__ import annotations
@@ -27,10 +37,10 @@ import numpy as np
 import polars as pl
 
 from nearfar.data.ids import Ids
-from nearfar.errors import DataError, StoreError
+from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
-from nearfar.runtime.checks import an_instance, local_path, one_of
+from nearfar.runtime.checks import an_instance, local_path, one_of, said
 from nearfar.runtime.forks import check_fork
 from nearfar.search.inverted_lists import load_faiss, write_index
 
@@ -49,24 +59,36 @@ class Vectors(NamedTuple):
     """float32 (n, d)."""
     on_sphere: bool
     """Whether the order by inner product is the order by distance."""
+    weight: Float32 | None = None
+    """float32 (n,) weights; None without a prior."""
+    facts: Mapping[str, str] | None = None
+    """What the weights are, for the metadata of Parquet."""
 
 
 def export(
-    model: CML, path: str | PathLike[str], form: str = "parquet", *, what: str = "items"
+    model: CML,
+    path: str | PathLike[str],
+    form: str = "parquet",
+    *,
+    what: str = "items",
+    popularity: float | None = None,
 ) -> list[Path]:
-    """Write the vectors of a model, with their ids, to a new file.
+    """Write the vectors of a model, with their ids and weights, to a new file.
 
     Parameters
     ----------
     model : CML
         A fitted model.
     path : path
-        The file, which must not exist. If the format cannot store ids, they are written to a second
-        file of the same name with the suffix ``.ids.parquet``.
+        The file, which must not exist. What the format cannot store of ids and weights is written
+        to a second file of the same name with the suffix ``.ids.parquet``.
     form : str
         One of `FORMATS`; see above.
     what : str
         "items" or "users".
+    popularity : float, optional
+        The setting of the popularity dial for the weights of the items; if None, that of the
+        model's `Prior`.
 
     Returns
     -------
@@ -76,7 +98,8 @@ def export(
     Raises
     ------
     OptionError
-        `model` is not a model, `path` is not a local path, or `form` or `what` is none of these.
+        `model` is not a model, `path` is not a local path, `form` or `what` is none of these, or
+        `popularity` is given for users or for a model without a prior.
     DataError
         An id cannot be written in word2vec's text.
     StoreError
@@ -99,13 +122,29 @@ def export(
     model, file = an_instance("model", model, CML), local_path(path)
     form, what = one_of("form", form, FORMATS), one_of("what", what, WHAT)
     data, on_sphere = model.interactions, model.options.geometry == "sphere"
+    setting = model.dial(popularity)
     if what == "items":
-        vectors = Vectors(data.item_ids, model.item_vectors, on_sphere)
+        vectors = Vectors(data.item_ids, model.item_vectors, on_sphere, *_weighted(model, setting))
     else:
+        if popularity is not None:
+            raise OptionError(
+                f"`popularity` is {said(popularity)}, but only items have weights; omit it for"
+                " what='users'."
+            )
         vectors = Vectors(data.user_ids, model.user_vectors, on_sphere)
     files = FORMATS[form](vectors, file)
     write_new(files)
     return list(files)
+
+
+def _weighted(model: CML, setting: float) -> tuple[Float32 | None, Mapping[str, str] | None]:
+    """Return the weights of the items and what they are; None without a prior."""
+    if model.gamma == 0.0:
+        return None, None
+    weight = model.item_weight(setting)
+    if weight is None:
+        weight = np.zeros(model.interactions.n_items, np.float32)
+    return weight, {"nearfar.gamma": repr(model.gamma), "nearfar.popularity": repr(setting)}
 
 
 def write_new(files: Mapping[Path, Writer]) -> None:
@@ -151,11 +190,16 @@ def _synchronise(file: Path) -> None:
 
 def _parquet(vectors: Vectors, path: Path) -> dict[Path, Writer]:
     dtype = pl.Array(pl.Float32, vectors.table.shape[1])
-    columns = {
-        "id": vectors.ids.values,
-        "vector": pl.Series(np.asarray(vectors.table), dtype=dtype),
-    }
-    return {path: pl.DataFrame(columns).write_parquet}
+    return {path: _frame(vectors, vector=pl.Series(np.asarray(vectors.table), dtype=dtype))}
+
+
+def _frame(vectors: Vectors, **columns: pl.Series) -> Writer:
+    """Return the writer of a frame of the ids, other columns, and the weights if there are any."""
+    frame = pl.DataFrame({"id": vectors.ids.values, **columns})
+    if vectors.weight is None:
+        return frame.write_parquet
+    weighted = frame.with_columns(weight=pl.Series(vectors.weight))
+    return partial(weighted.write_parquet, metadata=dict(vectors.facts or {}))
 
 
 def _numpy(vectors: Vectors, path: Path) -> dict[Path, Writer]:
@@ -183,18 +227,23 @@ def _word2vec(vectors: Vectors, path: Path) -> dict[Path, Writer]:
             for word, row in zip(words, vectors.table, strict=True):
                 opened.write(line % (word, *row.tolist()))
 
-    return {path: write}
+    beside = {} if vectors.weight is None else _ids_beside(vectors, path)
+    return {**beside, path: write}
 
 
 def _faiss(vectors: Vectors, path: Path) -> dict[Path, Writer]:
-    faiss, dim = load_faiss(), vectors.table.shape[1]
-    index = faiss.IndexFlatIP(dim) if vectors.on_sphere else faiss.IndexFlatL2(dim)
+    faiss, table, by_product = load_faiss(), vectors.table, vectors.on_sphere
+    if vectors.weight is not None:
+        half = 0.0 if by_product else 0.5 * np.sum(table * table, axis=1)
+        table, by_product = np.column_stack([table, vectors.weight - half]), True
+    dim = table.shape[1]
+    index = faiss.IndexFlatIP(dim) if by_product else faiss.IndexFlatL2(dim)
     whole = _as_int64(vectors.ids)
     if whole is None:
-        index.add(vectors.table)
+        index.add(table)
     else:
         index = faiss.IndexIDMap(index)
-        index.add_with_ids(vectors.table, whole)
+        index.add_with_ids(table, whole)
 
     beside = _ids_beside(vectors, path) if whole is None else {}
     return {**beside, path: partial(write_index, index, "vectors")}
@@ -208,8 +257,7 @@ def _as_int64(ids: Ids) -> Any:
 
 
 def _ids_beside(vectors: Vectors, path: Path) -> dict[Path, Writer]:
-    frame = pl.DataFrame({"id": vectors.ids.values})
-    return {path.with_suffix(".ids.parquet"): frame.write_parquet}
+    return {path.with_suffix(".ids.parquet"): _frame(vectors)}
 
 
 FORMATS: Mapping[str, Callable[[Vectors, Path], dict[Path, Writer]]] = {

@@ -1,5 +1,7 @@
 """The front of a model, against one evaluation for each setting."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,38 @@ def test_a_model_without_a_prior_has_no_front(fitted):
     plain = nf.CML(SHORT).fit(train, epochs=1, threads=1)
     with pytest.raises(OptionError, match="the model has no popularity prior"):
         nf.front(plain, train, test)
+
+
+def test_an_evaluation_is_at_the_setting_that_is_asked_for(fitted, tmp_path):
+    model, train, test = fitted
+    for dial in (0, 0.5, 2):
+        found = nf.evaluate(model, train, test, k=7, popularity=dial)
+        alone = nf.evaluate(model.scorer(popularity=dial), train, test, k=7)
+        assert found.per_user.equals(alone.per_user)
+        assert found.metrics == alone.metrics
+        assert (found.popularity, alone.popularity) == (dial, None)
+        assert str(found).startswith(f"top 7 of {found.n_users} users at popularity {dial:g}\n")
+    own = nf.evaluate(model, train, test, k=7)
+    assert own.metrics == nf.evaluate(model, train, test, k=7, popularity=1).metrics
+    assert own.metrics["mmr"] < found.metrics["mmr"]
+    kept = copy(model)
+    kept.keep_evaluation(found)
+    kept.save(tmp_path / "m")
+    assert "(test: the best 7 at popularity 2)" in next((tmp_path / "m").glob("card*")).read_text()
+    assert nf.CML.load(tmp_path / "m").metrics["test"]["popularity"] == 2
+
+
+def test_new_users_are_evaluated_at_the_setting():
+    known, given, test = nf.split.by_user(random_data(60, 93), test=0.3, given=0.5, seed=0)
+    model = nf.CML(SHORT, prior=Prior(gamma=0.1)).fit(known, epochs=1, threads=1)
+    how = {"new_users": "fold_in", "given": given, "k": 7}
+    low, high = (nf.evaluate(model, known, test, popularity=x, **how) for x in (0, 5))
+    assert low.n_folded_in > 0
+    assert low["mmr"] < high["mmr"]
+
+
+def test_a_recommender_without_a_dial_refuses_a_setting(fitted):
+    _, train, test = fitted
+    for one in (nf.baselines.MostPopular(train), fitted[0].scorer()):
+        with pytest.raises(OptionError, match=r"`popularity` is 0.5, but a \w+ has no popularity"):
+            nf.evaluate(one, train, test, popularity=0.5)

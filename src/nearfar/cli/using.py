@@ -43,6 +43,15 @@ IndexFolder = Annotated[
     typer.Option("--index", metavar="INDEX", help="Search with an index by `nearfar index`."),
 ]
 Length = Annotated[int, typer.Option("--k", min=1, help="Length of a list.")]
+Dial = Annotated[
+    float | None,
+    typer.Option(
+        "--popularity",
+        min=0,
+        help="The popularity dial of a model with a prior: 0 is distance alone, 1 the model's own"
+        " setting. [default: as it was trained, 1]",
+    ),
+]
 _WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
 
 
@@ -85,6 +94,7 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of the given items.")] = 0,
+    popularity: Dial = None,
     threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
@@ -128,6 +138,7 @@ def evaluate(
                 progress=shows(None),
                 new_users=what,
                 given=part,
+                popularity=popularity if one is fitted else None,
                 device=device if one is fitted else "cpu",
             )
             for name, one in recommenders.items()
@@ -231,7 +242,8 @@ def _emit(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
 
 def _show(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
     one = found["CML"]
-    title = f"Top {one.k} of {one.n_users:,} users, {n_pairs:,} test interactions"
+    dial = "" if one.popularity is None else f" at popularity {one.popularity:g}"
+    title = f"Top {one.k} of {one.n_users:,} users{dial}, {n_pairs:,} test interactions"
     show.evaluations(title, found)
     if unknown:
         show.say(f"{unknown:,} interactions of users or items unknown to the model were left out.")
@@ -275,15 +287,6 @@ IncludeSeen = Annotated[
 ]
 Allow = Annotated[list[str] | None, _ids("Recommend only these items.")]
 Deny = Annotated[list[str] | None, _ids("Never recommend these items.")]
-Dial = Annotated[
-    float | None,
-    typer.Option(
-        "--popularity",
-        min=0,
-        help="The popularity dial of a model with a prior: 0 is distance alone, 1 the model's own"
-        " setting. [default: as it was trained, 1]",
-    ),
-]
 
 
 def recommend(

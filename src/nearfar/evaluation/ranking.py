@@ -28,7 +28,7 @@ from nearfar.evaluation.cohorts import Cohorts, NewUsers
 from nearfar.evaluation.metrics import MOST_K
 from nearfar.evaluation.result import Evaluation
 from nearfar.runtime.arrays import Bool, Int32, Int64
-from nearfar.runtime.checks import said, switch, whole
+from nearfar.runtime.checks import real, said, switch, whole
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.progress import Bars
@@ -56,6 +56,7 @@ def evaluate(
     exclude: Interactions | None = None,
     new_users: str = "leave_out",
     given: Interactions | None = None,
+    popularity: float | None = None,
     device: str = "cpu",
 ) -> Evaluation:
     """Rank every item for every user with test items, and compute metrics of the first k.
@@ -90,6 +91,9 @@ def evaluate(
         With "fold_in": the items of new users that the recommender is given, on the axes of
         `train`, as by `nearfar.split.by_user`. They are left out of the lists. New users without a
         given item that has training interactions are left out.
+    popularity : float, optional
+        The setting of the popularity dial, as in `nearfar.CML.recommend`; if None, the model's own.
+        `nearfar.front` measures several settings in one pass.
     device : str
         Where to rank: "cpu", "cuda", "cuda:1", ..., "auto" or "torch:" followed by a device of
         PyTorch, as in `nearfar.CML.fit`. For a recommender whose ``scorer()`` takes no `device`,
@@ -104,7 +108,8 @@ def evaluate(
     OptionError
         `k` or `threads` is not a whole number of at least 1, `progress` is not True or False,
         `recommender` cannot score, cannot fold in or cannot use `device`, the device does not
-        exist, or `new_users` and `given` do not go together.
+        exist, `popularity` is not a number of at least 0 or `recommender` has no popularity dial,
+        or `new_users` and `given` do not go together.
     MissingExtraError
         `device` needs PyTorch, which is not installed.
     DataError
@@ -126,7 +131,8 @@ def evaluate(
         checked_interactions("given", given)
     k, n_threads = whole("k", k, 1, MOST_K), checked_threads(threads)
     shown = switch("progress", progress)
-    scorer = _scorer(recommender, device)
+    dial = None if popularity is None else real("popularity", popularity, least=0.0)
+    scorer = _scorer(recommender, device, dial)
     check_data(recommender, scorer, train, test, left_out)
     if given is not None:
         _check_given(given, train, test)
@@ -137,7 +143,7 @@ def evaluate(
         search = partial(top_k, k=k, threads=n_threads, progress=advance)
         ranked = chain(
             _ranked(search, scorer, cohorts.known, left_out, at_once),
-            _folded_in(search, recommender, cohorts, left_out, device),
+            _folded_in(search, recommender, cohorts, left_out, (device, dial)),
         )
         for users, items in ranked:
             exposed += metrics.exposure(items, train.n_items)
@@ -154,6 +160,7 @@ def evaluate(
         per_user=per_user,
         n_new_users=len(cohorts.folded) + cohorts.n_left_out,
         n_folded_in=len(cohorts.folded),
+        popularity=dial,
     )
 
 
@@ -176,27 +183,42 @@ def _folded_in(
     recommender: Any,
     cohorts: Cohorts,
     left_out: Interactions,
-    device: str,
+    where: tuple[str, float | None],
 ) -> Lists:
-    """Fold new users in and rank for them, part by part."""
+    """Fold new users in and rank for them, part by part; `where` is a device and a setting."""
+    device, dial = where
     for start in range(0, len(cohorts.folded), _FOLDED_PART):
         part = cohorts.folded[start : start + _FOLDED_PART]
-        make, name = recommender.fold_in_scorer, resolve_ranking(device)
-        takes = "device" in inspect.signature(make).parameters
-        scorer = make(cohorts.given, part, **({"device": name} if takes else {}))
+        make, how = recommender.fold_in_scorer, _at(recommender, "fold_in_scorer", dial)
+        if "device" in inspect.signature(make).parameters:
+            how["device"] = resolve_ranking(device)
+        scorer = make(cohorts.given, part, **how)
         rows = np.arange(len(part), dtype=np.int32)
         yield part, search(scorer, rows, exclude=cohorts.hidden(part, left_out)).items
 
 
-def _scorer(recommender: Any, device: str) -> Scorer:
+def _at(recommender: Any, method: str, dial: float | None) -> dict[str, Any]:
+    """Return the argument of a method of the recommender for a setting of the dial."""
+    if dial is None:
+        return {}
+    make = getattr(recommender, method, None)
+    if make is None or "popularity" not in inspect.signature(make).parameters:
+        raise OptionError(
+            f"`popularity` is {dial:g}, but a {type(recommender).__name__} has no popularity dial:"
+            f" {method}(popularity=...). Omit `popularity`."
+        )
+    return {"popularity": dial}
+
+
+def _scorer(recommender: Any, device: str, dial: float | None) -> Scorer:
     name, kind = resolve_ranking(device), type(recommender).__name__
     if isinstance(recommender, type):
         raise OptionError(f"`recommender` must be an object; got the class {said(recommender)}.")
-    make = getattr(recommender, "scorer", None)
+    make, how = getattr(recommender, "scorer", None), _at(recommender, "scorer", dial)
     if name != "cpu" and make is not None and "device" in inspect.signature(make).parameters:
-        scorer = make(device=name)
+        scorer = make(device=name, **how)
     elif name == "cpu" or device == "auto":
-        scorer = recommender if make is None else make()
+        scorer = recommender if make is None else make(**how)
     else:
         raise OptionError(
             f"`device` is {device!r}, but a {kind} cannot use it; omit `device`, or pass 'auto'."

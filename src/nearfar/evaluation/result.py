@@ -38,6 +38,8 @@ class Evaluation:
     """Number of users with test items but without training interactions."""
     n_folded_in: int = 0
     """Number of these that were folded in and evaluated; the others are left out of all metrics."""
+    popularity: float | None = None
+    """The setting of the popularity dial that was asked for; None for the recommender's own."""
 
     def __getitem__(self, name: str) -> float:
         self._check(name, names())
@@ -99,6 +101,7 @@ class Evaluation:
             "n_skipped": self.n_skipped,
             "n_new_users": self.n_new_users,
             "n_folded_in": self.n_folded_in,
+            "popularity": self.popularity,
             "metrics": {name: _or_none(value) for name, value in self.metrics.items()},
             "standard_errors": {name: _or_none(value) for name, value in errors.items()},
         }
@@ -106,7 +109,8 @@ class Evaluation:
     def __str__(self) -> str:
         skipped = f"; {self.n_skipped:,} without test items left out" if self.n_skipped else ""
         new = f"; {self.new_users_in_words()}" if self.n_new_users else ""
-        lines = [f"top {self.k} of {self.n_users:,} users{skipped}{new}"]
+        dial = "" if self.popularity is None else f" at popularity {self.popularity:g}"
+        lines = [f"top {self.k} of {self.n_users:,} users{dial}{skipped}{new}"]
         for name in per_user():
             mean, error = self.metrics[name], self.standard_error(name)
             lines.append(f"{name:<16}{mean:>12.4f} ± {error:.4f}")

@@ -99,13 +99,18 @@ def _measured(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     shown = [name for name in names("card") if any(name in values for values in found.values())]
     rows = [(name, *(_number(values.get(name)) for values in found.values())) for name in shown]
     length = [
-        f"{part}: the best {values['k']}{_new_users(values)}"
+        f"{part}: the best {values['k']}{_dial(values)}{_new_users(values)}"
         for part, values in found.items()
         if "k" in values
     ]
     return "\n\n".join(
         [_table(("metric", *found), rows), *[f"({'; '.join(length)})"][: len(length)]]
     )
+
+
+def _dial(values: Mapping[str, Any]) -> str:
+    """Return at which setting of the popularity dial, if it was not the model's own."""
+    return f" at popularity {values['popularity']:g}" if "popularity" in values else ""
 
 
 def _new_users(values: Mapping[str, Any]) -> str:

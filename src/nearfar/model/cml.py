@@ -416,7 +416,9 @@ class CML:
         They are discarded when the model is trained again.
         """
         found = an_instance("evaluation", evaluation, Evaluation).to_dict()
-        kept = {"k": evaluation.k, "n_users": evaluation.n_users}
+        kept: dict[str, Any] = {"k": evaluation.k, "n_users": evaluation.n_users}
+        if evaluation.popularity is not None:
+            kept["popularity"] = evaluation.popularity
         if evaluation.n_new_users:
             kept |= {name: found[name] for name in ("n_new_users", "n_folded_in")}
         kept |= found["metrics"]
@@ -542,7 +544,12 @@ class CML:
         return search.folding.item(rows, seed=seed, steps=steps)
 
     def fold_in_scorer(
-        self, given: Interactions, users: Int32, *, device: str = "cpu"
+        self,
+        given: Interactions,
+        users: Int32,
+        *,
+        popularity: float | None = None,
+        device: str = "cpu",
     ) -> Points | DevicePoints:
         """Return a scorer of all items for new users, by fold-in; used by `nearfar.evaluate`.
 
@@ -552,7 +559,7 @@ class CML:
             The items that the users like, on the items' axis of the model.
         users : int array of shape (n,)
             Rows of `given`, each with at least one item that has training interactions.
-        device : str
+        popularity, device
             As in `recommend`.
 
         Returns
@@ -563,7 +570,7 @@ class CML:
         search, trained = self._retrieval, self.interactions.item_counts > 0
         liked = (given.positives(int(user)) for user in users)
         points = np.stack([search.folding.user(items[trained[items]], seed=0) for items in liked])
-        return search.points(points, self.item_vectors, device, self.item_weight())
+        return search.points(points, self.item_vectors, device, self.item_weight(popularity))
 
     def with_users(self, user_ids: Ids) -> CML:
         """Return the same model on an axis with more users, who have no training interactions.

@@ -335,6 +335,7 @@ def world(tmp_path_factory):
         place=place, timed=timed, train=train, test=test, model=model, index=index, table=table,
         grid=grid, outcomes=nf.experiment.load_all(place / "results"),
         evaluation=nf.evaluate(model, train, test, k=3),
+        front=nf.front(model, train, test, k=3, popularity=[0, 1]),
     )  # fmt: skip
 
 
@@ -416,6 +417,7 @@ def calls(w):
         "baselines.Random": (nf.baselines.Random, {"n_users": 2, "n_items": 2}),
         "front": (nf.front, {"model": w.model, "train": w.train, "test": w.test, "k": 3,
                              "popularity": [0.5], **quiet}),
+        "Front.plot": (w.front.plot, {"path": new.with_suffix(".png")}),
         "evaluate": (nf.evaluate, {"recommender": w.model, "train": w.train, "test": w.test,
                                    "k": 3, **quiet}),
         "export": (nf.export, {"model": w.model, "path": new.with_suffix(".parquet")}),

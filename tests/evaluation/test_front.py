@@ -1,5 +1,6 @@
 """The front of a model, against one evaluation for each setting."""
 
+import sys
 from copy import copy
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import nearfar as nf
 from conftest import hopeless, random_data
-from nearfar.errors import OptionError
+from nearfar.errors import MissingExtraError, OptionError, StoreError
 from nearfar.experiment.analysis import exposure
 from nearfar.method.prior import Prior
 from nearfar.search.neighbours import top_k
@@ -55,6 +56,43 @@ def test_a_model_without_a_prior_has_no_front(fitted):
     plain = nf.CML(SHORT).fit(train, epochs=1, threads=1)
     with pytest.raises(OptionError, match="the model has no popularity prior"):
         nf.front(plain, train, test)
+
+
+def test_the_plot_has_the_figures_and_the_settings(fitted, tmp_path, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure")
+    model, train, test = fitted
+    found = nf.front(model, train, test, popularity=[0, 0.5, 2], k=7)
+    drawn = []
+    save = figures.Figure.savefig
+    monkeypatch.setattr(
+        figures.Figure, "savefig", lambda one, *a, **how: (drawn.append(one), save(one, *a, **how))
+    )
+    for name in ("f.png", "f.svg", "f.pdf"):
+        found.plot(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+        (axes,) = drawn.pop().axes
+        x, y = axes.lines[0].get_data()
+        assert x.tolist() == found.frame["mmr"].to_list()
+        assert y == pytest.approx(100 * found.frame["ndcg"].to_numpy())
+        (bars,) = axes.collections
+        heights = [np.ptp(path.vertices[:, 1]) for path in bars.get_paths()]
+        assert heights == pytest.approx(200 * found.frame["ndcg_se"].to_numpy())
+        assert [(text.get_text(), text.xy) for text in axes.texts] == [
+            (label, pytest.approx(at)) for label, *at in zip(["0", "0.5", "2"], x, y, strict=True)
+        ]
+        assert "MMR@7" in axes.get_xlabel()
+    assert "MMR@7" in (tmp_path / "f.svg").read_text()
+
+
+def test_a_plot_that_cannot_be_written_is_an_error_with_a_remedy(fitted, tmp_path, monkeypatch):
+    found = nf.front(*fitted, popularity=[1], k=7)
+    with pytest.raises(OptionError, match=r"`path` must end in one of .png, .svg, .pdf; got 'f.t"):
+        found.plot("f.txt")
+    with pytest.raises(StoreError, match="existing folder"):
+        found.plot(tmp_path / "none" / "f.png")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"pip install nearfar\[plot\]"):
+        found.plot(tmp_path / "f.png")
 
 
 def test_an_evaluation_is_at_the_setting_that_is_asked_for(fitted, tmp_path):

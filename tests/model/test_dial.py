@@ -127,5 +127,9 @@ def test_the_command_line_measures_the_front(model, tmp_path):
     frame = pl.read_csv(tmp_path / "f.csv")
     assert frame["popularity"].to_list() == [0, 4]
     assert frame["mmr"][0] < frame["mmr"][1]
-    result = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "f.txt")])
-    assert result.exit_code == 2
+    result = CliRunner().invoke(app, [*words, "--plot", str(tmp_path / "f.png")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "f.png").read_bytes()[1:4] == b"PNG"
+    for flag in ("-o", "--plot"):
+        result = CliRunner().invoke(app, [*words, flag, str(tmp_path / "f.txt")])
+        assert result.exit_code == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.cohorts import NEW_USERS
 from nearfar.evaluation.front import SETTINGS
 from nearfar.evaluation.front import front as measure_front
+from nearfar.evaluation.front_plot import FORMATS
 from nearfar.evaluation.ranking import evaluate as measure
 from nearfar.evaluation.result import Evaluation
 from nearfar.model.asked import ignored, left_out
@@ -107,7 +108,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Test a model on the interactions of DATA that it was not trained on."""
-    _check_table(per_user, "--per-user")
+    _check_file(per_user, "--per-user", _WRITERS)
     words = [kebab(name) for name in NEW_USERS]
     what = one_of("--new-users", new_users.replace("_", "-"), words).replace("-", "_")
     if given is not None and what != "fold_in":
@@ -166,13 +167,18 @@ def front(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="A .parquet or .csv for all figures."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw NDCG against MMR: a .png, .svg or .pdf."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure accuracy and popularity of a model with a prior at several settings of its dial.
 
     On the interactions of DATA that it was not trained on, as `evaluate`.
     """
-    _check_table(out, "--out")
+    _check_file(out, "--out", _WRITERS)
+    _check_file(plot, "--plot", FORMATS)
     fitted = CML.load(model)
     train = fitted.interactions
     test, _ = _rest(load_data(data, like=train), train)
@@ -180,6 +186,8 @@ def front(
                           threads=threads, progress=shows(None))  # fmt: skip
     if out is not None:
         getattr(found.frame, _WRITERS[out.suffix])(out)
+    if plot is not None:
+        found.plot(plot)
     if json:
         show.emit({"k": k, "n_users": found.n_users, "settings": found.frame.to_dicts()})
         return
@@ -191,12 +199,12 @@ def front(
     show.table(f"Top {k} of {found.n_users:,} users", ["popularity", *names], rows)
 
 
-def _check_table(file: Path | None, flag: str) -> None:
-    """Check a file that a table is to be written to, if there is one."""
+def _check_file(file: Path | None, flag: str, suffixes: Iterable[str]) -> None:
+    """Check a file that is to be written, if there is one."""
     if file is None:
         return
-    if file.suffix not in _WRITERS:
-        raise FlagError(f"`{flag}` must end in .parquet or .csv; got {str(file)!r}.")
+    if file.suffix not in suffixes:
+        raise FlagError(f"`{flag}` must end in {' or '.join(suffixes)}; got {str(file)!r}.")
     if not file.parent.is_dir():
         raise FlagError(f"`{flag}` must be in an existing folder; got {str(file)!r}.")
 

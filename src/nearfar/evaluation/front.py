@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -18,11 +19,12 @@ from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.errors import OptionError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.cohorts import NewUsers
+from nearfar.evaluation.front_plot import plot_front
 from nearfar.evaluation.ranking import check_data, measured, on_average, ranking_bar
 from nearfar.evaluation.result import standard_error
 from nearfar.method.prior import item_weight
 from nearfar.runtime.arrays import Int32, Int64
-from nearfar.runtime.checks import listed, real, said, switch, whole
+from nearfar.runtime.checks import listed, local_path, real, said, switch, whole
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.each_weight import top_k_each
 from nearfar.search.neighbours import Points
@@ -70,6 +72,25 @@ class Front:
         rows = self.frame.select(columns).iter_rows()
         lines += ["".join(f"{value:>12.4f}" for value in row) for row in rows]
         return "\n".join(lines)
+
+    def plot(self, path: str | PathLike[str]) -> None:
+        """Write a plot: NDCG against MMR, with the setting written at each point.
+
+        Parameters
+        ----------
+        path : path
+            A file that ends in .png, .svg or .pdf; it is replaced if it exists.
+
+        Raises
+        ------
+        OptionError
+            `path` is not a local path or has another ending.
+        StoreError
+            The file cannot be written.
+        MissingExtraError
+            matplotlib is not installed: ``pip install "nearfar[plot]"``.
+        """
+        plot_front(self.frame, self.k, local_path(path))
 
 
 def front(

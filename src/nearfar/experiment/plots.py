@@ -21,7 +21,7 @@ import polars as pl
 
 from nearfar.experiment.cells import Outcome
 from nearfar.runtime.arrays import Float64
-from nearfar.runtime.extras import load_extra
+from nearfar.runtime.canvas import require_matplotlib, styled_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,19 +37,6 @@ _LINES: Final = ("-", "--", "-.", ":")
 _FILLS: Final = ("white", "0.6", "black")
 _BARS: Final = (("0.8", ""), ("white", "///"), ("0.45", ""), ("white", "xxx"))
 """Grey and hatching of the bars of a sampler; those of the training interactions are white."""
-_STYLE: Final[dict[Any, Any]] = {
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 8.0,
-    "hatch.linewidth": 0.6,
-    "legend.fontsize": 7.0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.0,
-    "lines.markersize": 4.5,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "nearfar",
-    "text.parse_math": False,
-}
 _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -73,7 +60,7 @@ def page_plots(outcomes: Sequence[Outcome]) -> dict[str, str]:
     MissingExtraError
         matplotlib is not installed.
     """
-    _require_matplotlib()
+    require_matplotlib()
     names = sorted({outcome.cell["data"] for outcome in outcomes})
     found = {}
     for name in names:
@@ -342,27 +329,14 @@ def _mean_of(row: _Row, table: str, column: str) -> Float64:
 # ------------------------------------------------------------------------------------- drawing
 
 
-def _require_matplotlib() -> None:
-    load_extra(
-        "matplotlib", "Plots need matplotlib, which is not installed: `pip install nearfar[plot]`."
-    )
-
-
 def _side_by_side(figure: Figure, n: int) -> list[Axes]:
     return list(figure.subplots(1, n, sharey=True, squeeze=False)[0])
 
 
 def _svg(title: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
     """Draw a figure of `size` (inches) and return it as an element for a page."""
-    _require_matplotlib()
-    import matplotlib
-    from matplotlib.figure import Figure
-
     text = StringIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # ignore the user's configuration
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=size, layout="constrained")
+    with styled_figure(*size) as figure:
         draw(figure)
         figure.savefig(text, format="svg", metadata=_NO_METADATA)
     drawn = text.getvalue()

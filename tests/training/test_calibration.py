@@ -21,7 +21,7 @@ def test_without_a_validation_part_gamma_is_by_the_rule():
     assert model.gamma == gamma_by_rule(nf.Shared(0.5), data.item_counts, temperature, 8) > 0
 
 
-def test_with_a_validation_part_gamma_is_the_best_on_it():
+def test_with_a_validation_part_gamma_is_the_best_on_it(tmp_path):
     data = random_data(80, 60, share=0.25)
     train, validation = nf.split.ratio(data, test=0.2)
     model = nf.CML(SHORT).fit(train, epochs=4, validation=validation, k=10, threads=1)
@@ -32,12 +32,29 @@ def test_with_a_validation_part_gamma_is_the_best_on_it():
         scores[gamma] = nf.evaluate(model.scorer(popularity=at), train, validation, k=10)["ndcg"]
     assert scores[model.gamma] == pytest.approx(max(scores.values()), abs=1e-6)
     assert len(set(scores.values())) > 5
+    table = model.calibration
+    assert table["gamma"].to_list() == list(GAMMAS)
+    assert table["popularity"].to_list() == [gamma / model.gamma for gamma in GAMMAS]
+    assert table["ndcg"].to_list() == pytest.approx(list(scores.values()), abs=1e-6)
+    assert np.all(np.diff(table["mmr"]) >= 0)
+    assert set(table["k"]) == {10}
+    model.save(tmp_path / "m")
+    assert nf.CML.load(tmp_path / "m").calibration.equals(table)
+    card = next((tmp_path / "m").glob("card*")).read_text()
+    (own,) = table.filter(popularity=1).iter_rows(named=True)
+    assert "The best 10 on the validation part, on which gamma was chosen" in card
+    assert f"| 1.00 | {model.gamma:g} | {own['map']:.4f} | {own['ndcg']:.4f} | " in card
+    more = nf.Interactions.from_pairs([(0, 1)])
+    assert model.partial_fit(more, epochs=1, threads=1).calibration is None
+    model.save(tmp_path / "m")
+    assert nf.CML.load(tmp_path / "m").calibration is None
 
 
 def test_a_given_gamma_is_kept_and_more_training_keeps_it():
     data = random_data()
     model = nf.CML(SHORT, prior=Prior(gamma=0.07)).fit(data, epochs=1, validation=0.2, threads=1)
     assert model.gamma == 0.07
+    assert model.calibration is None
     more = nf.Interactions.from_pairs([(0, 1), (99, 2)])
     assert model.partial_fit(more, epochs=1, threads=1).gamma == 0.07
 

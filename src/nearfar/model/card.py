@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from nearfar.data.interactions import Interactions
 from nearfar.evaluation.metrics import names
 from nearfar.method.options import Options
+from nearfar.training.calibration import Calibration
 from nearfar.version import VERSION
 
 
@@ -26,7 +29,7 @@ def card(
     options: Options,
     *,
     effective: Effective,
-    gamma: float,
+    dial: Calibration,
     epochs: int,
     best_epoch: int,
     metrics: Mapping[str, Mapping[str, Any]],
@@ -40,8 +43,8 @@ def card(
     options : Options
     effective : Effective
         The values that training used.
-    gamma : float
-        The factor of log f_j in the score.
+    dial : Calibration
+        The factor of log f_j in the score, and how it was found.
     epochs, best_epoch : int
     metrics : mapping
         As `nearfar.CML.metrics`.
@@ -53,7 +56,7 @@ def card(
     shown["triplet"] = replace(options.triplet, temperature=effective.temperature)
     shown["negatives"] = effective.negatives
     if options.prior is not None:
-        shown["prior"] = replace(options.prior, gamma=gamma)
+        shown["prior"] = replace(options.prior, gamma=dial.gamma)
     parts = [
         f"# A nearfar model: {data.n_users:,} users, {data.n_items:,} items",
         "A model of collaborative metric learning: users and items are points on a sphere, and the"
@@ -80,6 +83,7 @@ def card(
         ]),
         "## Metrics",
         _measured(metrics),
+        *([] if dial.table is None else ["## The popularity dial", _settings(dial.table)]),
         "## Limits",
         "The model is learned from interactions only: users and items without interactions in the"
         " training data have no point. Recommendations are biased towards popular items; MMR"
@@ -106,6 +110,20 @@ def _measured(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join(
         [_table(("metric", *found), rows), *[f"({'; '.join(length)})"][: len(length)]]
     )
+
+
+def _settings(table: pl.DataFrame) -> str:
+    """Return what the settings of the dial do, up to twice the calibrated one."""
+    shown = [name for name in names("card") if name in table.columns]
+    rows = [
+        (f"{row['popularity']:.2f}", f"{row['gamma']:g}", *(_number(row[name]) for name in shown))
+        for row in table.filter(pl.col("popularity") <= 2.0).iter_rows(named=True)
+    ]
+    said = (
+        f"The best {table['k'][0]} on the validation part, on which gamma was chosen: lists"
+        " at setting 0 are by distance alone."
+    )
+    return f"{said}\n\n{_table(('popularity', 'gamma', *shown), rows)}"
 
 
 def _dial(values: Mapping[str, Any]) -> str:

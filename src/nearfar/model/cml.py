@@ -47,7 +47,7 @@ from nearfar.runtime.checks import (
 )
 from nearfar.search.neighbours import Index, Points
 from nearfar.search.scoring import scorer_of
-from nearfar.training.calibration import calibrated_gamma
+from nearfar.training.calibration import Calibration, calibrated
 from nearfar.training.fold_in import MOST_STEPS, STEPS
 from nearfar.training.run import Callback, Run
 from nearfar.training.schedule import Schedule
@@ -289,15 +289,18 @@ class CML:
             negatives = problem.n_own or problem.n_candidates
             effective = Effective(problem.triplet.known_temperature, negatives)
             history, best = trained.history, trained.best_epoch
-            gamma = self._calibrated(run, users, items) if before is None else before.gamma
-            known = Fitted(users, items, history, best, train, effective=effective, gamma=gamma)
+            found = (
+                self._calibrated(run, users, items) if before is None else Calibration(before.gamma)
+            )
+            known = Fitted(users, items, history, best, train, effective=effective,
+                           gamma=found.gamma, calibration=found.table)  # fmt: skip
             self._take(known)
 
-    def _calibrated(self, run: Run, users: Float32, items: Float32) -> float:
+    def _calibrated(self, run: Run, users: Float32, items: Float32) -> Calibration:
         if self.options.prior is None:
-            return 0.0
+            return Calibration(0.0)
         points = scorer_of(users, items, self.options.geometry)
-        return calibrated_gamma(run.problem, points, run.validation, run.schedule, run.threads)
+        return calibrated(run.problem, points, run.validation, run.schedule, run.threads)
 
     def _take(self, fitted: Fitted) -> None:
         self._fitted, self._searched = fitted, None
@@ -473,6 +476,16 @@ class CML:
     def gamma(self) -> float:
         """The factor of log f_j in the score at popularity 1; 0 without a prior."""
         return self._known().gamma
+
+    @property
+    def calibration(self) -> pl.DataFrame | None:
+        """Accuracy and popularity at each gamma that was tried on the validation part.
+
+        One row for each of 0, .01, ..., .15, with ``popularity``, the setting of the dial that has
+        this gamma, ``k``, and the other columns of `Front.frame`. None if gamma was not found on a
+        validation part, or the model was trained further.
+        """
+        return self._known().calibration
 
     def dial(self, popularity: float | None = None) -> float:
         """Return a setting of the popularity dial; for None that of the prior, 0 without one.

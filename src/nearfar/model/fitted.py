@@ -16,6 +16,7 @@ from nearfar.model.card import Effective, card
 from nearfar.model.item_map import METHODS, Projection, project
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32
+from nearfar.training.calibration import Calibration
 
 KIND: Final = "model"
 """The kind of a folder with a model, for `nearfar.runtime.store`."""
@@ -37,6 +38,8 @@ class Fitted(NamedTuple):
     projection: Projection | None = None
     gamma: float = 0.0
     """The factor of log f_j in the score; see `nearfar.method.prior`."""
+    calibration: pl.DataFrame | None = None
+    """The front from which gamma was chosen; see `nearfar.CML.calibration`."""
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -73,7 +76,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
         data,
         options,
         effective=fitted.effective,
-        gamma=fitted.gamma,
+        dial=Calibration(fitted.gamma, fitted.calibration),
         epochs=fitted.history.height,
         best_epoch=fitted.best_epoch,
         metrics=fitted.metrics,
@@ -99,7 +102,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
                 "axes": projected.axes,
             },
         },
-        frames={**frames, "history": fitted.history},
+        frames={**frames, "history": fitted.history, **_optional(calibration=fitted.calibration)},
         texts={"card": described},
     )
 
@@ -144,7 +147,17 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
     used = meta["effective"]
     effective = Effective(float(used["temperature"]), int(used["negatives"]))
     gamma = float(meta.get("gamma", 0.0))  # models saved before there was a prior have none
-    return Fitted(users, items, history, best, data, effective, evaluation, projection, gamma)
+    found = folder.frames.get("calibration")
+    if found is not None and not {"popularity", "gamma", "ndcg", "mmr", "k"} <= {*found.columns}:
+        raise ValueError(f"`calibration` lacks columns; got {', '.join(found.columns)}")
+    return Fitted(
+        users, items, history, best, data, effective, evaluation, projection, gamma, found
+    )
+
+
+def _optional(**frames: pl.DataFrame | None) -> dict[str, pl.DataFrame]:
+    """Return the frames that there are."""
+    return {name: frame for name, frame in frames.items() if frame is not None}
 
 
 def _checked(table: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> Float32:

@@ -7,9 +7,10 @@ one pass over the products; without, it follows from beta and T (`nearfar.method
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
@@ -43,14 +44,24 @@ def expected_weight(problem: Problem) -> Float32 | None:
     return None if gamma == 0.0 else item_weight(gamma, problem.interactions.item_counts)
 
 
-def calibrated_gamma(
+class Calibration(NamedTuple):
+    """How gamma was found."""
+
+    gamma: float
+    table: pl.DataFrame | None = None
+    """The front on the validation part, a row for each of `GAMMAS`: the columns of `Front.frame`,
+    popularity being the setting of the dial that has this gamma, and ``k``. None if gamma is 0 or
+    was not found on a validation part."""
+
+
+def calibrated(
     problem: Problem,
     points: Points,
     validation: Interactions | None,
     schedule: Schedule,
     threads: int | None,
-) -> float:
-    """Return gamma of a trained model.
+) -> Calibration:
+    """Return gamma of a trained model, and the front from which it was chosen.
 
     Parameters
     ----------
@@ -64,10 +75,15 @@ def calibrated_gamma(
     """
     prior = problem.options.prior
     if prior is None or prior.gamma is not None or validation is None:
-        return expected_gamma(problem)
+        return Calibration(expected_gamma(problem))
     found = at_gammas(points, problem.interactions, validation, GAMMAS, k=schedule.k,
                       threads=threads)  # fmt: skip
-    return chosen(found, GAMMAS, schedule.metric, one_error=prior.one_error)
+    gamma = chosen(found, GAMMAS, schedule.metric, one_error=prior.one_error)
+    if gamma == 0.0:
+        return Calibration(gamma)
+    setting = pl.Series("popularity", [one / gamma for one in GAMMAS])
+    table = found.frame.insert_column(0, setting).with_columns(k=pl.lit(found.k))
+    return Calibration(gamma, table)
 
 
 def chosen(front: Front, gammas: Sequence[float], metric: str, *, one_error: bool = False) -> float:

@@ -111,10 +111,25 @@ def test_the_server_and_the_command_line_have_the_dial(model, tmp_path):
         assert client.get("/v1/model").json()["gamma"] == 0.2
         expected = listed(model.similar_items(3))
         assert pairs(post(client, "/v1/similar/items", item=3)) == expected
+        expected = listed(model.similar_items(3, popularity=2))
+        found = post(client, "/v1/similar/items", item=3, popularity=2)
+        assert pairs(found) == expected
+        counts = model.interactions.item_counts
+        assert all(entry["popularity"] == counts[entry["id"]] for entry in found["results"])
+        alike = post(client, "/v1/similar/users", user=3)["results"]
+        assert {entry["popularity"] for entry in alike} == {None}
+        assert client.get("/v1/model").json()["dial"] == {"popularity": 1, "k": None, "front": []}
     words = ["recommend", str(tmp_path / "m"), "--user", "3", "--popularity", "3", "--json"]
     shown = json.loads(CliRunner().invoke(app, words).output)["recommendations"][0]["nearest"]
     found = model.recommend(3, popularity=3)["item_id"].to_list()
     assert [one["item_id"] for one in shown] == found
+    words = ["similar", str(tmp_path / "m"), "--item", "3", "--popularity", "2", "--json"]
+    shown = json.loads(CliRunner().invoke(app, words).output)["neighbours"][0]["nearest"]
+    assert [one["item_id"] for one in shown] == [one for one, _ in expected]
+    words[2:4] = ["--user", "3"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "`--popularity` is for items" in result.output
 
 
 def test_the_command_line_measures_the_front(model, tmp_path):

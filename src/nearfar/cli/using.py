@@ -49,8 +49,8 @@ Dial = Annotated[
     typer.Option(
         "--popularity",
         min=0,
-        help="The popularity dial of a model with a prior: 0 is distance alone, 1 the model's own"
-        " setting. [default: as it was trained, 1]",
+        help="The popularity dial of a model with a prior: 0 is distance alone, 1 as it was"
+        " calibrated. [default: that of its prior, 1]",
     ),
 ]
 _WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
@@ -369,6 +369,10 @@ def similar(
     item: Annotated[list[str] | None, _ids("Items near these.")] = None,
     user: Annotated[list[str] | None, _ids("Users near these.")] = None,
     k: Length = 10,
+    popularity: Annotated[
+        float | None,
+        typer.Option(min=0, help="The popularity dial, with --item. [default: 0, distance alone]"),
+    ] = None,
     index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -379,6 +383,8 @@ def similar(
         raise FlagError("Give either `--item` or `--user`, one or more times.")
     if index is not None and not item:
         raise FlagError("`--index` is an index of items and needs `--item`.")
+    if popularity is not None and not item:
+        raise FlagError("`--popularity` is for items, which have weights, and needs `--item`.")
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
@@ -389,7 +395,9 @@ def similar(
     titles = ids.titles if item else None
     if item:
         of = load_index(index, fitted)
-        found = fitted.similar_items(asked, k, threads=threads, device=device, index=of)
+        found = fitted.similar_items(
+            asked, k, popularity=popularity or 0.0, threads=threads, device=device, index=of
+        )
     else:
         found = fitted.similar_users(asked, k, threads=threads, device=device)
     lists = show.lists_of(found, asked, "query_id", name, titles)

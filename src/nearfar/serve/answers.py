@@ -7,13 +7,14 @@ from math import isfinite
 import numpy as np
 
 from nearfar.model.asked import Axis
+from nearfar.model.cml import CML
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32, Int32
-from nearfar.search.item_index import ItemIndex
 from nearfar.serve import schemas
 from nearfar.serve.loaded import Loaded
 from nearfar.serve.names import Names
 from nearfar.serve.space import Nearest, Wish
+from nearfar.serve.titles import Titles
 from nearfar.version import VERSION
 
 _INLINE = 1000
@@ -54,7 +55,7 @@ def _seen(loaded: Loaded, asked: schemas.Somebody) -> Int32:
     return np.unique(loaded.items.rows(asked.items or []))
 
 
-def similar(vectors: Float32, axis: Axis, row: int, k: int) -> Wish:
+def similar(vectors: Float32, axis: Axis, row: int, k: int, popularity: float = 0.0) -> Wish:
     """Return the query for the neighbours of a point of a table, without the point itself.
 
     Raises
@@ -65,25 +66,28 @@ def similar(vectors: Float32, axis: Axis, row: int, k: int) -> Wish:
     alone = np.array([row], np.int32)
     if (error := axis.untrained(alone)) is not None:
         raise error
-    return Wish(vectors[row], k, alone)
+    return Wish(vectors[row], k, alone, popularity=popularity)
 
 
 def results(
     k: int,
     nearest: Nearest,
     names: Names,
-    titles: list[str | None] | None = None,
+    titles: Titles | None = None,
     unknown: dict[str, int] | None = None,
 ) -> schemas.Results:
-    """Return a list with ids and titles."""
-    ids = names.shown(nearest.rows.tolist())
-    named = titles or [None] * len(ids)
-    entries = zip(ids, nearest.scores.tolist(), named, strict=True)
+    """Return a list with ids and, for items, titles and popularity."""
+    rows = nearest.rows.tolist()
+    named: list[str | None] = [None] * len(rows)
+    counts: list[int | None] = [None] * len(rows)
+    if titles is not None:
+        named, counts = titles.of(rows), titles.popularity[nearest.rows].tolist()
+    entries = zip(names.shown(rows), nearest.scores.tolist(), named, counts, strict=True)
     return schemas.Results(
         k=k,
         results=[
-            schemas.Result(rank=rank, id=one, score=score, title=title)
-            for rank, (one, score, title) in enumerate(entries, start=1)
+            schemas.Result(rank=rank, id=one, score=score, title=title, popularity=count)
+            for rank, (one, score, title, count) in enumerate(entries, start=1)
         ],
         unknown=unknown or {},
     )
@@ -126,17 +130,26 @@ def facts(loaded: Loaded) -> schemas.ModelFacts:
         n_pairs=data.n_pairs,
         dim=model.options.dim,
         gamma=model.gamma,
+        dial=_dial(model) if model.gamma > 0.0 else None,
         options=model.options.to_dict(),
         metrics=model.metrics,
         history=_history(loaded),
-        index=None if index is None else _recall(index),
+        index=None if index is None else schemas.IndexFigures(recall=index.recall, k=index.k),
         categories=loaded.titles.category_column,
     )
 
 
-def _recall(index: ItemIndex) -> schemas.IndexFigures:
-    popularity = index.figures.popularity
-    return schemas.IndexFigures(recall=index.recall, k=index.k, popularity=popularity)
+def _dial(model: CML) -> schemas.DialFacts:
+    table = model.calibration
+    k, front = None, []
+    if table is not None:
+        k, wanted = int(table["k"][0]), table.select(*schemas.SettingFigures.model_fields)
+        front = [
+            schemas.SettingFigures(**row)
+            for row in wanted.iter_rows(named=True)
+            if all(map(isfinite, row.values()))
+        ]
+    return schemas.DialFacts(popularity=model.dial(), k=k, front=front)
 
 
 def _history(loaded: Loaded) -> list[schemas.EpochFigures]:

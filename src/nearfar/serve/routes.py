@@ -117,17 +117,16 @@ class Endpoints:
             else answers.recommended(loaded, asked)
         )
         nearest = await self.batches.nearest(loaded.item_space, wish)
-        titles = loaded.titles.of(nearest.rows.tolist())
-        return _json(answers.results(asked.k, nearest, loaded.items, titles, unknown))
+        return _json(answers.results(asked.k, nearest, loaded.items, loaded.titles, unknown))
 
     async def similar_items(self, asked: schemas.SimilarItems) -> Response:
         """Return the items nearest to an item, without the item itself."""
         loaded = self.holder.current
         row, vectors = loaded.items.row(asked.item), loaded.model.item_vectors
-        wish = answers.similar(vectors, loaded.item_axis, row, asked.k)
+        setting = loaded.model.dial(asked.popularity)
+        wish = answers.similar(vectors, loaded.item_axis, row, asked.k, setting)
         nearest = await self.batches.nearest(loaded.item_space, wish)
-        titles = loaded.titles.of(nearest.rows.tolist())
-        return _json(answers.results(asked.k, nearest, loaded.items, titles))
+        return _json(answers.results(asked.k, nearest, loaded.items, loaded.titles))
 
     async def similar_users(self, asked: schemas.SimilarUsers) -> Response:
         """Return the users nearest to a user, without the user."""

@@ -24,6 +24,7 @@ Id = (
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
 Filter = list[Id]
 """Ids of any number: the body's size bounds it, and it may contain every item."""
+Setting = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 K = Annotated[StrictInt, Field(ge=1, le=MAX_K, description="The maximum length of the list.")]
 
 
@@ -63,13 +64,10 @@ class Recommend(Somebody):
         description="Never recommend these items. Unknown ids are ignored and counted.",
         examples=[["50"]],
     )
-    popularity: float | None = Field(
+    popularity: Setting | None = Field(
         None,
-        ge=0,
-        le=1000,
-        allow_inf_nan=False,
-        description="The popularity dial of a model with a prior: 0 is distance alone, 1 (the"
-        " default) the model's own setting, more is more popular.",
+        description="The popularity dial of a model with a prior: 0 is distance alone, 1 as it was"
+        " calibrated, more is more popular. By default the model's own setting.",
         examples=[None],
     )
 
@@ -79,6 +77,9 @@ class SimilarItems(_Asked):
 
     item: Id = Field(examples=["50"])
     k: K = 10
+    popularity: Setting = Field(
+        0.0, description="The popularity dial; by default distance alone.", examples=[0.0]
+    )
 
 
 class SimilarUsers(_Asked):
@@ -103,8 +104,13 @@ class Result(BaseModel):
 
     rank: int = Field(description="From 1.")
     id: int | str
-    score: float = Field(description="1 - D^2 / 2: on the sphere, the cosine.")
+    score: float = Field(
+        description="1 - D^2 / 2: on the sphere, the cosine; plus the item's weight, if any."
+    )
     title: str | None = Field(description="Null for users, and for items without a title.")
+    popularity: int | None = Field(
+        description="Number of users in the training data who have the item; null for users."
+    )
 
 
 class Results(BaseModel):
@@ -151,11 +157,28 @@ class EpochFigures(BaseModel):
 
 
 class IndexFigures(BaseModel):
-    """The measured recall of the approximate index, at a setting of the popularity dial."""
+    """The measured recall of the index, at the model's own setting of the popularity dial."""
 
     recall: float = Field(description="Measured share of the exact lists that it finds.")
     k: int = Field(description="The length of these lists.")
-    popularity: float = Field(description="The setting of the popularity dial: the model's own.")
+
+
+class SettingFigures(BaseModel):
+    """The validation metrics at a setting of the popularity dial."""
+
+    popularity: float
+    ndcg: float
+    mmr: float
+
+
+class DialFacts(BaseModel):
+    """The popularity dial of a model with a prior."""
+
+    popularity: float = Field(description="The model's own setting.")
+    k: int | None = Field(description="The length of the lists of `front`.")
+    front: list[SettingFigures] = Field(
+        description="By increasing setting; empty if gamma was not found on a validation part."
+    )
 
 
 class ModelFacts(BaseModel):
@@ -170,6 +193,7 @@ class ModelFacts(BaseModel):
     n_pairs: int
     dim: int
     gamma: float = Field(description="The popularity prior at setting 1 of the dial; 0 for none.")
+    dial: DialFacts | None = Field(description="Null if the model has no prior.")
     options: dict[str, Any] = Field(description="The hyper-parameters.")
     metrics: dict[str, Any] = Field(description="The metrics saved with the model.")
     history: list[EpochFigures] = Field(description="The validated epochs.")

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 
 from nearfar import CML, Interactions, evaluate, split
-from nearfar.method.sampling import Uniform
+from nearfar.method.prior import Prior
+from nearfar.method.sampling import Shared, Uniform
 
 REQUIRED = bool(os.environ.get("NEARFAR_REQUIRE_BROWSER"))
 """Set where the page must be tested, as by .ci/run: what is missing is a failure then, no skip."""
@@ -352,6 +353,104 @@ def test_the_figures_saved_with_the_model_are_shown(visit, sites):
     assert shown["k"] == ["\u2013", "5"]
 
 
+@pytest.fixture(scope="module")
+def dialled():
+    """A model with a dial, which has a front of its calibration."""
+    made = CML(dim=8, batch=64, sampler=Shared(0.8), negatives=30, prior=Prior())
+    return made.fit(films(), epochs=12, seed=0, validation=0.2, k=10)
+
+
+def turn(page, popularity):
+    """Move the slider, as its arrow keys do, and return what is recommended then."""
+    page.focus("#popularity")
+    steps = round((popularity - float(page.input_value("#popularity"))) / 0.05)
+    for _ in range(abs(steps) - 1):
+        page.keyboard.press("ArrowRight" if steps > 0 else "ArrowLeft")
+    shown = recommended(
+        page, lambda: page.keyboard.press("ArrowRight" if steps > 0 else "ArrowLeft")
+    )
+    assert float(page.input_value("#popularity")) == pytest.approx(popularity)
+    return shown
+
+
+def position(page):
+    """The numbers that are told of the front, and where its point is between the least and most."""
+    told = page.text_content("#front .told")
+    setting, ndcg, mmr = (float(one) for one in re.findall(r"\d+\.?\d*", told))
+    at = {name: float(page.get_attribute("#front .best", name)) for name in ("cx", "cy")}
+    return setting, ndcg, mmr, at
+
+
+def test_the_slider_moves_the_list_and_the_point_on_the_front(visit, sites, dialled):
+    page = visit(at=sites(dialled))
+    counts = dict(zip(dialled.interactions.item_ids, dialled.interactions.item_counts, strict=True))
+    page.fill("#user-id", "u3")
+    shown = recommended(page, lambda: page.press("#user-id", "Enter"))
+    assert shown == titles(dialled, dialled.recommend("u3", k=10))
+    assert page.input_value("#popularity") == "1"
+    table = dialled.calibration
+    places = []
+    for popularity in (0.0, 0.5, 1.5):
+        shown = turn(page, popularity)
+        expected = dialled.recommend("u3", k=10, popularity=popularity)
+        assert shown == titles(dialled, expected)
+        median = np.median([counts[one] for one in expected["item_id"]])
+        assert page.inner_text("#dial-list") == (
+            f"Median popularity of this list: {median:g} users."
+        )
+        assert f"{popularity:.2f}; the model's own is 1.00" in page.inner_text("#dial label")
+        setting, ndcg, mmr, at = position(page)
+        assert setting == popularity
+        x = table["popularity"].to_numpy()
+        assert ndcg == pytest.approx(np.interp(popularity, x, table["ndcg"]), abs=6e-5)
+        assert mmr == pytest.approx(np.interp(popularity, x, table["mmr"]), rel=0.01)
+        places.append((mmr, at["cx"]))
+    assert places == sorted(places)
+    assert len({x for _, x in places}) == 3
+    assert parse_qs(urlsplit(page.url).fragment)["popularity"] == ["1.5"]
+
+
+def test_the_setting_is_in_the_address_and_goes_back(visit, sites, dialled):
+    site = sites(dialled)
+    page = visit("#user=u3&popularity=0.25", at=site)
+    assert rows(page, "#recommended") == titles(
+        dialled, dialled.recommend("u3", k=10, popularity=0.25)
+    )
+    assert page.input_value("#popularity") == "0.25"
+    turn(page, 0.3)
+    with page.expect_response("**/v1/recommend"):
+        page.go_back()
+    assert page.input_value("#popularity") == "0.25"
+
+
+def test_the_weight_of_an_item_is_in_its_tip(visit, sites, dialled):
+    page = visit("#popularity=0.5", at=sites(dialled))
+    point(page)
+    tip = page.inner_text("#chart .tip")
+    n, weight = int(re.search(r"(\d+) users?", tip)[1]), float(re.search(r"weight (\S+)", tip)[1])
+    assert weight == pytest.approx(0.5 * dialled.gamma * np.log(n), abs=6e-4)
+
+
+def test_a_model_without_a_prior_has_no_slider(visit, model):
+    page = visit("#user=u3&popularity=0.5")
+    assert rows(page, "#recommended") == titles(model, model.recommend("u3", k=10))
+    assert page.locator("#dial").is_hidden()
+    assert page.locator("#front").count() == 0
+    point(page)
+    assert "weight" not in page.inner_text("#chart .tip")
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_slider_and_the_front_fit_and_stand_out(visit, sites, dialled, width):
+    page = visit("#user=u3&popularity=0.05", at=sites(dialled), width=width)
+    rows(page, "#recommended")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    check_words(page, width)
+    found = page.evaluate(CONTRAST)
+    assert [pair for pair in found if pair[0] < 4.5] == []
+    tab_to(page, "#popularity")
+
+
 @pytest.mark.parametrize("strips", [False, True], ids=["the server", "the proxy"])
 def test_it_works_under_a_prefix_that_either_removes(visit, model, sites, strips):
     """`visit` sees that every address asked for has the prefix, and that the policy holds."""
@@ -570,6 +669,11 @@ def test_nothing_reaches_over_the_edge(visit, width):
     page.fill("#find", "e")
     page.locator("#found li").first.wait_for()
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    check_words(page, width)
+
+
+def check_words(page, width):
+    """No words of a figure lie on each other or reach over the edge."""
     boxes = [text.bounding_box() for text in page.locator("#accuracy svg text").all()]
     assert len(boxes) >= 6
     for one, other in combinations(boxes, 2):

@@ -1,5 +1,6 @@
 // The chart: points, marks and names on a canvas, and navigation.
 
+import { weightOf } from "./dial.js";
 import { clamp, cut, el, MARKS, say } from "./dom.js";
 import { itemOf, likedBy, meet, nameOf } from "./items.js";
 import { extent, GROUPS, mixed, PARTS, press, ramp, REACH, rgb, RIM, SHADES, SIZES, word } from "./pixels.js";
@@ -408,7 +409,8 @@ export class Chart {
     this.tip.hidden = at < 0;
     if (at < 0) return;
     const key = this.known[at], [left, top] = this.#screen(this.#x[at], this.#y[at]);
-    const facts = [likedBy(itemOf(key)), itemOf(key).category].filter(Boolean).join(" · ");
+    const weight = weightOf(itemOf(key));
+    const facts = [likedBy(itemOf(key)), itemOf(key).category, weight === null ? null : `weight ${weight.toFixed(3)}`].filter(Boolean).join(" · ");
     this.tip.replaceChildren(el("div", { class: "title" }, nameOf(key)), el("div", { class: "small title" }, facts));
     const { width, height } = this.tip.getBoundingClientRect();
     const below = top + 18 + height < this.height;

@@ -3,11 +3,11 @@
 import { nameOf } from "./items.js";
 import { showMarks } from "./map.js";
 import { showItem } from "./neighbours.js";
-import { showPlace, showYours } from "./taste.js";
+import { showPlace, showTurned, showYours } from "./taste.js";
 
-export const state = { item: null, taste: [], user: null, place: false };
-/** The responses for this state: keys, and the position {x, y} of the user or taste. */
-export const found = { neighbours: [], recommended: [], place: null };
+export const state = { item: null, taste: [], user: null, place: false, popularity: null };
+/** The responses for this state: keys, and the position {x, y} of the user or taste; the dial of the model, undefined until known. */
+export const found = { neighbours: [], recommended: [], place: null, dial: undefined };
 /** Options for the next response: whether the map moves to it, and text to announce with it. */
 export const next = { framed: true, note: "" };
 
@@ -17,6 +17,7 @@ function address() {
   for (const key of state.taste) words.append("taste", key);
   if (state.user !== null) words.set("user", state.user);
   if (state.place) words.set("place", "yes");
+  if (state.popularity !== null) words.set("popularity", state.popularity);
   return `#${words}`;
 }
 
@@ -26,13 +27,16 @@ export function readAddress() {
   state.taste = [...new Set(words.getAll("taste"))];
   state.user = words.get("user");
   state.place = words.has("place");
+  const popularity = Number(words.get("popularity") ?? NaN);
+  state.popularity = popularity >= 0 && popularity <= 1000 && found.dial !== null ? popularity : null;
 }
 
-/** Apply changes of the state, as a step that the browser's Back button undoes. */
-export function change(changes) {
+/** Apply changes of the state; if they are `final`, as a step that the browser's Back button undoes. */
+export function change(changes, final = true) {
   Object.assign(state, changes);
-  if (address() !== location.hash) history.pushState(null, "", address());
+  if (final && address() !== location.hash) history.pushState(null, "", address());
   if ("item" in changes) showItem();
+  if ("popularity" in changes) showTurned();
   if ("taste" in changes || "user" in changes) showYours();
   if ("place" in changes) showPlace();
   showMarks();

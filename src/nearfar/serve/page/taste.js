@@ -1,5 +1,6 @@
 // The taste, or a user, and the recommendations.
 
+import { asked, showDial } from "./dial.js";
 import { $, counted, el, markOf, say, settled } from "./dom.js";
 import { itemOf, nameOf } from "./items.js";
 import { addButton, listOf, replaced } from "./lists.js";
@@ -24,6 +25,7 @@ export function showYours() {
   $("whose").textContent = somebody() ? `for ${whoseName()}` : "";
   $("place").closest("label").hidden = !somebody();
   $("place").checked = state.place;
+  showDial();
   showStarters();
   for (const button of document.querySelectorAll(".add")) {
     const now = addButton(button.dataset.key); // the button itself stays, to keep the focus
@@ -52,20 +54,29 @@ function showStarters() {
 
 const askRecommended = settled(() => {
   if (!somebody()) return;
-  recommendedPanel.ask((signal) => ask("v1/recommend", { ...whose(), k: 10 }, signal), ({ results }) => {
+  if (state.popularity !== null && found.dial === undefined) return; // asked again when the model is known
+  recommendedPanel.ask((signal) => ask("v1/recommend", { ...whose(), ...asked(), k: 10 }, signal), ({ results }) => {
     found.recommended = results.map(({ id }) => String(id));
     const none = el("p", { class: "small" }, "No items are left to recommend.");
     replaced(recommendedPanel, ...(results.length ? listOf(results, "recommended", "Recommended") : [none]));
     say(`${next.note}${counted(results.length, "item")} recommended for ${whoseName()}${results.length ? `; first ${nameOf(found.recommended[0])}` : ""}.`);
     next.note = "";
+    showDial(results);
     showMarks();
   });
 });
+
+/** Show what follows from another setting of the dial. */
+export function showTurned() {
+  showDial();
+  showRecommended();
+}
 
 function showRecommended() {
   recommendedPanel.drop();
   if (!somebody()) {
     found.recommended = [];
+    showDial([]);
     if (next.note) say(`${next.note}Your taste is empty.`);
     next.note = "";
     recommendedPanel.show(el("p", { class: "small" }, "Add items to your taste, or enter the id of a user."));

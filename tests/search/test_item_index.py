@@ -228,7 +228,7 @@ def test_models_use_it_for_users_and_items(model, index):
 # ----------------------------------------------------------------------------- with a prior
 
 
-@pytest.fixture(scope="module", params=["sphere", "ball"])
+@pytest.fixture(scope="module", params=["sphere", pytest.param("ball", marks=pytest.mark.full)])
 def popular(request):
     """A model whose lists depend on the setting of its dial."""
     data = random_data(n_users=400, n_items=300, share=0.05)
@@ -334,6 +334,7 @@ def test_the_fewest_lists_are_those_a_search_needs(model, index):
         least = approximate._least_probed(plain, queries, exact.items, recall)
         assert reached[least - 1] >= recall - 1e-9
         assert least == 1 or reached[least - 2] < recall
+    assert approximate._least_probed(plain, queries, exact.items, 1.0) == len(plain)
 
 
 def test_a_bad_index_says_how_bad_it_is():

@@ -389,8 +389,11 @@ def _least_probed(lists: Lists, queries: Float32, best: Int32, recall: float) ->
     """Return the fewest lists with which the mean recall of the best items reaches `recall`.
 
     An item is found if and only if its list is searched. So it suffices to know the position of its
-    list in the order in which the query searches the lists.
+    list in the order in which the query searches the lists. For a recall of 1 it is every list:
+    what is enough for some queries need not be for others.
     """
+    if recall == 1.0:
+        return len(lists)
     list_of, found, n_queries = lists.list_of(), np.zeros(len(lists)), 0
     for query, items in zip(queries, best, strict=True):
         listed = items[items >= 0]

@@ -96,6 +96,10 @@ def test_a_batch_is_of_one_setting(model, tmp_path):
     assert found.equals(model.recommend_all(3, popularity=2))
     with pytest.raises(StoreError, match="other popularity"):
         recommend_to(tmp_path, model, k=3, progress=False)
+    other = nf.CML(model.options, prior=Prior(gamma=0.4)).fit(random_data(), epochs=2, threads=1)
+    assert (other.item_vectors == model.item_vectors).all()
+    with pytest.raises(StoreError, match="other gamma"):
+        recommend_to(tmp_path, other, k=3, popularity=2, progress=False)
 
 
 def test_the_server_and_the_command_line_have_the_dial(model, tmp_path):

@@ -6,8 +6,10 @@ import pytest
 import nearfar as nf
 from conftest import hopeless, random_data
 from nearfar.engine import Problem
+from nearfar.errors import StoreError
 from nearfar.evaluation.front import Front
 from nearfar.method.prior import Prior, gamma_by_rule
+from nearfar.runtime import store
 from nearfar.training.calibration import GAMMAS, chosen
 
 pytestmark = hopeless
@@ -44,6 +46,13 @@ def test_with_a_validation_part_gamma_is_the_best_on_it(tmp_path):
     (own,) = table.filter(popularity=1).iter_rows(named=True)
     assert "The best 10 on the validation part, on which gamma was chosen" in card
     assert f"| 1.00 | {model.gamma:g} | {own['map']:.4f} | {own['ndcg']:.4f} | " in card
+    whole = store.load_folder(tmp_path / "m", kind="model")
+    for bad in (table.drop("mmr"), table.cast({"ndcg": pl.String}), table.clear()):
+        spoilt = {**whole.frames, "calibration": bad}
+        store.save_folder(tmp_path / "x", kind="model", meta=whole.meta, arrays=whole.arrays,
+                          frames=spoilt)  # fmt: skip
+        with pytest.raises(StoreError, match=r"not a readable model: `calibration` must have num"):
+            nf.CML.load(tmp_path / "x")
     more = nf.Interactions.from_pairs([(0, 1)])
     assert model.partial_fit(more, epochs=1, threads=1).calibration is None
     model.save(tmp_path / "m")

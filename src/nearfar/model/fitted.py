@@ -21,6 +21,7 @@ from nearfar.training.calibration import Calibration
 KIND: Final = "model"
 """The kind of a folder with a model, for `nearfar.runtime.store`."""
 _VALIDATION: Final = "validation_"
+_CALIBRATED: Final = ("popularity", "gamma", "k", "ndcg", "mmr")
 
 
 class Fitted(NamedTuple):
@@ -147,12 +148,18 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
     used = meta["effective"]
     effective = Effective(float(used["temperature"]), int(used["negatives"]))
     gamma = float(meta.get("gamma", 0.0))  # models saved before there was a prior have none
-    found = folder.frames.get("calibration")
-    if found is not None and not {"popularity", "gamma", "ndcg", "mmr", "k"} <= {*found.columns}:
-        raise ValueError(f"`calibration` lacks columns; got {', '.join(found.columns)}")
+    found = _checked_calibration(folder.frames.get("calibration"))
     return Fitted(
         users, items, history, best, data, effective, evaluation, projection, gamma, found
     )
+
+
+def _checked_calibration(table: pl.DataFrame | None) -> pl.DataFrame | None:
+    """Refuse a table of the calibration without numbers in the columns that are shown."""
+    numbers = [] if table is None else [c for c, kind in table.schema.items() if kind.is_numeric()]
+    if table is not None and (table.is_empty() or not {*_CALIBRATED} <= {*numbers}):
+        raise ValueError(f"`calibration` must have numbers {', '.join(_CALIBRATED)}; got {table!r}")
+    return table
 
 
 def _optional(**frames: pl.DataFrame | None) -> dict[str, pl.DataFrame]:

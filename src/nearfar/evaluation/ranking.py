@@ -137,13 +137,17 @@ def evaluate(
     if given is not None:
         _check_given(given, train, test)
     cohorts = new.cohorts(recommender, train, test)
+    fold_in: Any = None
+    if len(cohorts.folded):
+        how = _arguments(recommender, "fold_in_scorer", device, dial)
+        fold_in = partial(recommender.fold_in_scorer, **how)
     exposed, parts = np.zeros(train.n_items, np.int64), []
     at_once = max(1, min(_PART, _PART_PLACES // min(k, max(train.n_items, 1))))
     with ranking_bar(cohorts.n_users, shown) as advance:
         search = partial(top_k, k=k, threads=n_threads, progress=advance)
         ranked = chain(
             _ranked(search, scorer, cohorts.known, left_out, at_once),
-            _folded_in(search, recommender, cohorts, left_out, (device, dial)),
+            _folded_in(search, fold_in, cohorts, left_out),
         )
         for users, items in ranked:
             exposed += metrics.exposure(items, train.n_items)
@@ -180,49 +184,47 @@ def _ranked(
 
 def _folded_in(
     search: Callable[..., TopK],
-    recommender: Any,
+    make: Callable[..., Scorer],
     cohorts: Cohorts,
     left_out: Interactions,
-    where: tuple[str, float | None],
 ) -> Lists:
-    """Fold new users in and rank for them, part by part; `where` is a device and a setting."""
-    device, dial = where
+    """Fold new users in and rank for them, part by part."""
     for start in range(0, len(cohorts.folded), _FOLDED_PART):
         part = cohorts.folded[start : start + _FOLDED_PART]
-        make, how = recommender.fold_in_scorer, _at(recommender, "fold_in_scorer", dial)
-        if "device" in inspect.signature(make).parameters:
-            how["device"] = resolve_ranking(device)
-        scorer = make(cohorts.given, part, **how)
         rows = np.arange(len(part), dtype=np.int32)
-        yield part, search(scorer, rows, exclude=cohorts.hidden(part, left_out)).items
+        scorer, hidden = make(cohorts.given, part), cohorts.hidden(part, left_out)
+        yield part, search(scorer, rows, exclude=hidden).items
 
 
-def _at(recommender: Any, method: str, dial: float | None) -> dict[str, Any]:
-    """Return the argument of a method of the recommender for a setting of the dial."""
-    if dial is None:
-        return {}
-    make = getattr(recommender, method, None)
-    if make is None or "popularity" not in inspect.signature(make).parameters:
+def _arguments(recommender: Any, method: str, device: str, dial: float | None) -> dict[str, Any]:
+    """Return the arguments of a method of the recommender for a device and a setting of the dial.
+
+    On the CPU, or if the method takes no device, none is passed.
+    """
+    make, name = getattr(recommender, method, None), resolve_ranking(device)
+    takes = () if make is None else inspect.signature(make).parameters
+    if dial is not None and "popularity" not in takes:
         raise OptionError(
             f"`popularity` is {dial:g}, but a {type(recommender).__name__} has no popularity dial:"
             f" {method}(popularity=...). Omit `popularity`."
         )
-    return {"popularity": dial}
+    how: dict[str, Any] = {} if dial is None else {"popularity": dial}
+    return how | ({"device": name} if name != "cpu" and "device" in takes else {})
 
 
 def _scorer(recommender: Any, device: str, dial: float | None) -> Scorer:
     name, kind = resolve_ranking(device), type(recommender).__name__
     if isinstance(recommender, type):
         raise OptionError(f"`recommender` must be an object; got the class {said(recommender)}.")
-    make, how = getattr(recommender, "scorer", None), _at(recommender, "scorer", dial)
-    if name != "cpu" and make is not None and "device" in inspect.signature(make).parameters:
-        scorer = make(device=name, **how)
-    elif name == "cpu" or device == "auto":
-        scorer = recommender if make is None else make(**how)
-    else:
+    make, how = (
+        getattr(recommender, "scorer", None),
+        _arguments(recommender, "scorer", device, dial),
+    )
+    if name != "cpu" and device != "auto" and "device" not in how:
         raise OptionError(
             f"`device` is {device!r}, but a {kind} cannot use it; omit `device`, or pass 'auto'."
         )
+    scorer = recommender if make is None else make(**how)
     if not all(hasattr(scorer, part) for part in ("score_block", "n_users", "n_items")):
         raise OptionError(f"`recommender` must have scorer() or be a Scorer; got a {kind}.")
     return scorer  # type: ignore[no-any-return]

@@ -12,8 +12,8 @@ do not contain enough.
 
 **The popularity prior.** An index serves all settings of the dial: the weights of the items are two
 more coordinates of the lists (`nearfar.search.lift`). The target is reached at the model's own
-setting, at which the recall is measured, and at setting 0, which takes more lists; these are also
-searched at the settings between.
+setting, at which the recall is measured, and at setting 0, which usually takes more lists; the
+larger number of lists is searched at all settings below the model's own.
 
 The search is in `nearfar.search.probing`, and the use of faiss in `nearfar.search.inverted_lists`.
 """
@@ -176,21 +176,18 @@ class ItemIndex:
         drawn = users[np.random.default_rng(seed).permutation(len(users))[: 2 * SAMPLE]]
         chosen_on, measured_on = np.sort(drawn[::2]), np.sort(drawn[1::2])
         seen = (model.interactions.indptr, model.interactions.items)
-        own = model.dial()
+        own, n_measured = model.dial(), len(measured_on)
+        made = cls(lists, points, Figures(len(lists), 1, k, recall, 1.0, n_measured, own), weights)
         probed = {}
         for setting in {0.0, own}:
-            weighted = points.weighted(weights.at(setting))
-            best = top_k(weighted, chosen_on, k, exclude=seen, threads=n_threads).items
-            queries = points.queries[chosen_on]
-            if weights.gamma:
-                queries = np.hstack([queries, np.tile(aim(setting), (len(queries), 1))])
+            scorer = made.scorer(points.queries, popularity=setting, threads=n_threads)
+            best = top_k(scorer.points, chosen_on, k, exclude=seen, threads=n_threads).items
+            queries = np.stack([scorer.probe(int(row)) for row in chosen_on])
             probed[setting] = _least_probed(lists, queries, best, recall)
-        figures = Figures(
-            len(lists), probed[own], k, recall, 1.0, len(measured_on), own, probed[0.0]
-        )
-        made = cls(lists, points, figures, weights)
+        most = max(probed.values())
+        made.figures = replace(made.figures, n_probed=probed[own], n_probed_below=most)
         measured = made.measure(points.queries, measured_on, seen, threads=n_threads)
-        made.figures = replace(figures, recall=measured)
+        made.figures = replace(made.figures, recall=measured)
         return made
 
     def measure(

@@ -183,11 +183,24 @@ class Problem:
         """Number of each pair's own negatives: |N_ij|, or 0 if all pairs share their negatives."""
         return 0 if self.options.sampler.needs.shared else self.options.n_negatives
 
-    def frozen_items(self) -> Float32 | None:
-        """Return the initial points of the items, (M, d), if the second stage compares those."""
-        if self.options.sampler.needs.vectors != "initial":
+    def anchors(self, users: Int64, items: Int64) -> Int64:
+        """Return the rows that the second stage compares with the candidates of pairs, (L,).
+
+        A row is that of the joint table: of the pair's user or of its positive item.
+        """
+        return users if self.options.sampler.needs.towards == "user" else self.n_users + items
+
+    def frozen(self) -> Float32 | None:
+        """Return the initial points that the second stage compares, if it compares those.
+
+        They are the last ones of the joint table: those of the items, (M, d), or of users and
+        items, (N + M, d), if it compares users.
+        """
+        needs = self.options.sampler.needs
+        if needs.vectors != "initial":
             return None
-        return initial_points(self.seed, self.n_rows, self.options.dim)[self.n_users :].copy()
+        first = 0 if needs.towards == "user" else self.n_users
+        return initial_points(self.seed, self.n_rows, self.options.dim)[first:].copy()
 
     def useful_threads(self, threads: int) -> int:
         """Return the number of threads, at most `threads`, for which a step has enough work.

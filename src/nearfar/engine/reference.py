@@ -28,7 +28,7 @@ class ReferenceEngine:
         self.state = problem.initial_state() if state is None else state
         self.state.rows = self.state.rows.astype(np.float64)
         self._known = TrainingUsers(problem.interactions)
-        frozen = problem.frozen_items()
+        frozen = problem.frozen()
         self._frozen = None if frozen is None else frozen.astype(np.float64)
 
     def run(self, count: int) -> StepLog:
@@ -90,8 +90,8 @@ class ReferenceEngine:
         candidates = candidates_of(self.problem, source)
 
         def compare(items: Int64) -> Floats:
-            vectors = self._compared()
-            return vectors[positives] @ vectors[items].T
+            anchors = self.problem.anchors(users, positives)
+            return self._compared(anchors) @ self._compared(self.problem.n_users + items).T
 
         drawn = draw(self.problem, source, users, self._known, candidates, compare)
         places = np.broadcast_to(drawn.items, drawn.allowed.shape)
@@ -100,11 +100,11 @@ class ReferenceEngine:
         listed: list[list[int]] = np.where(drawn.allowed, places, -1).tolist()
         return listed
 
-    def _compared(self) -> Floats:
-        """Return the vectors of the items that the second stage compares, at length 1."""
+    def _compared(self, rows: Int64) -> Floats:
+        """Return the vectors of rows that the second stage compares, at length 1."""
         if self._frozen is not None:
-            return self._frozen
-        return normalise(self.state.rows[self.problem.n_users :, 0])
+            return self._frozen[rows - self.problem.n_rows]  # from the end, see `Problem.frozen`
+        return normalise(self.state.rows[rows, 0])
 
     def _points(self) -> Floats:
         stored: Floats = self.state.rows[:, 0]

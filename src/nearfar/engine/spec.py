@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 from nearfar.engine.problem import Problem
 from nearfar.errors import OptionError
-from nearfar.method.geometry import released_overflow_gap
+from nearfar.method.geometry import released_overflow_gap, stage_two_power
 from nearfar.runtime.arrays import Int
 from nearfar.runtime.counter import Purpose, stream_base
 
 SPHERE, BALL, FREE = 0, 1, 2
 USE_SGD, USE_ADAGRAD, USE_ADAM = 0, 1, 2
 INDEPENDENT, DISTINCT, TWO_STAGE, SHARED = 0, 1, 2, 3
+NOT_HALF = -2
+"""Stands for an exponent that is not a multiple of 1/2, see `Spec.half_steps`."""
 
 _GEOMETRIES = {"sphere": SPHERE, "ball": BALL, "free": FREE}
 _OPTIMISERS = {"sgd": USE_SGD, "adagrad": USE_ADAGRAD, "adam": USE_ADAM}
@@ -44,6 +46,10 @@ class Spec(NamedTuple):
     decorrelate_squared: bool
     overflow_gap: float
     """`released_overflow_gap` with the released script's weight, otherwise negative."""
+    towards_user: bool
+    """Whether the second stage compares candidates with users, and does not cut at 0."""
+    choice_power: float
+    """The exponent of the second stage's weight, `stage_two_power`."""
     optimiser: int
     """USE_SGD, USE_ADAGRAD or USE_ADAM."""
     slots: int
@@ -52,6 +58,12 @@ class Spec(NamedTuple):
     beta1: float
     beta2: float
     epsilon: float
+
+    @property
+    def half_steps(self) -> int:
+        """Twice `choice_power` if that is a whole number >= -1, otherwise `NOT_HALF`."""
+        twice = 2.0 * self.choice_power
+        return int(twice) if twice.is_integer() and twice >= -1.0 else NOT_HALF
 
     @property
     def sphere(self) -> bool:
@@ -122,7 +134,7 @@ def make_spec(problem: Problem) -> Spec:
     """Return the loss, the geometry and the optimiser as numbers."""
     options, optimiser, triplet = problem.options, problem.options.optimiser, problem.triplet
     spread_out, decorrelate = options.spread_out, options.decorrelate
-    released = options.sampler.needs.released_weight
+    needs = options.sampler.needs
     return Spec(
         geometry=_GEOMETRIES[options.geometry],
         dim=options.dim,
@@ -133,7 +145,9 @@ def make_spec(problem: Problem) -> Spec:
         spread_out=float(spread_out.weight) if spread_out else 0.0,
         decorrelate=float(decorrelate.weight) if decorrelate else 0.0,
         decorrelate_squared=bool(decorrelate and decorrelate.squared),
-        overflow_gap=released_overflow_gap(options.dim) if released else -1.0,
+        overflow_gap=released_overflow_gap(options.dim) if needs.released_weight else -1.0,
+        towards_user=needs.towards == "user",
+        choice_power=stage_two_power(options.dim, needs.sharpness),
         optimiser=_OPTIMISERS[optimiser.kernel],
         slots=optimiser.n_slots,
         learning_rate=float(optimiser.learning_rate),

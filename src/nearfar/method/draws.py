@@ -38,6 +38,10 @@ class Needs(NamedTuple):
     """The vectors by which pairs choose among the candidates, if they choose."""
     released_weight: bool = False
     """See `TwoStage`."""
+    towards: Literal["positive", "user"] = "positive"
+    """What pairs compare the candidates with: their positive item, or their user."""
+    sharpness: float = 1.0
+    """See `TwoStage`."""
     kernel: Kernel | None = None
     """The engines' kernels that draw the same items; None if there are none."""
 
@@ -81,7 +85,7 @@ class Batch(NamedTuple):
     """The streams of the step."""
     known: Known
     compare: Callable[[Int64], Floats]
-    """Returns the products (L, C) of the pairs' positive items with items (C,), at length 1."""
+    """Returns the products (L, C) of what `Needs.towards` names with items (C,), at length 1."""
     dim: int
     """d."""
     first: int = 0

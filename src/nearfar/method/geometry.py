@@ -35,6 +35,11 @@ GAP_FLOOR = 2.0**-22
 It is compiled into kernels, see `nearfar.runtime.jit`."""
 
 
+MOST_SHARPNESS = 8.0
+"""The largest `sharpness` of `stage_two_weight`: sums of float32 weights would overflow for d = 2
+with a larger one."""
+
+
 def normalise(x: npt.ArrayLike) -> Floats:
     """Divide each row by its length; a row of zeros is unchanged.
 
@@ -119,14 +124,22 @@ def density(s: npt.ArrayLike, dim: int) -> Floats:
     return np.exp(log_density(s, dim))
 
 
-def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None = None) -> Floats:
+def stage_two_weight(
+    s: npt.ArrayLike,
+    dim: int,
+    allowed: npt.ArrayLike | None = None,
+    *,
+    sharpness: float = 1.0,
+    cut: bool = True,
+) -> Floats:
     """Return the weight of each candidate in the second stage (eq. 5), up to a factor per row.
 
     ::
 
-        1 / p(s)  ~  (top / (1 - s^2))^((d-3)/2)   if s >= 0, else 0
+        p(s)^-sharpness  ~  (top / (1 - s^2))^(sharpness (d-3)/2)   if s >= 0,
+        else 0 with the cut of eq. 5, and the weight of s = 0 without it,
 
-    with ``top`` the smallest 1 - s^2 among the row's allowed candidates with s >= 0. For d >= 3
+    with ``top`` the smallest 1 - s^2 among the row's candidates of positive weight. For d >= 3
     every factor is in [0, 1] and the row's largest weight is 1, so no value overflows or is NaN
     for any d. Values of 1 - s^2 below 2^-22 are set to 2^-22, the resolution of float32.
 
@@ -138,6 +151,11 @@ def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None =
         d >= 2.
     allowed : array_like of bool of shape (..., C), optional
         Candidates that may be drawn; the others have weight 0 and do not affect ``top``.
+    sharpness : float
+        From 0, with which all candidates of positive weight are equally likely, to
+        `MOST_SHARPNESS`. 1 is eq. 5.
+    cut : bool
+        Whether a negative product has weight 0 (eq. 5) or that of 0.
 
     Returns
     -------
@@ -151,17 +169,25 @@ def stage_two_weight(s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike | None =
     --------
     >>> stage_two_weight([0.0, 0.6, -0.6], 5).round(9).tolist()  # 1 - s^2 = 1, 0.64
     [0.64, 1.0, 0.0]
+    >>> stage_two_weight([0.0, 0.6, -0.6], 5, sharpness=0.5, cut=False).round(9).tolist()
+    [0.8, 1.0, 0.8]
     """
     s = np.asarray(s, np.float64)
-    gap = np.maximum((1.0 - s) * (1.0 + s), GAP_FLOOR)
-    admissible = s >= 0.0
+    admissible = s >= (0.0 if cut else -np.inf)
     if allowed is not None:
         admissible = admissible & np.asarray(allowed)
+    s = np.maximum(s, 0.0)
+    gap = np.maximum((1.0 - s) * (1.0 + s), GAP_FLOOR)
     top = np.min(gap, axis=-1, where=admissible, initial=1.0, keepdims=True)
     ratio = np.where(admissible, top / gap, 0.0)
-    power = 0.5 * (dim - 3)
+    power = stage_two_power(dim, sharpness)
     weight: Floats = np.where(admissible, np.where(admissible, ratio, 1.0) ** power, 0.0)
     return weight
+
+
+def stage_two_power(dim: int, sharpness: float = 1.0) -> float:
+    """Return the exponent of 1 / (1 - s^2) in `stage_two_weight`: sharpness (d-3)/2."""
+    return sharpness * (0.5 * (dim - 3))
 
 
 def released_overflow_gap(dim: int) -> float:

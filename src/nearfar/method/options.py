@@ -31,6 +31,12 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
 }
 """The classes from which each part is chosen; `register_sampler` adds to them."""
 
+_ADDED: dict[str, dict[str, Any]] = {
+    "Options": {"prior": None},
+    "TwoStage": {"towards": "positive", "sharpness": 1.0},
+}
+"""Options that older saved models lack, with the values that mean the same."""
+
 Kind = TypeVar("Kind", bound=type[Any])
 
 
@@ -125,14 +131,15 @@ class Options:
         """Make options from the result of `to_dict`.
 
         A number of negatives that is the sampler's default is replaced by None, so that it follows
-        the sampler if the sampler is changed. A model saved before there was a prior has none.
+        the sampler if the sampler is changed. Options that were added later, as the prior was, have
+        the values that make the same model.
 
         Raises
         ------
         OptionError
             An option is missing or unknown, a kind is unknown, or a value is out of its range.
         """
-        values = {"prior": None, **an_instance("plain", plain, Mapping)}
+        values = {**_ADDED["Options"], **an_instance("plain", plain, Mapping)}
         known = {field.name for field in fields(cls)}
         for what, names in (("unknown", set(values) - known), ("missing", known - set(values))):
             if names:
@@ -201,6 +208,7 @@ def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) ->
     if kind not in by_name:
         raise OptionError(f"`{name}` must be one of {', '.join(by_name)}; got {kind!r}.")
     try:
+        value = {**_ADDED.get(kind, {}), **value}
         made = by_name[kind](**value)
         missing = {field.name for field in fields(made)} - set(value)
     except TypeError as error:

@@ -28,8 +28,9 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.errors import OptionError
 from nearfar.method.draws import Batch, Drawn, Kernel, Needs, draw_own
-from nearfar.method.geometry import released_overflow_gap, stage_two_weight
+from nearfar.method.geometry import MOST_SHARPNESS, released_overflow_gap, stage_two_weight
 from nearfar.method.proposal import different, popularity_weight
 from nearfar.runtime.arrays import Float64, Floats
 from nearfar.runtime.checks import one_of, real, set_fields, switch, whole
@@ -141,6 +142,16 @@ class TwoStage:
     candidate has a positive weight, because all are positives of the user or have a negative
     product, the place stays empty.
 
+    In high dimensions 1 / p is so steep that stage 2 mostly returns the few candidates that are
+    most similar to the positive item, and the cut at 0 leaves only related ones: the user would
+    have liked many of them. With ``towards="user"`` stage 2 looks for what is near the user
+    instead, with a milder weight and without the cut:
+
+        Pr(n | u_i) ~ p(max(0, u_i.v_n))^-sharpness  ~  (1 - max(0, u_i.v_n)^2)^(-sharpness (d-3)/2)
+
+    A negative product weighs as much as 0, because an item far from the user is a harmless
+    negative: a place is empty only if the user has all candidates.
+
     References
     ----------
     Tran et al., SIGIR 2019, section 3.2, eq. 4 and 5.
@@ -162,7 +173,12 @@ class TwoStage:
     """Compute 1 / p as the released script did: if (1 - s^2 + 1e-8)^-((d-3)/2) overflows for any
     candidate (as it does if the positive item is itself a candidate and d > 80), the pair chooses
     uniformly among its candidates. This is a property of the script's arithmetic, not of the
-    method."""
+    method, and is refused with another `towards` or `sharpness`."""
+    towards: Literal["positive", "user"] = "positive"
+    """What stage 2 compares the candidates with: the pair's positive item, as in the paper, or its
+    user, without the cut at 0."""
+    sharpness: float = 1.0
+    """Power to which the weight 1 / p is raised, 0 to 8: 1 as in the paper, 0 for equal weights."""
 
     def __post_init__(self) -> None:
         set_fields(
@@ -172,16 +188,26 @@ class TwoStage:
             distinct=switch("distinct", self.distinct),
             vectors=one_of("vectors", self.vectors, ("live", "initial")),
             released_weight=switch("released_weight", self.released_weight),
+            towards=one_of("towards", self.towards, ("positive", "user")),
+            sharpness=real("sharpness", self.sharpness, least=0.0, most=MOST_SHARPNESS),
         )
+        if self.released_weight and (self.towards, self.sharpness) != ("positive", 1.0):
+            raise OptionError(
+                "`released_weight` is the script's arithmetic for the weight 1 / p(v_j.v_n); got"
+                f" released_weight=True with towards={self.towards!r} and"
+                f" sharpness={self.sharpness:g}. Use released_weight=False."
+            )
 
     @property
     def needs(self) -> Needs:
-        """Candidates shared by the batch, and the vectors by which to choose among them."""
+        """Candidates shared by the batch, and what to compare in order to choose among them."""
         return Needs(
             candidates=self.candidates,
             distinct=self.distinct,
             vectors=self.vectors,
             released_weight=self.released_weight,
+            towards=self.towards,
+            sharpness=self.sharpness,
             kernel="two-stage",
         )
 
@@ -206,12 +232,13 @@ class TwoStage:
         return Drawn(candidates[found], some, weight)
 
     def weight(self, s: npt.ArrayLike, dim: int, allowed: npt.ArrayLike) -> Floats:
-        """Return the weights of each pair's candidates in stage 2 (eq. 5), up to a row factor.
+        """Return the weights of each pair's candidates in stage 2, up to a row factor.
 
         Parameters
         ----------
         s : array_like of shape (..., C)
-            Products of the pair's positive item with the candidates, at length 1.
+            Products of the pair's positive item, or with ``towards="user"`` of its user, with the
+            candidates, at length 1.
         dim : int
             d >= 2.
         allowed : array_like of bool of shape (..., C)
@@ -223,7 +250,8 @@ class TwoStage:
             `nearfar.method.geometry.stage_two_weight`; with `released_weight`, 1 for every allowed
             candidate of a row where the script's weight overflows for any.
         """
-        weight = stage_two_weight(s, dim, allowed)
+        cut = self.towards == "positive"
+        weight = stage_two_weight(s, dim, allowed, sharpness=self.sharpness, cut=cut)
         if self.released_weight:
             squares = np.minimum(np.asarray(s, np.float64) ** 2, 1.0)
             overflows = 1.0 - squares + 1e-8 < released_overflow_gap(dim)

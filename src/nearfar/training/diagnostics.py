@@ -152,10 +152,12 @@ def remedy(sight: Sight, problem: Problem) -> str:
         f"items that users like are pushed away {sight.false_push:.1f} times as often as by chance"
     )
     if needs.candidates and sight.effective < 0.1 * problem.n_candidates:
+        near, other = "similar to the positive item", "TwoStage(vectors='initial')"
+        if needs.towards == "user":
+            near, other = "near the user", f"a sharpness below {needs.sharpness:g}"
         return (
             f"The second stage chooses among {sight.effective:.0f} of {problem.n_candidates:,}"
-            f" candidates, and {false}: it selects items similar to the positive item. Use"
-            f" Shared(), or TwoStage(vectors='initial')."
+            f" candidates, and {false}: it selects items {near}. Use Shared(), or {other}."
         )
     temperature = f"Triplet(temperature=...) (it is {problem.triplet.known_temperature:g})"
     if sight.dimension < 2.0:

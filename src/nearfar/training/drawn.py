@@ -200,7 +200,7 @@ class _Steps:
 
     def __init__(self, points_of: Lookup, problem: Problem) -> None:
         self.points_of, self.problem = points_of, problem
-        self.known, self.frozen = TrainingUsers(problem.interactions), problem.frozen_items()
+        self.known, self.frozen = TrainingUsers(problem.interactions), problem.frozen()
 
     def draw(self, step: int, most_pairs: int | None) -> tuple[Int64, Float64]:
         """Return (user, item, negatives) rows, -1 for an empty place, and effective numbers."""
@@ -215,23 +215,23 @@ class _Steps:
             part = slice(first, first + at_once)
             drawn = draw(
                 problem, source, users[part], self.known, candidates,
-                partial(self._compare, items[part]), first,
+                partial(self._compare, problem.anchors(users[part], items[part])), first,
             )  # fmt: skip
             found = np.where(drawn.allowed, drawn.items, -1)
             rows.append(np.column_stack([users[part], items[part], found]))
             effective.append(self._effective(users[part], candidates, drawn.weight))
         return np.concatenate(rows)[:most_pairs], np.concatenate(effective)[:most_pairs]
 
-    def _compare(self, positive: Int64, items: Int64) -> Float32:
-        """Return the products (L, C) of positive items with other items, all at length 1."""
-        products: Float32 = self._unit(positive) @ self._unit(items).T
+    def _compare(self, anchors: Int64, items: Int64) -> Float32:
+        """Return the products (L, C) of the rows `anchors` with items, all at length 1."""
+        products: Float32 = self._unit(anchors) @ self._unit(self.problem.n_users + items).T
         return products
 
-    def _unit(self, items: Int64) -> Float32:
-        """Return the vectors of items that the second stage compares, at length 1."""
+    def _unit(self, rows: Int64) -> Float32:
+        """Return the vectors of rows that the second stage compares, at length 1."""
         if self.frozen is not None:
-            return self.frozen[items]
-        return normalise(np.asarray(self.points_of(self.problem.n_users + items), np.float32))
+            return self.frozen[rows - self.problem.n_rows]  # from the end, see `Problem.frozen`
+        return normalise(np.asarray(self.points_of(rows), np.float32))
 
     def _effective(self, users: Int64, candidates: Int64, weight: Floats | None) -> Float64:
         """Return 1 / sum Pr^2 for each pair; NaN if it is unknown or not defined per pair."""

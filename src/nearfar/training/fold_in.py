@@ -57,6 +57,7 @@ class Folding:
         self._candidates = lru_cache(maxsize=4 * STEPS)(partial(candidates_of, self.problem))
         row_bytes = max(self.problem.n_candidates, 1) * options.dim * 4
         self._shared_rows = lru_cache(maxsize=_KEPT_BYTES // row_bytes)(self._gather_shared)
+        self._towards_user = options.sampler.needs.towards == "user"
         on_sphere = options.geometry == "sphere"
         self._offset = None if on_sphere else 0.5 * np.sum(items * items, axis=1)
 
@@ -65,9 +66,12 @@ class Folding:
         pairs = len(liked)
         own = OneUser(liked, self.train.n_items)
         user, positive = np.zeros(pairs, np.int64), self.items[liked]
+        start, live = positive.mean(axis=0), self.options.sampler.needs.vectors != "initial"
 
         def slope(point: Floats, step: int) -> Floats:
-            drawn = self.negatives(seed, step, own, user, liked)
+            own_anchors = np.broadcast_to(point if live else start, positive.shape)
+            anchors = own_anchors if self._towards_user else None
+            drawn = self.negatives(seed, step, own, user, liked, anchors)
             rows = self._rows(drawn.items, seed, step)
             near = self._scores(positive @ point, liked)
             far = self._scores(rows @ point, drawn.items.ravel()).reshape(drawn.items.shape)
@@ -76,7 +80,7 @@ class Folding:
             gradient: Floats = 2.0 * (part.ravel() @ rows - share.sum(axis=1) @ positive)
             return gradient
 
-        return self._descend(positive.mean(axis=0), slope, steps)
+        return self._descend(start, slope, steps)
 
     def item(self, liked_by: Int32, *, seed: int, steps: int = STEPS) -> Float32:
         """Return the float32 point (d,) of an item that the users `liked_by` (ascending) like."""
@@ -85,8 +89,8 @@ class Folding:
         nowhere = np.full(len(liked_by), -1, np.int64)
 
         def slope(point: Floats, step: int) -> Floats:
-            positive = np.broadcast_to(point, (len(fans), len(point)))
-            drawn = self.negatives(seed, step, self._known, liked_by, nowhere, positive)
+            anchors = None if self._towards_user else np.broadcast_to(point, fans.shape)
+            drawn = self.negatives(seed, step, self._known, liked_by, nowhere, anchors)
             near = self._scores(fans @ point) - 0.5 * self._excess(point)
             far = self._products(fans, drawn.items, seed, step)
             share = self._shares(near, far, drawn.allowed)
@@ -105,7 +109,7 @@ class Folding:
         known: Known,
         users: Integers,
         items: Integers,
-        points: Floats | None = None,
+        anchors: Floats | None = None,
     ) -> Drawn:
         """Draw the negatives of pairs as step `step` of a training run with `seed` would.
 
@@ -115,14 +119,14 @@ class Folding:
         known : Known
             The items that the users have, which are refused as negatives.
         users, items : int arrays of shape (L,)
-            The pairs. With `points` the items need not exist.
-        points : array of shape (L, d), optional
-            The points of the positive items, if they differ from the model's.
+            The pairs. With `anchors`, what stage 2 compares with the candidates need not exist.
+        anchors : array of shape (L, d), optional
+            The points that stage 2 compares with the candidates, if they are not the model's.
         """
         source = Source(seed, step)
 
         def compare(found: Int64) -> Floats:
-            where = self._compared[items] if points is None else normalise(points)
+            where = self._anchors(users, items) if anchors is None else normalise(anchors)
             return where @ self._compared[found].T
 
         return draw(self.problem, source, users, known, self._candidates(source), compare)
@@ -149,9 +153,19 @@ class Folding:
 
     @cached_property
     def _compared(self) -> Float32:
-        """The (M, d) vectors that stage 2 compares: the current or the initial ones."""
-        frozen = self.problem.frozen_items()
-        return normalise(self.items) if frozen is None else frozen
+        """The (M, d) vectors of items that stage 2 compares: the current or the initial ones."""
+        frozen = self._frozen
+        return normalise(self.items) if frozen is None else frozen[-self.train.n_items :]
+
+    @cached_property
+    def _frozen(self) -> Float32 | None:
+        return self.problem.frozen()
+
+    def _anchors(self, users: Integers, items: Integers) -> Float32:
+        """Return the vectors (L, d) of pairs that stage 2 compares with the candidates."""
+        if not self._towards_user:
+            return self._compared[items]
+        return normalise(self.users[users]) if self._frozen is None else self._frozen[users]
 
     # --------------------------------------------------------------------- objective
 
@@ -236,24 +250,23 @@ class _Others:
         allowed = drawn.allowed.copy()
         allowed[:, -1] = ~np.isin(users, self.liked_by)
         share = folding._shares(near, far, allowed)[:, -1]
-        times = self._times(point, items, seed, step) * (train.n_pairs / _OTHER_PAIRS)
-        return anchors, share * times
+        times = self._times(point, users, items, Source(seed, step))
+        return anchors, share * (times * (train.n_pairs / _OTHER_PAIRS))
 
-    def _times(self, point: Floats, items: Int32, seed: int, step: int) -> Floats | float:
+    def _times(self, point: Floats, users: Int32, items: Int32, source: Source) -> Floats | float:
         """Return the expected number of times that each pair would draw the item."""
         folding, options = self.folding, self.folding.options
         places = folding.problem.n_candidates or options.n_negatives
         if not options.sampler.needs.candidates:
             return places * self.chance
-        source = Source(seed, step)
 
         def compare(found: Int64) -> Floats:
             rows = folding._compared[found]
             rows[-1] = normalise(point[None])[0]
-            return folding._compared[items] @ rows.T
+            return folding._anchors(users, items) @ rows.T
 
         weight = draw(
-            folding.problem, source, items, self.no_items, folding._candidates(source), compare
+            folding.problem, source, users, self.no_items, folding._candidates(source), compare
         ).weight
         if weight is None:
             return options.n_negatives * self.chance

@@ -9,6 +9,8 @@ import numpy as np
 from nearfar.engine.cpu.hashing import empty, find, find_or_add, table_size
 from nearfar.engine.cpu.plan_records import Plan, Positives
 from nearfar.engine.cpu.rows import Gathered
+from nearfar.engine.cpu.soft import exp_row
+from nearfar.engine.spec import NOT_HALF
 from nearfar.method.geometry import GAP_FLOOR
 from nearfar.runtime.arrays import Float32, Int, Int32, Int64, Real
 from nearfar.runtime.counter import uniform_at
@@ -18,6 +20,9 @@ PIECE = 128
 """Weights are summed in pieces of this many, and a draw looks for its piece first."""
 EXCLUDED = np.float32(-2.0)
 """Stands in for the product with a candidate that is a positive of the user."""
+ALL_OTHERS = -1.5
+"""A bound between that and the products of unit vectors."""
+_LN2_HIGH, _LN2_LOW, _ROOT_HALF = 0.693359375, -2.12194440e-4, 0.70710678
 
 
 class Where(NamedTuple):
@@ -29,20 +34,34 @@ class Where(NamedTuple):
     """(C,) from a place to the next one of the same item, -1 after the last."""
 
 
+class Rule(NamedTuple):
+    """How the second stage weighs candidates."""
+
+    anchor: int
+    """The entry of a pair with which candidates are compared: 0, its user, or 1, its positive."""
+    least: float
+    """Candidates of smaller products have weight 0: 0 for the cut of eq. 5, or `ALL_OTHERS`."""
+    power: float
+    """The exponent, `Spec.choice_power`."""
+    half_steps: int
+    """See `Spec`."""
+    overflow_gap: float
+    """Negative except for the released script's weight."""
+
+
 class Second(NamedTuple):
     """Room for the second stage of 2-stage sampling."""
 
+    rule: Rule
     frozen: Float32
-    """(M, d) the initial points of the items, where stage 2 looks at those."""
+    """`Problem.frozen`, where stage 2 looks at initial points, otherwise without rows."""
     units: Gathered
-    """(batch + C) unit vectors: of the pairs' positives, then of the candidates."""
+    """(batch + C) unit vectors: of the pairs' users or positives, then of the candidates."""
     wanted: Int64
     """(batch + C,) their rows."""
     where: Where
     missed: Int64
     """(blocks,) places that stayed empty."""
-    overflow_gap: float
-    """Negative except for the released script's weight."""
     products: Float32
     """(PAIRS_A_BLOCK, C), a thread's own."""
     scratch: Float32
@@ -106,16 +125,61 @@ def gap_of(s: Real) -> Real:
 
 
 @kernel
-def weigh(s: Float32, r: Int, n: Int, dim: Int, weight: Float32, power: Float32) -> None:
-    """`nearfar.method.geometry.stage_two_weight` of row r: `weight` for its n candidates.
+def weigh(s: Float32, r: Int, n: Int, rule: Rule, scratch: Float32) -> None:
+    """`nearfar.method.geometry.stage_two_weight` of row r: scratch[0] for its n candidates.
 
-    (top / gap)^((d-3)/2) by repeated squaring and one square root: no logarithm, no exponential.
+    A power that is a multiple of 1/2, as that of eq. 5, by repeated squaring and one square root,
+    without a logarithm and an exponential.
     """
-    one, zero = np.float32(1.0), np.float32(0.0)
+    ratio, zero, least = scratch[1], np.float32(0.0), np.float32(rule.least)
     top = gap_of(largest(s, r, n))
     for c in range(n):
-        power[c] = top / gap_of(s[r, c]) if s[r, c] >= zero else zero
-    half_steps = dim - 3
+        ratio[c] = top / gap_of(max(s[r, c], zero)) if s[r, c] >= least else zero
+    if rule.half_steps == NOT_HALF:
+        raise_to(rule.power, n, scratch)
+    else:
+        raise_by_squaring(rule.half_steps, n, scratch[0], ratio)
+
+
+@kernel
+def raise_to(exponent: Real, n: Int, scratch: Float32) -> None:
+    """Raise the n numbers scratch[1], from 2^-22 to 1, to any power, scratch[0]; 0 stays 0."""
+    weight, ratio, zero = scratch[0], scratch[1], np.float32(0.0)
+    log_row(ratio, n, weight)
+    exp_row(scratch, 0, n, exponent, 0.0, scratch[2])
+    for c in range(n):
+        weight[c] = weight[c] if ratio[c] > zero else zero
+
+
+@kernel
+def log_row(x: Float32, n: Int, out: Float32) -> None:
+    """Put the natural logarithms of n positive, normal numbers into `out`.
+
+    The exponent and a polynomial of the mantissa, as in the Cephes library: no branch, so it
+    vectorises, and the error is below 2e-7 of 1 or of the logarithm, whichever is larger.
+    """
+    bits, one, half = x.view(np.int32), np.float32(1.0), np.float32(0.5)
+    root, high, low = np.float32(_ROOT_HALF), np.float32(_LN2_HIGH), np.float32(_LN2_LOW)
+    c0, c1 = np.float32(7.0376836292e-2), np.float32(1.1514610310e-1)
+    c2, c3 = np.float32(1.1676998740e-1), np.float32(1.2420140846e-1)
+    c4, c5 = np.float32(1.4249322787e-1), np.float32(1.6668057665e-1)
+    c6, c7 = np.float32(2.0000714765e-1), np.float32(2.4999993993e-1)
+    c8, mantissa = np.float32(3.3333331174e-1), out.view(np.int32)
+    for c in range(n):
+        mantissa[c] = (bits[c] & np.int32(0x007FFFFF)) | np.int32(0x3F000000)  # 1/2 to 1
+    for c in range(n):
+        small, whole = out[c] < root, np.float32((bits[c] >> np.int32(23)) - np.int32(126))
+        f = (out[c] + out[c] if small else out[c]) - one
+        whole = whole - one if small else whole
+        p = (((c0 * f - c1) * f + c2) * f - c3) * f + c4
+        p = ((((p * f - c5) * f + c6) * f - c7) * f + c8) * f * f * f
+        out[c] = whole * high + (f + (p + whole * low - half * f * f))
+
+
+@kernel
+def raise_by_squaring(half_steps: Int, n: Int, weight: Float32, power: Float32) -> None:
+    """Raise n numbers to half_steps / 2, `weight`; they are in `power`, which is used up."""
+    one, zero = np.float32(1.0), np.float32(0.0)
     if half_steps < 0:
         for c in range(n):
             weight[c] = one / np.sqrt(power[c]) if power[c] > zero else zero
@@ -210,17 +274,15 @@ def choose_negatives(
     """
     n_users, n = positives.indptr.shape[0] - 1, s.shape[1]
     n_negatives = plan.entries.shape[1] - 2
-    scratch, dim = second.scratch, second.units.current.shape[1]
-    weight, power, pieces = scratch[0], scratch[1], scratch[2]
-    missed = 0
+    rule, weight, pieces, missed = second.rule, second.scratch[0], second.scratch[2], 0
     for r in range(s.shape[0]):
         g = first + r
-        uniform = second.overflow_gap >= 0.0 and overflows(s, r, n, second.overflow_gap)
+        uniform = rule.overflow_gap >= 0.0 and overflows(s, r, n, rule.overflow_gap)
         exclude_positives(s, r, plan.entries[g, 0], positives, second.where, EXCLUDED)
         if uniform:
             weigh_uniformly(s, r, n, weight)
         else:
-            weigh(s, r, n, dim, weight, power)
+            weigh(s, r, n, rule, second.scratch)
         sum_pieces(weight, n, pieces)
         for k in range(n_negatives):
             u = uniform_at(key, g * n_negatives + k, 0)

@@ -30,7 +30,7 @@ def second_stage(run: TwoStageRun, team: Team, phase: Int, step: PlannedStep) ->
 
 @kernel
 def _look(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
-    """Map the candidates; or put some unit vectors, pairs' positives then candidates, together."""
+    """Map the candidates; or put some unit vectors together, of pairs, then of candidates."""
     plan, second = step.plan, run.second
     if piece == 0:
         map_places(plan.candidates, second.where)
@@ -39,12 +39,13 @@ def _look(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     begin = (piece - 1) * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, size + plan.candidates.shape[0])
     frozen, units, listed = second.frozen, second.units.current, second.wanted
+    left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], second.rule.anchor
     for at in range(begin, end):
-        wanted = plan.entries[at, 1] if at < size else n_users + plan.candidates[at - size]
+        wanted = plan.entries[at, anchor] if at < size else n_users + plan.candidates[at - size]
         listed[at] = wanted
         if frozen.shape[0] > 0:
             for k in range(frozen.shape[1]):
-                units[at, k] = frozen[wanted - n_users, k]
+                units[at, k] = frozen[wanted - left_out, k]
     if frozen.shape[0] == 0:
         gather(listed[:end], begin, end, step.t, run.learner, second.units)
         to_unit(begin, end, run.learner.geometry, second.units)

@@ -164,6 +164,7 @@ class ChoiceRule(NamedTuple):
     base: int
     n_users: int
     overflow_gap: float
+    power: float
 
 
 class ChoiceShape(NamedTuple):
@@ -173,7 +174,9 @@ class ChoiceShape(NamedTuple):
     candidates: int
     wide: int
     at_once: int
-    dim: int
+    half_steps: int
+    """See `nearfar.engine.spec.Spec`."""
+    cut: bool
     released: bool
 
 

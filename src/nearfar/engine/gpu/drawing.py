@@ -11,6 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from nearfar.engine.spec import NOT_HALF
 from nearfar.method.geometry import GAP_FLOOR
 from nearfar.runtime.counter import ATTEMPT, GOLDEN, MULTIPLY_1, MULTIPLY_2, ROUNDS, UNIT
 
@@ -19,6 +20,7 @@ constexpr = tl.constexpr
 _GOLDEN, _ATTEMPT = constexpr(int(GOLDEN)), constexpr(int(ATTEMPT))
 _MULTIPLY_1, _MULTIPLY_2 = constexpr(int(MULTIPLY_1)), constexpr(int(MULTIPLY_2))
 _UNIT, _ROUNDS, _FLOOR = constexpr(UNIT), constexpr(ROUNDS), constexpr(GAP_FLOOR)
+_NOT_HALF = constexpr(NOT_HALF)
 
 
 @jit
@@ -181,16 +183,18 @@ def find_mine(entries, candidates, known, batch, shape: constexpr):
 
 
 @jit
-def _power(ratio, DIM: constexpr):
-    """Return ratio^((d - 3) / 2), float32, by squaring, as `nearfar.engine.cpu.choose.weigh`."""
+def _raised(ratio, exponent, HALF_STEPS: constexpr):
+    """Return ratio^exponent, float32, as `nearfar.engine.cpu.choose.weigh`."""
     weight, power = tl.zeros_like(ratio) + 1.0, ratio
-    if DIM < 3:
+    if HALF_STEPS == _NOT_HALF:
+        weight = tl.exp2(exponent * tl.log2(ratio))
+    elif HALF_STEPS < 0:
         weight = 1.0 / tl.sqrt(ratio)
     else:
-        if (DIM - 3) % 2 == 1:
+        if HALF_STEPS % 2 == 1:
             weight = tl.sqrt(ratio)
-        for bit in tl.static_range(12):
-            if ((DIM - 3) // 2 >> bit) % 2 == 1:
+        for bit in tl.static_range(15):
+            if (HALF_STEPS // 2 >> bit) % 2 == 1:
                 weight = weight * power
             power = power * power
     return weight
@@ -206,10 +210,14 @@ def choose(choosing, rule, shape: constexpr):
     c = tl.arange(0, shape.wide)
     s = tl.load(choosing.products + g * C + c, mask=c < C, other=-2.0)
     is_mine = tl.load(choosing.mine + g * C + c, mask=c < C, other=1) != 0
-    gap = tl.maximum((1.0 - s) * (1.0 + s), _FLOOR)
-    possible = (s >= 0.0) & (is_mine == 0)
+    ahead = tl.maximum(s, 0.0)
+    gap = tl.maximum((1.0 - ahead) * (1.0 + ahead), _FLOOR)
+    possible = is_mine == 0
+    if shape.cut:
+        possible = possible & (s >= 0.0)
     top = tl.min(tl.where(possible, gap, 1.0))
-    weight = tl.where(possible, _power(tl.where(possible, top / gap, 1.0), shape.dim), 0.0)
+    ratio = tl.where(possible, top / gap, 1.0)
+    weight = tl.where(possible, _raised(ratio, rule.power, shape.half_steps), 0.0)
     if shape.released:
         squares = tl.minimum(s.to(tl.float64) * s.to(tl.float64), 1.0)
         over = tl.sum(((1.0 - squares + 1e-8 < rule.overflow_gap) & (c < C)).to(tl.int32)) > 0

@@ -235,10 +235,11 @@ def choose(now: StepNow, s: Tensor, data: Data, rules: Spec, draws: DrawSpec) ->
 
     The weights are `nearfar.method.geometry.stage_two_weight`, summed in float64.
     """
-    gap = ((1.0 - s) * (1.0 + s)).clamp(min=GAP_FLOOR)
-    possible = (s >= 0) & ~now.mine
+    ahead = s.clamp(min=0.0)
+    gap = ((1.0 - ahead) * (1.0 + ahead)).clamp(min=GAP_FLOOR)
+    possible = ~now.mine if rules.towards_user else (s >= 0) & ~now.mine
     top = torch.where(possible, gap, 1.0).min(1, keepdim=True).values
-    power = (top / gap).to(torch.float64) ** (0.5 * (rules.dim - 3))
+    power = (top / gap).to(torch.float64) ** rules.choice_power
     weight = torch.where(possible, power, 0.0)
     if rules.overflow_gap >= 0:
         squares = (s.to(torch.float64) ** 2).clamp(max=1.0)

@@ -78,7 +78,7 @@ class GPUEngine:
         self._mean = None if start.mean is None else self._put(start.mean, torch.float32)
         self._data = device_plan.make_data(problem, self.device)
         self._parts = parts_for(self.device, self._draws) if parts is None else parts
-        self._frozen = self._frozen_items()
+        self._frozen = self._frozen_rows()
         self._n_steps = steps_at_once(self._draws, self.device)
         self._plan = device_plan.make_plan(self._n_steps, self._draws, self.device)
         self._room = DeviceRoom(self._n_steps, self._draws, self._rules, self.device)
@@ -169,8 +169,8 @@ class GPUEngine:
         writable = np.require(array, requirements=("C", "W"))  # PyTorch warns about others
         return torch.from_numpy(writable).to(self.device, dtype, copy=True)
 
-    def _frozen_items(self) -> Tensor | None:
-        frozen = self.problem.frozen_items()
+    def _frozen_rows(self) -> Tensor | None:
+        frozen = self.problem.frozen()
         return None if frozen is None else self._put(frozen, torch.float32)
 
     def _now(self, rows: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class GPUEngine:
                 made.candidates[n:] = -1
             parts.find_mine(made, data)
         if draws.two_stage:
-            made.looked[:, :batch] = made.entries[:, :, 1]
+            made.looked[:, :batch] = made.entries[:, :, 0 if self._rules.towards_user else 1]
             made.looked[:, batch:] = made.candidates + data.n_users
             return
         if not draws.shared:
@@ -346,8 +346,8 @@ class GPUEngine:
         room, rules, draws = self._room, self._rules, self._draws
         unit, products, batch = room.units.point, room.flow.products, draws.batch
         if self._frozen is not None:
-            items = (looked - self._data.n_users).clamp(min=0)
-            torch.index_select(self._frozen, 0, items, out=unit)
+            left_out = self.problem.n_rows - len(self._frozen)
+            torch.index_select(self._frozen, 0, (looked - left_out).clamp(min=0), out=unit)
         else:
             self._parts.gather(looked, now.step, self._tables, rules, True, room.units)
         self._parts.multiply(unit[:batch], unit[batch:].T, products, False, self.fast)

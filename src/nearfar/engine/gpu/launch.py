@@ -164,15 +164,16 @@ def choose(now: StepNow, s: Tensor, data: Data, rules: Spec, draws: DrawSpec) ->
     n, wide = draws.negatives, power_of_two(draws.candidates)
     released = rules.overflow_gap >= 0
     shape = arguments.ChoiceShape(
-        n, draws.candidates, wide, min(8, power_of_two(n)), rules.dim, released
-    )
+        n, draws.candidates, wide, min(8, power_of_two(n)), rules.half_steps,
+        not rules.towards_user, released,
+    )  # fmt: skip
     choosing = arguments.Choosing(
         s, now.mine.view(torch.uint8), now.candidates, now.step, now.entries, now.missed
     )
     drawing.choose[(draws.batch,)](
         choosing,
-        arguments.ChoiceRule(draws.choice, data.n_users, rules.overflow_gap), shape,
-        num_warps=warps(2 * wide),
+        arguments.ChoiceRule(draws.choice, data.n_users, rules.overflow_gap, rules.choice_power),
+        shape, num_warps=warps(2 * wide),
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Flow(NamedTuple):
     """(2 B + C, d), or (4 B, d) with a spread-out term: its gradients of the positives, and the
     positives."""
     products: Tensor
-    """(B, C) of users, or positives, with candidates; then the shares of the loss."""
+    """(B, C) of users, or of what stage 2 compares, with candidates; then shares of the loss."""
     share: Tensor
     """(C,) the sum of the shares of each shared negative: -own_e."""
     slope: Tensor

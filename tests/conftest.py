@@ -88,6 +88,7 @@ SAMPLERS = {
     "two-stage released": TwoStage(1000, released_weight=True),
     "shared": Shared(),
     "shared popular": Shared(0.7),
+    "two-stage user": TwoStage(20, towards="user", sharpness=0.3),
 }
 """One of each kind of sampler, and of each way it draws."""
 

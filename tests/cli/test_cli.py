@@ -221,6 +221,8 @@ def test_flags_of_strategies_reach_the_options(options_of):
     assert options_of("--sampler", "two-stage", "--candidates", "9", "--no-distinct") == Options(
         sampler=TwoStage(9, distinct=False)
     )
+    user = ["--sampler", "two-stage", "--towards", "user", "--sharpness", "0.2"]
+    assert options_of(*user).sampler == TwoStage(towards="user", sharpness=0.2)
     assert options_of("--sampler", "popularity", "--beta", "-0.5") == Options(
         sampler=Popularity(-0.5)
     )

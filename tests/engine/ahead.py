@@ -37,6 +37,9 @@ CASES = {
     ),
     "sgd": plain(dim=32, negatives=4, batch=16, optimiser=SGD(0.05), geometry="ball"),
     "two-stage": plain(dim=128, negatives=4, batch=50, sampler=TwoStage(40)),
+    "two-stage user": plain(
+        dim=128, negatives=4, batch=50, sampler=TwoStage(40, towards="user", sharpness=0.1)
+    ),
     "released": plain(
         dim=64, negatives=1, batch=64, sampler=TwoStage(50, released_weight=True),
         geometry="ball", spread_out=SpreadOut(0.1),

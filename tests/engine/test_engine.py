@@ -145,6 +145,12 @@ def test_engines_agree_with_the_reference(device, geometry, learning, sampler):
     )
 
 
+@each_engine
+def test_engines_agree_where_stage_two_compares_initial_users(device):
+    sampler = TwoStage(25, 0.5, distinct=False, vectors="initial", towards="user", sharpness=0.4)
+    agree(device, plain(sampler=sampler, negatives=3, batch=16, dim=11, optimiser=SGD(0.1)))
+
+
 @pytest.mark.parametrize(
     ("dim", "negatives", "batch"), [(2, 1, 1), (3, 2, 7), (128, 1, 64), (67, 5, 500), (130, 9, 33)]
 )

@@ -38,6 +38,7 @@ VARIED = [
     plain(dim=33, negatives=70, batch=20, spread_out=SpreadOut(0.1)),
     plain(dim=32, negatives=3, batch=50, sampler=Popularity(), geometry="ball", triplet=SOFT),
     plain(dim=16, negatives=4, batch=50, sampler=TwoStage(40), spread_out=SpreadOut(0.1)),
+    plain(dim=16, negatives=4, batch=50, sampler=TwoStage(40, towards="user", sharpness=0.3)),
     plain(dim=33, negatives=47, batch=300, sampler=Shared(0.5), triplet=SOFT),
     plain(dim=9, negatives=20, batch=30, sampler=Shared(), decorrelate=Decorrelate(1.0)),
 ]
@@ -251,6 +252,7 @@ def test_kernels_compile_ahead_of_time_and_a_step_has_few_launches(tmp_path):
     planned = {"draw_pairs", "draw_items", "draw_negatives", "find_mine"}
     per_step = {
         "two-stage": 7,
+        "two-stage user": 7,
         "released": 9,
         "shared": 6,
         "covariance": 6,

@@ -85,13 +85,38 @@ FAULTS = {
     ),
     "stage 2 weight upside down": (
         "choose.py",
-        "power[c] = top / gap_of(s[r, c]) if s[r, c] >= zero else zero",
-        "power[c] = gap_of(s[r, c]) / np.float32(4.0) if s[r, c] >= zero else zero",
+        "top / gap_of(max(s[r, c], zero)) if s[r, c] >= least",
+        "gap_of(max(s[r, c], zero)) / np.float32(4.0) if s[r, c] >= least",
     ),
     "stage 2 looks at the user instead of the item": (
         "second_stage.py",
-        "wanted = plan.entries[at, 1] if at < size",
-        "wanted = n_users + plan.entries[at, 0] if at < size",
+        "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], second.rule.anchor",
+        "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], 0",
+    ),
+    "stage 2 looks at the item instead of the user": (
+        "second_stage.py",
+        "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], second.rule.anchor",
+        "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], 1",
+    ),
+    "negative products cut off towards the user": (
+        "choose.py",
+        "least=ALL_OTHERS if spec.towards_user else 0.0",
+        "least=0.0",
+    ),
+    "negative products not cut off towards the positive": (
+        "choose.py",
+        "least=ALL_OTHERS if spec.towards_user else 0.0",
+        "least=ALL_OTHERS",
+    ),
+    "negative products weigh as much as positive ones": (
+        "choose.py",
+        "gap_of(max(s[r, c], zero))",
+        "gap_of(s[r, c])",
+    ),
+    "sharpness left out": (
+        "choose.py",
+        "exp_row(scratch, 0, n, exponent, 0.0, scratch[2])",
+        "exp_row(scratch, 0, n, 2.0, 0.0, scratch[2])",
     ),
 }
 

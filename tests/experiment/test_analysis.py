@@ -170,6 +170,8 @@ SAMPLERS = {
     "with replacement": TwoStage(30, beta=1.0, distinct=False),
     "initial": TwoStage(40, vectors="initial"),
     "released": TwoStage(40, vectors="initial", released_weight=True),
+    "user": TwoStage(40, towards="user", sharpness=0.7),
+    "user initial": TwoStage(40, vectors="initial", towards="user", sharpness=2.0),
     "shared": Shared(),
     "shared popular": Shared(0.8),
 }
@@ -191,19 +193,22 @@ def chances(engine, step, user, positive):
             j: float(f) ** beta for j, f in enumerate(counts) if j not in own and (f or not beta)
         }
     else:
-        items = engine.state.rows[problem.n_users :, 0].astype(float)
+        rows = engine.state.rows[:, 0].astype(float)
         if sampler.vectors == "initial":
-            items = problem.initial_state().rows[problem.n_users :, 0].astype(float)
-        items /= np.linalg.norm(items, axis=1, keepdims=True)
+            rows = problem.initial_state().rows[:, 0].astype(float)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        items, to_user = rows[problem.n_users :], sampler.towards == "user"
+        anchor = rows[user] if to_user else items[positive]
         candidates = engine.candidates(step)
-        s = {c: float(items[positive] @ items[c]) for c in candidates}
+        s = {c: float(anchor @ items[c]) for c in candidates}
         gap = released_overflow_gap(dim)
         overflows = [1 - min(x * x, 1.0) + 1e-8 < gap for x in s.values()]
         flat = sampler.released_weight and any(overflows)
         weight = {}
         for c in candidates:
-            if c not in own and (flat or s[c] >= 0):
-                w = 1.0 if flat else (1 - s[c] ** 2) ** (-(dim - 3) / 2)
+            if c not in own and (flat or to_user or s[c] >= 0):
+                power = sampler.sharpness * (dim - 3) / 2
+                w = 1.0 if flat else (1 - max(s[c], 0.0) ** 2) ** -power
                 weight[c] = weight.get(c, 0.0) + w
     total = sum(weight.values())
     return {j: w / total for j, w in weight.items()}

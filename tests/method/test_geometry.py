@@ -93,6 +93,36 @@ def test_stage_two_weight_by_hand():
     )
 
 
+@pytest.mark.parametrize("sharpness", [0.0, 0.1, 0.2, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("dim", [2, 3, 4, 33, 128])
+def test_stage_two_weight_of_any_sharpness_is_a_power_of_the_density(dim, sharpness):
+    s = np.array([-0.9, -0.2, 0.0, 0.1, 0.35, 0.6, 0.85])
+    exact = geometry.density(np.maximum(s, 0.0), dim) ** -sharpness
+    milder = geometry.stage_two_weight(s, dim, sharpness=sharpness, cut=False)
+    assert milder / milder.sum() == pytest.approx(exact / exact.sum(), rel=1e-9)
+    exact[:2] = 0
+    cut = geometry.stage_two_weight(s, dim, sharpness=sharpness)
+    assert cut / cut.sum() == pytest.approx(exact / exact.sum(), rel=1e-9)
+
+
+def test_without_the_cut_every_allowed_candidate_has_weight():
+    s, allowed = [-1.0, -0.5, np.nan], [True, False, True]
+    assert geometry.stage_two_weight(s, 9, allowed, sharpness=0.2, cut=False).tolist() == [1, 0, 0]
+    assert geometry.stage_two_weight(s, 9, allowed, sharpness=0.2).tolist() == [0, 0, 0]
+
+
+@given(
+    dim=st.integers(2, 4096),
+    sharpness=st.floats(0, geometry.MOST_SHARPNESS),
+    s=arrays(np.float32, st.integers(1, 20), elements=st.floats(-1, 1, width=32)),
+)
+def test_no_sharpness_overflows(dim, sharpness, s):
+    weight = geometry.stage_two_weight(s, dim, sharpness=sharpness, cut=False)
+    assert np.isfinite(weight).all()
+    assert (weight >= 0).all()
+    assert 0 < weight.max() <= (2.0**88 if dim == 2 else 1.0)
+
+
 def test_excluded_candidates_do_not_set_the_scale():
     weight = geometry.stage_two_weight([1.0, 0.5, 0.1], 128, allowed=[False, True, True])
     assert weight[0] == 0

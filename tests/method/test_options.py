@@ -39,6 +39,8 @@ PARTS = {
         "distinct": False,
         "vectors": "initial",
         "released_weight": True,
+        "towards": "user",
+        "sharpness": 0.2,
     },
     Shared: {"beta": 0.2},
     Triplet: {"margin": 0.4, "rank_weight": True, "temperature": 0.3},
@@ -103,6 +105,7 @@ def test_every_option_of_a_part_changes_the_result(kind, name):
         presets.released_2019("popularity"),
         presets.cml_2017(),
         Options(sampler=Shared(-0.5), negatives=500, triplet=Triplet(temperature=0.25)),
+        Options(sampler=TwoStage(500, 0.5, towards="user", sharpness=0.2)),
     ],
 )
 def test_options_survive_json(options):
@@ -159,6 +162,16 @@ def test_saved_options_that_lack_one_are_refused():
     plain = PLAIN.to_dict()
     del plain["triplet"]["temperature"]
     with pytest.raises(OptionError, match="`triplet`: temperature missing"):
+        Options.from_dict(plain)
+
+
+def test_options_saved_before_there_was_a_direction_look_towards_the_positive():
+    plain = presets.paper_2019().to_dict()
+    assert plain["sampler"].pop("towards") == "positive"
+    assert plain["sampler"].pop("sharpness") == 1.0
+    assert Options.from_dict(plain) == presets.paper_2019()
+    del plain["sampler"]["vectors"]
+    with pytest.raises(OptionError, match="`sampler`: vectors missing"):
         Options.from_dict(plain)
 
 

@@ -19,7 +19,7 @@ from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.engine.cpu.plan import draw_distinct
 from nearfar.engine.cpu.plan_records import make_sketch
 from nearfar.errors import EmptyDataError, OptionError
-from nearfar.method.geometry import normalise, stage_two_weight
+from nearfar.method.geometry import density, normalise, stage_two_weight
 from nearfar.method.loss import Triplet
 from nearfar.method.optimiser import SGD
 from nearfar.method.proposal import alias_table, draw_at, popularity_weight
@@ -114,6 +114,43 @@ def test_stage_two_follows_the_density(dim):
         rejected.append(p_value(mine, stage_two_weight(s, dim + 3, weight > 0)))
     # and the test can fail: with the exponent of another dimension it does
     assert dim < 8 or min(rejected) < 1e-6
+
+
+@pytest.mark.parametrize("dim", [2, 3, 8, 17])
+@pytest.mark.parametrize("vectors", ["live", "initial"])
+def test_stage_two_towards_the_user_follows_the_power_of_the_density(dim, vectors):
+    data = random_data(5, 40, 0.2, seed=4)
+    sampler = TwoStage(1000, vectors=vectors, towards="user", sharpness=0.7)
+    entries, items = drawn(data, sampler, steps=900, dim=dim, negatives=6, batch=32)
+    unit = normalise(items.astype(np.float64))
+    options = plain(dim=dim, sampler=sampler)
+    users = normalise(Problem(data, options).initial_state().rows[: data.n_users, 0])
+    assert (entries >= 0).all()
+    rejected = []
+    for user in range(data.n_users):
+        s = unit @ users[user].astype(np.float64)
+        allowed = law(data, user, np.ones(len(s))) > 0
+        exact = allowed * density(np.maximum(s, 0.0), dim) ** -0.7
+        mine = entries[entries[:, 0] == user, 2:].ravel()
+        assert p_value(mine, exact) > 1e-3
+        # and the test can fail: with eq. 5's power, and with another weight beyond a right angle
+        rejected.append(p_value(mine, allowed * density(np.maximum(s, 0.0), dim) ** -1.0))
+        assert p_value(mine, np.where(s < 0, 1.2, 1.0) * exact) < 1e-3
+    assert dim < 8 or min(rejected) < 1e-6
+
+
+@pytest.mark.parametrize("towards", ["positive", "user"])
+def test_with_sharpness_0_candidates_are_equally_likely(towards):
+    data = random_data(5, 40, 0.2, seed=4)
+    entries, items = drawn(data, TwoStage(1000, towards=towards, sharpness=0.0), steps=300)
+    unit = normalise(items.astype(np.float64))
+    pairs, counts = np.unique(entries[:, :2], axis=0, return_counts=True)
+    for user, positive in pairs[np.argsort(-counts)][:4]:
+        allowed = law(data, user, np.ones(data.n_items)) > 0
+        if towards == "positive":
+            allowed &= unit @ unit[positive] >= 0
+        mine = entries[(entries[:, 0] == user) & (entries[:, 1] == positive), 2:].ravel()
+        assert p_value(mine, allowed.astype(float)) > 1e-3
 
 
 def test_stage_one_with_replacement_follows_eq_4():
@@ -295,6 +332,7 @@ SAMPLERS = st.sampled_from(
         TwoStage(7),
         TwoStage(30, 0.3, distinct=False),
         TwoStage(500, vectors="initial"),
+        TwoStage(30, towards="user", sharpness=0.2),
     ]
 )
 
@@ -315,7 +353,8 @@ def test_places_that_cannot_be_filled_are_empty_and_counted():
     # user 0 has every item, user 1 all but item 3
     pairs = [(0, i) for i in range(6)] + [(1, i) for i in range(6) if i != 3]
     data = Interactions.from_pairs(pairs)
-    for sampler in (Uniform(), Popularity(1.0), TwoStage(100)):
+    user = TwoStage(100, towards="user")
+    for sampler in (Uniform(), Popularity(1.0), TwoStage(100), user):
         options = plain(dim=2, sampler=sampler, negatives=3, batch=11, optimiser=STILL)
         engine = CPUEngine(Problem(data, options))
         log = engine.run(1)
@@ -325,7 +364,7 @@ def test_places_that_cannot_be_filled_are_empty_and_counted():
         others = entries[entries[:, 0] == 1, 2:]
         assert set(others.ravel().tolist()) <= {-1, data.n_users + 3}
         assert log["missed"][0] == (entries == -1).sum() >= 6 * 3
-        if not isinstance(sampler, TwoStage):  # there item 3 may lie beyond a right angle
+        if sampler != TwoStage(100):  # there item 3 may lie beyond a right angle
             assert (others == data.n_users + 3).all()
         assert np.isfinite(log["triplet"][0])
 
@@ -370,6 +409,20 @@ def test_released_weight_is_uniform_where_the_scripts_weight_overflows():
         (
             lambda: TwoStage(vectors="frozen"),
             "`vectors` must be one of live, initial; got 'frozen'",
+        ),
+        (
+            lambda: TwoStage(towards="item"),
+            "`towards` must be one of positive, user; got 'item'",
+        ),
+        (lambda: TwoStage(sharpness=-0.1), "`sharpness` must be .* 0 and at most 8; got -0.1"),
+        (lambda: TwoStage(sharpness=8.1), "`sharpness` must be .* 0 and at most 8; got 8.1"),
+        (
+            lambda: TwoStage(released_weight=True, towards="user"),
+            "`released_weight` is the script's .* with towards='user' and sharpness=1. Use rel",
+        ),
+        (
+            lambda: TwoStage(released_weight=True, sharpness=0.2),
+            "with towards='positive' and sharpness=0.2. Use released_weight=False",
         ),
         (lambda: popularity_weight([0, 0], 1.0), "no item has a training interaction"),
     ],

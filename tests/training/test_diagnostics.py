@@ -87,6 +87,11 @@ def test_another_epoch_is_another_look():
     ("sampler", "sight", "says"),
     [
         (TwoStage(50), Sight(3.0, 5.0, 9.0), r"among 3 of 50 .* 5\.0 times .*Use Shared\(\)"),
+        (
+            TwoStage(50, towards="user", sharpness=0.4),
+            Sight(3.0, 5.0, 9.0),
+            r"among 3 of 50 .* selects items near the user.* a sharpness below 0\.4\.",
+        ),
         (TwoStage(50), Sight(30.0, 5.0, 1.2), r"1\.2 of 16 directions"),
         (Shared(), Sight(30.0, 5.0, 1.2), r"1\.2 of 16 directions.*temperature"),
         (Popularity(), Sight(30.0, 7.0, 12.0), r"too hard: .* 7\.0 times .* or Shared\(\)"),

@@ -176,8 +176,8 @@ def stage_two_weight(
     admissible = s >= (0.0 if cut else -np.inf)
     if allowed is not None:
         admissible = admissible & np.asarray(allowed)
-    s = np.maximum(s, 0.0)
-    gap = np.maximum((1.0 - s) * (1.0 + s), GAP_FLOOR)
+    ahead = np.maximum(s, 0.0)
+    gap = np.maximum((1.0 - ahead) * (1.0 + ahead), GAP_FLOOR)
     top = np.min(gap, axis=-1, where=admissible, initial=1.0, keepdims=True)
     ratio = np.where(admissible, top / gap, 0.0)
     power = stage_two_power(dim, sharpness)

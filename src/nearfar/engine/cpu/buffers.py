@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nearfar.engine.cpu.choose import ALL_OTHERS, Rule, Second, make_where
+from nearfar.engine.cpu.choose import Second, make_weight_rule, make_where
 from nearfar.engine.cpu.contrast import make_loss, make_pairs
 from nearfar.engine.cpu.descent import make_rule
 from nearfar.engine.cpu.gradients import PointFlow
@@ -129,17 +129,11 @@ def make_second(problem: Problem) -> Second | None:
     options, n = problem.options, problem.n_candidates
     if not options.sampler.needs.candidates:
         return None
-    frozen, spec = problem.frozen(), make_spec(problem)
+    frozen = problem.frozen()
     if frozen is None:
         frozen = np.empty((0, options.dim), np.float32)
     return Second(
-        rule=Rule(
-            anchor=0 if spec.towards_user else 1,
-            least=ALL_OTHERS if spec.towards_user else 0.0,
-            power=spec.choice_power,
-            half_steps=spec.half_steps,
-            overflow_gap=spec.overflow_gap,
-        ),
+        rule=make_weight_rule(make_spec(problem)),
         frozen=frozen,
         units=make_gathered(options.batch + n, options.dim),
         wanted=np.empty(options.batch + n, np.int64),

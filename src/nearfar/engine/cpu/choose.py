@@ -10,7 +10,7 @@ from nearfar.engine.cpu.hashing import empty, find, find_or_add, table_size
 from nearfar.engine.cpu.plan_records import Plan, Positives
 from nearfar.engine.cpu.rows import Gathered
 from nearfar.engine.cpu.soft import exp_row
-from nearfar.engine.spec import NOT_HALF
+from nearfar.engine.spec import NOT_HALF, Spec
 from nearfar.method.geometry import GAP_FLOOR
 from nearfar.runtime.arrays import Float32, Int, Int32, Int64, Real
 from nearfar.runtime.counter import uniform_at
@@ -47,6 +47,17 @@ class Rule(NamedTuple):
     """See `Spec`."""
     overflow_gap: float
     """Negative except for the released script's weight."""
+
+
+def make_weight_rule(spec: Spec) -> Rule:
+    """Return how candidates are weighed, as numbers."""
+    return Rule(
+        anchor=0 if spec.towards_user else 1,
+        least=ALL_OTHERS if spec.towards_user else 0.0,
+        power=spec.choice_power,
+        half_steps=spec.half_steps,
+        overflow_gap=spec.overflow_gap,
+    )
 
 
 class Second(NamedTuple):

@@ -47,7 +47,7 @@ def count_inside(s: Float32, r: Int, n: Int, near: Real, margin: Real) -> Int:
 
 @kernel
 def exp_row(x: Float32, r: Int, n: Int, scale: Real, top: Real, power: Float32) -> None:
-    """Put exp((x - top) * scale) in the place of x[r, :n], which must not be larger than `top`.
+    """Put exp((x - top) * scale) in the place of x[r, :n]; (x - top) * scale must be at most 87.
 
     2^whole times a polynomial of the rest, as in the Cephes library: no branch, so it vectorises,
     and the error is below 2e-7. A NaN stays one. `power` is room for n numbers.

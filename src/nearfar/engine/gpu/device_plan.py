@@ -64,7 +64,7 @@ class StepPlans(NamedTuple):
     mine: Tensor
     """(S, B, C) bool: the pair's user has the candidate, or there is no pair."""
     looked: Tensor
-    """(S, B + C) int64, rows that the second stage compares: users or positives, then candidates."""
+    """(S, B + C) int64, rows that stage 2 compares: users or positives, then candidates."""
     missed: Tensor
     """(S, B) int64, number of places of the pair that stayed empty."""
 

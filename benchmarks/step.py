@@ -25,6 +25,7 @@ import nearfar as nf
 from common import DIM, HINGE, Spread, made_up, ratios, rounds, show, touch_rows, write
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
+from nearfar.method.sampling import Sampler
 from nearfar.runtime.threads import one_blas_thread
 
 TOUCHED = 40_000
@@ -35,7 +36,12 @@ CASES = [
     (sampler, batch, negatives)
     for batch in (256, 4096)
     for negatives in (1, 5)
-    for sampler in (nf.Uniform(), nf.Popularity(1.0), nf.TwoStage(2000))
+    for sampler in (
+        nf.Uniform(),
+        nf.Popularity(1.0),
+        nf.TwoStage(2000),
+        nf.TwoStage(500, 0.5, towards="user", sharpness=0.1),
+    )
 ]
 
 
@@ -92,7 +98,7 @@ def timed(
     plain = [max(pair) for pair in zip(memory["plain"], product, strict=True)]
     step = Spread.of([1e3 * s for s in steps])
     return {
-        "sampler": type(options.sampler).__name__,
+        "sampler": name_of(options.sampler),
         "batch": options.batch,
         "negatives": options.n_negatives,
         "threads": threads,
@@ -104,6 +110,12 @@ def timed(
         **ratios(steps, limit).columns("ratio", 2),
         **ratios(steps, plain).columns("plain_ratio", 2),
     }
+
+
+def name_of(sampler: Sampler) -> str:
+    """Return the class of a sampler, and whether its second stage looks towards the user."""
+    name = type(sampler).__name__
+    return f"{name}, user" if sampler.needs.towards == "user" else name
 
 
 def seconds_of(engine: CPUEngine) -> float:

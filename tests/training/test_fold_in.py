@@ -15,7 +15,8 @@ from nearfar.errors import DataError, EmptyDataError, OptionError, UnknownIdErro
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
-from nearfar.method.sampling import Shared
+from nearfar.method.sampling import Shared, TwoStage
+from nearfar.runtime.counter import Source
 from nearfar.training.fold_in import Folding, _Others
 
 DATA = random_data(crowded=True)
@@ -224,6 +225,44 @@ def test_an_item_is_folded_in_with_every_sampler(sampler):
     near, far = np.array([0, 1, 2], np.int32), np.array([9, 10], np.int32)
     one, other = folding.item(near, seed=0), folding.item(far, seed=0)
     assert one @ folding.users[near].mean(axis=0) > other @ folding.users[near].mean(axis=0)
+
+
+@pytest.mark.parametrize("vectors", ["live", "initial"])
+def test_stage_two_looks_towards_a_new_user_where_they_are(vectors, monkeypatch):
+    sampler = TwoStage(20, vectors=vectors, towards="user", sharpness=0.5)
+    folding, _ = folding_of(options_of(sampler, optimiser=SGD(0.05)))
+    liked, seen, draws = np.array([0, 3, 7], np.int32), [], folding.negatives
+
+    def negatives(*args):
+        seen.append(args[-1].copy())
+        return draws(*args)
+
+    monkeypatch.setattr(folding, "negatives", negatives)
+    folding.user(liked, seed=0, steps=4)
+    start = folding.items[liked].mean(axis=0)
+    assert len(seen) == 4
+    for step, anchors in enumerate(seen):
+        assert anchors.shape == (3, 6)
+        assert (anchors == anchors[0]).all()
+        still = np.allclose(normalise(anchors[0]), normalise(start), atol=1e-6)
+        assert still == (step == 0 or vectors == "initial")
+
+
+def test_a_new_item_is_as_often_a_negative_as_it_is_near_the_user():
+    sampler = TwoStage(20, 0.0, towards="user", sharpness=0.5)
+    folding, _ = folding_of(options_of(sampler))
+    others, source = _Others(folding, np.array([1, 2], np.int32)), Source(0, 3)
+    point = normalise(np.arange(1.0, 7.0))
+    users, items = DATA.pair_users()[::40], DATA.items[::40]
+    candidates = folding._candidates(source)
+    expected = []
+    for user in users:
+        rows = np.vstack([folding.items[candidates[:-1]], point])
+        weight = sampler.weight(rows @ folding.users[user], 6, np.ones(20, bool))
+        expected.append(3 * 20 * others.chance * weight[-1] / weight.sum())
+    times = others._times(point, users, items, source)
+    assert times == pytest.approx(np.array(expected), rel=1e-4)
+    assert times.max() > 1.2 * times.min()
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.0, -0.5])

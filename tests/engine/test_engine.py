@@ -441,7 +441,15 @@ def test_fast_is_for_a_gpu(device):
 
 
 @pytest.mark.parametrize("triplet", [pytest.param(Triplet(), marks=pytest.mark.full), SOFT])
-@pytest.mark.parametrize("changes", [{}, {"sampler": Shared(), "negatives": DATA.n_items}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sampler": Shared(), "negatives": DATA.n_items},
+        pytest.param({"sampler": TwoStage(1000)}, marks=pytest.mark.full),
+        pytest.param({"sampler": TwoStage(1000, towards="user")}, marks=pytest.mark.full),
+    ],
+)
 @each_engine
 def test_a_poisoned_row_reaches_the_loss(device, changes, triplet):
     """A NaN must not be passed over by a comparison: the guard has to see it."""

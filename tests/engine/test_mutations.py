@@ -85,8 +85,8 @@ FAULTS = {
     ),
     "stage 2 weight upside down": (
         "choose.py",
-        "top / gap_of(max(s[r, c], zero)) if s[r, c] >= least",
-        "gap_of(max(s[r, c], zero)) / np.float32(4.0) if s[r, c] >= least",
+        "top / gap_of(max(zero, s[r, c]))",
+        "gap_of(max(zero, s[r, c])) / np.float32(4.0)",
     ),
     "stage 2 looks at the user instead of the item": (
         "second_stage.py",
@@ -110,7 +110,7 @@ FAULTS = {
     ),
     "negative products weigh as much as positive ones": (
         "choose.py",
-        "gap_of(max(s[r, c], zero))",
+        "gap_of(max(zero, s[r, c]))",
         "gap_of(s[r, c])",
     ),
     "sharpness left out": (

@@ -106,9 +106,17 @@ def test_stage_two_weight_of_any_sharpness_is_a_power_of_the_density(dim, sharpn
 
 
 def test_without_the_cut_every_allowed_candidate_has_weight():
-    s, allowed = [-1.0, -0.5, np.nan], [True, False, True]
-    assert geometry.stage_two_weight(s, 9, allowed, sharpness=0.2, cut=False).tolist() == [1, 0, 0]
-    assert geometry.stage_two_weight(s, 9, allowed, sharpness=0.2).tolist() == [0, 0, 0]
+    s, allowed = [-1.0, -0.5, 0.0], [True, False, True]
+    assert geometry.stage_two_weight(s, 9, allowed, sharpness=0.2, cut=False).tolist() == [1, 0, 1]
+    assert geometry.stage_two_weight(s, 9, allowed, sharpness=0.2).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_nan_weighs_as_much_as_0(cut):
+    s, zero = [0.3, np.nan, 0.6], [0.3, 0.0, 0.6]
+    for dim in (2, 3, 128):
+        weight = geometry.stage_two_weight(s, dim, sharpness=0.2, cut=cut)
+        assert np.array_equal(weight, geometry.stage_two_weight(zero, dim, sharpness=0.2, cut=cut))
 
 
 @given(

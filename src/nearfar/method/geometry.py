@@ -146,7 +146,8 @@ def stage_two_weight(
     Parameters
     ----------
     s : array_like of shape (..., C)
-        Products of unit vectors; values that rounding puts outside [-1, 1] are taken as -1 or 1.
+        Products of unit vectors; values that rounding puts outside [-1, 1] are taken as -1 or 1,
+        and NaN as 0: if it is drawn, the loss is NaN, which stops a run.
     dim : int
         d >= 2.
     allowed : array_like of bool of shape (..., C), optional
@@ -173,10 +174,10 @@ def stage_two_weight(
     [0.8, 1.0, 0.8]
     """
     s = np.asarray(s, np.float64)
-    admissible = s >= (0.0 if cut else -np.inf)
+    admissible = ~(s < (0.0 if cut else -np.inf))
     if allowed is not None:
         admissible = admissible & np.asarray(allowed)
-    ahead = np.maximum(s, 0.0)
+    ahead = np.where(s > 0.0, s, 0.0)
     gap = np.maximum((1.0 - ahead) * (1.0 + ahead), GAP_FLOOR)
     top = np.min(gap, axis=-1, where=admissible, initial=1.0, keepdims=True)
     ratio = np.where(admissible, top / gap, 0.0)

@@ -130,9 +130,9 @@ def largest(s: Float32, r: Int, n: Int) -> Real:
 
 @kernel
 def gap_of(s: Real) -> Real:
-    """1 - s^2, but at least GAP_FLOOR."""
+    """1 - s^2, but at least GAP_FLOOR; GAP_FLOOR for a NaN."""
     one = np.float32(1.0)
-    return max((one - s) * (one + s), np.float32(GAP_FLOOR))
+    return max(np.float32(GAP_FLOOR), (one - s) * (one + s))
 
 
 @kernel
@@ -140,12 +140,12 @@ def weigh(s: Float32, r: Int, n: Int, rule: Rule, scratch: Float32) -> None:
     """`nearfar.method.geometry.stage_two_weight` of row r: scratch[0] for its n candidates.
 
     A power that is a multiple of 1/2, as that of eq. 5, by repeated squaring and one square root,
-    without a logarithm and an exponential.
+    without a logarithm and an exponential. A NaN counts as 0: it may be drawn and reach the loss.
     """
     ratio, zero, least = scratch[1], np.float32(0.0), np.float32(rule.least)
     top = gap_of(largest(s, r, n))
     for c in range(n):
-        ratio[c] = top / gap_of(max(s[r, c], zero)) if s[r, c] >= least else zero
+        ratio[c] = zero if s[r, c] < least else top / gap_of(max(zero, s[r, c]))
     if rule.half_steps == NOT_HALF:
         raise_to(rule.power, n, scratch)
     else:

@@ -210,11 +210,11 @@ def choose(choosing, rule, shape: constexpr):
     c = tl.arange(0, shape.wide)
     s = tl.load(choosing.products + g * C + c, mask=c < C, other=-2.0)
     is_mine = tl.load(choosing.mine + g * C + c, mask=c < C, other=1) != 0
-    ahead = tl.maximum(s, 0.0)
+    ahead = tl.where(s > 0.0, s, 0.0)
     gap = tl.maximum((1.0 - ahead) * (1.0 + ahead), _FLOOR)
     possible = is_mine == 0
     if shape.cut:
-        possible = possible & (s >= 0.0)
+        possible = possible & ((s < 0.0) == 0)
     top = tl.min(tl.where(possible, gap, 1.0))
     ratio = tl.where(possible, top / gap, 1.0)
     weight = tl.where(possible, _raised(ratio, rule.power, shape.half_steps), 0.0)

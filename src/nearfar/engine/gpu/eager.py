@@ -235,9 +235,9 @@ def choose(now: StepNow, s: Tensor, data: Data, rules: Spec, draws: DrawSpec) ->
 
     The weights are `nearfar.method.geometry.stage_two_weight`, summed in float64.
     """
-    ahead = s.clamp(min=0.0)
+    ahead = torch.where(s > 0, s, 0.0)
     gap = ((1.0 - ahead) * (1.0 + ahead)).clamp(min=GAP_FLOOR)
-    possible = ~now.mine if rules.towards_user else (s >= 0) & ~now.mine
+    possible = ~now.mine if rules.towards_user else ~(now.mine | (s < 0))
     top = torch.where(possible, gap, 1.0).min(1, keepdim=True).values
     power = (top / gap).to(torch.float64) ** rules.choice_power
     weight = torch.where(possible, power, 0.0)

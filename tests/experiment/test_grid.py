@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import nearfar as nf
-from conftest import import_path, plain, random_data
+from conftest import hopeless, import_path, plain, random_data
 from nearfar import split
 from nearfar.errors import NearfarWarning, OptionError, StoreError
 from nearfar.experiment import cells, table2
@@ -24,7 +24,9 @@ from nearfar.experiment.pool import Processes
 from nearfar.experiment.rates import chosen_rate, next_rate, rate_of
 from nearfar.experiment.worker import compute
 from nearfar.method.options import Options
+from nearfar.method.prior import item_weight
 from nearfar.runtime import store
+from nearfar.training.calibration import GAMMAS
 from nearfar.training.schedule import Schedule
 
 SMALL = plain(dim=6, batch=32, negatives=2)
@@ -72,7 +74,8 @@ def test_every_cell_is_there_once(data, computed):
     assert sorted((o.cell["setting"]["name"], o.cell["fold"]) for o in outcomes) == sorted(
         (name, fold) for name in ("uniform", "popularity") for fold in (0, 0, 1)
     )
-    assert all(set(o.metrics) == set(o.per_user) == {"best", "last"} for o in outcomes)
+    versions = {"best", "prior", "last"}
+    assert all(set(o.metrics) == set(o.per_user) == versions for o in outcomes)
     assert {o.cell["fingerprint"] for o in outcomes} == {data.fingerprint}
 
 
@@ -151,6 +154,44 @@ def test_a_cell_is_what_cml_and_evaluate_give(data, computed):
     assert outcome.metrics["last"] == pytest.approx(last, nan_ok=True)
     assert outcome.seconds > 0
     assert outcome.machine_seconds >= outcome.seconds * 0.5
+
+
+def test_the_prior_is_chosen_on_the_validation_part_and_added_at_the_best_epoch(data, computed):
+    outcome = next(o for o in cells.load_all(computed) if o.cell["fold"] == 1)
+    options = Options.from_dict(outcome.cell["setting"]["options"])
+    train, test = split.k_fold(data, 3, seed=0)[1]
+    learned, held_out = split.ratio(train, 0.2, seed=0)
+    points = nf.CML(options).fit(learned, epochs=outcome.best_epoch, threads=1).scorer()
+
+    def ndcg(gamma):
+        weighted = points.weighted(item_weight(gamma, learned.item_counts))
+        return nf.evaluate(weighted, learned, held_out, k=5)["ndcg"]
+
+    assert outcome.gamma == max(GAMMAS, key=ndcg) > 0
+    weighted = points.weighted(item_weight(outcome.gamma, train.item_counts))
+    expected = nf.evaluate(weighted, train, test, k=5)
+    assert outcome.metrics["prior"] == pytest.approx(expected.metrics, nan_ok=True)
+    assert outcome.per_user["prior"].equals(expected.per_user)
+    assert outcome.metrics["prior"]["mmr"] > outcome.metrics["best"]["mmr"]
+
+
+@hopeless
+def test_a_setting_with_a_prior_is_tested_with_its_own(data):
+    options = replace(SMALL, sampler=nf.Popularity(), prior=nf.Prior(0.5, gamma=0.2))
+    (cell, *_) = GRID.cells("d", data.fingerprint, Setting("own", options), 0.03)
+    outcome = compute(cell, data)
+    train, test = split.k_fold(data, 3, seed=0)[0]
+    model = nf.CML(cell.setting.options)
+    model = model.fit(train, epochs=4, validation=0.2, patience=2, k=5, threads=1)
+    assert set(outcome.metrics) == {"best", "last"}
+    assert outcome.gamma == model.gamma == 0.2
+    expected = nf.evaluate(model, train, test, k=5)
+    assert outcome.metrics["best"] == pytest.approx(expected.metrics, nan_ok=True)
+    assert outcome.metrics["last"]["mmr"] > nf.evaluate(
+        model.scorer(popularity=0.0), train, test, k=5)["mmr"]  # fmt: skip
+    front = nf.front(model, train, test, popularity=[0.5], k=5).frame
+    shares = front.select(f"decile_{t}" for t in range(1, 11)).row(0)
+    assert outcome.diagnostics["exposure"]["recommendations"].to_list() == pytest.approx(shares)
 
 
 @pytest.mark.full  # long
@@ -263,15 +304,25 @@ def test_an_outcome_comes_back(computed, tmp_path):
     for outcome in cells.load_all(computed):
         cells.save(outcome, tmp_path, "x")
         again = cells.load(cells.folder_of(tmp_path, "x"))
-        assert (again.cell, again.metrics, again.best_epoch, again.last_epoch) == (
-            outcome.cell, outcome.metrics, outcome.best_epoch, outcome.last_epoch,
+        assert (again.cell, again.metrics, again.best_epoch, again.last_epoch, again.gamma) == (
+            outcome.cell, outcome.metrics, outcome.best_epoch, outcome.last_epoch, outcome.gamma,
         )  # fmt: skip
+        assert again.per_user["prior"].equals(outcome.per_user["prior"])
         assert again.history.equals(outcome.history)
         assert set(again.diagnostics) == set(outcome.diagnostics)
     manifest = cells.folder_of(tmp_path, "x") / store.MANIFEST
     manifest.write_text(manifest.read_text()[:-5])
     with pytest.raises(StoreError):
         cells.load_all(tmp_path)
+
+
+def test_an_outcome_of_before_there_was_a_prior_is_read(tmp_path):
+    meta = {"cell": {}, "best_epoch": 1, "last_epoch": 2, "seconds": 1.0, "machine_seconds": 2.0,
+            "metrics": {"best": {"map": 0.5}}, "diagnostics": [], "warnings": []}  # fmt: skip
+    frames = {name: pl.DataFrame({"epoch": [1, 2]}) for name in ("history", "users_best")}
+    store.save_folder(cells.folder_of(tmp_path, "old"), kind=cells.KIND, meta=meta, frames=frames)
+    (found,) = cells.load_all(tmp_path)
+    assert (found.gamma, found.metrics) == (None, {"best": {"map": 0.5}})
 
 
 def test_the_key_tells_every_part_of_a_description_apart(data):

@@ -25,8 +25,9 @@ from nearfar.evaluation import metrics
 from nearfar.evaluation.metrics import DECILES, decile_shares, deciles
 from nearfar.method.geometry import density, normalise
 from nearfar.method.options import Options
+from nearfar.method.prior import item_weight
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64, Integers
-from nearfar.runtime.checks import an_array, an_instance, checked_seed, whole
+from nearfar.runtime.checks import an_array, an_instance, checked_seed, real, whole
 from nearfar.runtime.counter import Purpose, stream, uniform
 from nearfar.runtime.jit import kernel
 from nearfar.search.neighbours import top_k
@@ -50,6 +51,7 @@ def diagnose(
     seed: int = 0,
     threads: int | None = 1,
     learned: Interactions | None = None,
+    gamma: float = 0.0,
 ) -> dict[str, pl.DataFrame]:
     """Return all tables of a trained model.
 
@@ -71,6 +73,8 @@ def diagnose(
     learned : Interactions, optional
         The part of `train` used for training steps, if a validation part was split off: the sampler
         does not know the rest, which counts as held out. All of `train` if None.
+    gamma : float
+        Factor of log f_j in the scores of the lists (`nearfar.method.prior`).
 
     Returns
     -------
@@ -80,7 +84,7 @@ def diagnose(
     Raises
     ------
     OptionError
-        `options`, `k`, `seed` or `threads` is not what it must be.
+        `options`, `k`, `seed`, `threads` or `gamma` is not what it must be.
     DataError
         The points do not fit the interactions, or a score is NaN.
     """
@@ -90,8 +94,9 @@ def diagnose(
     points, k = np.asarray(an_array("points", points, 2), np.float32), whole("k", k)
     check_points(points, train, options)
     users, items = points[: train.n_users], points[train.n_users :]
+    weight = item_weight(real("gamma", gamma, least=0.0), train.item_counts)
     listed = top_k(
-        scorer_of(users, items, options.geometry),
+        scorer_of(users, items, options.geometry, weight),
         np.flatnonzero((test.user_counts > 0) & (train.user_counts > 0)),
         k,
         exclude=(train.indptr, train.items),

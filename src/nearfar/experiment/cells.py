@@ -98,13 +98,19 @@ class Outcome:
     history: pl.DataFrame
     """`CML.history`: one row per epoch; evaluated epochs have ``validation_ndcg`` and others."""
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """For "best" and "last", the metrics on the test fold."""
+    """The metrics on the test fold: "best" at the best epoch, "last" at the last one, and "prior"
+    at the best epoch with gamma log f_j added to the scores. If the options have a prior, it is in
+    "best" and "last", and there is no "prior"."""
     per_user: dict[str, pl.DataFrame] = field(default_factory=dict)
-    """For "best" and "last", `Evaluation.per_user`."""
+    """`Evaluation.per_user`, by the names in `metrics`."""
     diagnostics: dict[str, pl.DataFrame] = field(default_factory=dict)
     """Tables of `nearfar.experiment.analysis` for the best epoch."""
     warnings: tuple[str, ...] = ()
     """Warnings of the training, such as those of `nearfar.training.diagnostics`."""
+    gamma: float | None = None
+    """gamma of the popularity prior (`nearfar.method.prior`): of `nearfar.training.calibration`'s
+    values the one that is best on the validation part, unless the options set it. None in an
+    outcome that was computed before there was a prior."""
 
 
 def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
@@ -126,6 +132,7 @@ def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
         "metrics": outcome.metrics,
         "diagnostics": sorted(outcome.diagnostics),
         "warnings": list(outcome.warnings),
+        "gamma": outcome.gamma,
     }
     folder = folder_of(results, key)
     try:
@@ -165,6 +172,7 @@ def load(folder: str | PathLike[str]) -> Outcome:
             {which: frames[f"users_{which}"] for which in meta["metrics"]},
             {name: frames[name] for name in meta["diagnostics"]},
             tuple(meta["warnings"]),
+            meta.get("gamma"),
         )
     except KeyError as error:
         raise StoreError(

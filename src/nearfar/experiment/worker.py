@@ -1,4 +1,6 @@
-"""Computation of one cell: split, train, choose the epoch on the validation part, test.
+"""Computation of one cell: split, train, choose on the validation part, test.
+
+The epoch is chosen on the validation part, and then gamma, the factor of the popularity prior.
 
 A worker is a process that computes one cell after another. It receives cells through a pipe,
 answers with the seconds or the error, and saves the outcomes itself.
@@ -23,11 +25,14 @@ from nearfar.evaluation.ranking import evaluate
 from nearfar.evaluation.result import Evaluation
 from nearfar.experiment.analysis import diagnose
 from nearfar.experiment.cells import Cell, Outcome, save
+from nearfar.method.prior import item_weight
+from nearfar.runtime.arrays import Float32
 from nearfar.search.scoring import scorer_of
-from nearfar.training.run import Run
+from nearfar.training.calibration import calibrated, found_on
+from nearfar.training.run import Run, Trained
 
-BEST, LAST = "best", "last"
-"""The best epoch on the validation part, and the last one."""
+BEST, PRIOR, LAST = "best", "prior", "last"
+"""The best epoch on the validation part, the same with the popularity prior, and the last one."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Answer:
 
 def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     """Compute a cell.
+
+    gamma of the prior is chosen by the schedule's metric on the cell's validation part, with the
+    points of the best epoch, which is chosen there without the prior. A setting whose options have
+    a prior is tested with that, at the best and at the last epoch, and has no third version.
 
     Parameters
     ----------
@@ -65,6 +74,44 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     begun = time.process_time()
     train, test = split.k_fold(data, cell.folds, seed=cell.seed)[cell.fold]
     learned, held_out = split.ratio(train, test=cell.validation, seed=cell.seed)
+    trained = _trained(cell, learned, held_out, threads)
+    options, best, own = cell.setting.options, trained.best.points, trained.own_gamma
+    versions = {BEST: (best, own), PRIOR: (best, trained.gamma), LAST: (trained.last, own)}
+    if options.prior is not None:
+        del versions[PRIOR]
+    metrics, per_user, of_tests = {}, {}, []
+    for which, (points, gamma) in versions.items():
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", NearfarWarning)
+            found = _tested(cell, points, gamma, (train, test), threads)
+        metrics[which], per_user[which] = found.to_dict()["metrics"], found.per_user
+        of_tests = [str(one.message) for one in said]  # the same each time
+    tables = diagnose(best, train, test, options, k=cell.schedule.k, seed=cell.seed,
+                      threads=threads, learned=learned, gamma=own)  # fmt: skip
+    history = trained.best.history
+    return Outcome(
+        cell.to_dict(), trained.best.best_epoch, history.height, float(history["seconds"][-1]),
+        time.process_time() - begun, history, metrics, per_user, tables,
+        (*trained.warnings, *of_tests), trained.gamma,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """What a training has made."""
+
+    best: Trained
+    """The best epoch."""
+    last: Float32
+    """The points of the last epoch."""
+    gamma: float
+    """That of the prior."""
+    own_gamma: float
+    """What `gamma` is in the setting's own score: 0 without a prior."""
+    warnings: tuple[str, ...]
+
+
+def _trained(cell: Cell, learned: Interactions, held_out: Interactions, threads: int) -> _Model:
     options, schedule = cell.setting.options, cell.schedule
     steps = -(-max(learned.n_pairs, 1) // options.batch) * schedule.epochs
     problem = Problem(learned, options, cell.seed, horizon=steps)
@@ -73,26 +120,31 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", NearfarWarning)
             run.train()
-        last = run.engine.points()
-        trained = run.outcome()
+        last, best = run.engine.points(), run.outcome()
     finally:
         run.close()
-    metrics, per_user = {}, {}
-    for which, points in ((BEST, trained.points), (LAST, last)):
-        users, items = points[: data.n_users], points[data.n_users :]
-        scorer = scorer_of(users, items, options.geometry)
-        with warnings.catch_warnings(record=True) as of_evaluation:
-            warnings.simplefilter("always", NearfarWarning)
-            found: Evaluation = evaluate(scorer, train, test, k=schedule.k, threads=threads)
-        metrics[which] = found.to_dict()["metrics"]
-        per_user[which] = found.per_user
-    tables = diagnose(trained.points, train, test, options, k=schedule.k, seed=cell.seed,
-                      threads=threads, learned=learned)  # fmt: skip
-    return Outcome(
-        cell.to_dict(), trained.best_epoch, trained.history.height,
-        float(trained.history["seconds"][-1]), time.process_time() - begun, trained.history,
-        metrics, per_user, tables, tuple(str(one.message) for one in [*said, *of_evaluation]),
-    )  # fmt: skip
+    points = scorer_of(best.points[: learned.n_users], best.points[learned.n_users :],
+                       options.geometry)  # fmt: skip
+    if options.prior is None:
+        gamma, own = found_on(points, learned, run.validation, schedule, threads).gamma, 0.0
+    else:
+        gamma = calibrated(problem, points, run.validation, schedule, threads).gamma
+        own = options.prior.popularity * gamma
+    return _Model(best, last, gamma, own, tuple(str(one.message) for one in said))
+
+
+def _tested(
+    cell: Cell,
+    points: Float32,
+    gamma: float,
+    parts: tuple[Interactions, Interactions],
+    threads: int,
+) -> Evaluation:
+    train, test = parts
+    users, items = points[: train.n_users], points[train.n_users :]
+    weight = item_weight(gamma, train.item_counts) if gamma else None
+    scorer = scorer_of(users, items, cell.setting.options.geometry, weight)
+    return evaluate(scorer, train, test, k=cell.schedule.k, threads=threads)
 
 
 @lru_cache(maxsize=1)

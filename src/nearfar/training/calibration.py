@@ -76,9 +76,36 @@ def calibrated(
     prior = problem.options.prior
     if prior is None or prior.gamma is not None or validation is None:
         return Calibration(expected_gamma(problem))
-    found = at_gammas(points, problem.interactions, validation, GAMMAS, k=schedule.k,
-                      threads=threads)  # fmt: skip
-    gamma = chosen(found, GAMMAS, schedule.metric, one_error=prior.one_error)
+    return found_on(points, problem.interactions, validation, schedule, threads,
+                    one_error=prior.one_error)  # fmt: skip
+
+
+def found_on(
+    points: Points,
+    train: Interactions,
+    validation: Interactions,
+    schedule: Schedule,
+    threads: int | None,
+    *,
+    one_error: bool = False,
+) -> Calibration:
+    """Return the one of `GAMMAS` that is best on the validation part; see `chosen`.
+
+    Parameters
+    ----------
+    points : Points
+        Users and items, without a weight.
+    train : Interactions
+        f_j is counted in them, and they are left out of the lists.
+    validation : Interactions
+    schedule : Schedule
+        Its metric and k are those by which gamma is chosen.
+    threads : int, optional
+    one_error : bool
+        As in `chosen`.
+    """
+    found = at_gammas(points, train, validation, GAMMAS, k=schedule.k, threads=threads)
+    gamma = chosen(found, GAMMAS, schedule.metric, one_error=one_error)
     if gamma == 0.0:
         return Calibration(gamma)
     setting = pl.Series("popularity", [one / gamma for one in GAMMAS])

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from conftest import random_data
+from nearfar.evaluation import metrics
 from nearfar.experiment import cells, table2, worker
 
 SMALL = ["--dim", 4, "--epochs", 2, "--k", 10, "--folds", 2, "--tested-folds", 1,
@@ -32,7 +33,8 @@ def test_all_rows_are_computed_and_reported(data, as_json, tmp_path):
     for name in ("two-stage", "uniform", "popularity"):
         assert name in page or name.replace("two", "2") in page
     table = pl.read_csv(tmp_path / "small.csv", infer_schema_length=None)
-    assert table.height > 0
+    assert {len(part) for _, part in table.group_by("which")} == {15 * len(metrics.names())}
+    assert set(table["which"]) == {"best", "prior", "last"}
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "cells").rglob("nearfar.json")}
     as_json("table2", data, "-o", tmp_path, *SMALL, "--workers", 0)  # goes on where it was: the end
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "cells").rglob("nearfar.json")} == before
@@ -72,6 +74,7 @@ def test_a_failed_cell_ends_in_an_exit_code_and_a_report(
     assert "index.html" in out
     page = (tmp_path / "index.html").read_text()
     assert "small: two-stage, 2 negatives, batch 256, fold 1, learning rate 0.01" in page
+    assert "At the best epoch, with the popularity prior" in page
     assert len(cells.load_all(tmp_path)) == 8
     assert as_json(*words)["failures"] == {}
     assert "no such luck" not in (tmp_path / "index.html").read_text()

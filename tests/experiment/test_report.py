@@ -36,15 +36,16 @@ SCHEDULE = Schedule(epochs=30, every=2, patience=5, k=50)
 HARD = "R&D <b>50%</b> | *x*_y `z` \\ #1 ~^{}$"
 
 
-def outcome(setting, fold=0, *, data="amazon", level=0.02, seed=0, rate=None, n=25):
-    """Make up an outcome; its figures are a function of what is given."""
+def outcome(setting, fold=0, *, data="amazon", level=0.02, seed=0, rate=None, n=25, gamma=None):
+    """Make up an outcome, with a prior if gamma is given; its figures follow from what is given."""
     options = setting.options
     if rate is not None:
         options = replace(options, optimiser=replace(options.optimiser, learning_rate=rate))
     cell = Cell(data, "f" * 64, Setting(setting.name, options), fold, 4, seed, SCHEDULE, 0.1)
     rng = np.random.default_rng([fold, seed, int(level * 1e6)])
     metrics, per_user = {}, {}
-    for which, share in (("best", 1.0), ("last", 0.9)):
+    shares = {"best": 1.0, "last": 0.9} | ({} if gamma is None else {"prior": 1.2})
+    for which, share in shares.items():
         columns = {m: rng.random(n) * 2 * level * share for m in of_users()}
         columns["mmr"] = np.round(columns["mmr"] * 5000) / 2
         per_user[which] = pl.DataFrame(
@@ -66,7 +67,7 @@ def outcome(setting, fold=0, *, data="amazon", level=0.02, seed=0, rate=None, n=
     }  # fmt: skip
     return Outcome(
         cell.to_dict(), 2 + fold, 10 + fold, 100.0 + fold, 200.0 + fold, history, metrics, per_user,
-        {"sampling": pl.DataFrame([drawn])},
+        {"sampling": pl.DataFrame([drawn])}, gamma=gamma,
     )  # fmt: skip
 
 
@@ -258,9 +259,27 @@ def test_what_cannot_be_compared_is_refused(outcomes, kind, message):
         tables.summary(outcomes)
 
 
+def test_the_prior_is_summed_up_where_there_is_one():
+    uniform, popular, mine = *table2.rows()[:2], Setting("mine", nf.Options(prior=nf.Prior()))
+    old, own = outcome(uniform), outcome(mine, gamma=0.05)
+    own.metrics.pop("prior")
+    new = [outcome(popular, fold, gamma=gamma) for fold, gamma in enumerate((0.03, 0.04))]
+    found = tables.summary([old, own, *new], "prior")
+    assert found.select("setting", "folds", "gamma").rows() == [(popular.name, 2, 0.035)]
+    assert found["map"].to_list() == [statistics.mean(o.metrics["prior"]["map"] for o in new)]
+    best = tables.summary([old, own, *new])
+    gammas = dict(best.select("setting", "gamma").rows())
+    assert gammas == {uniform.name: None, popular.name: None, "mine": 0.05}
+    assert {row.gamma for row in tables.layout(best)} == {("—",), ("0.050",)}
+    tidied = tables.tidy([old, own, *new])
+    assert tidied.filter(which="prior")["setting"].unique().to_list() == [popular.name]
+    with pytest.raises(EmptyDataError, match="'best' or 'last' for these outcomes; got 'prior'"):
+        tables.summary([old, own], "prior")
+
+
 def test_options_of_tables_are_checked():
     outcomes = [outcome(table2.rows()[0])]
-    with pytest.raises(OptionError, match="`which` must be one of best, last; got 'first'"):
+    with pytest.raises(OptionError, match="`which` must be one of best, prior, last; got 'first'"):
         tables.summary(outcomes, "first")
     with pytest.raises(OptionError, match="`paper` must be one of amazon, book-crossing, ech"):
         tables.layout(tables.summary(outcomes), "netflix")
@@ -493,6 +512,85 @@ def test_the_matrix_shows_the_differences_and_what_is_more_than_chance(tmp_path)
     assert first[4] == f"{100 * float(row['low']):+.3f} … {100 * float(row['high']):+.3f}"
     assert first[5] == f"{float(row['wilcoxon_p_holm']):.2g}"
     assert first[9] == f"{float(row['fold_p_holm']):.2g}"
+
+
+@pytest.fixture(scope="module")
+def with_priors(tmp_path_factory):
+    """Two rows of four folds with a prior, and one of before there was a prior."""
+    folder, settings = tmp_path_factory.mktemp("priors"), [table2.rows()[at] for at in (0, 9, 12)]
+    outcomes = [
+        outcome(setting, fold, level=level, gamma=gamma)
+        for setting, level, gamma in zip(
+            settings, (0.02, 0.2, 0.1), (0.01, 0.12, None), strict=True
+        )
+        for fold in range(4)
+    ]
+    save_all(outcomes, folder)
+    report.write_report(folder)
+    return folder, outcomes
+
+
+def test_the_tables_with_the_prior_have_the_numbers_of_the_csv_file(with_priors):
+    folder, _ = with_priors
+    wanted = {
+        key: [*texts, gamma] for (key, texts), gamma in zip(
+            expected(read_csv(folder / "amazon.csv"), "prior").items(), ("0.010", "0.120"),
+            strict=True)
+    }  # fmt: skip
+    markdown = (folder / "amazon.md").read_text(encoding="utf-8")
+    part = markdown.split("## At the best epoch, with the popularity prior\n")[1].split("\n## ")[0]
+    assert "gamma the best by ndcg@50 on the validation part of each fold" in part
+    lines = [[cell.strip(" *") for cell in line.strip("|").split("|")]
+             for line in part.splitlines() if line.startswith("| ")]  # fmt: skip
+    assert lines[0][-1] == "gamma"
+    assert {tuple(line[:3]): line[3:] for line in lines[2:]} == wanted
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
+    (html,) = (t for c, t in page.tables.items() if "with the popularity prior. gamma" in c)
+    assert {tuple(t for t, _ in line[:3]): [t for t, _ in line[3:]] for line in html[1:]} == wanted
+    tex = (folder / "amazon.tex").read_text(encoding="utf-8")
+    assert tex.count(r"\begin{table}") == 3
+    assert tex.count(" & gamma ") == 1
+    note = "(remove a cell to compute it again): two-stage, 1 negative, batch 256: 0 of 4."
+    assert note in page.text
+    assert note in tex
+    assert markdown.count("| popularity |") == 3
+    assert markdown.count("| 2-stage |") == 2
+
+
+def test_the_prior_is_compared_between_rows_and_with_none(with_priors):
+    folder, outcomes = with_priors
+    rows = [row for row in read_csv(folder / "amazon-significance.csv") if row["metric"] == "map"]
+    uniform, popular, two = (table2.rows()[at].name for at in (0, 9, 12))
+    assert [(row["a"], row["which_a"], row["b"], row["which_b"]) for row in rows] == [
+        (uniform, "best", popular, "best"), (uniform, "best", two, "best"),
+        (popular, "best", two, "best"), (uniform, "prior", popular, "prior"),
+        (uniform, "prior", uniform, "best"), (popular, "prior", popular, "best"),
+    ]  # fmt: skip
+    frames = {
+        (o.cell["setting"]["name"], which): [] for o in outcomes for which in o.per_user
+    }  # fmt: skip
+    for o in outcomes:
+        for which, frame in o.per_user.items():
+            frames[o.cell["setting"]["name"], which].append(
+                frame.with_columns(fold=pl.lit(o.cell["fold"]))
+            )
+    for row in rows[3:]:
+        pair = frames[row["a"], row["which_a"]], frames[row["b"], row["which_b"]]
+        found = paired(*map(pl.concat, pair), "map")
+        assert float(row["difference"]) == pytest.approx(found.difference)
+        assert float(row["wilcoxon_p"]) == pytest.approx(found.wilcoxon_p)
+    assert rows[3]["wilcoxon_p_holm"] == rows[3]["wilcoxon_p"]  # one pair with the prior
+    assert max(float(r["t_p_holm"]) / float(r["t_p"]) for r in rows[4:]) == pytest.approx(2)
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
+    matrix = [
+        [text for text, _ in line] for line in page.tables["MAP %, with the popularity prior"]
+    ]
+    assert matrix[1][2].rstrip("●○△") == f"{100 * float(rows[3]['difference']):+.2f}"
+    (gains,) = (
+        t for c, t in page.tables.items() if c.startswith("MAP % with the popularity prior")
+    )
+    assert [line[0][0] for line in gains[1:]] == [uniform, popular]
+    assert gains[2][3][0] == f"{100 * float(rows[5]['difference']):+.3f}"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The HTML page of a report: one file without scripts or external resources.
 
-For each data set it has the tables at the best and at the last epoch, the significance of the
-differences, plots, statistics of the sampled negatives, and how it was made; at the end, the cells
-that failed.
+For each data set it has the tables at the best epoch, without and with the popularity prior, and at
+the last epoch, the significance of the differences, plots, statistics of the sampled negatives, and
+how it was made; at the end, the cells that failed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nearfar.experiment.rates import rate_of, validated
 from nearfar.experiment.sections import (
     COMPARED,
     WHEN,
+    Comparisons,
     Part,
     caption_of,
     flat_options,
@@ -53,15 +54,15 @@ pre { white-space: pre-wrap; font-size: 0.8rem; border-left: 2px solid #777; pad
 
 
 def page(
-    contents: Sequence[tuple[Part, pl.DataFrame, Mapping[str, str]]],
+    contents: Sequence[tuple[Part, Comparisons, Mapping[str, str]]],
     failures: Sequence[Mapping[str, str]],
 ) -> str:
     """Return the whole page.
 
     Parameters
     ----------
-    contents : sequence of (Part, DataFrame, mapping of str to str)
-        Each part, its result of `nearfar.experiment.significance.all_pairs`, and how it was made.
+    contents : sequence of (Part, Comparisons, mapping of str to str)
+        Each part, its comparisons, and how it was made.
     failures : sequence of mapping of str to str
         "what", "error" and "traceback" of each failed cell.
 
@@ -85,10 +86,10 @@ def _lines(parts: Iterable[str]) -> str:
     return "".join(f"{part}\n" for part in parts)
 
 
-def _section(part: Part, compared: pl.DataFrame, made: Mapping[str, str]) -> str:
+def _section(part: Part, compared: Comparisons, made: Mapping[str, str]) -> str:
     blocks = [f'<h2 id="{part.file}">{escape(part.title)}</h2>']
-    for which, heading in WHEN.items():
-        blocks += [f"<h3>{heading}</h3>", _results(part, which)]
+    for which in part.versions:
+        blocks += [f"<h3>{WHEN[which]}</h3>", _results(part, which)]
     if note := incomplete(part):
         blocks.append(f"<p>{escape(note)}</p>")
     if said := warned(part):
@@ -139,20 +140,30 @@ def _emphasised(figure: Shown) -> str:
     return f"<b>{text}</b>" if figure.best else text
 
 
-def _differences(compared: pl.DataFrame) -> str:
-    if compared.height == 0:
-        return "<p>There is only one setting, so there are no differences.</p>"
-    blocks = [
-        "<p>Row minus column, in percentage points, at the best epoch. All p-values are corrected "
-        f"by Holm's procedure for the number of pairs; a difference is significant if p is below "
-        f"{LEVEL}. ● both tests are significant; ○ only Wilcoxon's signed-rank test over users and "
-        "folds is: these trained models differ, but retrained models might not; △ only the "
-        "paired t-test over folds is.</p>"
-    ]
-    for metric in COMPARED:
-        rows = compared.filter(pl.col("metric") == metric)
-        blocks += [_matrix(rows, SHOWN[metric]), _listing(rows, SHOWN[metric])]
-    return _lines(blocks)
+def _differences(compared: Comparisons) -> str:
+    blocks = []
+    for which, among in _AMONG.items():
+        found = compared.get((which, which), _NOTHING)
+        for metric in COMPARED if found.height else ():
+            rows = found.filter(pl.col("metric") == metric)
+            title = SHOWN[metric] + among
+            blocks += [_matrix(rows, title), _listing(rows, title)]
+    if not blocks:
+        blocks = ["<p>There is only one setting, so there are no differences.</p>"]
+    if ("prior", "best") in compared:
+        blocks += [_gains(compared["prior", "best"], metric) for metric in COMPARED]
+    return _lines([_EXPLAINED, *blocks])
+
+
+_AMONG: Final[dict[Which, str]] = {"best": "", "prior": ", with the popularity prior"}
+_NOTHING: Final = pl.DataFrame()
+_EXPLAINED: Final = (
+    "<p>Row minus column, in percentage points, at the best epoch. All p-values are corrected "
+    "by Holm's procedure for the number of pairs of the table; a difference is significant if p is "
+    f"below {LEVEL}. ● both tests are significant; ○ only Wilcoxon's signed-rank test over users "
+    "and folds is: these trained models differ, but retrained models might not; △ only the "
+    "paired t-test over folds is.</p>"
+)
 
 
 def _matrix(rows: pl.DataFrame, title: str) -> str:
@@ -180,23 +191,44 @@ def _difference(row: Mapping[str, Any], sign: int) -> str:
 
 
 def _listing(rows: pl.DataFrame, title: str) -> str:
-    names = ["setting", "minus", "users x folds", "difference", "95% interval", "Wilcoxon p",
-             "t-test p", "over folds", "95% interval", "t-test p"]  # fmt: skip
     lines = [
-        [
-            escape(row["a"]), escape(row["b"]), str(row["n"]), _points(row["difference"]),
-            f"{_points(row['low'])} … {_points(row['high'])}", _p(row["wilcoxon_p_holm"]),
-            _p(row["t_p_holm"]), _points(row["fold_difference"]),
-            f"{_points(row['fold_low'])} … {_points(row['fold_high'])}", _p(row["fold_p_holm"]),
-        ]
-        for row in rows.iter_rows(named=True)
-    ]  # fmt: skip
+        [escape(row["a"]), escape(row["b"]), *_tests(row)] for row in rows.iter_rows(named=True)
+    ]
     table = _table(
-        names,
+        ["setting", "minus", *_TESTS],
         [lines],
         f"{title}: differences in percentage points; p-values are corrected, intervals are not.",
     )
     return f"<details><summary>{title}: all pairs</summary>\n{table}\n</details>"
+
+
+def _gains(compared: pl.DataFrame, metric: str) -> str:
+    rows = compared.filter(pl.col("metric") == metric)
+    lines = [
+        [escape(row["a"]), f"{_difference(row, 1)}", *_tests(row)]
+        for row in rows.iter_rows(named=True)
+    ]
+    return _table(
+        ["setting", "gain", *_TESTS],
+        [lines],
+        f"{SHOWN[metric]} with the popularity prior minus without it: differences in percentage "
+        "points; p-values are corrected for the number of settings, intervals are not.",
+    )
+
+
+_TESTS: Final = (
+    "users x folds", "difference", "95% interval", "Wilcoxon p", "t-test p", "over folds",
+    "95% interval", "t-test p",
+)  # fmt: skip
+
+
+def _tests(row: Mapping[str, Any]) -> list[str]:
+    return [
+        str(row["n"]), _points(row["difference"]),
+        f"{_points(row['low'])} … {_points(row['high'])}", _p(row["wilcoxon_p_holm"]),
+        _p(row["t_p_holm"]), _points(row["fold_difference"]),
+        f"{_points(row['fold_low'])} … {_points(row['fold_high'])}", _p(row["fold_p_holm"]),
+    ]  # fmt: skip
 
 
 def _points(value: float | None) -> str:

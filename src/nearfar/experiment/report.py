@@ -22,6 +22,7 @@ from nearfar.experiment.sections import (
     COMPARED,
     COMPARISONS,
     WHEN,
+    Comparisons,
     Part,
     caption_of,
     how_it_was_made,
@@ -29,8 +30,8 @@ from nearfar.experiment.sections import (
     parts_of,
     warned,
 )
-from nearfar.experiment.significance import all_pairs
-from nearfar.experiment.tables import name_of, summary, tidy
+from nearfar.experiment.significance import all_pairs, each_setting
+from nearfar.experiment.tables import Which, name_of, summary, tidy
 from nearfar.experiment.writers import escape_markdown, latex, markdown
 from nearfar.runtime import store
 from nearfar.runtime.checks import an_instance, local_path
@@ -46,6 +47,9 @@ def write_report(
     ``<data>-significance.csv`` the comparisons of all pairs of settings, and ``index.html`` is the
     page. Results of one data set that cannot be compared, for example because their seeds differ,
     are written to separate files, named after the difference.
+
+    Outcomes with metrics of "prior" have one more table, and further comparisons: of all pairs with
+    the prior, and of each setting with it to the same without (``which_a`` and ``which_b``).
 
     Parameters
     ----------
@@ -80,12 +84,12 @@ def write_report(
         )
     texts, contents, versions = {}, [], _versions(folder)
     for part in parts:
-        compared = all_pairs(_users(part), COMPARED)
+        compared = _comparisons(part)
         made = how_it_was_made(part, versions)
         texts[f"{part.file}.csv"] = tidy(part.outcomes).write_csv()
         texts[f"{part.file}.md"] = _markdown(part, made)
         texts[f"{part.file}.tex"] = _latex(part)
-        texts[f"{part.file}{COMPARISONS}.csv"] = compared.write_csv()
+        texts[f"{part.file}{COMPARISONS}.csv"] = _in_one(compared).write_csv()
         contents.append((part, compared, made))
     texts["index.html"] = page(contents, failures)
     for name, text in texts.items():
@@ -108,18 +112,38 @@ def _write(path: Path, text: str) -> None:
 # ------------------------------------------------------------------------------------- input
 
 
-def _users(part: Part) -> dict[str, pl.DataFrame]:
+def _users(part: Part, which: Which) -> dict[str, pl.DataFrame]:
     """Return for each setting, in the order of the table, the metrics of each user in each fold."""
     users = {}
-    for name in summary(part.outcomes)["setting"]:
-        folds = sorted(
-            (o for o in part.outcomes if name_of(o) == name), key=lambda o: int(o.cell["fold"])
-        )
+    for name in summary(part.outcomes, which)["setting"]:
+        own = [o for o in part.outcomes if name_of(o) == name and which in o.per_user]
         users[name] = pl.concat(
-            o.per_user["best"].select("user_id", *COMPARED, fold=pl.lit(o.cell["fold"]))
-            for o in folds
+            o.per_user[which].select("user_id", *COMPARED, fold=pl.lit(o.cell["fold"]))
+            for o in sorted(own, key=lambda o: int(o.cell["fold"]))
         )
     return users
+
+
+def _comparisons(part: Part) -> Comparisons:
+    """Compare all rows; those with the prior; and each row with the prior to the same without."""
+    best = _users(part, "best")
+    found: Comparisons = {("best", "best"): all_pairs(best, COMPARED)}
+    if "prior" in part.versions:
+        prior = _users(part, "prior")
+        found["prior", "prior"] = all_pairs(prior, COMPARED)
+        found["prior", "best"] = each_setting(prior, best, COMPARED)
+    return found
+
+
+def _in_one(compared: Comparisons) -> pl.DataFrame:
+    """Put comparisons into one table, with the versions of a and of b."""
+    return pl.concat(
+        frame.select(
+            "a", pl.lit(one).alias("which_a"), "b", pl.lit(other).alias("which_b"),
+            pl.exclude("a", "b"),
+        )
+        for (one, other), frame in compared.items()
+    )  # fmt: skip
 
 
 def _failures(folder: Path) -> list[dict[str, str]]:
@@ -150,8 +174,8 @@ def _versions(folder: Path) -> list[str]:
 
 def _markdown(part: Part, made: Mapping[str, str]) -> str:
     lines = [f"# {escape_markdown(part.title)}\n"]
-    for which, heading in WHEN.items():
-        lines += [f"## {heading}\n", escape_markdown(caption_of(part, which)) + "\n"]
+    for which in part.versions:
+        lines += [f"## {WHEN[which]}\n", escape_markdown(caption_of(part, which)) + "\n"]
         lines.append(markdown(part.rows(which)))
     if note := incomplete(part):
         lines.append(escape_markdown(note) + "\n")
@@ -165,5 +189,7 @@ def _markdown(part: Part, made: Mapping[str, str]) -> str:
 
 def _latex(part: Part) -> str:
     note = incomplete(part)
-    tables = [latex(part.rows(which), f"{caption_of(part, which)} {note}") for which in WHEN]
+    tables = [
+        latex(part.rows(which), f"{caption_of(part, which)} {note}") for which in part.versions
+    ]
     return "% \\usepackage{booktabs}\n" + "\n".join(tables)

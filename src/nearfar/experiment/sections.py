@@ -22,6 +22,7 @@ from nearfar.experiment.tables import (
     longest,
     options_of,
     summary,
+    versions_of,
     way_of,
 )
 from nearfar.version import VERSION
@@ -30,8 +31,14 @@ COMPARED: Final = ("map", "ndcg")
 """The metrics by which settings are compared."""
 COMPARISONS: Final = "-significance"
 """The end of the name of a part's file of comparisons."""
-WHEN: Final[dict[Which, str]] = {"best": "At the best epoch", "last": "At the last epoch"}
-"""The headings of the two tables of a part."""
+Comparisons = dict[tuple[Which, Which], pl.DataFrame]
+"""Comparisons by the versions that are a and b; see `nearfar.experiment.significance`."""
+WHEN: Final[dict[Which, str]] = {
+    "best": "At the best epoch",
+    "prior": "At the best epoch, with the popularity prior",
+    "last": "At the last epoch",
+}
+"""The headings of the tables of a part."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,11 @@ class Part:
     """Outcomes with other learning rates, whose test metrics are not reported."""
     paper: PaperData | None
     """The data set of the paper whose metrics are shown with those of the best epoch."""
+
+    @property
+    def versions(self) -> list[Which]:
+        """The tables of the part, in order; older outcomes have none of "prior"."""
+        return versions_of(self.outcomes)
 
     def rows(self, which: Which) -> list[Row]:
         """Return the rows of the table."""
@@ -165,13 +177,26 @@ def flat_options(outcome: Outcome) -> dict[str, str]:
 
 def incomplete(part: Part) -> str:
     """Return a note on rows that lack folds, or "" if there are none."""
-    found = summary(part.outcomes)
+    found, notes = summary(part.outcomes), []
     most = max(found["folds"].to_list())
     lacking = found.filter(pl.col("folds") < most).select("setting", "folds").rows()
-    if not lacking:
-        return ""
-    rows = "; ".join(f"{name}: {folds} of {most}" for name, folds in lacking)
-    return f"Some folds are missing; these rows are means over fewer folds: {rows}."
+    if lacking:
+        rows = "; ".join(f"{name}: {folds} of {most}" for name, folds in lacking)
+        notes.append(f"Some folds are missing; these rows are means over fewer folds: {rows}.")
+    if "prior" in part.versions:
+        have = dict(summary(part.outcomes, "prior").select("setting", "folds").iter_rows())
+        tested = found.select("setting", "folds").rows()
+        fewer = [(name, have.get(name, 0), n) for name, n in tested if have.get(name, 0) < n]
+        rows = "; ".join(f"{name}: {folds} of {n}" for name, folds, n in fewer)
+        notes += [f"{_WITHOUT_PRIOR}: {rows}."] if fewer else []
+    return " ".join(notes)
+
+
+_WITHOUT_PRIOR: Final = (
+    "These rows are not in the table with the popularity prior, or with fewer folds, because their "
+    "options have a prior, or because they were computed before there was one (remove a cell to "
+    "compute it again)"
+)
 
 
 def warned(part: Part) -> list[str]:
@@ -190,8 +215,14 @@ def warned(part: Part) -> list[str]:
 def caption_of(part: Part, which: Which) -> str:
     """Return the caption of a table: its contents and the meaning of its emphasis."""
     plan = part.outcomes[0].cell["schedule"]
+    prior = (
+        "gamma log f is added to the scores, f being the training interactions of the item and "
+        f"gamma the best by {plan['metric']}@{plan['k']} on the validation part of each fold. "
+        if which == "prior"
+        else ""
+    )
     return (
         f"{part.title}: mean ± standard deviation over folds, lists of {plan['k']}. "
-        f"{WHEN[which]}. Bold: the best; bold italic: the best of uniform sampling "
+        f"{WHEN[which]}. {prior}Bold: the best; bold italic: the best of uniform sampling "
         "(MMR: the lowest)."
     )

@@ -184,12 +184,44 @@ def all_pairs(users: Mapping[str, pl.DataFrame], metrics: Sequence[str]) -> pl.D
     MissingColumnError, DataError
         As `paired`.
     """
+    pairs = combinations(users.items(), 2)
+    return _corrected([(*one, *other) for one, other in pairs], metrics)
+
+
+def each_setting(
+    a: Mapping[str, pl.DataFrame], b: Mapping[str, pl.DataFrame], metrics: Sequence[str]
+) -> pl.DataFrame:
+    """Compare two versions of each setting, and correct for the number of settings.
+
+    Parameters
+    ----------
+    a, b : mapping of str to DataFrame
+        For each setting a frame as in `paired`; settings of only one of them are left out.
+    metrics : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        As that of `all_pairs`; ``a`` and ``b`` are the same name.
+
+    Raises
+    ------
+    MissingColumnError, DataError
+        As `paired`.
+    """
+    return _corrected([(name, a[name], name, b[name]) for name in a if name in b], metrics)
+
+
+def _corrected(
+    pairs: Sequence[tuple[str, pl.DataFrame, str, pl.DataFrame]], metrics: Sequence[str]
+) -> pl.DataFrame:
+    """Compare pairs of (name, frame, name, frame), and correct for their number."""
     check_fork()
     parts = []
     for metric in metrics:
         rows = [
-            {"a": one, "b": other, **_compared(users[one], users[other], metric)}
-            for one, other in combinations(users, 2)
+            {"a": one, "b": other, **_compared(of_one, of_other, metric)}
+            for one, of_one, other, of_other in pairs
         ]
         found = pl.DataFrame(rows, schema=_SCHEMA)
         corrected = {

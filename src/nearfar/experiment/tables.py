@@ -22,10 +22,10 @@ from nearfar.experiment.paper import PAPER, PaperData
 from nearfar.runtime.checks import an_instance, listed, one_of
 from nearfar.runtime.forks import check_fork
 
-Which = Literal["best", "last"]
+Which = Literal["best", "prior", "last"]
 
-EPOCHS: Final[tuple[Which, Which]] = ("best", "last")
-"""The epochs for which an outcome has metrics."""
+VERSIONS: Final[tuple[Which, ...]] = ("best", "prior", "last")
+"""What an outcome has metrics for; see `nearfar.experiment.cells.Outcome`."""
 SHOWN: Final = {
     name: REGISTRY[name].title + ("" if REGISTRY[name].is_count else " %")
     for name in ("map", "ndcg", "mmr")
@@ -135,8 +135,10 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
     ----------
     outcomes : iterable of Outcome
         Of one data set, split and trained in the same way.
-    which : {"best", "last"}
-        Use the metrics of the best epoch on the validation part, or of the last epoch.
+    which : {"best", "prior", "last"}
+        Use the metrics of the best epoch on the validation part, of the same with the popularity
+        prior, or of the last epoch. Outcomes without metrics of "prior" are left out of it: those
+        whose options have a prior, and those computed before there was one.
 
     Returns
     -------
@@ -144,23 +146,30 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
         Uniform, popularity, 2-stage; within them by negatives, batch (the largest first, as in the
         paper) and name. The columns are ``setting``, ``method`` (the name without the contents of
         the next columns), ``sampler``, ``batch``, ``negatives``, ``learning_rate``; ``folds`` (the
-        number tested); means over them: ``best_epoch``, ``last_epoch``, ``seconds`` (of training),
-        ``machine_seconds``; and each metric of `nearfar.evaluate` with its standard deviation
-        (n - 1), such as ``map`` and ``map_std``. The deviation for a single fold is null, and so is
-        a metric that a fold lacks.
+        number tested); means over them: ``gamma`` (of the prior; null if there is none in the
+        scores), ``best_epoch``, ``last_epoch``, ``seconds`` (of training), ``machine_seconds``; and
+        each metric of `nearfar.evaluate` with its standard deviation (n - 1), such as ``map`` and
+        ``map_std``. The deviation for a single fold is null, and so is a metric that a fold lacks.
 
     Raises
     ------
     OptionError
         `which` is something else.
     EmptyDataError, DataError
-        As `comparable`.
+        As `comparable`; or no outcome has metrics of "prior".
     """
     check_fork()
-    which = one_of("which", which, EPOCHS)
+    which = one_of("which", which, VERSIONS)
     groups: dict[str, list[Outcome]] = {}
     for outcome in comparable(outcomes):
-        groups.setdefault(name_of(outcome), []).append(outcome)
+        if which != "prior" or which in outcome.metrics:
+            groups.setdefault(name_of(outcome), []).append(outcome)
+    if not groups:
+        raise EmptyDataError(
+            "`which` must be 'best' or 'last' for these outcomes; got 'prior', for which none of "
+            "them has metrics: they were computed before there was a popularity prior, or their "
+            "options have one, which is then in 'best' and 'last'."
+        )
     rows = [_summed_up(name, group, which) for name, group in groups.items()]
     measured: dict[str, pl.DataType] = {
         f"{name}{end}": pl.Float64() for name in names() for end in ("", "_std")
@@ -171,8 +180,8 @@ def summary(outcomes: Iterable[Outcome], which: Which = "best") -> pl.DataFrame:
 _SETTING: Final[dict[str, pl.DataType]] = {
     "setting": pl.String(), "method": pl.String(), "sampler": pl.String(), "batch": pl.Int64(),
     "negatives": pl.Int64(), "learning_rate": pl.Float64(), "folds": pl.Int64(),
-    "best_epoch": pl.Float64(), "last_epoch": pl.Float64(), "seconds": pl.Float64(),
-    "machine_seconds": pl.Float64(),
+    "gamma": pl.Float64(), "best_epoch": pl.Float64(), "last_epoch": pl.Float64(),
+    "seconds": pl.Float64(), "machine_seconds": pl.Float64(),
 }  # fmt: skip
 """The columns of `summary` before the metrics."""
 
@@ -186,6 +195,7 @@ def _summed_up(name: str, outcomes: list[Outcome], which: Which) -> dict[str, An
         "negatives": options["negatives"],
         "learning_rate": float(options["optimiser"]["learning_rate"]),
         "folds": len(outcomes),
+        "gamma": _mean_gamma(outcomes) if which == "prior" or options.get("prior") else None,
     }
     for field in ("best_epoch", "last_epoch", "seconds", "machine_seconds"):
         row[field] = float(np.mean([getattr(outcome, field) for outcome in outcomes]))
@@ -197,6 +207,17 @@ def _summed_up(name: str, outcomes: list[Outcome], which: Which) -> dict[str, An
             row[metric] = float(np.mean(known))
             row[f"{metric}_std"] = float(np.std(known, ddof=1)) if len(known) > 1 else None
     return row
+
+
+def _mean_gamma(outcomes: Sequence[Outcome]) -> float | None:
+    known = [outcome.gamma for outcome in outcomes if outcome.gamma is not None]
+    return float(np.mean(known)) if len(known) == len(outcomes) else None
+
+
+def versions_of(outcomes: Iterable[Outcome]) -> list[Which]:
+    """Return the versions that any outcome has metrics for, and "best" and "last"."""
+    known = {"best", "last"}.union(*(outcome.metrics for outcome in outcomes))
+    return [which for which in VERSIONS if which in known]
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, str, int, int, str]:
@@ -228,11 +249,12 @@ def tidy(outcomes: Sequence[Outcome]) -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        ``data``, the columns of `summary` that are not metrics, ``which`` ("best" or "last"),
-        ``metric``, ``mean`` and ``std``. Metrics are fractions, not percentages.
+        ``data``, the columns of `summary` that are not metrics, ``which`` ("best", "prior" if any
+        outcome has it, or "last"), ``metric``, ``mean`` and ``std``. Metrics are fractions, not
+        percentages.
     """
-    outcomes, parts = listed("outcomes", outcomes), []
-    for which in EPOCHS:
+    outcomes, parts = comparable(outcomes), []
+    for which in versions_of(outcomes):
         found = summary(outcomes, which)
         parts += [
             found.select(
@@ -268,13 +290,15 @@ class Row:
     negatives: int
     figures: tuple[Shown, ...]
     """In the order of `SHOWN`."""
+    gamma: tuple[str, ...] = ()
+    """gamma of the popularity prior, if any row of the table has one."""
     paper: tuple[str, ...] = ()
     """The metrics of the paper, if requested; dashes if unknown."""
 
     def cells(self, emphasised: Callable[[Shown], str]) -> list[str]:
         """Return all cells as text."""
         own = [emphasised(figure) for figure in self.figures]
-        return [self.method, str(self.batch), str(self.negatives), *own, *self.paper]
+        return [self.method, str(self.batch), str(self.negatives), *own, *self.gamma, *self.paper]
 
 
 def layout(found: pl.DataFrame, paper: PaperData | None = None) -> list[Row]:
@@ -316,10 +340,15 @@ def layout(found: pl.DataFrame, paper: PaperData | None = None) -> list[Row]:
             )
             for metric in SHOWN
         )  # fmt: skip
+        gamma = (_gamma_text(row["gamma"]),) if found["gamma"].count() else ()
         theirs = () if paper is None else _in_the_paper(row, paper)
-        group = SAMPLERS.get(kind, kind)
-        made.append(Row(group, row["method"], row["batch"], row["negatives"], figures, theirs))
+        group, place = SAMPLERS.get(kind, kind), (row["method"], row["batch"], row["negatives"])
+        made.append(Row(group, *place, figures, gamma, theirs))
     return made
+
+
+def _gamma_text(gamma: float | None) -> str:
+    return ABSENT if gamma is None else f"{gamma:.3f}"
 
 
 def _best(found: pl.DataFrame, metric: str) -> Any:

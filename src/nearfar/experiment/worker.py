@@ -125,6 +125,7 @@ def _trained(cell: Cell, learned: Interactions, held_out: Interactions, threads:
         run.close()
     points = scorer_of(best.points[: learned.n_users], best.points[learned.n_users :],
                        options.geometry)  # fmt: skip
+    assert run.validation is not None
     if options.prior is None:
         gamma, own = found_on(points, learned, run.validation, schedule, threads).gamma, 0.0
     else:

@@ -12,8 +12,9 @@ from nearfar.experiment.tables import ABSENT, SHOWN, Row, Shown
 
 def headings(rows: Sequence[Row]) -> list[str]:
     """Return the headings of the columns."""
+    gamma = ["gamma"] if rows[0].gamma else []
     paper = [f"{name}, paper" for name in SHOWN.values()] if rows[0].paper else []
-    return ["method", "batch", "negatives", *SHOWN.values(), *paper]
+    return ["method", "batch", "negatives", *SHOWN.values(), *gamma, *paper]
 
 
 def markdown(rows: Sequence[Row]) -> str:

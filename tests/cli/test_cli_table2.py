@@ -46,13 +46,16 @@ def test_presets_come_together_in_one_report(data, as_json, tmp_path):
     one = ["--negatives", 5, "--batch", 256]
     as_json(*words, *one, "--sampler", "two-stage", "--sampler", "uniform")
     as_json(*words, *one, "--sampler", "two-stage", "--preset", "released_2019")
+    as_json(*words, *one, "--sampler", "two-stage", "--candidates", 20, "--beta", 0.5)
     as_json(*words, "--preset", "cml_2017")
     assert {outcome.cell["setting"]["name"] for outcome in cells.load_all(tmp_path)} == {
         "uniform, 5 negatives, batch 256", "two-stage, 5 negatives, batch 256",
         "released two-stage, 5 negatives, batch 256", "CML 2017, 20 negatives, batch 50000",
+        "two-stage (beta 0.5, candidates 20), 5 negatives, batch 256",
     }  # fmt: skip
     table = pl.read_csv(tmp_path / "small.csv", infer_schema_length=None)
-    assert set(table["method"]) == {"uniform", "2-stage", "released 2-stage", "CML 2017"}
+    assert set(table["method"]) == {"uniform", "2-stage", "released 2-stage", "CML 2017",
+                                    "2-stage (beta 0.5, candidates 20)"}  # fmt: skip
 
 
 def test_a_failed_cell_ends_in_an_exit_code_and_a_report(
@@ -87,6 +90,8 @@ def test_bad_words_are_refused_and_nothing_is_made(data, run, tmp_path):
         ([data / "none"], 1, "does not exist"),
         ([data, "--negatives", 3], 1, "No row of the table has"),
         ([data, "--folds", 1], 1, "`folds` must be at least 2"),
+        ([data, "--sampler", "uniform", "--candidates", 9], 1, "there is no such row"),
+        ([data, "--candidates", 0], 1, "`candidates` must be"),
     ):
         found, _, err = run("table2", *words, *more)
         assert (found, message in err) == (code, True), err

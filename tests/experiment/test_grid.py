@@ -370,6 +370,28 @@ def test_some_rows_of_table_2():
         table2.rows("x")
 
 
+def test_rows_with_another_proposal_or_second_stage_say_so():
+    made = table2.rows(beta=0.5, two_stage={"candidates": 500}, negatives=[5], batches=[256])
+    assert [row.name for row in made] == [
+        "uniform, 5 negatives, batch 256",
+        "popularity (beta 0.5), 5 negatives, batch 256",
+        "two-stage (beta 0.5, candidates 500), 5 negatives, batch 256",
+    ]
+    assert made[2].options.sampler == nf.TwoStage(500, 0.5)
+    (released,) = table2.rows("released_2019", samplers=["two-stage"], negatives=[1],
+                              two_stage={"vectors": "live"})  # fmt: skip
+    assert released.name == "released two-stage (vectors live), 1 negative, batch 256"
+    assert released.options.sampler == nf.TwoStage(2000, vectors="live", released_weight=True)
+    for how, message in (
+        ({"two_stage": {"beta": 2.0}}, "`two_stage` must be one of candidates, .*; got 'beta'"),
+        ({"two_stage": {"candidates": 0}}, "`candidates`"),
+        ({"two_stage": {"distinct": False}, "samplers": ["uniform"]}, "there is no such row"),
+        ({"two_stage": {"distinct": False}, "preset": "cml_2017"}, "there is no such row"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            table2.rows(**how)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

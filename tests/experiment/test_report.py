@@ -187,6 +187,8 @@ def test_rows_are_grouped_like_the_papers():
 
 def test_names_that_say_more_are_kept_and_equal_ones_are_told_apart():
     base = presets.paper_2019("uniform", negatives=1)
+    (row,) = table2.rows(samplers=["two-stage"], negatives=[1], beta=0.5)
+    assert tables.summary([outcome(row)])["method"].to_list() == ["2-stage (beta 0.5)"]
     names = ["mine", "uniform", "uniform, 1 negative, batch 256", "x, 2 negatives, batch 256"]
     found = tables.summary([outcome(Setting(name, base)) for name in names])
     assert dict(found.select("setting", "method").rows()) == {name: name for name in names}

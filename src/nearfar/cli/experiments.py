@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,15 +15,22 @@ from nearfar.cli.fitting import Json
 from nearfar.cli.flags import flags_of
 from nearfar.experiment import table2 as paper
 from nearfar.experiment.grid import RATES, SCHEDULE, Grid
+from nearfar.method.sampling import TwoStage
 from nearfar.training.schedule import Schedule
 
 _SCHEDULE_FLAGS: Final = flags_of(Schedule, base=SCHEDULE)
+_TWO_STAGE_FLAGS: Final = tuple(
+    replace(flag, help=f"Of 2-stage rows: {flag.help}", default="that of the preset")
+    for flag in flags_of(TwoStage)
+    if flag.field in paper.SECOND_STAGE
+)
 _Sampler = Enum("_Sampler", {name: name for name in paper.SAMPLERS}, type=str)  # type: ignore[misc]
 _Method = Enum("_Method", {name: name for name in paper.METHODS}, type=str)  # type: ignore[misc]
 _PAPER: Final = _Method("paper_2019")
 
 
 @with_flags(_SCHEDULE_FLAGS, into="schedule")
+@with_flags(_TWO_STAGE_FLAGS, into="two_stage")
 def table2(
     data: Annotated[
         list[Path],
@@ -91,6 +99,7 @@ def table2(
         typer.Option(help="Show the progress. [default: if stderr is a terminal]"),
     ] = None,
     json: Json = False,
+    two_stage: dict[str, Any],
     schedule: dict[str, Any],
 ) -> None:
     """Compute Table 2 of the SIGIR 2019 paper on any data: 15 rows, all folds, and a report."""
@@ -105,6 +114,7 @@ def table2(
         negatives=negatives or paper.NEGATIVES,
         batches=batches or paper.BATCHES,
         beta=beta,
+        two_stage=two_stage,
         **({} if dim is None else {"dim": dim}),
     )
     grid = Grid(

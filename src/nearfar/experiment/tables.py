@@ -232,7 +232,7 @@ def _with_methods(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         n, batch = row["negatives"], row["batch"]
         short = re.sub(rf", {n} negatives?, batch {batch}(?= \(|$)", "", row["setting"])
-        shapes.append((re.sub(r"\btwo-stage$", SAMPLERS["TwoStage"], short), n, batch))
+        shapes.append((re.sub(r"\btwo-stage(?= \(|$)", SAMPLERS["TwoStage"], short), n, batch))
     for row, shape in zip(rows, shapes, strict=True):
         row["method"] = shape[0] if shapes.count(shape) == 1 else row["setting"]
     return rows

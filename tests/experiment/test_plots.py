@@ -184,6 +184,23 @@ def test_map_against_mmr_shows_means_and_deviations_over_folds(drawn):
     assert upward[:, 1] == pytest.approx([7.5 - 5 * deviation, 7.5 + 5 * deviation])
 
 
+def test_with_the_prior_a_line_leads_from_where_the_setting_is_without(drawn):
+    prior = {"map": 0.07, "ndcg": 0.2, "mmr": 90.0}
+    bare = {"history": pl.DataFrame({"epoch": [1]}), "diagnostics": {}}
+    first = outcome(SETTINGS[0], **bare)
+    second = outcome(SETTINGS[2], level=2.0, mmr=20.0, **bare)
+    second.metrics["prior"] = prior
+    assert plots.accuracy_against_popularity([first], "prior") is None
+    found = plots.page_plots([first, second])
+    assert list(found) == ["MAP against MMR", "MAP against MMR, with the popularity prior"]
+    axes = drawn[1].axes[0]
+    (marker,) = axes.containers
+    assert (marker[0].get_xdata()[0], marker[0].get_ydata()[0]) == pytest.approx((90.0, 7.0))
+    (line,) = [line for line in axes.lines if line.get_color() == "0.7"]
+    assert line.get_xdata() == pytest.approx([20.0, 90.0])
+    assert line.get_ydata() == pytest.approx([10.0, 7.0])
+
+
 @pytest.mark.parametrize(
     ("least", "most"), [(0.0, 5.0), (0.3, 50.0), (3.0, 900.0), (60.0, 90.0), (61.0, 63.0)]
 )

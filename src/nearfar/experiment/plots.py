@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from html import escape
 from io import StringIO
@@ -20,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from nearfar.experiment.cells import Outcome
+from nearfar.experiment.tables import Which
 from nearfar.runtime.arrays import Float64
 from nearfar.runtime.canvas import require_matplotlib, styled_figure
 
@@ -124,21 +126,26 @@ def _curve(outcome: Outcome) -> tuple[Float64, Float64]:
     return seen["epoch"].to_numpy(), seen["validation_ndcg"].to_numpy()
 
 
-def accuracy_against_popularity(outcomes: Sequence[Outcome]) -> str | None:
+def accuracy_against_popularity(outcomes: Sequence[Outcome], which: Which = "best") -> str | None:
     """Draw MAP against MMR at the best epoch, one marker per setting.
 
     Markers are means over the folds, bars extend one standard deviation (n - 1) to either side. The
-    scale of MMR is logarithmic; if a mean is below 1, it is linear up to 1, to include 0.
+    scale of MMR is logarithmic; if a mean is below 1, it is linear up to 1, to include 0. With the
+    popularity prior ("prior"), a grey line leads to each marker from where it is without.
 
     Returns
     -------
     str or None
         None if no setting has both metrics.
     """
-    points = [(row, _folds(row, "map"), _folds(row, "mmr")) for row in _rows(outcomes)]
+    points = [
+        (row, _folds(row, "map", which), _folds(row, "mmr", which)) for row in _rows(outcomes)
+    ]
     points = [(row, y, x) for row, y, x in points if len(y) and len(x)]
     if not points:
         return None
+    without = [(_folds(row, "map"), _folds(row, "mmr")) for row, *_ in points if which == "prior"]
+    lowest = min(x.mean() for x in [*(x for *_, x in points), *(x for _, x in without if len(x))])
     k = points[0][0].outcomes[0].cell["schedule"]["k"]
 
     def draw(figure: Figure) -> None:
@@ -151,14 +158,22 @@ def accuracy_against_popularity(outcomes: Sequence[Outcome]) -> str | None:
                 marker=marker, markerfacecolor=fill, markersize=6, color="black", linestyle="",
                 elinewidth=0.5, label=row.name,
             )  # fmt: skip
-        _logarithmic(axes, min(x.mean() for _, _, x in points))
+        for (_, y, x), (y0, x0) in zip(points, without, strict=False):
+            if len(y0) and len(x0):
+                axes.plot([x0.mean(), x.mean()], [100 * y0.mean(), 100 * y.mean()], color="0.7",
+                          linewidth=0.7, zorder=0)  # fmt: skip
+        _logarithmic(axes, lowest)
         axes.set(
             xlabel=f"MMR@{k} (training interactions, log scale): low is less biased",
             ylabel=f"MAP@{k} (%)",
         )
         figure.legend(loc="outside right upper")
 
-    return _svg("MAP against MMR", (8.5, max(4.0, 0.6 + 0.17 * len(points))), draw)
+    title = MAP_AGAINST_MMR[which == "prior"]
+    return _svg(title, (8.5, max(4.0, 0.6 + 0.17 * len(points))), draw)
+
+
+MAP_AGAINST_MMR: Final = ("MAP against MMR", "MAP against MMR, with the popularity prior")
 
 
 def _logarithmic(axes: Axes, least: float) -> None:
@@ -177,9 +192,9 @@ def _logarithmic(axes: Axes, least: float) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter() if wide else some)
 
 
-def _folds(row: _Row, metric: str) -> Float64:
+def _folds(row: _Row, metric: str, which: Which = "best") -> Float64:
     """Return the metric at the best epoch in each fold that has it."""
-    values = [outcome.metrics.get("best", {}).get(metric) for outcome in row.outcomes]
+    values = [outcome.metrics.get(which, {}).get(metric) for outcome in row.outcomes]
     return np.array([value for value in values if value is not None and np.isfinite(value)])
 
 
@@ -265,7 +280,8 @@ def cosines_beside_chance(outcomes: Sequence[Outcome]) -> str | None:
 
 _PLOTS: Final[Mapping[str, Callable[[Sequence[Outcome]], str | None]]] = {
     "Validation NDCG over the epochs": training_curves,
-    "MAP against MMR": accuracy_against_popularity,
+    MAP_AGAINST_MMR[0]: accuracy_against_popularity,
+    MAP_AGAINST_MMR[1]: partial(accuracy_against_popularity, which="prior"),
     "Exposure by decile of popularity": exposure_by_decile,
     "Cosines of pairs of items": cosines_beside_chance,
 }

@@ -1,5 +1,6 @@
 """The presets are the published settings, line by line."""
 
+import numpy as np
 import pytest
 
 from conftest import random_data
@@ -8,7 +9,8 @@ from nearfar.errors import OptionError
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Adagrad, Adam
 from nearfar.method.options import Options
-from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
+from nearfar.method.prior import Prior
+from nearfar.method.sampling import Popularity, TwoStage, Uniform
 
 
 @pytest.mark.parametrize(("negatives", "strength"), [(1, 0.01), (2, 0.01), (5, 0.001)])
@@ -32,6 +34,7 @@ def test_paper_2019(name, sampler, negatives, strength):
         decorrelate=None,
         optimiser=Adam(1e-4),
         averaging=None,
+        prior=None,
     )
 
 
@@ -79,17 +82,21 @@ def test_cml_2017_trains_inside_the_ball():
     assert (model.item_vectors**2).sum(axis=1).max() <= 1 + 1e-5
 
 
-def test_long_tail_changes_the_exponent_alone():
-    assert presets.long_tail(0.55) == Options(sampler=Shared(0.55))
-    assert presets.long_tail().sampler.beta > Options().sampler.beta
+def test_long_tail_changes_the_setting_of_the_dial_alone():
+    assert presets.long_tail(0.25) == Options(prior=Prior(0.25))
+    assert 0.0 < presets.long_tail().prior.popularity < Options().prior.popularity == 1.0
+
+
+@pytest.mark.parametrize("preset", ["paper_2019", "released_2019", "cml_2017"])
+def test_a_published_method_has_no_prior(preset):
+    assert presets.PRESETS[preset]().prior is None
 
 
 def test_long_tail_recommends_less_popular_items_and_still_what_users_like(ml_100k):
     train, test = split.ratio(ml_100k, 0.25, seed=0)
-    usual, tail = (
-        evaluate(CML(options, dim=32).fit(train, epochs=6), train, test, k=50).metrics
-        for options in (Options(), presets.long_tail(0.55))
-    )
-    assert tail["mmr"] < 0.85 * usual["mmr"]
+    models = [CML(o, dim=32).fit(train, epochs=6) for o in (Options(), presets.long_tail(0.5))]
+    usual, tail = (evaluate(model, train, test, k=50).metrics for model in models)
+    assert np.array_equal(models[0].item_vectors, models[1].item_vectors)
+    assert tail["mmr"] < 0.9 * usual["mmr"]
     popular = baselines.MostPopular(train)
     assert tail["ndcg"] > evaluate(popular, train, test, k=50).metrics["ndcg"]

@@ -65,7 +65,7 @@ class Options:
     """The optimiser, which turns gradients into steps."""
     averaging: Averaging | None = Averaging()  # noqa: RUF009
     """Use a mean of the points over epochs instead of the last points, or None."""
-    prior: Prior | None = None
+    prior: Prior | None = Prior()  # noqa: RUF009
     """The popularity prior, which makes lists more or less popular on request, or None."""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,8 @@ from nearfar.errors import OptionError
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Adagrad, Adam
 from nearfar.method.options import Options
-from nearfar.method.sampling import Popularity, Sampler, Shared, TwoStage, Uniform
+from nearfar.method.prior import Prior
+from nearfar.method.sampling import Popularity, Sampler, TwoStage, Uniform
 from nearfar.runtime.checks import one_of, whole
 
 SamplerName = Literal["uniform", "popularity", "two-stage"]
@@ -74,6 +75,7 @@ def paper_2019(
         spread_out=SpreadOut(strength),
         optimiser=Adam(learning_rate=1e-4),
         averaging=None,
+        prior=None,
     )
 
 
@@ -115,6 +117,7 @@ def released_2019(
         triplet=Triplet(margin=1.0),
         optimiser=Adam(learning_rate=1e-4),
         averaging=None,
+        prior=None,
     )
 
 
@@ -142,29 +145,28 @@ def cml_2017(
         decorrelate=Decorrelate(weight=0.1),
         optimiser=Adagrad(learning_rate=0.1, initial=0.1),
         averaging=None,
+        prior=None,
     )
 
 
-def long_tail(beta: float = 0.45) -> Options:
-    """Return options for less popularity bias: shared negatives drawn by popularity.
+def long_tail(popularity: float = 0.5) -> Options:
+    """Return the defaults with the popularity dial turned down: lists of less popular items.
 
-    A negative is drawn with a probability proportional to (training interactions)^beta, so popular
-    items are pushed away more often, and less popular items are recommended. The other options are
-    the defaults. See docs/negatives.md for the cost in accuracy. On Last.fm a beta above 0.45 works
-    better with fewer negatives, which also takes less time: ``CML(long_tail(0.6), negatives=64)``.
+    The training is that of the defaults. The same lists are those of the default model with
+    ``recommend(..., popularity=0.5)``; here it is the setting that validation, evaluation and
+    lists use if none is asked for.
 
     Parameters
     ----------
-    beta : float
-        The larger beta is, the less popular are the recommended items, and the lower the accuracy.
-        0.35 halves the popularity bias of uniform sampling on Last.fm, where some items have a
-        large share of all users; data without such items need a larger beta.
+    popularity : float
+        The setting of the dial: 1 is calibrated to the data, 0 is distance alone. On Last.fm 0.5
+        has about 60 % of the popularity bias of 1.
 
     Returns
     -------
     Options
     """
-    return Options(sampler=Shared(beta))
+    return Options(prior=Prior(popularity))
 
 
 PRESETS = {

@@ -268,11 +268,13 @@ class Shared:
     cost of a few rows, because the products of all pairs with all negatives are one matrix product.
     """
 
-    beta: float = 0.0
+    beta: float = 0.8
     """Exponent of the popularity; any real number.
 
-    0 is uniform. The negatives are distinct, so popular items are drawn less often than by eq. 4
-    with replacement."""
+    0 is uniform. The default takes popularity out of the score nearly as far as it can be given
+    back: with a `nearfar.method.prior.Prior` the lists are as popular as is asked for. Without one
+    it makes them long-tailed and less accurate. The negatives are distinct, so popular items are
+    drawn less often than by eq. 4 with replacement."""
 
     def __post_init__(self) -> None:
         set_fields(self, beta=real("beta", self.beta))

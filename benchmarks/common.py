@@ -32,7 +32,9 @@ from nearfar.runtime.jit import kernel
 RESULTS = Path(__file__).parent / "results"
 N_USERS, N_ITEMS, N_PAIRS, DIM = 31_521, 159_063, 1_405_671, 128
 """The size of the Echonest data of the paper."""
-HINGE = nf.Options(triplet=nf.Triplet(), sampler=nf.Uniform(), optimiser=nf.Adam(), averaging=None)
+HINGE = nf.Options(
+    triplet=nf.Triplet(), sampler=nf.Uniform(), optimiser=nf.Adam(), averaging=None, prior=None
+)
 """Eq. 1 and Adam: what figures of speed and memory are of, unless they say otherwise."""
 MIB = 2.0**20
 """Bytes in the unit of the memory figures."""

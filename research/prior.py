@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +27,19 @@ import polars as pl
 
 import nearfar as nf
 from nearfar.experiment.significance import paired
-from runs import first_fold, load, show
+from runs import WITHOUT_PRIOR, first_fold, load, show
 
 BETAS = (0.0, 0.35, 0.5, 0.65, 0.8)
 SETTINGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 EPOCHS, K, FOLDS, SEED = 400, 50, 4, 0
 SHOWN = ("map", "ndcg", "recall", "mmr", "coverage", "decile_1")
-WITHOUT = replace(nf.Options(), sampler=nf.Shared(0.0), prior=None)
 
 
 def trained(
     beta: float, learn: nf.Interactions, held_out: nf.Interactions, args: argparse.Namespace
 ) -> nf.CML:
     """Train with one beta, with a prior unless beta is 0."""
-    options = replace(WITHOUT, sampler=nf.Shared(beta), prior=nf.Prior()) if beta else WITHOUT
+    options = nf.Options(sampler=nf.Shared(beta)) if beta else WITHOUT_PRIOR
     return nf.CML(options).fit(
         learn, epochs=args.epochs, validation=held_out, every=args.every, patience=args.patience,
         k=K, seed=SEED, progress=False, threads=args.threads,
@@ -80,7 +78,7 @@ def tested(path: Path, fold: int, beta: float, args: argparse.Namespace) -> pl.D
     begun = time.process_time()
     model = trained(beta, learn, held_out, args)
     seconds = time.process_time() - begun
-    found = front_of(model, learn, test, learn)
+    found = front_of(model, learn, test, train)
     frames = [
         users.with_columns(
             popularity=pl.lit(row["popularity"]),
@@ -94,7 +92,7 @@ def tested(path: Path, fold: int, beta: float, args: argparse.Namespace) -> pl.D
         fold=pl.lit(fold), epochs=pl.lit(len(model.history)), cpu_seconds=pl.lit(seconds)
     )
     args.runs.mkdir(parents=True, exist_ok=True)
-    model.history.write_parquet(file.with_suffix(".history.parquet"))
+    model.save(file.with_suffix(""))
     frame.write_parquet(file)
     return frame
 

@@ -16,7 +16,10 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 from common import first_fold, load, show
 
-__all__ = ["add_line", "first_fold", "has_line", "load", "loss_at", "show"]
+__all__ = ["WITHOUT_PRIOR", "add_line", "first_fold", "has_line", "load", "loss_at", "show"]
+
+WITHOUT_PRIOR = replace(nf.Options(), sampler=nf.Shared(0.0), prior=None)
+"""Shared uniform negatives and distance alone, the defaults before there was a prior."""
 
 
 def loss_at(temperature: float) -> nf.Triplet:

@@ -1,12 +1,12 @@
-"""Which negatives keep the promise: the defaults against uniform sampling, and what lies between.
+"""Which negatives keep the promise: shared ones against separate ones, and what lies between.
 
 A family is a few settings and a ladder of learning rates: uniform sampling is tuned by its rate,
-the defaults by their temperature, with up to three runs each, and uniform sampling with up to five
-negatives by its batch as well. All is chosen by NDCG@50 on the validation part of the first fold;
-with less popularity bias, among those of some beta whose MMR is there below half of that of the
-best uniform sampling with up to five negatives. The chosen setting of each family is then trained
-on the other folds. Of the defaults with one thing changed only the hard maximum is tuned, by its
-rate.
+shared negatives by their temperature, with up to three runs each, and uniform sampling with up to
+five negatives by its batch as well. All is chosen by NDCG@50 on the validation part of the first
+fold; with less popularity bias, among those of some beta whose MMR is there below half of that of
+the best uniform sampling with up to five negatives. The chosen setting of each family is then
+trained on the other folds. Of shared negatives with one thing changed only the hard maximum is
+tuned, by its rate.
 
     python research/study.py lastfm/ -o study/ --tested-folds 4
 
@@ -35,7 +35,7 @@ from nearfar.experiment.report import write_report
 from nearfar.experiment.table2 import rows
 from nearfar.experiment.tables import longest, name_of, summary
 from nearfar.training.schedule import Schedule
-from runs import load, loss_at
+from runs import WITHOUT_PRIOR, load, loss_at
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,18 @@ def uniform(negatives: int) -> Family:
 
 
 def defaults(what: str = "", **changes: Any) -> Setting:
-    """Take the defaults with one thing changed."""
-    return Setting(f"shared, {what}" if what else "shared", replace(nf.Options(), **changes))
+    """Take shared uniform negatives with one thing changed."""
+    return Setting(f"shared, {what}" if what else "shared", replace(WITHOUT_PRIOR, **changes))
 
 
 def long_tails(betas: tuple[float, ...], **changes: Any) -> Family:
-    """Take `presets.long_tail` with some beta, and other options changed."""
+    """Draw with some beta, without a prior, and change other options."""
     what = "".join(f", {value} {name}" for name, value in changes.items())
     settings = (
-        Setting(f"long tail, beta {beta}{what}", replace(nf.presets.long_tail(beta), **changes))
+        Setting(
+            f"long tail, beta {beta}{what}",
+            replace(WITHOUT_PRIOR, sampler=nf.Shared(beta), **changes),
+        )
         for beta in betas
     )
     return Family(tuple(settings), half_the_bias=True)
@@ -86,7 +89,7 @@ FAMILIES: dict[str, Family] = {
     "long-tail": long_tails((0.35, 0.45, 0.55, 0.65, 0.8, 1.0, 1.5, 2.0)),
     "long-tail-64": long_tails((0.45, 0.55, 0.65, 0.7, 0.8), negatives=64),
     "without-margin": Family(
-        (defaults("margin 0", triplet=replace(nf.Options().triplet, margin=0.0)),)
+        (defaults("margin 0", triplet=replace(WITHOUT_PRIOR.triplet, margin=0.0)),)
     ),
     "hard": Family((defaults("hard maximum, margin 1", triplet=nf.Triplet(1.0)),), UNIFORM_RATES),
     "without-averaging": Family((defaults("no averaging", averaging=None),)),

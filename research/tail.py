@@ -1,13 +1,13 @@
 """Four ways to less popularity bias, side by side: what each costs in accuracy.
 
-From the defaults, on the training part of one fold; the figures are those of the validation part,
-at its best epoch by NDCG@50. Nothing is tested.
+From shared uniform negatives without a prior, on the training part of one fold; the figures are
+those of the validation part, at its best epoch by NDCG@50. Nothing is tested.
 
-- beta: `presets.long_tail(beta)`.
+- beta: negatives drawn by popularity^beta, the temperature of the rule for all items.
 - beta, 64 negatives: the same with fewer of them.
 - beta, T by effective items: the rule's temperature with 1 / sum_j Pr(j)^2 items, Pr of eq. 4: all
   of them if beta is 0, fewer the more some are preferred.
-- minus gamma log n: items ranked by u_i.v_j - gamma log n_j with the points of the defaults, n_j
+- minus gamma log n: items ranked by u_i.v_j - gamma log n_j with the points of beta 0, n_j
   training interactions.
 
     python research/tail.py lastfm/ ml-100k -o research/results/tail.csv
@@ -32,7 +32,7 @@ import polars as pl
 
 import nearfar as nf
 from nearfar.search.neighbours import Points
-from runs import add_line, first_fold, has_line, loss_at, show
+from runs import WITHOUT_PRIOR, add_line, first_fold, has_line, loss_at, show
 
 BETAS, GAMMAS = (0.35, 0.55, 0.65, 0.8, 1.0, 1.5), (0.0, 0.02, 0.04, 0.06, 0.08)
 EPOCHS, EVERY, PATIENCE, K = 400, 4, 5, 50
@@ -43,7 +43,8 @@ EFFECTIVE, FEWER, BETA, GAMMA = (
 
 def options(way: str, beta: float, learn: nf.Interactions) -> nf.Options:
     """Give the options of a way that has a beta."""
-    tail = nf.presets.long_tail(beta)
+    items = int((learn.item_counts > 0).sum())
+    tail = replace(WITHOUT_PRIOR, sampler=nf.Shared(beta), triplet=loss_at((50.0 / items) ** 0.25))
     if way == FEWER:
         return replace(tail, negatives=64)
     if way == EFFECTIVE:
@@ -115,7 +116,7 @@ def main() -> None:
                     add_line(file, what | figures(model, model, learn, held_out))
         whats = [{"data": path.name, "way": GAMMA, "strength": gamma} for gamma in GAMMAS]
         if missing := [what for what in whats if not has_line(file, what)]:
-            model = trained(nf.Options(), learn, held_out)
+            model = trained(WITHOUT_PRIOR, learn, held_out)
             for what in missing:
                 scorer = corrected(model, what["strength"], learn)
                 add_line(file, what | figures(model, scorer, learn, held_out))

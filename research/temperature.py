@@ -20,7 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import polars as pl
 
 import nearfar as nf
-from runs import add_line, first_fold, has_line, loss_at, show
+from runs import WITHOUT_PRIOR, add_line, first_fold, has_line, loss_at, show
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 EPOCHS, EVERY, PATIENCE, K = 80, 4, 3, 50
@@ -28,7 +28,7 @@ EPOCHS, EVERY, PATIENCE, K = 80, 4, 3, 50
 
 def run(learn: nf.Interactions, held_out: nf.Interactions, temperature: float) -> dict[str, float]:
     """Train, and give the figures of the best epoch."""
-    model = nf.CML(triplet=loss_at(temperature)).fit(
+    model = nf.CML(WITHOUT_PRIOR, triplet=loss_at(temperature)).fit(
         learn, epochs=EPOCHS, validation=held_out, every=EVERY, patience=PATIENCE, k=K, seed=0,
         progress=False,
     )  # fmt: skip

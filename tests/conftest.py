@@ -69,7 +69,9 @@ def random_data(n_users=30, n_items=60, share=0.15, seed=0, crowded=False):
     )
 
 
-PLAIN = Options(sampler=Uniform(), negatives=5, triplet=Triplet(), optimiser=Adam(), averaging=None)
+PLAIN = Options(
+    sampler=Uniform(), negatives=5, triplet=Triplet(), optimiser=Adam(), averaging=None, prior=None
+)
 """Eq. 1 with uniform negatives and Adam: what most tests start from."""
 
 
@@ -86,7 +88,7 @@ SAMPLERS = {
     "two-stage replaced": TwoStage(25, -0.5, distinct=False),
     "two-stage initial": TwoStage(20, vectors="initial"),
     "two-stage released": TwoStage(1000, released_weight=True),
-    "shared": Shared(),
+    "shared": Shared(0.0),
     "shared popular": Shared(0.7),
     "two-stage user": TwoStage(20, towards="user", sharpness=0.3),
 }

@@ -14,7 +14,7 @@ from nearfar.method.prior import Prior
 from nearfar.search.neighbours import top_k
 
 pytestmark = hopeless
-SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8)
+SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8, prior=None)
 
 
 @pytest.fixture(scope="module")

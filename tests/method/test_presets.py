@@ -97,6 +97,6 @@ def test_long_tail_recommends_less_popular_items_and_still_what_users_like(ml_10
     models = [CML(o, dim=32).fit(train, epochs=6) for o in (Options(), presets.long_tail(0.5))]
     usual, tail = (evaluate(model, train, test, k=50).metrics for model in models)
     assert np.array_equal(models[0].item_vectors, models[1].item_vectors)
-    assert tail["mmr"] < 0.9 * usual["mmr"]
+    assert tail["mmr"] < 0.95 * usual["mmr"]
     popular = baselines.MostPopular(train)
     assert tail["ndcg"] > evaluate(popular, train, test, k=50).metrics["ndcg"]

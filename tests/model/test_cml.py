@@ -9,6 +9,7 @@ import pytest
 import nearfar as nf
 from conftest import PLAIN, TORCH_DEVICES, checkerboard, random_data
 from nearfar import CML, Interactions, evaluate, presets
+from nearfar.engine import Problem
 from nearfar.errors import DataError, NotFittedError, OptionError, StoreError, UnknownIdError
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.method.options import Options
@@ -309,7 +310,7 @@ def test_the_usual_number_of_negatives_is_the_samplers():
 
 
 def test_the_repr_shows_the_number_of_negatives_that_is_given_or_follows_from_the_sampler():
-    assert repr(CML(presets.long_tail(0.5), sampler=Uniform())).endswith(", negatives=5)")
+    assert ", negatives=5, prior=" in repr(CML(presets.long_tail(0.5), sampler=Uniform()))
     assert repr(CML(sampler=Uniform(), negatives=512)).endswith(", negatives=512)")
     assert repr(CML(negatives=512)) == "CML(negatives=512)"
     assert repr(CML()) == "CML()"
@@ -498,8 +499,7 @@ def card_of(folder):
 def test_the_card_shows_the_temperature_and_the_negatives_that_training_used(tmp_path):
     data = random_data()
     model = CML(dim=4, batch=32).fit(data, epochs=1)
-    n_items = int(np.count_nonzero(data.item_counts))
-    used = Options().triplet.at(n_items)
+    n_items, used = int(np.count_nonzero(data.item_counts)), Problem(data, Options()).triplet
     for part in (f"| triplet | `{used!r}` |", f"| negatives | `{n_items}` |"):
         model.save(tmp_path / "m")
         assert part in card_of(tmp_path / "m")
@@ -515,10 +515,10 @@ def test_the_card_has_the_temperature_of_the_items_that_were_learned_from(tmp_pa
     data = random_data()
     model = CML(dim=4, batch=32).fit(data, epochs=1, validation=0.9)
     learned, _ = nf.split.ratio(data, test=0.9, seed=0)
-    n_items = int(np.count_nonzero(learned.item_counts))
-    assert n_items < np.count_nonzero(data.item_counts)
+    used, of_all = (Problem(part, Options()).triplet for part in (learned, data))
+    assert used != of_all
     model.save(tmp_path / "m")
-    assert repr(Options().triplet.at(n_items)) in card_of(tmp_path / "m")
+    assert repr(used) in card_of(tmp_path / "m")
 
 
 def test_the_places_of_the_items_on_a_plane_go_with_the_model(model, tmp_path):

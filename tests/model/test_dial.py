@@ -18,7 +18,7 @@ from nearfar.serve import create_app
 from served import listed, pairs, post, serving
 
 pytestmark = hopeless
-SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8)
+SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8, prior=None)
 
 
 @pytest.fixture(scope="module", params=["sphere", "ball"])

@@ -145,7 +145,7 @@ def test_a_fold_in_lowers_the_loss(sampler, geometry):
 )
 @pytest.mark.parametrize("averaging", [None, Averaging()])
 def test_the_same_seed_gives_the_same_bits(optimiser, averaging):
-    folding, _ = folding_of(options_of(Shared(), optimiser=optimiser, averaging=averaging))
+    folding, _ = folding_of(options_of(Shared(0.0), optimiser=optimiser, averaging=averaging))
     liked, fans = np.array([2, 5], np.int32), np.array([0, 4, 6], np.int32)
     for fold, rows in ((folding.user, liked), (folding.item, fans)):
         one = fold(rows, seed=3)

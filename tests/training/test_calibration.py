@@ -79,3 +79,16 @@ def test_the_smallest_gamma_within_one_error_of_the_best():
     found = front([(1, 2, 3), (0, 3, 4), (2, 3, 4)])
     assert chosen(found, [0.0, 0.1, 0.2], "ndcg") == 0.2
     assert chosen(found, [0.0, 0.1, 0.2], "ndcg", one_error=True) == 0.1
+
+
+def test_a_run_that_ends_before_its_first_validation_is_not_calibrated_on_it():
+    def leave(event):
+        raise KeyboardInterrupt
+
+    data, model = random_data(), nf.CML(SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, epochs=4, validation=0.2, every=3, callbacks=[leave], threads=1)
+    learned, _ = nf.split.ratio(data, test=0.2, seed=0)
+    temperature = Problem(learned, SHORT).triplet.temperature
+    assert model.gamma == gamma_by_rule(nf.Shared(0.5), learned.item_counts, temperature, 8)
+    assert model.gamma not in GAMMAS

@@ -123,13 +123,12 @@ def _trained(cell: Cell, learned: Interactions, held_out: Interactions, threads:
         last, best = run.engine.points(), run.outcome()
     finally:
         run.close()
-    points = scorer_of(best.points[: learned.n_users], best.points[learned.n_users :],
-                       options.geometry)  # fmt: skip
-    assert run.validation is not None
+    users, items = best.points[: learned.n_users], best.points[learned.n_users :]
     if options.prior is None:
-        gamma, own = found_on(points, learned, run.validation, schedule, threads).gamma, 0.0
+        points = scorer_of(users, items, options.geometry)
+        gamma, own = found_on(points, learned, held_out, schedule, threads).gamma, 0.0
     else:
-        gamma = calibrated(problem, points, run.validation, schedule, threads).gamma
+        gamma = calibrated(problem, users, items, run.validation, schedule, threads).gamma
         own = options.prior.popularity * gamma
     return _Model(best, last, gamma, own, tuple(str(one.message) for one in said))
 

@@ -46,7 +46,6 @@ from nearfar.runtime.checks import (
     whole,
 )
 from nearfar.search.neighbours import Index, Points
-from nearfar.search.scoring import scorer_of
 from nearfar.training.calibration import Calibration, calibrated
 from nearfar.training.fold_in import MOST_STEPS, STEPS
 from nearfar.training.run import Callback, Run
@@ -299,8 +298,9 @@ class CML:
     def _calibrated(self, run: Run, users: Float32, items: Float32) -> Calibration:
         if self.options.prior is None:
             return Calibration(0.0)
-        points = scorer_of(users, items, self.options.geometry)
-        return calibrated(run.problem, points, run.validation, run.schedule, run.threads)
+        # a run that was interrupted or went astray before its first validation has no best epoch
+        validation = None if run.best_points is None else run.validation
+        return calibrated(run.problem, users, items, validation, run.schedule, run.threads)
 
     def _take(self, fitted: Fitted) -> None:
         self._fitted, self._searched = fitted, None

@@ -19,6 +19,7 @@ from nearfar.evaluation.front import Front, at_gammas
 from nearfar.method.prior import gamma_by_rule, item_weight
 from nearfar.runtime.arrays import Float32
 from nearfar.search.neighbours import Points
+from nearfar.search.scoring import scorer_of
 from nearfar.training.schedule import Schedule
 
 GAMMAS: Final = tuple(n / 100 for n in range(16))
@@ -56,7 +57,8 @@ class Calibration(NamedTuple):
 
 def calibrated(
     problem: Problem,
-    points: Points,
+    users: Float32,
+    items: Float32,
     validation: Interactions | None,
     schedule: Schedule,
     threads: int | None,
@@ -66,8 +68,8 @@ def calibrated(
     Parameters
     ----------
     problem : Problem
-    points : Points
-        Users and items, without a weight.
+    users, items : float32 arrays of shape (N, d) and (M, d)
+        The points.
     validation : Interactions or None
     schedule : Schedule
         Its metric and k are those by which gamma is chosen.
@@ -76,6 +78,7 @@ def calibrated(
     prior = problem.options.prior
     if prior is None or prior.gamma is not None or validation is None:
         return Calibration(expected_gamma(problem))
+    points = scorer_of(users, items, problem.options.geometry)
     return found_on(points, problem.interactions, validation, schedule, threads,
                     one_error=prior.one_error)  # fmt: skip
 

@@ -27,8 +27,8 @@ import nearfar as nf
 from runs import add_line, has_line
 
 GAMMAS = tuple(n / 100 for n in range(16))
-BETAS = (0.0, 0.35, 0.5, 0.65)
-EPOCHS, EVERY, PATIENCE, K, SEED = 100, 4, 5, 10, 0
+BETAS = (0.0, 0.8)
+EPOCHS, EVERY, PATIENCE, K, SEED = 60, 5, 3, 10, 0
 UNIT = 0.01
 """gamma of the trained model, so that setting x of its dial is gamma = x / 100."""
 

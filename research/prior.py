@@ -118,8 +118,8 @@ def summary(data: str, beta: float, users: pl.DataFrame, without: pl.DataFrame) 
 
 def compare(args: argparse.Namespace) -> None:
     """Test what was chosen against training without a prior, fold by fold."""
-    lines: list[dict[str, Any]] = []
     for path in args.data:
+        lines = []
         runs = {
             beta: pl.concat([tested(path, fold, beta, args) for fold in range(args.folds)])
             for beta in (0.0, args.test)
@@ -127,8 +127,12 @@ def compare(args: argparse.Namespace) -> None:
         for beta, frame in runs.items():
             for _, users in frame.group_by("popularity", maintain_order=True):
                 lines.append(summary(path.name, beta, users, runs[0.0]))
-        pl.DataFrame(lines, infer_schema_length=None).write_csv(args.out)
-    show("Tested", lines)
+        table = pl.DataFrame(lines, infer_schema_length=None)
+        if args.out.exists():
+            before = pl.read_csv(args.out).filter(pl.col("data") != path.name)
+            table = pl.concat([before, table], how="vertical_relaxed")
+        table.write_csv(args.out)
+        show(path.name, lines)
 
 
 def main() -> None:

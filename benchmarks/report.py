@@ -18,8 +18,8 @@ import polars as pl
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = (HERE / "results", HERE.parent / "research" / "results")
-PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "results" / "gpu.md",
-         DOCS / "results" / "leaderboards.md")  # fmt: skip
+PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "guides" / "popularity.md",
+         DOCS / "results" / "gpu.md", DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
     "coverage": "items shown %", "setting": "chosen", "runs": "of runs", "epochs": "epochs",
@@ -135,6 +135,17 @@ COLUMNS: dict[str, dict[str, str]] = {
     "batch": {
         "users": "users", "n_items": "items", "parts": "parts", "seconds": "seconds, two threads",
         "written_mib": "written, MiB", "growth_mib": "peak beyond the loaded model, MiB",
+    },
+    "prior_test": {
+        "data": "data", "beta": "beta", "popularity": "setting", "gamma": "gamma",
+        "folds": "folds", "map": "MAP@50", "ndcg": "NDCG@50", "mmr": "MMR", "coverage": "coverage",
+        "map_ratio": "x MAP", "ndcg_ratio": "x NDCG", "mmr_ratio": "x MMR", "epochs": "epochs",
+        "cpu_seconds": "processor, s",
+    },
+    "future_chosen": {
+        "data": "data", "part": "tested items", "beta": "beta", "gamma": "gamma, by validation",
+        "recall": "HR@10", "ndcg": "NDCG@10", "mmr": "MMR", "best_gamma": "best gamma on the test",
+        "best_ndcg": "NDCG@10 with it",
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,

@@ -29,6 +29,9 @@ from runs import add_line, has_line
 GAMMAS = tuple(n / 100 for n in range(16))
 BETAS = (0.0, 0.8)
 EPOCHS, EVERY, PATIENCE, K, SEED = 60, 5, 3, 10, 0
+SHOWN = (
+    "data", "part", "beta", "validated", "gamma", "recall", "ndcg", "mmr", "best_gamma", "best_ndcg",
+)  # fmt: skip
 UNIT = 0.01
 """gamma of the trained model, so that setting x of its dial is gamma = x / 100."""
 
@@ -72,8 +75,9 @@ def chosen(lines: pl.DataFrame) -> pl.DataFrame:
     return (
         found.join(tested, [*keys, "gamma"])
         .join(most.select(*keys, best_gamma="gamma", best_ndcg="ndcg"), keys)
-        .select(*keys, "validated", "gamma", "recall", "ndcg", "mmr", "best_gamma", "best_ndcg")
         .sort(keys)
+        .with_columns(part=pl.when("last").then(pl.lit("the last")).otherwise(pl.lit("random")))
+        .select(SHOWN)
     )
 
 

@@ -113,7 +113,10 @@ def summary(data: str, beta: float, users: pl.DataFrame, without: pl.DataFrame) 
     for name in ("map", "ndcg", "mmr"):
         line[f"{name}_ratio"] = folds[name].mean() / without[name].drop_nans().mean()
         line[f"{name}_p"] = paired(users, without, name).t_p if beta else None
-    return line
+    return {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in line.items()
+    }
 
 
 def compare(args: argparse.Namespace) -> None:

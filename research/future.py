@@ -30,7 +30,8 @@ GAMMAS = tuple(n / 100 for n in range(16))
 BETAS = (0.0, 0.8)
 EPOCHS, EVERY, PATIENCE, K, SEED = 60, 5, 3, 10, 0
 SHOWN = (
-    "data", "part", "beta", "validated", "gamma", "recall", "ndcg", "mmr", "best_gamma", "best_ndcg",
+    "data", "part", "beta", "validated", "gamma", "recall", "ndcg", "mmr", "best_gamma",
+    "best_ndcg",
 )  # fmt: skip
 UNIT = 0.01
 """gamma of the trained model, so that setting x of its dial is gamma = x / 100."""

@@ -72,7 +72,8 @@ def films():
 
 
 def fitted(data, **how):
-    return CML(dim=8, batch=64, sampler=Uniform(), negatives=5).fit(data, epochs=4, seed=0, **how)
+    options = CML(dim=8, batch=64, sampler=Uniform(), negatives=5, prior=None)
+    return options.fit(data, epochs=4, seed=0, **how)
 
 
 @pytest.fixture(scope="module")

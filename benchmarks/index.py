@@ -1,8 +1,8 @@
 """What an index saves, beside exact search, other numbers of lists, and HNSW, at equal recall.
 
 The best 10 items of single users and of 2,048 at once, what they have left out, on one thread, for
-two models: Gowalla (`CML(dim=64)`, 6 epochs of the LightGCN train part), and one of Echonest's size
-(d = 128) trained on made-up interactions, in which four of five of a user's items are of the user's
+two models: Gowalla (`CML(dim=64, sampler=Shared(0), prior=None)`, 6 epochs of the LightGCN train
+part; bare faiss knows no weights), and one of Echonest's size (d = 128) trained on made-up interactions, in which four of five of a user's items are of the user's
 own of 300 tastes. Both are trained here, and kept in --models for the next time.
 
 - exact: `nearfar.search.neighbours.top_k`; nearfar: the same with an `ItemIndex`, recall 0.95;
@@ -82,7 +82,8 @@ class Question(NamedTuple):
 
 def gowalla(data: Path) -> nf.CML:
     frame = pl.read_parquet(data).filter(pl.col("split") == "train")
-    return nf.CML(dim=64).fit(nf.Interactions.from_frame(frame, "user", "item"), epochs=6)
+    options = nf.CML(dim=64, sampler=nf.Shared(0.0), prior=None)
+    return options.fit(nf.Interactions.from_frame(frame, "user", "item"), epochs=6)
 
 
 def tasteful() -> nf.CML:

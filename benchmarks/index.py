@@ -2,8 +2,9 @@
 
 The best 10 items of single users and of 2,048 at once, what they have left out, on one thread, for
 two models: Gowalla (`CML(dim=64, sampler=Shared(0), prior=None)`, 6 epochs of the LightGCN train
-part; bare faiss knows no weights), and one of Echonest's size (d = 128) trained on made-up interactions, in which four of five of a user's items are of the user's
-own of 300 tastes. Both are trained here, and kept in --models for the next time.
+part; bare faiss knows no weights), and one of Echonest's size (d = 128) trained on made-up
+interactions, in which four of five of a user's items are of the user's own of 300 tastes. Both are
+trained here, and kept in --models for the next time.
 
 - exact: `nearfar.search.neighbours.top_k`; nearfar: the same with an `ItemIndex`, recall 0.95;
 - numpy: the product with one vector, and `argpartition`;

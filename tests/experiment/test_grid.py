@@ -15,6 +15,7 @@ import pytest
 import nearfar as nf
 from conftest import hopeless, import_path, plain, random_data
 from nearfar import split
+from nearfar.engine import Problem
 from nearfar.errors import NearfarWarning, OptionError, StoreError
 from nearfar.experiment import cells, table2
 from nearfar.experiment.cells import Outcome, Setting
@@ -26,7 +27,7 @@ from nearfar.experiment.worker import compute
 from nearfar.method.options import Options
 from nearfar.method.prior import item_weight
 from nearfar.runtime import store
-from nearfar.training.calibration import GAMMAS
+from nearfar.training.calibration import by_rule, gammas
 from nearfar.training.schedule import Schedule
 
 SMALL = plain(dim=6, batch=32, negatives=2)
@@ -167,7 +168,7 @@ def test_the_prior_is_chosen_on_the_validation_part_and_added_at_the_best_epoch(
         weighted = points.weighted(item_weight(gamma, learned.item_counts))
         return nf.evaluate(weighted, learned, held_out, k=5)["ndcg"]
 
-    assert outcome.gamma == max(GAMMAS, key=ndcg) > 0
+    assert outcome.gamma == max(gammas(by_rule(Problem(learned, options))), key=ndcg) > 0
     weighted = points.weighted(item_weight(outcome.gamma, train.item_counts))
     expected = nf.evaluate(weighted, train, test, k=5)
     assert outcome.metrics["prior"] == pytest.approx(expected.metrics, nan_ok=True)

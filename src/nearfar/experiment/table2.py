@@ -91,7 +91,7 @@ def rows(
         made = [Setting(_name("CML 2017", options.n_negatives, options.batch), options)]
     else:
         made = [_row(preset, *place, beta, second) for place in wanted]
-    if second and not any(isinstance(row.options.sampler, TwoStage) for row in made):
+    if second and not any(row.options.sampler.needs.kernel == "two-stage" for row in made):
         raise OptionError(
             f"`two_stage` changes rows of 2-stage sampling ({', '.join(second)}), and there is no "
             "such row. Omit it, or ask for the sampler 'two-stage' in batches of 256."
@@ -116,8 +116,9 @@ def _row(
     make = {"paper_2019": paper_2019, "released_2019": released_2019}[preset]
     options = make(sampler, negatives=negatives, batch=batch, beta=beta)
     told = {} if beta == 1.0 or sampler == "uniform" else {"beta": beta}
-    if isinstance(options.sampler, TwoStage):
-        options = replace(options, sampler=replace(options.sampler, **second))
+    if sampler == "two-stage":
+        its: Any = options.sampler
+        options = replace(options, sampler=replace(its, **second))
         told |= second
     whose = "released " if preset == "released_2019" else ""
     return Setting(_name(whose + sampler + _in_brackets(told), negatives, batch), options)

@@ -126,7 +126,7 @@ def _trained(cell: Cell, learned: Interactions, held_out: Interactions, threads:
     users, items = best.points[: learned.n_users], best.points[learned.n_users :]
     if options.prior is None:
         points = scorer_of(users, items, options.geometry)
-        gamma, own = found_on(points, learned, held_out, schedule, threads).gamma, 0.0
+        gamma, own = found_on(points, problem, held_out, schedule, threads).gamma, 0.0
     else:
         gamma = calibrated(problem, users, items, run.validation, schedule, threads).gamma
         own = options.prior.popularity * gamma

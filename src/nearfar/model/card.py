@@ -117,7 +117,8 @@ def _settings(table: pl.DataFrame) -> str:
     shown = [name for name in names("card") if name in table.columns]
     rows = [
         (f"{row['popularity']:.2f}", f"{row['gamma']:g}", *(_number(row[name]) for name in shown))
-        for row in table.filter(pl.col("popularity") <= 2.0).iter_rows(named=True)
+        for row in table.iter_rows(named=True)
+        if row["popularity"] <= 2.0
     ]
     said = (
         f"The best {table['k'][0]} on the validation part, on which gamma was chosen: lists"

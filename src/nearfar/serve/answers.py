@@ -143,7 +143,7 @@ def _dial(model: CML) -> schemas.DialFacts:
     table = model.calibration
     k, front = None, []
     if table is not None:
-        k, wanted = int(table["k"][0]), table.select(*schemas.SettingFigures.model_fields)
+        k, wanted = int(table["k"][0]), table[list(schemas.SettingFigures.model_fields)]
         front = [
             schemas.SettingFigures(**row)
             for row in wanted.iter_rows(named=True)

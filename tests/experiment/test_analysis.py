@@ -373,7 +373,7 @@ def test_what_pushes_false_negatives_by_hand():
             (0.8, soft[item - 1], 1 / np.sum(soft**2)),
         ):
             options = plain(
-                dim=2, sampler=Shared(), negatives=4, batch=1,
+                dim=2, sampler=Shared(0.0), negatives=4, batch=1,
                 triplet=Triplet(temperature=temperature),
             )  # fmt: skip
             row = sampling(points, train, [held_out], options, n_steps=1).row(0, named=True)

@@ -46,12 +46,10 @@ def trained(
     )  # fmt: skip
 
 
-def front_of(
-    model: nf.CML, train: nf.Interactions, test: nf.Interactions, exclude: nf.Interactions
-) -> nf.evaluation.Front:
+def front_of(model: nf.CML, train: nf.Interactions, test: nf.Interactions) -> nf.evaluation.Front:
     """Measure all settings of the dial; a model without a prior has one."""
     settings = SETTINGS if model.gamma else (0.0,)
-    return nf.front(model, train, test, popularity=settings, k=K, exclude=exclude)
+    return nf.front(model, train, test, popularity=settings, k=K)
 
 
 def validated(args: argparse.Namespace) -> None:
@@ -61,7 +59,7 @@ def validated(args: argparse.Namespace) -> None:
         learn, held_out = first_fold(path)
         for beta in BETAS:
             model = trained(beta, learn, held_out, args)
-            frame = front_of(model, learn, held_out, learn).frame
+            frame = front_of(model, learn, held_out).frame
             names = [pl.lit(path.name).alias("data"), pl.lit(beta).alias("beta")]
             parts.append(frame.select(*names, "popularity", "gamma", *SHOWN))
             pl.concat(parts).write_csv(args.out)
@@ -70,15 +68,20 @@ def validated(args: argparse.Namespace) -> None:
 
 def tested(path: Path, fold: int, beta: float, args: argparse.Namespace) -> pl.DataFrame:
     """Train and test on one fold; give the metrics of each user at each setting."""
-    file = args.runs / f"{path.name}-{beta}-{fold}.parquet"
-    if file.exists():
-        return pl.read_parquet(file)
+    folder = args.runs / f"{path.name}-{beta}-{fold}"
+    times = folder.with_name(f"{folder.name}.csv")
     train, test = nf.split.k_fold(load(path), FOLDS, seed=SEED)[fold]
-    learn, held_out = nf.split.ratio(train, test=0.1, seed=SEED)
-    begun = time.process_time()
-    model = trained(beta, learn, held_out, args)
-    seconds = time.process_time() - begun
-    found = front_of(model, learn, test, train)
+    if folder.exists():
+        model, seconds = nf.CML.load(folder), pl.read_csv(times)["cpu_seconds"][0]
+    else:
+        learn, held_out = nf.split.ratio(train, test=0.1, seed=SEED)
+        begun = time.process_time()
+        model = trained(beta, learn, held_out, args)
+        seconds = time.process_time() - begun
+        args.runs.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"cpu_seconds": [seconds]}).write_csv(times)
+        model.save(folder)
+    found = front_of(model, train, test)
     frames = [
         users.with_columns(
             popularity=pl.lit(row["popularity"]),
@@ -88,13 +91,9 @@ def tested(path: Path, fold: int, beta: float, args: argparse.Namespace) -> pl.D
         )
         for users, row in zip(found.per_user, found.frame.to_dicts(), strict=True)
     ]
-    frame = pl.concat(frames).with_columns(
+    return pl.concat(frames).with_columns(
         fold=pl.lit(fold), epochs=pl.lit(len(model.history)), cpu_seconds=pl.lit(seconds)
     )
-    args.runs.mkdir(parents=True, exist_ok=True)
-    model.save(file.with_suffix(""))
-    frame.write_parquet(file)
-    return frame
 
 
 def summary(data: str, beta: float, users: pl.DataFrame, without: pl.DataFrame) -> dict[str, Any]:

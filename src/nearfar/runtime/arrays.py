@@ -1,4 +1,4 @@
-"""Types of arrays, named after what they hold.
+"""Types of arrays, named after what they hold, and what kernels need of them.
 
 `Int` and `Real` are for the signatures of kernels, where a number is a Python number in the caller
 and a machine number in the compiled code.
@@ -31,3 +31,10 @@ Int: TypeAlias = Any
 """An integer in a kernel's signature: a Python int in the caller, a machine integer inside."""
 Real: TypeAlias = Any
 """A real number in a kernel's signature; the kernel determines whether float32 or float64."""
+
+
+def read_only(array: Array) -> Array:
+    """Return a read-only view; kernels treat it as another type, and are compiled only for it."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -15,11 +15,11 @@ from queue import SimpleQueue
 import numpy as np
 import numpy.typing as npt
 
-from nearfar.runtime.arrays import Float32, Int32, Int64
+from nearfar.runtime.arrays import Float32, Float64, Int32, Int64, read_only
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.threads import checked_threads, run_blocks
 from nearfar.search import heap
-from nearfar.search.exact import product
+from nearfar.search.exact import Tables, product
 from nearfar.search.heap import CHUNK, sift_down
 from nearfar.search.neighbours import (
     BLOCK_ITEMS,
@@ -86,7 +86,8 @@ class _EachSearch:
         self.offsets = np.stack([np.asarray(each.offset) for each in self.weighted])
         self.order = np.argsort(-weights.max(axis=0), kind="stable").astype(np.int32)
         ordered = None if points.offset is None else points.offset[self.order]
-        self.points = Points(points.queries, points.targets[self.order], ordered)
+        terms = None if points.terms is None else points.terms.reordered(self.order)
+        self.points = Points(points.queries, points.targets[self.order], ordered).near(terms)
         self.weights = np.ascontiguousarray(weights[:, self.order], np.float32)
         self.exclude = _reordered(exclude, self.order)
         self.n = min(k + SPARE, points.n_items)
@@ -128,9 +129,9 @@ class _EachSearch:
         shape = (n_weightings, n_rows, self.k)
         found = TopK(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
         source = self.weighted[0]
-        keep_best_each(
-            source.queries, source.targets, self.offsets, users, each, found.scores, found.items
-        )
+        tables = Tables(*map(read_only, (source.queries, source.targets, self.offsets)))
+        terms = source.terms_of(users, each)
+        keep_best_each(tables, users, each, terms, found.scores, found.items)
         return found
 
     def _candidates(self, users: Int32) -> tuple[Float32, Int32]:
@@ -210,15 +211,18 @@ def scan_each(
 
 @kernel
 def keep_best_each(
-    queries: Float32,
-    targets: Float32,
-    offsets: Float32,
+    tables: Tables,
     rows: Int32,
     candidates: Int32,
+    terms: Float64,
     scores: Float32,
     items: Int32,
 ) -> None:
-    """Keep the best candidates of each row under each weighting; see `exact.keep_best`."""
+    """Keep the best candidates of each row under each weighting; see `exact.keep_best`.
+
+    The offsets of `tables` are (G, n_items).
+    """
+    queries, targets, offsets = tables
     k = scores.shape[2]
     for a in range(len(rows)):
         for b in range(candidates.shape[1]):
@@ -227,7 +231,10 @@ def keep_best_each(
                 continue
             inner = product(queries, rows[a], targets, item)
             for g in range(offsets.shape[0]):
-                score = np.float32(inner + np.float64(offsets[g, item]))
+                exact = inner + np.float64(offsets[g, item])
+                if len(terms) > 0:
+                    exact += terms[a, b]
+                score = np.float32(exact)
                 if score > scores[g, a, 0] or (score == scores[g, a, 0] and item < items[g, a, 0]):
                     sift_down(scores[g], items[g], a, k, score, item)
 

@@ -7,11 +7,24 @@ summed in float64 and rounded once.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from nearfar.runtime.arrays import Float32, Int, Int32, Real
+from nearfar.runtime.arrays import Float32, Float64, Int, Int32, Real
 from nearfar.runtime.jit import kernel, reduction
 from nearfar.search.heap import sift_down
+
+
+class Tables(NamedTuple):
+    """What scores are computed from, read-only."""
+
+    queries: Float32
+    """(n_users, d)."""
+    targets: Float32
+    """(n_items, d)."""
+    offset: Float32
+    """(n_items,), or empty if there is none."""
 
 
 @reduction
@@ -25,18 +38,19 @@ def product(queries: Float32, row: Int, targets: Float32, item: Int) -> Real:
 
 @kernel
 def keep_best(
-    queries: Float32,
-    targets: Float32,
-    offset: Float32,
+    tables: Tables,
     rows: Int32,
     candidates: Int32,
+    terms: Float64,
     scores: Float32,
     items: Int32,
 ) -> None:
     """Keep the best candidates of each row in the heaps `scores` and `items`; see `heap`.
 
-    `offset` is empty if there is none; candidates of -1 are ignored.
+    `terms`, of the shape of `candidates`, are added to the scores; they are empty, (0, 0), if there
+    are none. Candidates of -1 are ignored.
     """
+    queries, targets, offset = tables
     k = scores.shape[1]
     for a in range(len(rows)):
         for b in range(candidates.shape[1]):
@@ -46,6 +60,8 @@ def keep_best(
             exact = product(queries, rows[a], targets, item)
             if len(offset) > 0:
                 exact += np.float64(offset[item])
+            if len(terms) > 0:
+                exact += terms[a, b]
             score = np.float32(exact)
             if score > scores[a, 0] or (score == scores[a, 0] and item < items[a, 0]):
                 sift_down(scores, items, a, k, score, item)

@@ -32,10 +32,11 @@ import numpy.typing as npt
 
 from nearfar.errors import DataError
 from nearfar.method.prior import ItemWeights
-from nearfar.runtime.arrays import Array, Bool, Float32, Float64, Int32, Int64
+from nearfar.runtime.arrays import Bool, Float32, Float64, Int32, Int64, read_only
 from nearfar.runtime.checks import an_array, as_array, said, whole
 from nearfar.runtime.threads import checked_threads, run_blocks
 from nearfar.search import exact, heap
+from nearfar.search.item_item import Terms
 
 Exclusion = tuple[Int64, Int32]
 
@@ -80,7 +81,8 @@ class Points:
     """The scorer of a metric model: ``queries[a] . targets[b] + offset[b]``.
 
     On the unit sphere the product alone orders by distance, ``D^2 = 2 - 2 q.t``. Elsewhere
-    ``D^2 = |q|^2 - 2 (q.t - |t|^2 / 2)``, so the offset is ``-|t|^2 / 2``.
+    ``D^2 = |q|^2 - 2 (q.t - |t|^2 / 2)``, so the offset is ``-|t|^2 / 2``. `weighted` adds the
+    popularity prior to it, and `near` a co-occurrence term for each query.
 
     `score_block` returns products as rounded by BLAS; `top_k` ranks by exact scores.
 
@@ -111,6 +113,7 @@ class Points:
             np.ascontiguousarray(targets, np.float32),
             None if offset is None else np.ascontiguousarray(offset, np.float32),
         )
+        self.terms: Terms | None = None
 
     @property
     def targets(self) -> Float32:
@@ -133,11 +136,20 @@ class Points:
         return len(self.targets)
 
     def with_queries(self, queries: Float32) -> Points:
-        """Return points with other queries and the same targets, sharing cached values."""
+        """Return points with other queries and the same targets, sharing cached values.
+
+        They have no terms, which belong to the queries.
+        """
         queries = table_of("queries", queries)
         check_shapes(queries.shape, self.targets.shape, None)
         other = copy(self)
-        other.queries = np.ascontiguousarray(queries, np.float32)
+        other.queries, other.terms = np.ascontiguousarray(queries, np.float32), None
+        return other
+
+    def near(self, terms: Terms | None) -> Points:
+        """Return points that add the terms of the queries to their scores."""
+        other = copy(self)
+        other.terms = terms
         return other
 
     def weighted(self, weight: Float32 | None) -> Points:
@@ -155,6 +167,8 @@ class Points:
         np.matmul(self.queries[rows], self.targets[part].T, out=out)
         if self.offset is not None:
             out += self.offset[part]
+        if self.terms is not None:
+            self.terms.add_to(out, rows, first_item)
 
     def best_of(self, rows: Int32, candidates: Int32, k: int) -> TopK:
         """Return the k best of each row's own candidates, by exact scores.
@@ -168,22 +182,28 @@ class Points:
         """
         found = TopK.empty(len(rows), k)
         offset = np.empty(0, np.float32) if self.offset is None else self.offset
-        queries, targets, offset = map(_read_only, (self.queries, self.targets, offset))
-        exact.keep_best(queries, targets, offset, rows, candidates, found.scores, found.items)
+        tables = exact.Tables(*map(read_only, (self.queries, self.targets, offset)))
+        terms = self.terms_of(rows, candidates)
+        exact.keep_best(tables, rows, candidates, terms, found.scores, found.items)
         heap.sort(found.scores, found.items)
         return found
+
+    def terms_of(self, rows: Int32, candidates: Int32) -> Float64:
+        """Return the terms of each row's own candidates; (0, 0) if there are none."""
+        return np.empty((0, 0)) if self.terms is None else self.terms.of(rows, candidates)
 
     def rounding(self, rows: Int32) -> Float64:
         """Return a bound on the difference between products and exact scores, (n_rows,).
 
         A float32 sum of d products, in any order, is within d u |q||t| of the exact sum,
-        u = 2^-24. Adding the offset rounds once more, and so does rounding the exact score.
+        u = 2^-24. Adding the offset rounds once more, and so does rounding the exact score. A term
+        is rounded once and added once, and makes the sums larger that are rounded.
         """
         queries = self.queries[rows].astype(np.float64)
         length = np.sqrt(np.sum(queries * queries, axis=1))
         reach = length * self._to.longest + self._to.largest_offset
         bound: Float64 = 2.0**-24 * (self.queries.shape[1] + 4) * reach
-        return bound
+        return bound if self.terms is None else bound + 2.0**-22 * self.terms.bound(rows)
 
 
 class _Targets:
@@ -371,8 +391,8 @@ def _checked_exclusion(exclude: Exclusion | None, scorer: Scorer) -> Exclusion:
     if not isinstance(exclude, tuple | list) or len(exclude) != 2:
         raise DataError(f"`exclude` must be (indptr, items); got {said(exclude)}.")
     parts = [an_array("exclude", part, 1, "iu") for part in exclude]
-    indptr = _read_only(np.ascontiguousarray(parts[0], np.int64))
-    items = _read_only(np.ascontiguousarray(parts[1], np.int32))
+    indptr = read_only(np.ascontiguousarray(parts[0], np.int64))
+    items = read_only(np.ascontiguousarray(parts[1], np.int32))
     ends = (len(indptr), *indptr[:1], *indptr[-1:])
     if ends != (scorer.n_users + 1, 0, len(items)) or np.any(indptr[1:] < indptr[:-1]):
         message = "`exclude` must be (indptr, items) of {} users; got {} pointers, {} items."
@@ -382,19 +402,12 @@ def _checked_exclusion(exclude: Exclusion | None, scorer: Scorer) -> Exclusion:
 
 def _mask(allow: Bool | None, scorer: Scorer) -> Bool:
     if allow is None:
-        return _read_only(np.empty(0, np.bool_))
+        return read_only(np.empty(0, np.bool_))
     given = as_array(allow)
     if given.dtype != np.bool_ or given.shape != (scorer.n_items,):
         message = "`allow` must be a bool for each of the {} items; got {} of shape {}."
         raise DataError(message.format(scorer.n_items, given.dtype, given.shape))
-    return _read_only(np.ascontiguousarray(given))
-
-
-def _read_only(array: Array) -> Array:
-    """Return a read-only view; kernels treat it as another type, and are compiled only for it."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    return read_only(np.ascontiguousarray(given))
 
 
 class _ExactSearch:

@@ -1,0 +1,263 @@
+"""The co-occurrence term of a search: which items a query's own items are found with.
+
+The formula is in `nearfar.method.co_occurrence`. `near_items` computes the matrix g from
+interactions, one item after the other: memory is what it returns and one number per item for each
+thread. `Terms` adds the term to the scores of `nearfar.search.neighbours.Points`. A term is always
+summed in float64 in the order of the query's own items, so that its bits depend neither on the
+other queries nor on the tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from nearfar.runtime.arrays import Float32, Float64, Int32, Int64, read_only
+from nearfar.runtime.jit import kernel
+from nearfar.runtime.threads import checked_threads, run_blocks
+from nearfar.search.heap import first_at_least, sift_down
+
+_BLOCK_ITEMS = 512
+"""Items that a thread takes at a time."""
+Lists = tuple[Int64, Int32]
+"""Lists of items: int64 (n + 1,) and int32, those of row a at ``indptr[a]:indptr[a + 1]``."""
+
+
+class Rows(NamedTuple):
+    """The rows of a sparse 0-1 matrix, ascending."""
+
+    indptr: Int64
+    columns: Int32
+
+
+class Sums(NamedTuple):
+    """What a term is summed from, for kernels."""
+
+    indptr: Int64
+    """(M + 1,) the start of the neighbours of each item."""
+    items: Int32
+    """The neighbours of all items, ascending for each."""
+    values: Float32
+    """Their g_kj."""
+    own_indptr: Int64
+    """(n_users + 1,) the start of the own items of each query."""
+    own: Int32
+    """The own items of all queries."""
+    weight: float
+    """lambda."""
+
+
+@dataclass(frozen=True, eq=False)
+class NearItems:
+    """The matrix g: the neighbours of each item, and how often they are found together."""
+
+    indptr: Int64
+    """int64, (M + 1,): the neighbours of item k are at ``indptr[k]:indptr[k + 1]``."""
+    items: Int32
+    """int32, ascending for each item."""
+    values: Float32
+    """float32, g_kj > 0 of each neighbour."""
+
+    @property
+    def n_items(self) -> int:
+        """The number of items, M."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_bytes(self) -> int:
+        """The size in memory."""
+        return self.indptr.nbytes + self.items.nbytes + self.values.nbytes
+
+    @cached_property
+    def largest(self) -> Float64:
+        """The largest g_kj of each item k, (M,); 0 if it has no neighbours."""
+        found = np.zeros(self.n_items)
+        filled = np.flatnonzero(np.diff(self.indptr))
+        if len(filled):
+            found[filled] = np.maximum.reduceat(self.values, self.indptr[filled])
+        return found
+
+    def reordered(self, order: Int32) -> NearItems:
+        """Return the matrix with its columns in another order: column b is that of ``order[b]``."""
+        place = np.empty(self.n_items, np.int64)
+        place[order] = np.arange(self.n_items)
+        rows = np.repeat(np.arange(self.n_items), np.diff(self.indptr))
+        keys = rows * max(self.n_items, 1) + place[self.items]
+        there = np.argsort(keys)
+        columns = (keys[there] % max(self.n_items, 1)).astype(np.int32)
+        return NearItems(self.indptr, columns, self.values[there])
+
+
+class Terms:
+    """The terms of some queries.
+
+    Parameters
+    ----------
+    near : NearItems
+    weight : float
+        lambda.
+    own : (indptr, items)
+        The own items of each query, S_i.
+
+    Examples
+    --------
+    >>> pairs = np.array([0, 2, 3]), np.array([0, 1, 0], np.int32)
+    >>> terms = Terms(near_items(pairs, 2, 1), 2.0, pairs)
+    >>> terms.of(np.array([1], np.int32), np.array([[0, 1]], np.int32)).round(4).tolist()
+    [[0.0, 0.7071]]
+    """
+
+    def __init__(self, near: NearItems, weight: float, own: Lists) -> None:
+        self.near, self.weight, self.own = near, float(weight), own
+        arrays = (
+            np.asarray(near.indptr, np.int64),
+            np.asarray(near.items, np.int32),
+            np.asarray(near.values, np.float32),
+            np.asarray(own[0], np.int64),
+            np.asarray(own[1], np.int32),
+        )
+        self._sums = Sums(*map(read_only, arrays), self.weight)  # type: ignore[arg-type]
+
+    def reordered(self, order: Int32) -> Terms:
+        """Return the terms of the same queries for items in another order."""
+        return Terms(self.near.reordered(order), self.weight, self.own)
+
+    def add_to(self, tile: Float32, rows: Int32, first_item: int) -> None:
+        """Add to ``tile[a, b]`` the term of query ``rows[a]`` and item ``first_item + b``."""
+        add_terms(tile, self._sums, read_only(rows), first_item)
+
+    def of(self, rows: Int32, items: Int32) -> Float64:
+        """Return the terms of each row's own items (n_rows, n), float64; 0 for items of -1."""
+        found = np.zeros(items.shape)
+        sum_terms(found, self._sums, read_only(rows), read_only(items))
+        return found
+
+    def bound(self, rows: Int32) -> Float64:
+        """Return what no term of a row exceeds, (n_rows,)."""
+        found = np.empty(len(rows))
+        for a, row in enumerate(rows):
+            own = self.own[1][self.own[0][row] : self.own[0][row + 1]]
+            total = float(self.near.largest[own].sum())
+            found[a] = self.weight * total / np.sqrt(max(len(own), 1))
+        return found
+
+
+def near_items(
+    pairs: Lists, n_items: int, nearest: int, *, threads: int | None = None
+) -> NearItems:
+    """Return the `nearest` largest g_kj of each item k, with j != k.
+
+    Parameters
+    ----------
+    pairs : (indptr, items)
+        The interactions by user: int64 (N + 1,) and int32, ascending for each user.
+    n_items : int
+    nearest : int
+    threads : int, optional
+        Number of threads; all available cores if None. The result does not depend on it.
+    """
+    indptr, items = np.asarray(pairs[0], np.int64), np.asarray(pairs[1], np.int32)
+    users = np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
+    starts = np.cumsum([0, *np.bincount(items, minlength=n_items)], dtype=np.int64)
+    by_user = Rows(*map(read_only, (indptr, items)))
+    by_item = Rows(*map(read_only, (starts, users[np.argsort(items, kind="stable")])))
+    n = min(nearest, max(n_items - 1, 1))
+    parts: dict[int, tuple[Int64, Int32, Float32]] = {}
+
+    def work(first: int) -> int:
+        size = min(_BLOCK_ITEMS, n_items - first)
+        values, found = np.full((size, n), -np.inf, np.float32), np.full((size, n), -1, np.int32)
+        keep_nearest(by_user, by_item, first, values, found)
+        order = np.argsort(found, axis=1)
+        values, found = (np.take_along_axis(table, order, axis=1) for table in (values, found))
+        there = found >= 0
+        parts[first] = there.sum(axis=1), found[there], values[there]
+        return size
+
+    run_blocks(work, range(0, n_items, _BLOCK_ITEMS), checked_threads(threads), lambda done: None)
+    counts = [np.zeros(1, np.int64), *(parts[first][0] for first in sorted(parts))]
+    columns = [np.empty(0, np.int32), *(parts[first][1] for first in sorted(parts))]
+    values = [np.empty(0, np.float32), *(parts[first][2] for first in sorted(parts))]
+    return NearItems(
+        np.cumsum(np.concatenate(counts), dtype=np.int64),
+        np.concatenate(columns),
+        np.concatenate(values),
+    )
+
+
+@kernel
+def keep_nearest(by_user: Rows, by_item: Rows, first: int, values: Float32, items: Int32) -> None:
+    """Keep the largest g_kj of items k from `first` in the heaps of ``values`` and ``items``.
+
+    Row a of both is of item ``first + a``.
+    """
+    n_items = len(by_item.indptr) - 1
+    sums, met = np.zeros(n_items), np.empty(n_items, np.int32)
+    for a in range(values.shape[0]):
+        k, n_met = first + a, 0
+        for m in range(by_item.indptr[k], by_item.indptr[k + 1]):
+            user = by_item.columns[m]
+            begin, end = by_user.indptr[user], by_user.indptr[user + 1]
+            share = 1.0 / (end - begin)
+            for n in range(begin, end):
+                j = by_user.columns[n]
+                if sums[j] == 0.0:
+                    met[n_met] = j
+                    n_met += 1
+                sums[j] += share
+        count = np.float64(by_item.indptr[k + 1] - by_item.indptr[k])
+        for n in range(n_met):
+            j = met[n]
+            value = np.float32(
+                sums[j] / np.sqrt(count * np.float64(by_item.indptr[j + 1] - by_item.indptr[j]))
+            )
+            sums[j] = 0.0
+            if j != k and (
+                value > values[a, 0] or (value == values[a, 0] and j < items[a, 0])
+            ):
+                sift_down(values, items, a, values.shape[1], value, j)
+
+
+@kernel
+def add_terms(tile: Float32, sums: Sums, rows: Int32, first: int) -> None:
+    """Add the terms of rows to a tile, whose first column is item `first`."""
+    width: int = tile.shape[1]
+    total = np.empty(width)
+    for a in range(len(rows)):
+        begin, end = sums.own_indptr[rows[a]], sums.own_indptr[rows[a] + 1]
+        if begin == end:
+            continue
+        total[:] = 0.0
+        for n in range(begin, end):
+            last = sums.indptr[sums.own[n] + 1]
+            at = first_at_least(sums.items, sums.indptr[sums.own[n]], last, first)
+            while at < last and sums.items[at] < first + width:
+                total[sums.items[at] - first] += np.float64(sums.values[at])
+                at += 1
+        factor = sums.weight / np.sqrt(np.float64(end - begin))
+        for b in range(width):
+            tile[a, b] += np.float32(factor * total[b])
+
+
+@kernel
+def sum_terms(found: Float64, sums: Sums, rows: Int32, items: Int32) -> None:
+    """Compute the terms of each row's own items; see `Terms.of`."""
+    for a in range(len(rows)):
+        begin, end = sums.own_indptr[rows[a]], sums.own_indptr[rows[a] + 1]
+        if begin == end:
+            continue
+        factor = sums.weight / np.sqrt(np.float64(end - begin))
+        for b in range(items.shape[1]):
+            item = items[a, b]
+            if item < 0:
+                continue
+            total = 0.0
+            for n in range(begin, end):
+                last = sums.indptr[sums.own[n] + 1]
+                at = first_at_least(sums.items, sums.indptr[sums.own[n]], last, item)
+                if at < last and sums.items[at] == item:
+                    total += np.float64(sums.values[at])
+            found[a, b] = factor * total

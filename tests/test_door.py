@@ -202,7 +202,8 @@ RULES = {
     "users": ONE_OR_MANY.also(None), "allow": IDS, "deny": IDS,
     "options": OPTIONS, "sampler": PART.also(nf.Uniform), "triplet": PART.also(nf.Triplet, None),
     "spread_out": PART, "decorrelate": PART, "optimiser": PART.also(nf.Adam, None),
-    "averaging": PART, "prior": PART.also(nf.Prior), "schedule": PART.also(None), "rules": PART,
+    "averaging": PART, "prior": PART.also(nf.Prior), "neighbours": PART.also(nf.CoOccurrence),
+    "nearest": COUNT.also(10**6, HUGE), "schedule": PART.also(None), "rules": PART,
     "index": INDEX, "callbacks": CALLBACKS, "model": MODEL, "evaluation": MODEL,
     "plain": MAPPING.also(None),
 }  # fmt: skip
@@ -213,6 +214,7 @@ OF_DATASETS = {"path": PATH.but(None), "scratch": PATH.but(None).also("nowhere")
                "progress": CALLABLE, "tell": CALLABLE,
                "name": Rule(CHOICE.bad, named=False)}  # fmt: skip
 SPECIAL = {
+    "CoOccurrence": {"weight": REAL.but(None).also(-1.0)},
     "CML.fit": {"k": COUNT.also(HUGE), "progress": PROGRESS,
                 "validation": SHARE.but(None).also(*DATA.but(None, 0.1).bad)},
     "CML.partial_fit": {"progress": PROGRESS},

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nearfar.evaluation.ranking import evaluate
     from nearfar.evaluation.result import Evaluation
     from nearfar.method import presets
+    from nearfar.method.co_occurrence import CoOccurrence
     from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
     from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
     from nearfar.method.options import Options
@@ -43,6 +44,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "Averaging",
+    "CoOccurrence",
     "Decorrelate",
     "Evaluation",
     "Front",
@@ -78,6 +80,7 @@ _OWNERS = {
     "evaluation.ranking": ("evaluate",),
     "evaluation.result": ("Evaluation",),
     "method": ("presets",),
+    "method.co_occurrence": ("CoOccurrence",),
     "method.loss": ("Decorrelate", "SpreadOut", "Triplet"),
     "method.optimiser": ("SGD", "Adagrad", "Adam", "Averaging"),
     "method.options": ("Options",),

@@ -10,6 +10,7 @@ import pytest
 from conftest import PLAIN, random_data
 from nearfar import CML, presets
 from nearfar.errors import OptionError
+from nearfar.method.co_occurrence import CoOccurrence
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.method.options import STRATEGIES, Options
@@ -74,10 +75,10 @@ def trained(**options):
 
 
 def test_every_option_is_tried_here():
-    # a prior changes scores and no point: tests/model/test_dial.py, training/test_calibration.py
-    assert set(CHANGES) == {field.name for field in fields(Options)} - {"prior"}
+    # these change scores and no point: model/test_dial.py, model/test_co_occurring.py
+    assert set(CHANGES) == {field.name for field in fields(Options)} - {"prior", "neighbours"}
     kinds = {kind for kinds in STRATEGIES.values() for kind in kinds}
-    assert set(PARTS) == kinds - {type(None), Prior}
+    assert set(PARTS) == kinds - {type(None), Prior, CoOccurrence}
     for kind, changes in PARTS.items():
         assert set(changes) == {field.name for field in fields(kind)}
 

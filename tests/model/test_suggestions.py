@@ -24,7 +24,8 @@ from nearfar.method.options import Options
         ({"candidates": 500}, "`sampler=TwoStage(candidates=500)`?"),
         (
             {"weight": 0.1},
-            "`spread_out=SpreadOut(weight=0.1)` or `decorrelate=Decorrelate(weight=0.1)`?",
+            "`spread_out=SpreadOut(weight=0.1)` or `decorrelate=Decorrelate(weight=0.1)` or"
+            " `neighbours=CoOccurrence(weight=0.1)`?",
         ),
         ({"eta": 1.0}, "`averaging=Averaging(eta=1.0)`?"),
         ({"optimizer": SGD(0.1)}, "`optimiser=SGD(learning_rate=0.1)`?"),
@@ -48,7 +49,8 @@ def test_what_was_meant_is_said(given, meant):
 
 def test_what_resembles_nothing_is_refused_without_a_guess():
     with pytest.raises(
-        OptionError, match=r"unknown option 'xyzzy'; the options are .*averaging, prior.$"
+        OptionError,
+        match=r"unknown option 'xyzzy'; the options are .*averaging, prior, neighbours.$",
     ):
         CML(xyzzy=1)
 

@@ -1,5 +1,6 @@
-"""How gamma of the prior is found."""
+"""How gamma of the prior and lambda of the co-occurrence term are found."""
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -8,9 +9,11 @@ from conftest import hopeless, random_data
 from nearfar.engine import Problem
 from nearfar.errors import StoreError
 from nearfar.evaluation.front import Front
+from nearfar.method.co_occurrence import USUAL, WEIGHTS, CoOccurrence
 from nearfar.method.prior import Prior, gamma_by_rule
 from nearfar.runtime import store
-from nearfar.training.calibration import by_rule, chosen, gammas
+from nearfar.search.item_item import Terms, near_items
+from nearfar.training.calibration import by_rule, chosen, expected_gamma, gammas
 
 pytestmark = hopeless
 SHORT = nf.Options(dim=4, batch=32, sampler=nf.Shared(0.5), negatives=8, prior=Prior())
@@ -94,3 +97,31 @@ def test_a_run_that_ends_before_its_first_validation_is_not_calibrated_on_it():
     temperature = Problem(learned, SHORT).triplet.temperature
     assert model.gamma == gamma_by_rule(nf.Shared(0.5), learned.item_counts, temperature, 8)
     assert model.gamma not in gammas(model.gamma)
+
+
+def test_without_a_validation_part_lambda_is_the_usual_one():
+    near = nf.CML(SHORT, neighbours=CoOccurrence(9)).fit(random_data(), epochs=1, threads=1)
+    assert near.neighbour_weight == USUAL
+    assert near.gamma == nf.CML(SHORT).fit(random_data(), epochs=1, threads=1).gamma
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lambda_is_the_best_on_a_validation_part_and_gamma_is_found_with_it(seed):
+    train, validation = nf.split.ratio(random_data(80, 60, share=0.25), test=0.2, seed=seed)
+    options = nf.CML(SHORT, neighbours=CoOccurrence(9))
+    model = options.fit(train, epochs=4, validation=validation, k=10, threads=1)
+    assert model.options.neighbours.weight is None
+    own = (train.indptr, train.items)
+    near = near_items(own, train.n_items, 9)
+    np.testing.assert_array_equal(near.values, model.neighbours.values)
+    rule = expected_gamma(Problem(train, model.options))
+    points = model.scorer(popularity=rule / model.gamma)
+    found = {
+        weight: nf.evaluate(points.near(Terms(near, weight, own)), train, validation, k=10)["ndcg"]
+        for weight in WEIGHTS
+    }
+    assert found[model.neighbour_weight] == max(found.values())
+    assert len(set(found.values())) > 3
+    (at,) = model.calibration.filter(popularity=1).iter_rows(named=True)
+    assert at["ndcg"] == pytest.approx(nf.evaluate(model, train, validation, k=10)["ndcg"])
+    assert at["ndcg"] == model.calibration["ndcg"].max()

@@ -218,7 +218,7 @@ def _fold(
         k=plan.k,
         threads=how.threads,
         progress=shows(how.progress),
-        device="cpu" if how.device == "reference" else how.device,
+        device="cpu" if how.device == "reference" or model.neighbour_weight > 0.0 else how.device,
     )
 
 

@@ -78,7 +78,7 @@ def similarities(liked: Bool, nearest: int) -> Float32:
     """
     of_users, of_items = (np.maximum(liked.sum(axis=axis), 1.0) for axis in (1, 0))
     normal = liked / np.sqrt(np.multiply.outer(of_users, of_items))
-    g = (normal.T @ normal).astype(np.float32)
+    g: Float32 = (normal.T @ normal).astype(np.float32)
     np.fill_diagonal(g, 0.0)
     left_out = np.argsort(-g, axis=1, kind="stable")[:, nearest:]
     np.put_along_axis(g, left_out, np.float32(0.0), axis=1)

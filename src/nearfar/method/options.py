@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nearfar.errors import OptionError
+from nearfar.method.co_occurrence import CoOccurrence
 from nearfar.method.geometry import GEOMETRIES, Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
@@ -28,11 +29,12 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
     "optimiser": (Adam, Adagrad, SGD),
     "averaging": (Averaging, type(None)),
     "prior": (Prior, type(None)),
+    "neighbours": (CoOccurrence, type(None)),
 }
 """The classes from which each part is chosen; `register_sampler` adds to them."""
 
 _ADDED: dict[str, dict[str, Any]] = {
-    "Options": {"prior": None},
+    "Options": {"prior": None, "neighbours": None},
     "TwoStage": {"towards": "positive", "sharpness": 1.0},
 }
 """Options that older saved models lack, with the values that mean the same."""
@@ -67,6 +69,8 @@ class Options:
     """Use a mean of the points over epochs instead of the last points, or None."""
     prior: Prior | None = Prior()  # noqa: RUF009
     """The popularity prior, which makes lists more or less popular on request, or None."""
+    neighbours: CoOccurrence | None = None
+    """The co-occurrence term, which scores items higher that are found with the user's, or None."""
 
     def __post_init__(self) -> None:
         for name, kinds in STRATEGIES.items():

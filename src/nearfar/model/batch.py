@@ -150,6 +150,9 @@ def _identity(
         "deny": _digest(options["deny"]),
         "popularity": options["popularity"],
         "gamma": model.gamma,
+        "neighbours": [model.neighbour_weight, str(model.options.neighbours)]
+        if model.neighbour_weight > 0.0
+        else None,
         "index": None if index is None else index.digest(),
         "device": options["device"],
     }

@@ -11,6 +11,7 @@ import polars as pl
 from nearfar.data.interactions import Interactions
 from nearfar.evaluation.metrics import names
 from nearfar.method.options import Options
+from nearfar.search.item_item import NearItems
 from nearfar.training.calibration import Calibration
 from nearfar.version import VERSION
 
@@ -29,7 +30,7 @@ def card(
     options: Options,
     *,
     effective: Effective,
-    dial: Calibration,
+    found: Calibration,
     epochs: int,
     best_epoch: int,
     metrics: Mapping[str, Mapping[str, Any]],
@@ -43,8 +44,8 @@ def card(
     options : Options
     effective : Effective
         The values that training used.
-    dial : Calibration
-        The factor of log f_j in the score, and how it was found.
+    found : Calibration
+        The factors of the score, and how they were found.
     epochs, best_epoch : int
     metrics : mapping
         As `nearfar.CML.metrics`.
@@ -56,7 +57,9 @@ def card(
     shown["triplet"] = replace(options.triplet, temperature=effective.temperature)
     shown["negatives"] = effective.negatives
     if options.prior is not None:
-        shown["prior"] = replace(options.prior, gamma=dial.gamma)
+        shown["prior"] = replace(options.prior, gamma=found.gamma)
+    if options.neighbours is not None:
+        shown["neighbours"] = replace(options.neighbours, weight=found.weight)
     parts = [
         f"# A nearfar model: {data.n_users:,} users, {data.n_items:,} items",
         "A model of collaborative metric learning: users and items are points on a sphere, and the"
@@ -76,14 +79,15 @@ def card(
         "## Training",
         f"nearfar {VERSION}, {epochs} epochs; the points are those after epoch"
         f" {best_epoch}. Options in bold differ from the defaults; the temperature, the number of"
-        " negatives and gamma of the prior are those that the model has.",
+        " negatives, gamma of the prior and the weight of neighbours are those that the model has.",
         _table(("option", "value"), [
             (name if name in usual else f"**{name}**", f"`{value!r}`")
             for name, value in shown.items()
         ]),
         "## Metrics",
         _measured(metrics),
-        *([] if dial.table is None else ["## The popularity dial", _settings(dial.table)]),
+        *([] if found.table is None else ["## The popularity dial", _settings(found.table)]),
+        *([] if found.near is None else ["## Neighbours", _neighbours(found.weight, found.near)]),
         "## Limits",
         "The model is learned from interactions only: users and items without interactions in the"
         " training data have no point. Recommendations are biased towards popular items; MMR"
@@ -125,6 +129,15 @@ def _settings(table: pl.DataFrame) -> str:
         " at setting 0 are by distance alone."
     )
     return f"{said}\n\n{_table(('popularity', 'gamma', *shown), rows)}"
+
+
+def _neighbours(weight: float, near: NearItems) -> str:
+    """Return what the co-occurrence term is, and its size."""
+    return (
+        f"Items that are found together with those of the user score higher, by a term of weight"
+        f" {weight:g}. It has {len(near.items):,} values, {near.n_bytes / 2**20:.1f} MiB. Lists of"
+        " an index and exported vectors are without it."
+    )
 
 
 def _dial(values: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.engine import Problem
 from nearfar.errors import NotFittedError, OptionError
 from nearfar.evaluation.result import Evaluation
+from nearfar.method.co_occurrence import CoOccurrence
 from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
@@ -45,6 +46,7 @@ from nearfar.runtime.checks import (
     switch,
     whole,
 )
+from nearfar.search.item_item import NearItems, near_items
 from nearfar.search.neighbours import Index, Points
 from nearfar.training.calibration import Calibration, calibrated
 from nearfar.training.fold_in import MOST_STEPS, STEPS
@@ -79,7 +81,7 @@ class CML:
     options : Options, optional
         All hyper-parameters, for example those of a preset; by default `Options()`.
     dim, geometry, sampler, negatives, batch, triplet, spread_out, decorrelate, optimiser, \
-    averaging, prior
+    averaging, prior, neighbours
         Single hyper-parameters, which replace those of `options`; see `Options`.
 
     Raises
@@ -118,6 +120,7 @@ class CML:
         optimiser: Optimiser | Unset = UNSET,
         averaging: Averaging | Unset | None = UNSET,
         prior: Prior | Unset | None = UNSET,
+        neighbours: CoOccurrence | Unset | None = UNSET,
         **unknown: Never,
     ) -> None:
         start = Options() if options is None else _checked_options(options)
@@ -137,6 +140,7 @@ class CML:
             "optimiser": optimiser,
             "averaging": averaging,
             "prior": prior,
+            "neighbours": neighbours,
         }
         given: dict[str, Any] = {name: one for name, one in named.items() if one is not UNSET}
         self.options = replace(start, **given)
@@ -289,15 +293,25 @@ class CML:
             effective = Effective(problem.triplet.known_temperature, negatives)
             history, best = trained.history, trained.best_epoch
             found = (
-                self._calibrated(run, users, items) if before is None else Calibration(before.gamma)
+                self._calibrated(run, users, items)
+                if before is None
+                else Calibration(before.gamma, weight=before.neighbour_weight)
             )
+            near = self._near_items(train, run.threads) if found.weight > 0.0 else None
             known = Fitted(users, items, history, best, train, effective=effective,
-                           gamma=found.gamma, calibration=found.table)  # fmt: skip
+                           gamma=found.gamma, calibration=found.table,
+                           neighbour_weight=found.weight, neighbours=near)  # fmt: skip
             self._take(known)
 
+    def _near_items(self, train: Interactions, threads: int | None) -> NearItems | None:
+        chosen = self.options.neighbours
+        if chosen is None:
+            return None
+        return near_items(
+            (train.indptr, train.items), train.n_items, chosen.nearest, threads=threads
+        )
+
     def _calibrated(self, run: Run, users: Float32, items: Float32) -> Calibration:
-        if self.options.prior is None:
-            return Calibration(0.0)
         # a run that was interrupted or went astray before its first validation has no best epoch
         validation = None if run.best_points is None else run.validation
         return calibrated(run.problem, users, items, validation, run.schedule, run.threads)
@@ -469,8 +483,21 @@ class CML:
             As in `recommend`. On a GPU the points are copied to the device, so use one scorer for
             many calls of `nearfar.search.neighbours.top_k`.
         """
-        weight = self.item_weight(popularity)
-        return self._retrieval.points(self.user_vectors, self.item_vectors, device, weight)
+        own = (self.interactions.indptr, self.interactions.items)
+        return self._retrieval.for_users(self.user_vectors, own, device, self.dial(popularity))
+
+    @property
+    def neighbours(self) -> NearItems | None:
+        """The neighbours of each item by co-occurrence; None if the score has no such term.
+
+        See `nearfar.method.co_occurrence`.
+        """
+        return self._known().neighbours
+
+    @property
+    def neighbour_weight(self) -> float:
+        """The factor lambda of the co-occurrence term in the score; 0 if there is none."""
+        return self._known().neighbour_weight
 
     @property
     def gamma(self) -> float:
@@ -581,9 +608,11 @@ class CML:
             Its row a is the user ``users[a]``, with the point of ``fold_in`` of their items.
         """
         search, trained = self._retrieval, self.interactions.item_counts > 0
-        liked = (given.positives(int(user)) for user in users)
-        points = np.stack([search.folding.user(items[trained[items]], seed=0) for items in liked])
-        return search.points(points, self.item_vectors, device, self.item_weight(popularity))
+        given_items = (given.positives(int(user)) for user in users)
+        liked = [items[trained[items]] for items in given_items]
+        points = np.stack([search.folding.user(items, seed=0) for items in liked])
+        own = np.cumsum([0, *map(len, liked)], dtype=np.int64), np.concatenate(liked)
+        return search.for_users(points, own, device, self.dial(popularity))
 
     def with_users(self, user_ids: Ids) -> CML:
         """Return the same model on an axis with more users, who have no training interactions.
@@ -671,14 +700,16 @@ class CML:
             The device for ranking, as in `fit`, but not "reference". Scores of different devices
             can differ in the last bits, and nearly equal scores in their order.
         index : nearfar.ItemIndex, optional
-            Search with this approximate index of the model; exact search if None.
+            Search with this approximate index of the model; exact search if None. Refused for a
+            model with neighbours, as is a GPU.
 
         Returns
         -------
         DataFrame
             ``rank`` (from 1), ``item_id`` and ``score`` = 1 - D^2 / 2, the cosine on the sphere,
-            plus the item's weight if the model has a prior;
-            for many users also ``user_id``, first. Ties are broken by the smaller item id.
+            plus the item's weight if the model has a prior, plus the co-occurrence term if it has
+            neighbours; for many users also ``user_id``, first. Ties are broken by the smaller item
+            id.
 
         Raises
         ------
@@ -688,7 +719,8 @@ class CML:
         OptionError
             `k` is not a whole number of at least 1, `device` is not available, neither or both of
             `users` and `liked` are given, `popularity` is given but the model has no prior, or
-            `index` belongs to another model or is used with another `device` than the CPU.
+            `index` belongs to another model or is used with another `device` than the CPU; or the
+            model has neighbours and `index` or another `device` than the CPU is given.
         DataError
             `liked`, `allow` or `deny` is a single id.
         EmptyDataError
@@ -714,7 +746,7 @@ class CML:
         asked = (
             search.known_users(users, unknown) if liked is None else search.new_user(liked, unknown)
         )
-        scorer = search.items_near(asked.queries, device, index, threads, setting)
+        scorer = search.items_for(asked, device, index, threads, setting)
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
@@ -751,7 +783,7 @@ class CML:
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
         search, setting = self._retrieval, self.dial(popularity)
         mask, asked = search.mask(allow, deny), search.all_users()
-        scorer = search.items_near(asked.queries, device, index, threads, setting)
+        scorer = search.items_for(asked, device, index, threads, setting)
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
@@ -786,7 +818,7 @@ class CML:
         device: str = "cpu",
         index: Index | None = None,
     ) -> pl.DataFrame:
-        """Return the items nearest to each item, without the item itself.
+        """Return the items nearest to each item by their points, without the item itself.
 
         Items without training interactions are in no list: their points are random.
 

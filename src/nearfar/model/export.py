@@ -21,6 +21,10 @@ for; they are proportional to it. The score is u_i.v_j + b_j, off the sphere les
 - numpy and word2vec: the same column and metadata in the file of ids;
 - faiss: the index is an IndexFlatIP of d + 1 coordinates, (v_j, b_j), off the sphere
   (v_j, b_j - |v_j|^2 / 2), for queries (u_i, 1).
+
+**Neighbours.** The co-occurrence term of a model (`nearfar.method.co_occurrence`) is not in the
+files: it depends on the items of the user, and is no product of vectors. A warning says so, and, in
+Parquet files, the metadata ``nearfar.left_out``.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +45,7 @@ from nearfar.data.ids import Ids
 from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
+from nearfar.runtime.caller import warn
 from nearfar.runtime.checks import an_instance, local_path, one_of, said
 from nearfar.runtime.forks import check_fork
 from nearfar.search.inverted_lists import load_faiss, write_index
@@ -61,8 +67,8 @@ class Vectors(NamedTuple):
     """Whether the order by inner product is the order by distance."""
     weight: Float32 | None = None
     """float32 (n,) weights; None without a prior."""
-    facts: Mapping[str, str] | None = None
-    """What the weights are, for the metadata of Parquet."""
+    facts: Mapping[str, str] = MappingProxyType({})
+    """What the weights are, and what is left out, for the metadata of Parquet."""
 
 
 def export(
@@ -107,6 +113,11 @@ def export(
     MissingExtraError
         faiss is not installed.
 
+    Warns
+    -----
+    NearfarWarning
+        The model has neighbours, which are not in the files.
+
     Examples
     --------
     >>> import tempfile
@@ -123,24 +134,31 @@ def export(
     form, what = one_of("form", form, FORMATS), one_of("what", what, WHAT)
     data, on_sphere = model.interactions, model.options.geometry == "sphere"
     setting = model.dial(popularity)
+    left_out = {"nearfar.left_out": str(model.options.neighbours)} if model.neighbours else {}
     if what == "items":
-        vectors = Vectors(data.item_ids, model.item_vectors, on_sphere, *_weighted(model, setting))
+        weight, facts = _weighted(model, setting)
+        vectors = Vectors(data.item_ids, model.item_vectors, on_sphere, weight, facts | left_out)
     else:
         if popularity is not None:
             raise OptionError(
                 f"`popularity` is {said(popularity)}, but only items have weights; omit it for"
                 " what='users'."
             )
-        vectors = Vectors(data.user_ids, model.user_vectors, on_sphere)
+        vectors = Vectors(data.user_ids, model.user_vectors, on_sphere, facts=left_out)
     files = FORMATS[form](vectors, file)
     write_new(files)
+    if left_out:
+        warn(
+            f"The co-occurrence term of the model ({model.options.neighbours}) is not in the"
+            " exported files: scores from them are those of the model without it."
+        )
     return list(files)
 
 
-def _weighted(model: CML, setting: float) -> tuple[Float32 | None, Mapping[str, str] | None]:
+def _weighted(model: CML, setting: float) -> tuple[Float32 | None, dict[str, str]]:
     """Return the weights of the items and what they are; None without a prior."""
     if model.gamma == 0.0:
-        return None, None
+        return None, {}
     weight = model.item_weight(setting)
     if weight is None:
         weight = np.zeros(model.interactions.n_items, np.float32)
@@ -196,10 +214,11 @@ def _parquet(vectors: Vectors, path: Path) -> dict[Path, Writer]:
 def _frame(vectors: Vectors, **columns: pl.Series) -> Writer:
     """Return the writer of a frame of the ids, other columns, and the weights if there are any."""
     frame = pl.DataFrame({"id": vectors.ids.values, **columns})
-    if vectors.weight is None:
+    if vectors.weight is not None:
+        frame = frame.with_columns(weight=pl.Series(vectors.weight))
+    if not vectors.facts:
         return frame.write_parquet
-    weighted = frame.with_columns(weight=pl.Series(vectors.weight))
-    return partial(weighted.write_parquet, metadata=dict(vectors.facts or {}))
+    return partial(frame.write_parquet, metadata=dict(vectors.facts))
 
 
 def _numpy(vectors: Vectors, path: Path) -> dict[Path, Writer]:

@@ -15,7 +15,8 @@ from nearfar.method.options import Options
 from nearfar.model.card import Effective, card
 from nearfar.model.item_map import METHODS, Projection, project
 from nearfar.runtime import store
-from nearfar.runtime.arrays import Float32
+from nearfar.runtime.arrays import Arrays, Float32
+from nearfar.search.item_item import NearItems
 from nearfar.training.calibration import Calibration
 
 KIND: Final = "model"
@@ -41,6 +42,10 @@ class Fitted(NamedTuple):
     """The factor of log f_j in the score; see `nearfar.method.prior`."""
     calibration: pl.DataFrame | None = None
     """The front from which gamma was chosen; see `nearfar.CML.calibration`."""
+    neighbour_weight: float = 0.0
+    """lambda of the co-occurrence term; see `nearfar.method.co_occurrence`."""
+    neighbours: NearItems | None = None
+    """The neighbours of the items; None if lambda is 0."""
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -77,7 +82,9 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
         data,
         options,
         effective=fitted.effective,
-        dial=Calibration(fitted.gamma, fitted.calibration),
+        found=Calibration(
+            fitted.gamma, fitted.calibration, fitted.neighbour_weight, fitted.neighbours
+        ),
         epochs=fitted.history.height,
         best_epoch=fitted.best_epoch,
         metrics=fitted.metrics,
@@ -94,6 +101,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
             "best_epoch": fitted.best_epoch,
             "effective": fitted.effective._asdict(),
             "gamma": fitted.gamma,
+            "neighbour_weight": fitted.neighbour_weight,
         },
         arrays={
             "points": {"users": fitted.users, "items": fitted.items},
@@ -102,6 +110,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
                 "mean": projected.mean,
                 "axes": projected.axes,
             },
+            **_arrays_of(fitted.neighbours),
         },
         frames={**frames, "history": fitted.history, **_optional(calibration=fitted.calibration)},
         texts={"card": described},
@@ -149,9 +158,43 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
     effective = Effective(float(used["temperature"]), int(used["negatives"]))
     gamma = float(meta.get("gamma", 0.0))  # models saved before there was a prior have none
     found = _checked_calibration(folder.frames.get("calibration"))
+    weight = float(meta.get("neighbour_weight", 0.0))  # and none of these
+    near = _neighbours(folder.arrays.get("neighbours"), data.n_items)
+    if (weight > 0.0) != (near is not None):
+        there = "no neighbours" if near is None else "neighbours"
+        raise ValueError(f"`neighbour_weight` is {weight}, and there are {there}")
     return Fitted(
-        users, items, history, best, data, effective, evaluation, projection, gamma, found
-    )
+        users, items, history, best, data, effective, evaluation, projection, gamma, found,
+        weight, near,
+    )  # fmt: skip
+
+
+def _arrays_of(near: NearItems | None) -> dict[str, Arrays]:
+    """Return the arrays of the neighbours, if there are any."""
+    if near is None:
+        return {}
+    return {"neighbours": {"indptr": near.indptr, "items": near.items, "values": near.values}}
+
+
+def _neighbours(saved: Arrays | None, n_items: int) -> NearItems | None:
+    """Return saved neighbours; refuse what a search could not use."""
+    if saved is None:
+        return None
+    near = NearItems(saved["indptr"], saved["items"], saved["values"])
+    types = [part.dtype for part in (near.indptr, near.items, near.values)]
+    n = len(near.items)
+    if types != [np.int64, np.int32, np.float32] or near.indptr.shape != (n_items + 1,):
+        raise ValueError(f"the neighbours of {n_items} items are of other types or shapes")
+    ends = near.indptr[0], near.indptr[-1], len(near.values)
+    first = np.zeros(n + 1, np.bool_)
+    if ends != (0, n, n) or np.any(np.diff(near.indptr) < 0):
+        raise ValueError("the neighbours are not those of one item after the other")
+    first[near.indptr] = True
+    ascending = first[1:n] | (np.diff(near.items) > 0)
+    inside = n == 0 or (near.items.min() >= 0 and near.items.max() < n_items)
+    if not (inside and np.all(ascending) and np.all(np.isfinite(near.values))):
+        raise ValueError("the neighbours are not items in order with finite values")
+    return near
 
 
 def _checked_calibration(table: pl.DataFrame | None) -> pl.DataFrame | None:

@@ -30,7 +30,8 @@ from nearfar.model.fitted import Fitted
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.caller import warn
 from nearfar.runtime.devices import resolve_ranking
-from nearfar.search.neighbours import Index, Points, Scorer, TopK, top_k
+from nearfar.search.item_item import Terms
+from nearfar.search.neighbours import Exclusion, Index, Points, Scorer, TopK, top_k
 from nearfar.search.scoring import closeness, scorer_of
 from nearfar.training.fold_in import Folding
 
@@ -47,6 +48,7 @@ class Retrieval:
     def __init__(self, fitted: Fitted, options: Options) -> None:
         self.users, self.items, self.interactions = fitted.users, fitted.items, fitted.interactions
         self.options, self.gamma = options, fitted.gamma
+        self.near, self.near_weight = fitted.neighbours, fitted.neighbour_weight
         self._scorers: list[tuple[Float32, Points]] = []
 
     def is_of(self, fitted: Fitted) -> bool:
@@ -77,6 +79,27 @@ class Retrieval:
 
         return DevicePoints(points.queries, points.targets, points.offset, device=name)
 
+    def for_users(
+        self, queries: Float32, own: Exclusion, device: str, popularity: float
+    ) -> Points | DevicePoints:
+        """Return a scorer of all items for users, whose own items are `own`.
+
+        Raises
+        ------
+        OptionError
+            The model has neighbours and the device is not the CPU.
+        """
+        name, weight = resolve_ranking(device), self.weights.at(popularity)
+        if self.near is None:
+            return self.points(queries, self.items, name, weight)
+        if name != "cpu":
+            raise OptionError(
+                f"`device` is {device!r}, but the co-occurrence term of this model"
+                f" ({self.options.neighbours}) is computed on the CPU; rank with device='cpu'."
+            )
+        points = self._scorer_of(self.items).with_queries(queries).weighted(weight)
+        return points.near(Terms(self.near, self.near_weight, own))
+
     def _scorer_of(self, targets: Float32) -> Points:
         """Return the scorer of a table of the model; it is created once."""
         for table, points in self._scorers:
@@ -94,7 +117,7 @@ class Retrieval:
         threads: int | None,
         popularity: float,
     ) -> Scorer:
-        """Return a scorer of all items for queries, or of the items that an index finds."""
+        """Return a scorer of all items for queries, or of those that an index finds, by points."""
         if index is None:
             return self.points(queries, self.items, device, self.weights.at(popularity))
         index = checked_index(index)
@@ -102,6 +125,25 @@ class Retrieval:
             raise OptionError(f"`index` searches on the CPU; got device={device!r}.")
         index.check(self.items, self.weights)
         return index.scorer(queries, popularity=popularity, threads=threads)
+
+    def items_for(
+        self,
+        asked: Asked,
+        device: str,
+        index: Index | None,
+        threads: int | None,
+        popularity: float,
+    ) -> Scorer:
+        """Return a scorer of all items for users, with their neighbours if the model has any."""
+        if index is None:
+            return self.for_users(asked.queries, asked.hidden, device, popularity)
+        if self.near is not None:
+            raise OptionError(
+                f"`index` cannot be used: the score of this model has a co-occurrence term"
+                f" ({self.options.neighbours}), and an index compares points alone. Recommend"
+                " without an index; `similar_items` can use it."
+            )
+        return self.items_near(asked.queries, device, index, threads, popularity)
 
     # ---------------------------------------------------------------------- questions
 

@@ -19,7 +19,7 @@ from nearfar.runtime.arrays import Float32, Float64, Int32, Int64, read_only
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.threads import checked_threads, run_blocks
 from nearfar.search import heap
-from nearfar.search.exact import Tables, product
+from nearfar.search.exact import Operands, product
 from nearfar.search.heap import CHUNK, sift_down
 from nearfar.search.neighbours import (
     BLOCK_ITEMS,
@@ -129,7 +129,7 @@ class _EachSearch:
         shape = (n_weightings, n_rows, self.k)
         found = TopK(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32))
         source = self.weighted[0]
-        tables = Tables(*map(read_only, (source.queries, source.targets, self.offsets)))
+        tables = Operands(*map(read_only, (source.queries, source.targets, self.offsets)))
         terms = source.terms_of(users, each)
         keep_best_each(tables, users, each, terms, found.scores, found.items)
         return found
@@ -211,7 +211,7 @@ def scan_each(
 
 @kernel
 def keep_best_each(
-    tables: Tables,
+    tables: Operands,
     rows: Int32,
     candidates: Int32,
     terms: Float64,

@@ -16,7 +16,7 @@ from nearfar.runtime.jit import kernel, reduction
 from nearfar.search.heap import sift_down
 
 
-class Tables(NamedTuple):
+class Operands(NamedTuple):
     """What scores are computed from, read-only."""
 
     queries: Float32
@@ -38,7 +38,7 @@ def product(queries: Float32, row: Int, targets: Float32, item: Int) -> Real:
 
 @kernel
 def keep_best(
-    tables: Tables,
+    tables: Operands,
     rows: Int32,
     candidates: Int32,
     terms: Float64,

@@ -112,14 +112,14 @@ class Terms:
 
     def __init__(self, near: NearItems, weight: float, own: Lists) -> None:
         self.near, self.weight, self.own = near, float(weight), own
-        arrays = (
-            np.asarray(near.indptr, np.int64),
-            np.asarray(near.items, np.int32),
-            np.asarray(near.values, np.float32),
-            np.asarray(own[0], np.int64),
-            np.asarray(own[1], np.int32),
+        self._sums = Sums(
+            read_only(np.asarray(near.indptr, np.int64)),
+            read_only(np.asarray(near.items, np.int32)),
+            read_only(np.asarray(near.values, np.float32)),
+            read_only(np.asarray(own[0], np.int64)),
+            read_only(np.asarray(own[1], np.int32)),
+            self.weight,
         )
-        self._sums = Sums(*map(read_only, arrays), self.weight)  # type: ignore[arg-type]
 
     def reordered(self, order: Int32) -> Terms:
         """Return the terms of the same queries for items in another order."""
@@ -162,20 +162,21 @@ def near_items(
     indptr, items = np.asarray(pairs[0], np.int64), np.asarray(pairs[1], np.int32)
     users = np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
     starts = np.cumsum([0, *np.bincount(items, minlength=n_items)], dtype=np.int64)
-    by_user = Rows(*map(read_only, (indptr, items)))
-    by_item = Rows(*map(read_only, (starts, users[np.argsort(items, kind="stable")])))
+    by_user = Rows(read_only(indptr), read_only(items))
+    by_item = Rows(read_only(starts), read_only(users[np.argsort(items, kind="stable")]))
     n = min(nearest, max(n_items - 1, 1))
     parts: dict[int, tuple[Int64, Int32, Float32]] = {}
 
     def work(first: int) -> int:
-        size = min(_BLOCK_ITEMS, n_items - first)
-        values, found = np.full((size, n), -np.inf, np.float32), np.full((size, n), -1, np.int32)
+        shape = min(_BLOCK_ITEMS, n_items - first), n
+        values, found = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32)
         keep_nearest(by_user, by_item, first, values, found)
         order = np.argsort(found, axis=1)
-        values, found = (np.take_along_axis(table, order, axis=1) for table in (values, found))
-        there = found >= 0
-        parts[first] = there.sum(axis=1), found[there], values[there]
-        return size
+        columns = np.take_along_axis(found, order, axis=1)
+        there = columns >= 0
+        kept = np.take_along_axis(values, order, axis=1)[there]
+        parts[first] = there.sum(axis=1), columns[there], kept
+        return shape[0]
 
     run_blocks(work, range(0, n_items, _BLOCK_ITEMS), checked_threads(threads), lambda done: None)
     counts = [np.zeros(1, np.int64), *(parts[first][0] for first in sorted(parts))]
@@ -215,9 +216,7 @@ def keep_nearest(by_user: Rows, by_item: Rows, first: int, values: Float32, item
                 sums[j] / np.sqrt(count * np.float64(by_item.indptr[j + 1] - by_item.indptr[j]))
             )
             sums[j] = 0.0
-            if j != k and (
-                value > values[a, 0] or (value == values[a, 0] and j < items[a, 0])
-            ):
+            if j != k and (value > values[a, 0] or (value == values[a, 0] and j < items[a, 0])):
                 sift_down(values, items, a, values.shape[1], value, j)
 
 

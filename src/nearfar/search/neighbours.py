@@ -182,7 +182,7 @@ class Points:
         """
         found = TopK.empty(len(rows), k)
         offset = np.empty(0, np.float32) if self.offset is None else self.offset
-        tables = exact.Tables(*map(read_only, (self.queries, self.targets, offset)))
+        tables = exact.Operands(*map(read_only, (self.queries, self.targets, offset)))
         terms = self.terms_of(rows, candidates)
         exact.keep_best(tables, rows, candidates, terms, found.scores, found.items)
         heap.sort(found.scores, found.items)

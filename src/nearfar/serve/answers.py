@@ -38,14 +38,16 @@ def recommended(loaded: Loaded, asked: schemas.Recommend) -> tuple[Wish, dict[st
         The user or a liked item is not in the model, or has no training interactions.
     """
     query = loaded.vector(asked.user, asked.items)
-    hidden = _seen(loaded, asked) if asked.exclude_seen else _NONE
+    own = _seen(loaded, asked)
+    hidden = own if asked.exclude_seen else _NONE
     deny, n_deny = loaded.items.known(asked.deny or ())
     if len(deny):
         hidden = np.union1d(hidden, deny)
     allow, n_allow = loaded.items.known(asked.allow or ())
     among = None if asked.allow is None else np.unique(allow)
     counts = {"allow": n_allow, "deny": n_deny}
-    wish = Wish(query, asked.k, hidden, among, loaded.model.dial(asked.popularity))
+    setting = loaded.model.dial(asked.popularity)
+    wish = Wish(query, asked.k, hidden, among, setting, own)
     return wish, {name: n for name, n in counts.items() if n}
 
 
@@ -130,6 +132,7 @@ def facts(loaded: Loaded) -> schemas.ModelFacts:
         n_pairs=data.n_pairs,
         dim=model.options.dim,
         gamma=model.gamma,
+        neighbour_weight=model.neighbour_weight,
         dial=_dial(model) if model.gamma > 0.0 else None,
         options=model.options.to_dict(),
         metrics=model.metrics,

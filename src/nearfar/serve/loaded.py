@@ -74,6 +74,8 @@ class Loaded:
                 searched,
                 with_items,
                 ItemWeights(model.gamma, log_popularity(data.item_counts)),
+                model.neighbours,
+                model.neighbour_weight,
             ),
             user_axis=Axis(data.user_ids, data.user_counts, _USER_REMEDY),
             item_axis=Axis(data.item_ids, data.item_counts, _ITEM_REMEDY),
@@ -92,6 +94,7 @@ class Loaded:
             trial = Wish(vector, 1, empty)
             for space in (self.user_space, self.item_space, whole):
                 space.nearest([trial])
+            self.item_space.nearest([replace(trial, own=self.items.rows([item]))])
 
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:
         """Return the point of a user, or of a new user who likes `items`; (d,).

@@ -193,6 +193,9 @@ class ModelFacts(BaseModel):
     n_pairs: int
     dim: int
     gamma: float = Field(description="The popularity prior at setting 1 of the dial; 0 for none.")
+    neighbour_weight: float = Field(
+        description="The weight of the co-occurrence term in recommendations; 0 for none."
+    )
     dial: DialFacts | None = Field(description="Null if the model has no prior.")
     options: dict[str, Any] = Field(description="The hyper-parameters.")
     metrics: dict[str, Any] = Field(description="The metrics saved with the model.")

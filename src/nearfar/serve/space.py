@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from nearfar.method.prior import ItemWeights
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.search.item_index import ItemIndex
-from nearfar.search.neighbours import Points, Scorer, TopK, top_k
+from nearfar.search.item_item import NearItems, Terms
+from nearfar.search.neighbours import Exclusion, Points, Scorer, TopK, top_k
 from nearfar.search.scoring import closeness
 
 
@@ -38,6 +39,8 @@ class Wish:
     """Rows to choose from, increasing; all rows if None."""
     popularity: float = 0.0
     """The setting of the popularity dial."""
+    own: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+    """The rows whose neighbours by co-occurrence score higher, increasing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,10 @@ class Space:
     allowed: Bool | None = None
     weights: ItemWeights | None = None
     """The weights of the targets; None if they have none."""
+    neighbours: NearItems | None = None
+    """The neighbours of the rows by co-occurrence; None if the score has no such term."""
+    neighbour_weight: float = 0.0
+    """lambda of that term."""
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.allowed.all():
@@ -77,36 +84,47 @@ class Space:
     def nearest(self, wishes: Sequence[Wish]) -> list[Nearest]:
         """Compute several lists together, each the same as if computed alone.
 
+        Lists with neighbours are searched for exactly.
+
         Raises
         ------
         DataError
             A score is NaN.
         """
         lists: dict[int, Nearest] = {}
-        for popularity in {wish.popularity for wish in wishes}:
-            alike = [wish for wish in wishes if wish.popularity == popularity]
-            whole = [wish for wish in alike if wish.among is None]
-            lists |= zip(map(id, whole), self._searched(whole, popularity), strict=True)
+        groups: dict[tuple[float, bool], list[Wish]] = {}
+        for wish in wishes:
+            if wish.among is None:
+                kind = (wish.popularity, self._has_terms(wish))
+                groups.setdefault(kind, []).append(wish)
+        for whole in groups.values():
+            lists |= zip(map(id, whole), self._searched(whole), strict=True)
         return [
             lists[id(wish)] if wish.among is None else self._chosen(wish, wish.among)
             for wish in wishes
         ]
 
-    def _weighted(self, points: Points, popularity: float) -> Points:
-        return points if self.weights is None else points.weighted(self.weights.at(popularity))
+    def _has_terms(self, wish: Wish) -> bool:
+        return self.neighbours is not None and len(wish.own) > 0
 
-    def _searched(self, wishes: Sequence[Wish], popularity: float) -> list[Nearest]:
-        """Search the whole table."""
-        if not wishes:
-            return []
-        queries = np.stack([wish.query for wish in wishes])
-        hidden = [wish.hidden for wish in wishes]
-        excluded = np.cumsum([0, *map(len, hidden)], dtype=np.int64), np.concatenate(hidden)
-        scorer: Scorer
-        if self.index is None:
-            scorer = self._weighted(self.points.with_queries(queries), popularity)
-        else:
-            scorer = self.index.scorer(queries, popularity=popularity, threads=1)
+    def _scored(self, wishes: Sequence[Wish]) -> Points:
+        """Return an exact scorer of wishes of one setting of the dial."""
+        points = self.points.with_queries(np.stack([wish.query for wish in wishes]))
+        if self.weights is not None:
+            points = points.weighted(self.weights.at(wishes[0].popularity))
+        if self.neighbours is None or not any(map(self._has_terms, wishes)):
+            return points
+        own = _lists([wish.own for wish in wishes])
+        return points.near(Terms(self.neighbours, self.neighbour_weight, own))
+
+    def _searched(self, wishes: Sequence[Wish]) -> list[Nearest]:
+        """Search the whole table for wishes of one setting, all with terms or all without."""
+        points = self._scored(wishes)
+        scorer: Scorer = points
+        if self.index is not None and points.terms is None:
+            popularity = wishes[0].popularity
+            scorer = self.index.scorer(points.queries, popularity=popularity, threads=1)
+        excluded = _lists([wish.hidden for wish in wishes])
         k = min(max(wish.k for wish in wishes), self.points.n_items)
         rows = np.arange(len(wishes))
         found = top_k(scorer, rows, k, exclude=excluded, allow=self.allowed)
@@ -117,11 +135,17 @@ class Space:
         if self.allowed is not None:
             among = among[self.allowed[among]]
         left = np.setdiff1d(among, wish.hidden).astype(np.int32)[None]
-        points = self._weighted(self.points.with_queries(wish.query[None]), wish.popularity)
-        found = points.best_of(np.zeros(1, np.int32), left, max(min(wish.k, left.size), 1))
+        found = self._scored([wish]).best_of(
+            np.zeros(1, np.int32), left, max(min(wish.k, left.size), 1)
+        )
         return self._list(found, 0, wish.query, wish.k)
 
     def _list(self, found: TopK, row: int, query: Float32, k: int) -> Nearest:
         rows, scores = found.items[row, :k], found.scores[row, :k]
         there = rows >= 0
         return Nearest(rows[there], closeness(scores[there], query, self.geometry))
+
+
+def _lists(rows: Sequence[Int32]) -> Exclusion:
+    """Return lists of rows as a CSR matrix."""
+    return np.cumsum([0, *map(len, rows)], dtype=np.int64), np.concatenate(rows)

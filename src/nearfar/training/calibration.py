@@ -1,7 +1,10 @@
-"""Calibration of the popularity prior: gamma, the factor of log f_j in the score.
+"""Calibration of the score: gamma, the factor of log f_j, and lambda, that of co-occurrence.
 
 With a validation part, gamma is the one of `gammas` that is best on it by a metric, all tried in
-one pass over the products; without, it follows from beta and T (`nearfar.method.prior`).
+one pass over the products; without, it follows from beta and T (`nearfar.method.prior`). Before
+that, with gamma by the rule, lambda is the best of `nearfar.method.co_occurrence.WEIGHTS`, and
+without a validation part its usual value. The epochs of a run are compared without the term of
+co-occurrence, which does not depend on the points.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
 from nearfar.evaluation import metrics
 from nearfar.evaluation.front import Front, at_gammas
+from nearfar.evaluation.ranking import evaluate
+from nearfar.method.co_occurrence import USUAL, WEIGHTS
 from nearfar.method.prior import gamma_by_rule, item_weight
 from nearfar.runtime.arrays import Float32
+from nearfar.search.item_item import NearItems, Terms, near_items
 from nearfar.search.neighbours import Points
 from nearfar.search.scoring import scorer_of
 from nearfar.training.schedule import Schedule
@@ -67,13 +73,17 @@ def expected_weight(problem: Problem) -> Float32 | None:
 
 
 class Calibration(NamedTuple):
-    """How gamma was found."""
+    """The factors of a score, and how they were found."""
 
     gamma: float
     table: pl.DataFrame | None = None
     """The front on the validation part, a row for each of `gammas`: the columns of `Front.frame`,
     popularity being the setting of the dial that has this gamma, and ``k``. None if gamma is 0 or
     was not found on a validation part."""
+    weight: float = 0.0
+    """lambda, the factor of the term of co-occurrence."""
+    near: NearItems | None = None
+    """The neighbours of the items of the model; None if lambda is 0."""
 
 
 def calibrated(
@@ -84,7 +94,7 @@ def calibrated(
     schedule: Schedule,
     threads: int | None,
 ) -> Calibration:
-    """Return gamma of a trained model, and the front from which it was chosen.
+    """Return gamma and lambda of a trained model, and the front from which gamma was chosen.
 
     Parameters
     ----------
@@ -93,14 +103,30 @@ def calibrated(
         The points.
     validation : Interactions or None
     schedule : Schedule
-        Its metric and k are those by which gamma is chosen.
+        Its metric and k are those by which both are chosen.
     threads : int, optional
     """
-    prior = problem.options.prior
-    if prior is None or prior.gamma is not None or validation is None:
-        return Calibration(expected_gamma(problem))
-    points = scorer_of(users, items, problem.options.geometry)
-    return found_on(points, problem, validation, schedule, threads, one_error=prior.one_error)
+    prior, neighbours = problem.options.prior, problem.options.neighbours
+    gamma, weight = expected_gamma(problem), expected_lambda(problem)
+    finds_gamma = prior is not None and prior.gamma is None
+    finds_weight = neighbours is not None and neighbours.weight is None
+    if validation is None or not (finds_gamma or finds_weight):
+        return Calibration(gamma, weight=weight)
+    points, train = scorer_of(users, items, problem.options.geometry), problem.interactions
+    if neighbours is not None and weight > 0.0:
+        own = (train.indptr, train.items)
+        near = near_items(own, train.n_items, neighbours.nearest, threads=threads)
+        if finds_weight:
+            tried = [
+                points.weighted(expected_weight(problem)).near(Terms(near, one, own))
+                for one in WEIGHTS
+            ]
+            weight = WEIGHTS[_best_of(tried, train, validation, schedule, threads)]
+        points = points.near(Terms(near, weight, own) if weight > 0.0 else None)
+    if prior is None or not finds_gamma:
+        return Calibration(gamma, weight=weight)
+    found = found_on(points, problem, validation, schedule, threads, one_error=prior.one_error)
+    return found._replace(weight=weight)
 
 
 def found_on(
@@ -136,6 +162,27 @@ def found_on(
     setting = pl.Series("popularity", [one / gamma for one in tried])
     table = found.frame.insert_column(0, setting).with_columns(k=pl.lit(found.k))
     return Calibration(gamma, table)
+
+
+def expected_lambda(problem: Problem) -> float:
+    """Return lambda before it is calibrated: that of the options, or the usual one; 0 for none."""
+    neighbours = problem.options.neighbours
+    if neighbours is None:
+        return 0.0
+    return USUAL if neighbours.weight is None else neighbours.weight
+
+
+def _best_of(
+    tried: Sequence[Points],
+    train: Interactions,
+    validation: Interactions,
+    schedule: Schedule,
+    threads: int | None,
+) -> int:
+    """Return which of several scorers is best on the validation part; the first of equals."""
+    sign = -1.0 if metrics.REGISTRY[schedule.metric].lower_is_better else 1.0
+    found = (evaluate(one, train, validation, k=schedule.k, threads=threads) for one in tried)
+    return int(np.argmax([sign * one[schedule.metric] for one in found]))
 
 
 def chosen(front: Front, gammas: Sequence[float], metric: str, *, one_error: bool = False) -> float:

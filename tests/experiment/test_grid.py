@@ -434,3 +434,8 @@ def test_compute_does_not_depend_on_threads(data):
     one, two = compute(cell, data, threads=1), compute(cell, data, threads=2)
     assert one.metrics == two.metrics
     assert one.history.drop("seconds").equals(two.history.drop("seconds"))
+
+
+def test_a_setting_with_neighbours_is_refused():
+    with pytest.raises(OptionError, match=r"`options` of a setting must be without neighbours"):
+        Setting("near", replace(SMALL, neighbours=nf.CoOccurrence()))

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from nearfar.errors import StoreError
+from nearfar.errors import OptionError, StoreError
 from nearfar.method.options import Options
 from nearfar.runtime import store
 from nearfar.runtime.checks import an_instance, local_path, plain_text, set_fields
@@ -43,6 +43,12 @@ class Setting:
             name=plain_text("name", self.name),
             options=an_instance("options", self.options, Options, remedy),
         )
+        if self.options.neighbours is not None:
+            raise OptionError(
+                f"the `options` of a setting must be without neighbours, because a grid compares"
+                f" points and their weights; got neighbours={self.options.neighbours!r}. Use"
+                " neighbours=None, or measure the model with fit and evaluate."
+            )
 
 
 @dataclass(frozen=True)

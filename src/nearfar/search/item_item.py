@@ -195,68 +195,64 @@ def keep_nearest(by_user: Rows, by_item: Rows, first: int, values: Float32, item
 
     Row a of both is of item ``first + a``.
     """
-    n_items = len(by_item.indptr) - 1
+    of_user, of_item = by_user.indptr, by_item.indptr
+    had, users = by_user.columns, by_item.columns
+    n_items, size = len(of_item) - 1, values.shape[1]
     sums, met = np.zeros(n_items), np.empty(n_items, np.int32)
     for a in range(values.shape[0]):
         k, n_met = first + a, 0
-        for m in range(by_item.indptr[k], by_item.indptr[k + 1]):
-            user = by_item.columns[m]
-            begin, end = by_user.indptr[user], by_user.indptr[user + 1]
+        for m in range(of_item[k], of_item[k + 1]):
+            begin, end = of_user[users[m]], of_user[users[m] + 1]
             share = 1.0 / (end - begin)
             for n in range(begin, end):
-                j = by_user.columns[n]
+                j = had[n]
                 if sums[j] == 0.0:
                     met[n_met] = j
                     n_met += 1
                 sums[j] += share
-        count = np.float64(by_item.indptr[k + 1] - by_item.indptr[k])
+        count = np.float64(of_item[k + 1] - of_item[k])
         for n in range(n_met):
             j = met[n]
-            value = np.float32(
-                sums[j] / np.sqrt(count * np.float64(by_item.indptr[j + 1] - by_item.indptr[j]))
-            )
+            value = np.float32(sums[j] / np.sqrt(count * (of_item[j + 1] - of_item[j])))
             sums[j] = 0.0
             if j != k and (value > values[a, 0] or (value == values[a, 0] and j < items[a, 0])):
-                sift_down(values, items, a, values.shape[1], value, j)
+                sift_down(values, items, a, size, value, j)
 
 
 @kernel
 def add_terms(tile: Float32, sums: Sums, rows: Int32, first: int) -> None:
     """Add the terms of rows to a tile, whose first column is item `first`."""
+    indptr, items, values, own_indptr, own, weight = sums
     width: int = tile.shape[1]
-    total = np.empty(width)
+    total = np.zeros(width)
     for a in range(len(rows)):
-        begin, end = sums.own_indptr[rows[a]], sums.own_indptr[rows[a] + 1]
-        if begin == end:
-            continue
-        total[:] = 0.0
+        begin, end = own_indptr[rows[a]], own_indptr[rows[a] + 1]
+        factor = weight / np.sqrt(np.float64(max(end - begin, 1)))
         for n in range(begin, end):
-            last = sums.indptr[sums.own[n] + 1]
-            at = first_at_least(sums.items, sums.indptr[sums.own[n]], last, first)
-            while at < last and sums.items[at] < first + width:
-                total[sums.items[at] - first] += np.float64(sums.values[at])
+            last = indptr[own[n] + 1]
+            at = first_at_least(items, indptr[own[n]], last, first)
+            while at < last and items[at] < first + width:
+                total[items[at] - first] += np.float64(values[at])
                 at += 1
-        factor = sums.weight / np.sqrt(np.float64(end - begin))
-        for b in range(width):
-            tile[a, b] += np.float32(factor * total[b])
+        if begin < end:
+            for b in range(width):
+                tile[a, b] += np.float32(factor * total[b])
+                total[b] = 0.0
 
 
 @kernel
-def sum_terms(found: Float64, sums: Sums, rows: Int32, items: Int32) -> None:
+def sum_terms(found: Float64, sums: Sums, rows: Int32, wanted: Int32) -> None:
     """Compute the terms of each row's own items; see `Terms.of`."""
+    indptr, items, values, own_indptr, own, weight = sums
     for a in range(len(rows)):
-        begin, end = sums.own_indptr[rows[a]], sums.own_indptr[rows[a] + 1]
-        if begin == end:
-            continue
-        factor = sums.weight / np.sqrt(np.float64(end - begin))
-        for b in range(items.shape[1]):
-            item = items[a, b]
-            if item < 0:
-                continue
+        begin, end = own_indptr[rows[a]], own_indptr[rows[a] + 1]
+        factor = weight / np.sqrt(np.float64(max(end - begin, 1)))
+        for b in range(wanted.shape[1]):
+            item = wanted[a, b]
             total = 0.0
-            for n in range(begin, end):
-                last = sums.indptr[sums.own[n] + 1]
-                at = first_at_least(sums.items, sums.indptr[sums.own[n]], last, item)
-                if at < last and sums.items[at] == item:
-                    total += np.float64(sums.values[at])
+            for n in range(begin, end if item >= 0 else begin):
+                last = indptr[own[n] + 1]
+                at = first_at_least(items, indptr[own[n]], last, item)
+                if at < last and items[at] == item:
+                    total += np.float64(values[at])
             found[a, b] = factor * total

@@ -5,7 +5,7 @@ import pytest
 
 from conftest import random_data
 from nearfar.method.co_occurrence import similarities
-from nearfar.search import item_item
+from nearfar.search import item_item, neighbours
 from nearfar.search.each_weight import top_k_each
 from nearfar.search.item_item import NearItems, Terms, near_items
 from nearfar.search.neighbours import Points, top_k
@@ -115,3 +115,21 @@ def test_columns_can_be_reordered():
     near, order = near_items(PAIRS, M, 5), np.random.default_rng(0).permutation(M).astype(np.int32)
     np.testing.assert_array_equal(dense(near.reordered(order)), dense(near)[:, order])
     assert NearItems(np.zeros(1, np.int64), near.items[:0], near.values[:0]).n_items == 0
+
+
+def test_terms_are_held_for_the_same_rows_only():
+    some, rows = terms(), np.array([3, 9], np.int32)
+    held, items = some.holding(rows), np.tile(np.arange(M, dtype=np.int32), (2, 1))
+    assert held._summed(rows) is held._summed(rows)
+    for asked in (rows, rows[::-1].copy()):
+        np.testing.assert_array_equal(held.of(asked, items), some.of(asked, items))
+    assert np.all(np.count_nonzero(some.of(rows, items), axis=1) <= some.sizes(rows))
+
+
+def test_the_search_is_the_same_in_small_blocks_of_terms(monkeypatch):
+    scored = points().near(terms())
+    whole = top_k(scored, np.arange(N), 9)
+    monkeypatch.setattr(neighbours, "_TERMS", 70)
+    found = top_k(scored, np.arange(N), 9)
+    np.testing.assert_array_equal(found.items, whole.items)
+    np.testing.assert_array_equal(found.scores, whole.scores)

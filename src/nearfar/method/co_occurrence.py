@@ -73,7 +73,7 @@ def similarities(liked: Bool, nearest: int) -> Float32:
 
     Examples
     --------
-    >>> similarities(np.array([[True, True], [True, False]]), 1).round(4).tolist()
+    >>> similarities(np.array([[True, True], [True, False]]), 1).astype(float).round(4).tolist()
     [[0.0, 0.3536], [0.3536, 0.0]]
     """
     of_users, of_items = (np.maximum(liked.sum(axis=axis), 1.0) for axis in (1, 0))

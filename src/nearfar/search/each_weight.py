@@ -138,12 +138,12 @@ class _EachSearch:
         """Return the n best of each weighting by rounded scores, as heaps (G, n_rows, n)."""
         shape = (len(self.weights), len(users), self.n)
         scores, items = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32)
-        buffer = self.tiles.get()
+        points, buffer = self.points.holding(users), self.tiles.get()
         try:
             for first in range(0, self.points.n_items, BLOCK_ITEMS):
                 width = min(BLOCK_ITEMS, self.points.n_items - first)
                 tile = buffer[: len(users) * width].reshape(len(users), width)
-                self.points.score_block(users, first, tile)
+                points.score_block(users, first, tile)
                 heap.hide(tile, first, users, *self.exclude)
                 bad = scan_each(tile, first, self.order, self.weights, scores, items)
                 if bad >= 0:

@@ -4,11 +4,13 @@ The formula is in `nearfar.method.co_occurrence`. `near_items` computes the matr
 interactions, one item after the other: memory is what it returns and one number per item for each
 thread. `Terms` adds the term to the scores of `nearfar.search.neighbours.Points`. A term is always
 summed in float64 in the order of the query's own items, so that its bits depend neither on the
-other queries nor on the tile.
+other queries nor on the tile. Most terms of a query are 0; the others are summed once and held
+while its tiles are searched, 12 bytes each.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -48,6 +50,18 @@ class Sums(NamedTuple):
     """The own items of all queries."""
     weight: float
     """lambda."""
+
+
+class Summed(NamedTuple):
+    """The terms of some rows that are not 0."""
+
+    starts: Int64
+    """(n_rows + 1,) where the terms of each row start."""
+    ends: Int64
+    """(n_rows,) where they end; entries between an end and the next start are unused."""
+    items: Int32
+    """The items of the terms, ascending for each row."""
+    values: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,26 +134,52 @@ class Terms:
             read_only(np.asarray(own[1], np.int32)),
             self.weight,
         )
+        self._held: tuple[Int32, Summed] | None = None
 
     def reordered(self, order: Int32) -> Terms:
         """Return the terms of the same queries for items in another order."""
         return Terms(self.near.reordered(order), self.weight, self.own)
 
+    def holding(self, rows: Int32) -> Terms:
+        """Return the same terms, summed once for calls with this array `rows`."""
+        other = copy(self)
+        other._held = rows, self._summed(rows)
+        return other
+
     def add_to(self, tile: Float32, rows: Int32, first_item: int) -> None:
         """Add to ``tile[a, b]`` the term of query ``rows[a]`` and item ``first_item + b``."""
-        add_terms(tile, self._sums, read_only(rows), first_item)
+        add_terms(tile, self._summed(rows), first_item)
 
     def of(self, rows: Int32, items: Int32) -> Float64:
         """Return the terms of each row's own items (n_rows, n), float64; 0 for items of -1."""
         found = np.zeros(items.shape)
-        sum_terms(found, self._sums, read_only(rows), read_only(items))
+        look_up(found, self._summed(rows), read_only(items))
         return found
+
+    def sizes(self, rows: Int32) -> Int64:
+        """Return how many terms of a row are not 0, at most, (n_rows,)."""
+        counts = np.diff(self.near.indptr)
+        each = [counts[self._own_of(row)].sum() for row in rows]
+        return np.minimum(np.array(each, np.int64), self.near.n_items)
+
+    def _own_of(self, row: int) -> Int32:
+        return self.own[1][self.own[0][row] : self.own[0][row + 1]]
+
+    def _summed(self, rows: Int32) -> Summed:
+        """Return the terms of rows that are not 0."""
+        if self._held is not None and self._held[0] is rows:
+            return self._held[1]
+        starts = np.cumsum([0, *self.sizes(rows)], dtype=np.int64)
+        items, values = np.empty(starts[-1], np.int32), np.empty(starts[-1])
+        ends = np.empty(len(rows), np.int64)
+        sum_terms(Summed(starts, ends, items, values), self._sums, read_only(rows))
+        return Summed(starts, ends, items, values)
 
     def bound(self, rows: Int32) -> Float64:
         """Return what no term of a row exceeds, (n_rows,)."""
         found = np.empty(len(rows))
         for a, row in enumerate(rows):
-            own = self.own[1][self.own[0][row] : self.own[0][row + 1]]
+            own = self._own_of(row)
             total = float(self.near.largest[own].sum())
             found[a] = self.weight * total / np.sqrt(max(len(own), 1))
         return found
@@ -220,39 +260,46 @@ def keep_nearest(by_user: Rows, by_item: Rows, first: int, values: Float32, item
 
 
 @kernel
-def add_terms(tile: Float32, sums: Sums, rows: Int32, first: int) -> None:
-    """Add the terms of rows to a tile, whose first column is item `first`."""
+def sum_terms(found: Summed, sums: Sums, rows: Int32) -> None:
+    """Write the terms of rows to ``items`` and ``values`` from ``starts``, and to ``ends``."""
+    starts, ends, found_items, found_values = found
     indptr, items, values, own_indptr, own, weight = sums
-    width: int = tile.shape[1]
-    total = np.zeros(width)
+    n_items = len(indptr) - 1
+    total = np.zeros(n_items)
     for a in range(len(rows)):
         begin, end = own_indptr[rows[a]], own_indptr[rows[a] + 1]
-        factor = weight / np.sqrt(np.float64(max(end - begin, 1)))
         for n in range(begin, end):
-            last = indptr[own[n] + 1]
-            at = first_at_least(items, indptr[own[n]], last, first)
-            while at < last and items[at] < first + width:
-                total[items[at] - first] += np.float64(values[at])
-                at += 1
-        if begin < end:
-            for b in range(width):
-                tile[a, b] += np.float32(factor * total[b])
-                total[b] = 0.0
+            for at in range(indptr[own[n]], indptr[own[n] + 1]):
+                total[items[at]] += np.float64(values[at])
+        place = starts[a]
+        factor = weight / np.sqrt(np.float64(max(end - begin, 1)))
+        for j in range(n_items if begin < end else 0):
+            if total[j] > 0.0:
+                found_items[place] = j
+                found_values[place] = factor * total[j]
+                total[j] = 0.0
+                place += 1
+        ends[a] = place
 
 
 @kernel
-def sum_terms(found: Float64, sums: Sums, rows: Int32, wanted: Int32) -> None:
-    """Compute the terms of each row's own items; see `Terms.of`."""
-    indptr, items, values, own_indptr, own, weight = sums
-    for a in range(len(rows)):
-        begin, end = own_indptr[rows[a]], own_indptr[rows[a] + 1]
-        factor = weight / np.sqrt(np.float64(max(end - begin, 1)))
+def add_terms(tile: Float32, summed: Summed, first: int) -> None:
+    """Add the terms of each row of a tile, whose first column is item `first`."""
+    starts, ends, items, values = summed
+    end = first + tile.shape[1]
+    for a in range(tile.shape[0]):
+        at = first_at_least(items, starts[a], ends[a], first)
+        while at < ends[a] and items[at] < end:
+            tile[a, items[at] - first] += np.float32(values[at])
+            at += 1
+
+
+@kernel
+def look_up(found: Float64, summed: Summed, wanted: Int32) -> None:
+    """Write the terms of each row's own items `wanted`, where they are not 0."""
+    starts, ends, items, values = summed
+    for a in range(wanted.shape[0]):
         for b in range(wanted.shape[1]):
-            item = wanted[a, b]
-            total = 0.0
-            for n in range(begin, end if item >= 0 else begin):
-                last = indptr[own[n] + 1]
-                at = first_at_least(items, indptr[own[n]], last, item)
-                if at < last and items[at] == item:
-                    total += np.float64(values[at])
-            found[a, b] = factor * total
+            at = first_at_least(items, starts[a], ends[a], wanted[a, b])
+            if at < ends[a] and items[at] == wanted[a, b]:
+                found[a, b] = values[at]

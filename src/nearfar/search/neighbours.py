@@ -48,6 +48,8 @@ SPARE = 8
 """Candidates kept in addition to k, for near ties at the cut."""
 _CANDIDATES = 2**18
 """Maximum number of candidates in a block, over all rows; a single row may always keep all."""
+_TERMS = 2**22
+"""Maximum number of terms of a block, over all rows; a single row may always have all."""
 
 
 class Scorer(Protocol):
@@ -160,6 +162,10 @@ class Points:
         other = copy(self)
         other._to = self._to.weighted(np.asarray(weight, np.float32))
         return other
+
+    def holding(self, rows: Int32) -> Points:
+        """Return the same points with the terms of these rows summed once; see `Terms.holding`."""
+        return self if self.terms is None else self.near(self.terms.holding(rows))
 
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Compute one tile of products; see `Scorer.score_block`."""
@@ -434,7 +440,7 @@ class _ExactSearch:
         if isinstance(self.scorer, Points):
             self._settle(self.scorer, places, self.k + SPARE)
         else:
-            found = self._candidates(self.users[places], self.k, BLOCK_ITEMS)
+            found = self._candidates(self.scorer, self.users[places], self.k, BLOCK_ITEMS)
             heap.sort(found.scores, found.items)
             self._keep(places, found)
         return len(places)
@@ -443,13 +449,17 @@ class _ExactSearch:
         """Rank the rows at `places` by exact scores of n candidates, or more if necessary."""
         n = min(n, points.n_items)
         at_once = max(1, _CANDIDATES // max(n, 1))
+        if points.terms is not None and len(places):
+            most = int(points.terms.sizes(self.users[places]).max(initial=1))
+            at_once = max(1, min(at_once, _TERMS // max(most, 1)))
         for begin in range(0, len(places), at_once):
             some = places[begin : begin + at_once]
             users = self.users[some]
             # few queries get wide tiles: each target is read only once anyway
             widest = max(BLOCK_ITEMS, BLOCK_USERS * BLOCK_ITEMS // len(users))
-            candidates = self._candidates(users, n, widest)
-            found = points.best_of(users, candidates.items, self.k)
+            held = points.holding(users)
+            candidates = self._candidates(held, users, n, widest)
+            found = held.best_of(users, candidates.items, self.k)
             self._keep(some, found)
             if n < points.n_items:
                 left = candidates.scores[:, 0] + points.rounding(users)  # the root is the worst
@@ -460,14 +470,14 @@ class _ExactSearch:
     def _keep(self, places: Int64, found: TopK) -> None:
         self.found.items[places], self.found.scores[places] = found
 
-    def _candidates(self, users: Int32, n: int, widest: int) -> TopK:
+    def _candidates(self, scorer: Scorer, users: Int32, n: int, widest: int) -> TopK:
         """Return the n best by the scorer's scores, as heaps, using tiles of `widest` items."""
         found, buffer = TopK.empty(len(users), n), self.tiles.get()
         try:
-            for first in range(0, self.scorer.n_items, widest):
-                width = min(widest, self.scorer.n_items - first)
+            for first in range(0, scorer.n_items, widest):
+                width = min(widest, scorer.n_items - first)
                 tile = buffer[: len(users) * width].reshape(len(users), width)
-                self.scorer.score_block(users, first, tile)
+                scorer.score_block(users, first, tile)
                 if len(self.exclude[1]):
                     heap.hide(tile, first, users, *self.exclude)
                 bad = heap.scan(tile, first, self.allowed, found.scores, found.items)

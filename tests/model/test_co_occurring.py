@@ -1,6 +1,7 @@
 """Models whose score has a co-occurrence term."""
 
 import json
+import pickle
 
 import numpy as np
 import polars as pl
@@ -121,6 +122,7 @@ def test_neighbours_are_saved_and_in_the_card(model, tmp_path):
         assert again.neighbour_weight == 3.0
         assert again.options.neighbours == NEAR
         assert again.recommend_all(3).equals(model.recommend_all(3))
+    assert pickle.loads(pickle.dumps(again)).recommend_all(3).equals(model.recommend_all(3))
     card = next((tmp_path / "m").glob("card*")).read_text()
     assert "`CoOccurrence(nearest=10, weight=3.0)`" in card
     assert f"a term of weight 3. It has {len(model.neighbours.items):,} values" in card
@@ -192,6 +194,9 @@ def test_an_index_is_for_similar_items(model, bare, tmp_path):
     for ask in (model.recommend_all, lambda **how: model.recommend(3, **how)):
         with pytest.raises(OptionError, match=r"`index` cannot be used: .*without an index"):
             ask(index=index)
+    with pytest.raises(OptionError, match="`index` cannot be used"):
+        recommend_to(tmp_path / "lists", model, index=index)
+    assert not (tmp_path / "lists").exists()
     model.save(tmp_path / "m")
     index.save(tmp_path / "i")
     with serving(create_app(tmp_path / "m", index=tmp_path / "i")) as client:
@@ -230,6 +235,9 @@ def test_the_command_line_has_flags(tmp_path):
     assert result.exit_code == 0, result.output
     model = nf.CML.load(tmp_path / "m")
     assert model.options.neighbours == NEAR
+    words = ["crossvalidate", *words[1:2], *words[4:], "--folds", "2", "--device", "torch:cpu"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
     words = ["recommend", str(tmp_path / "m"), "--user", "3", "--json"]
     shown = json.loads(CliRunner().invoke(app, words).output)["recommendations"][0]["nearest"]
     assert [one["item_id"] for one in shown] == model.recommend(3)["item_id"].to_list()

@@ -7,7 +7,7 @@ from conftest import random_data
 from nearfar.method.co_occurrence import similarities
 from nearfar.search import item_item, neighbours
 from nearfar.search.each_weight import top_k_each
-from nearfar.search.item_item import NearItems, Terms, near_items
+from nearfar.search.item_item import Terms, near_items
 from nearfar.search.neighbours import Points, top_k
 
 DATA = random_data(crowded=True)
@@ -111,10 +111,12 @@ def test_several_weightings_have_the_lists_of_one_search_for_each():
         np.testing.assert_array_equal(each.scores, alone.scores)
 
 
-def test_columns_can_be_reordered():
-    near, order = near_items(PAIRS, M, 5), np.random.default_rng(0).permutation(M).astype(np.int32)
-    np.testing.assert_array_equal(dense(near.reordered(order)), dense(near)[:, order])
-    assert NearItems(np.zeros(1, np.int64), near.items[:0], near.values[:0]).n_items == 0
+def test_items_can_be_in_another_order():
+    some, order = terms(), np.random.default_rng(0).permutation(M).astype(np.int32)
+    rows = np.arange(N, dtype=np.int32)
+    items = np.tile(np.arange(M, dtype=np.int32), (N, 1))
+    found = some.holding(rows).reordered(order).of(rows, items)
+    np.testing.assert_array_equal(found, some.of(rows, items)[:, order])
 
 
 def test_terms_are_held_for_the_same_rows_only():

@@ -121,6 +121,8 @@ def recommend_to(
         "popularity": model.dial(popularity),
         "device": device,
     }
+    if model.neighbours is not None:  # an index or a GPU is refused before there is a folder
+        model.recommend(asked.head(0), k, **options, index=index)
     size = max(1, PART_ROWS // k)
     starts, n_made = range(0, len(asked), size), 0
     _open(folder, {**_identity(model, asked, k, index, options), "part_users": size})

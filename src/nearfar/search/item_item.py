@@ -50,6 +50,8 @@ class Sums(NamedTuple):
     """The own items of all queries."""
     weight: float
     """lambda."""
+    order: Int32
+    """The items in the order in which a search visits them, or empty if it is their own."""
 
 
 class Summed(NamedTuple):
@@ -94,16 +96,6 @@ class NearItems:
             found[filled] = np.maximum.reduceat(self.values, self.indptr[filled])
         return found
 
-    def reordered(self, order: Int32) -> NearItems:
-        """Return the matrix with its columns in another order: column b is that of ``order[b]``."""
-        place = np.empty(self.n_items, np.int64)
-        place[order] = np.arange(self.n_items)
-        rows = np.repeat(np.arange(self.n_items), np.diff(self.indptr))
-        keys = rows * max(self.n_items, 1) + place[self.items]
-        there = np.argsort(keys)
-        columns = (keys[there] % max(self.n_items, 1)).astype(np.int32)
-        return NearItems(self.indptr, columns, self.values[there])
-
 
 class Terms:
     """The terms of some queries.
@@ -133,12 +125,15 @@ class Terms:
             read_only(np.asarray(own[0], np.int64)),
             read_only(np.asarray(own[1], np.int32)),
             self.weight,
+            read_only(np.empty(0, np.int32)),
         )
         self._held: tuple[Int32, Summed] | None = None
 
     def reordered(self, order: Int32) -> Terms:
-        """Return the terms of the same queries for items in another order."""
-        return Terms(self.near.reordered(order), self.weight, self.own)
+        """Return the terms of the same queries for the items ``order[0]``, ``order[1]``, ..."""
+        other = copy(self)
+        other._held, other._sums = None, self._sums._replace(order=read_only(order))
+        return other
 
     def holding(self, rows: Int32) -> Terms:
         """Return the same terms, summed once for calls with this array `rows`."""
@@ -263,7 +258,7 @@ def keep_nearest(by_user: Rows, by_item: Rows, first: int, values: Float32, item
 def sum_terms(found: Summed, sums: Sums, rows: Int32) -> None:
     """Write the terms of rows to ``items`` and ``values`` from ``starts``, and to ``ends``."""
     starts, ends, found_items, found_values = found
-    indptr, items, values, own_indptr, own, weight = sums
+    indptr, items, values, own_indptr, own, weight, order = sums
     n_items = len(indptr) - 1
     total = np.zeros(n_items)
     for a in range(len(rows)):
@@ -273,9 +268,10 @@ def sum_terms(found: Summed, sums: Sums, rows: Int32) -> None:
                 total[items[at]] += np.float64(values[at])
         place = starts[a]
         factor = weight / np.sqrt(np.float64(max(end - begin, 1)))
-        for j in range(n_items if begin < end else 0):
+        for b in range(n_items if begin < end else 0):
+            j = order[b] if len(order) > 0 else np.int32(b)
             if total[j] > 0.0:
-                found_items[place] = j
+                found_items[place] = b
                 found_values[place] = factor * total[j]
                 total[j] = 0.0
                 place += 1

@@ -94,7 +94,8 @@ def test_every_flag_changes_its_field(options, flag):
         if owner is not None and flag.name != kebab(flag.part):
             switch = next((f for f in flags if f.name == kebab(flag.part)), None)
             if switch is not None:
-                given[switch.key] = 0.5 if switch.field else kebab(owner.__name__)
+                first = 3 if switch.kind is int else 0.5
+                given[switch.key] = first if switch.field else kebab(owner.__name__)
         before = binding.build(options(), flags, given, parts)
         holder = getattr(before, flag.part) if flag.part and flag.field else before
         default = getattr(holder, flag.field or flag.part, None)

@@ -9,7 +9,7 @@ from conftest import hopeless, random_data
 from nearfar.engine import Problem
 from nearfar.errors import StoreError
 from nearfar.evaluation.front import Front
-from nearfar.method.co_occurrence import USUAL, WEIGHTS, CoOccurrence
+from nearfar.method.co_occurrence import DEFAULT_WEIGHT, WEIGHTS, CoOccurrence
 from nearfar.method.prior import Prior, gamma_by_rule
 from nearfar.runtime import store
 from nearfar.search.item_item import Terms, near_items
@@ -101,7 +101,7 @@ def test_a_run_that_ends_before_its_first_validation_is_not_calibrated_on_it():
 
 def test_without_a_validation_part_lambda_is_the_usual_one():
     near = nf.CML(SHORT, neighbours=CoOccurrence(9)).fit(random_data(), epochs=1, threads=1)
-    assert near.neighbour_weight == USUAL
+    assert near.neighbour_weight == DEFAULT_WEIGHT
     assert near.gamma == nf.CML(SHORT).fit(random_data(), epochs=1, threads=1).gamma
 
 

@@ -34,7 +34,7 @@ from nearfar.runtime.checks import real, set_fields, whole
 
 WEIGHTS: Final = (0.0, 2.0, 4.0, 8.0, 16.0)
 """The values of lambda that are tried on a validation part."""
-USUAL: Final = 8.0
+DEFAULT_WEIGHT: Final = 8.0
 """lambda without a validation part."""
 MOST: Final = 100_000
 """More neighbours of each item are refused: they would not fit into memory."""

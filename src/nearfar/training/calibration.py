@@ -21,7 +21,7 @@ from nearfar.engine import Problem
 from nearfar.evaluation import metrics
 from nearfar.evaluation.front import Front, at_gammas
 from nearfar.evaluation.ranking import evaluate
-from nearfar.method.co_occurrence import USUAL, WEIGHTS
+from nearfar.method.co_occurrence import DEFAULT_WEIGHT, WEIGHTS
 from nearfar.method.prior import gamma_by_rule, item_weight
 from nearfar.runtime.arrays import Float32
 from nearfar.search.item_item import NearItems, Terms, near_items
@@ -169,7 +169,7 @@ def expected_lambda(problem: Problem) -> float:
     neighbours = problem.options.neighbours
     if neighbours is None:
         return 0.0
-    return USUAL if neighbours.weight is None else neighbours.weight
+    return DEFAULT_WEIGHT if neighbours.weight is None else neighbours.weight
 
 
 def _best_of(

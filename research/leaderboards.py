@@ -46,9 +46,11 @@ K, DIM, SHARE, SEED = 20, 64, 0.1, 0
 
 @dataclass(frozen=True)
 class Part:
-    """What is trained on and what is tested on; `epochs` if validation has chosen it already.
+    """What is trained on and what is tested on.
 
-    nearfar is trained on `device`, and EASE's matrix inverted there.
+    `epochs` if validation has chosen them already, and with them `gamma` of the popularity prior
+    and the weight of the `neighbours`. nearfar is trained on `device`, and EASE's matrix inverted
+    there.
     """
 
     train: nf.Interactions
@@ -56,6 +58,8 @@ class Part:
     threads: int
     epochs: int | None = None
     device: str = "cpu"
+    gamma: float | None = None
+    neighbours: float | None = None
 
 
 Fit = Callable[[Part, Setting], tuple[Any, int]]
@@ -142,9 +146,17 @@ class ByFilter:
 
 
 def fit_nearfar(part: Part, setting: Setting) -> tuple[Any, int]:
-    """Train `CML`, and choose the epoch on the validation part."""
+    """Train `CML`; choose the epoch on the validation part, and what is added to the products.
+
+    That is a prior and neighbours in settings with a beta; the others have neither.
+    """
+    beta = setting.get("beta", 0.0)
+    prior = nf.Prior(gamma=part.gamma) if beta else None
     options = nf.Options(
         dim=DIM,
+        sampler=nf.Shared(beta),
+        prior=prior,
+        neighbours=nf.CoOccurrence(weight=part.neighbours) if beta else None,
         batch=setting["batch"],
         negatives=setting["negatives"],
         triplet=nf.Triplet(setting["margin"], temperature=setting["temperature"]),
@@ -300,6 +312,17 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
                 (4096, 0.015, 1.0, (0.2,)),
             )
             for temperature in temperatures
+        ]
+        + [
+            {
+                "negatives": 1024,
+                "batch": 512,
+                "learning_rate": 0.0075,
+                "margin": 1.0,
+                "temperature": temperature,
+                "beta": 0.5,
+            }
+            for temperature in (0.15, 0.25)
         ],
     ),
 }
@@ -322,6 +345,8 @@ def run(name: str, setting: Setting, part: Part) -> dict[str, Any]:
         "seconds": round(trained, 1),
         **{figure: found[figure] for figure in ("recall", "ndcg", "mmr", "coverage")},
         "device": part.device if name in ("nearfar", "EASE") else "cpu",
+        "gamma": model.gamma if isinstance(model, nf.CML) else None,
+        "neighbours": model.neighbour_weight if isinstance(model, nf.CML) else None,
     }
 
 
@@ -383,7 +408,10 @@ def main() -> None:
     tried = pl.read_csv(file).filter(phase="validation").sort("ndcg", descending=True)
     for name in args.only:
         best = tried.filter(method=name).row(0, named=True)
-        part = Part(train, test, args.threads, best["epochs"], args.device)
+        part = Part(
+            train, test, args.threads, best["epochs"], args.device, best.get("gamma"),
+            best.get("neighbours"),
+        )  # fmt: skip
         compute(file, "test", name, json.loads(best["setting"]), part)
     summary(pl.read_csv(file)).write_csv(args.out)
 

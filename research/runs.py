@@ -36,4 +36,5 @@ def add_line(file: Path, line: Mapping[str, Any]) -> None:
     """Print a line, and put it at the end of a CSV file."""
     print(line, flush=True)
     new = pl.DataFrame([line])
-    pl.concat([pl.read_csv(file), new] if file.exists() else [new]).write_csv(file)
+    lines = [pl.read_csv(file), new] if file.exists() else [new]
+    pl.concat(lines, how="diagonal_relaxed").write_csv(file)

@@ -54,7 +54,7 @@ def test_a_setting_is_a_number_of_at_least_zero(fitted):
 def test_a_model_without_a_prior_has_no_front(fitted):
     _, train, test = fitted
     plain = nf.CML(SHORT).fit(train, epochs=1, threads=1)
-    with pytest.raises(OptionError, match="the model has no popularity prior"):
+    with pytest.raises(OptionError, match="it has no popularity prior"):
         nf.front(plain, train, test)
 
 

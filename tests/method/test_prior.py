@@ -75,7 +75,7 @@ def test_adding_the_prior_of_the_rule_gives_back_what_popular_negatives_take():
 
 def test_a_gamma_is_a_number_of_at_least_zero():
     assert type(Prior(gamma=np.float32(0.5)).gamma) is float
-    for bad in (-0.1, "0.1", np.nan, True):
+    for bad in (-0.1, "0.1", np.nan, True, 1e300):
         with pytest.raises(OptionError, match="`gamma` must be a finite number"):
             Prior(gamma=bad)
     with pytest.raises(OptionError, match="`one_error` must be True or False"):

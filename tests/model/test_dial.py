@@ -76,11 +76,20 @@ def test_without_a_prior_there_is_no_dial():
     assert plain.gamma == 0
     assert plain.recommend(3).equals(plain.recommend(3, popularity=0))
     for ask in (plain.recommend, plain.similar_items):
-        with pytest.raises(OptionError, match=r"`popularity` is 0.5, but the model has no"):
+        with pytest.raises(OptionError, match=r"`popularity` is 0.5, but the dial .* has no pop"):
             ask(3, popularity=0.5)
-    for bad in (-1, "1", np.nan):
+    for bad in (-1, "1", np.nan, 1e300):
         with pytest.raises(OptionError, match="`popularity` must be a finite number"):
             plain.recommend(3, popularity=bad)
+
+
+def test_a_dial_without_effect_says_why():
+    """Of the 60 items all are drawn in each step, so popularity is not taken out."""
+    model = nf.CML(dim=4).fit(random_data(), epochs=1, threads=1)
+    assert model.gamma == 0
+    assert model.dial() == 0
+    with pytest.raises(OptionError, match=r"was found to be 0.*fewer than half of the items"):
+        model.recommend(3, popularity=0.5)
 
 
 def test_the_setting_of_the_prior_is_used_where_none_is_asked_for():

@@ -22,7 +22,7 @@ from nearfar.evaluation.cohorts import NewUsers
 from nearfar.evaluation.front_plot import plot_front
 from nearfar.evaluation.ranking import check_data, measured, on_average, ranking_bar
 from nearfar.evaluation.result import standard_error
-from nearfar.method.prior import item_weight
+from nearfar.method.prior import MOST, item_weight
 from nearfar.runtime.arrays import Int32, Int64
 from nearfar.runtime.checks import listed, local_path, real, said, switch, whole
 from nearfar.runtime.threads import checked_threads
@@ -130,7 +130,7 @@ def front(
     settings = listed("popularity", popularity, "numbers")
     if not hasattr(model, "dial") or isinstance(model, type):
         raise OptionError(f"`model` must be a fitted model with a prior; got {said(model)}.")
-    dial = [model.dial(real("popularity", x, least=0.0)) for x in settings]
+    dial = [model.dial(real("popularity", x, least=0.0, most=MOST)) for x in settings]
     gammas = [x * model.gamma for x in dial]
     points = model.scorer(popularity=0.0)
     found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, threads=threads,

@@ -36,6 +36,8 @@ WEIGHTS: Final = (0.0, 2.0, 4.0, 8.0, 16.0)
 """The values of lambda that are tried on a validation part."""
 DEFAULT_WEIGHT: Final = 8.0
 """lambda without a validation part."""
+MOST_WEIGHT: Final = 1e6
+"""From far less on, the term alone decides."""
 MOST: Final = 100_000
 """More neighbours of each item are refused: they would not fit into memory."""
 
@@ -51,7 +53,9 @@ class CoOccurrence:
     validation part if there is one, and otherwise 8."""
 
     def __post_init__(self) -> None:
-        weight = None if self.weight is None else real("weight", self.weight, least=0.0)
+        weight = self.weight
+        if weight is not None:
+            weight = real("weight", weight, least=0.0, most=MOST_WEIGHT)
         set_fields(self, nearest=whole("nearest", self.nearest, 1, MOST), weight=weight)
 
 

@@ -38,6 +38,8 @@ from nearfar.method.sampling import Sampler
 from nearfar.runtime.arrays import Float32, Float64
 from nearfar.runtime.checks import real, set_fields, switch
 
+MOST: Final = 1000.0
+"""The largest gamma, and setting of the dial; from far less on, popularity alone decides."""
 HARD: Final = 0.1
 """gamma* / beta for the hard maximum, which has no temperature; a rule of thumb: with the paper's
 five negatives on Last.fm, gamma .05 is best for beta .5 and .1 for beta 1."""
@@ -56,8 +58,8 @@ class Prior:
     """On a validation part: take the smallest gamma within one standard error of the best."""
 
     def __post_init__(self) -> None:
-        gamma = None if self.gamma is None else real("gamma", self.gamma, least=0.0)
-        popularity = real("popularity", self.popularity, least=0.0)
+        gamma = None if self.gamma is None else real("gamma", self.gamma, least=0.0, most=MOST)
+        popularity = real("popularity", self.popularity, least=0.0, most=MOST)
         one_error = switch("one_error", self.one_error)
         set_fields(self, popularity=popularity, gamma=gamma, one_error=one_error)
 

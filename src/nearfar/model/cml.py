@@ -27,7 +27,7 @@ from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
-from nearfar.method.prior import Prior
+from nearfar.method.prior import MOST, Prior
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
@@ -520,18 +520,28 @@ class CML:
         Raises
         ------
         OptionError
-            It is not a number of at least 0, or it is above 0 and the model has no prior.
+            It is not a number from 0 to 1,000, or it is above 0 and gamma is 0.
         """
         if popularity is None:
             prior = self.options.prior
             return 0.0 if prior is None or self.gamma == 0.0 else prior.popularity
-        setting = real("popularity", popularity, least=0.0)
+        setting = real("popularity", popularity, least=0.0, most=MOST)
         if self.gamma == 0.0 and setting > 0.0:
             raise OptionError(
-                f"`popularity` is {popularity!r}, but the model has no popularity prior (gamma is"
-                " 0). Train it with CML(sampler=Shared(0.5), prior=Prior()), or omit `popularity`."
+                f"`popularity` is {popularity!r}, but the dial of this model has no effect:"
+                f" {self._why_no_dial()}, or omit `popularity`."
             )
         return setting
+
+    def _why_no_dial(self) -> str:
+        """Return why gamma is 0, and the remedy."""
+        if self.options.prior is None:
+            return "it has no popularity prior. Train it with prior=Prior()"
+        return (
+            "gamma of its popularity prior was found to be 0. Train it with negatives that are"
+            " drawn by popularity, such as Shared(0.8), and fewer than half of the items in a step"
+            " (`negatives`)"
+        )
 
     def item_weight(self, popularity: float | None = None) -> Float32 | None:
         """Return b_j of each item at a setting of the dial, float32 (M,); None if all are 0."""

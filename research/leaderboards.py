@@ -358,7 +358,7 @@ def compute(file: Path, phase: str, name: str, setting: Setting, part: Part) -> 
 
 def summary(runs: pl.DataFrame) -> pl.DataFrame:
     """Give a line a method: what was chosen, from how many runs, and its figures, some in %."""
-    chosen = runs.filter(phase="test")
+    chosen = runs.filter(phase="test").unique("method", keep="last", maintain_order=True)
     of_validation = runs.filter(phase="validation").rename({"ndcg": "validation_ndcg"})
     tried = of_validation.group_by("method").agg(runs=pl.len())
     percent = ("recall", "ndcg", "validation_ndcg", "coverage")

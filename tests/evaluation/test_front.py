@@ -45,10 +45,20 @@ def test_every_row_is_the_evaluation_at_that_setting(fitted):
     assert str(found).startswith("top 7 of")
 
 
+def test_the_weights_are_those_of_the_model_also_beside_other_interactions(fitted):
+    model, train, test = fitted
+    less, _ = nf.split.ratio(train, test=0.4)
+    found = nf.front(model, less, test, popularity=[2], k=7)
+    alone = nf.evaluate(model, less, test, k=7, popularity=2)
+    assert found.frame.select(list(alone.metrics)).row(0, named=True) == alone.metrics
+
+
 def test_a_setting_is_a_number_of_at_least_zero(fitted):
     for bad in (-1, "1", None, np.nan):
         with pytest.raises(OptionError, match="`popularity` must be a finite number"):
             nf.front(*fitted, popularity=[0, bad])
+    with pytest.raises(OptionError, match="must have at least one setting; got an empty list"):
+        nf.front(*fitted, popularity=[])
 
 
 def test_a_model_without_a_prior_has_no_front(fitted):

@@ -38,6 +38,11 @@ class HasDial(Protocol):
     """A fitted model with a popularity dial."""
 
     @property
+    def interactions(self) -> Interactions:
+        """The training interactions, in which f_j is counted."""
+        ...
+
+    @property
     def gamma(self) -> float:
         """The factor of log f_j at popularity 1."""
         ...
@@ -123,18 +128,21 @@ def front(
     Raises
     ------
     OptionError
-        A setting is not a number of at least 0, or the model has no prior.
+        A setting is not a number from 0 to 1,000, there is none, or one is above 0 and the model
+        has no prior.
     DataError, EmptyDataError
         As `nearfar.evaluate`.
     """
     settings = listed("popularity", popularity, "numbers")
     if not hasattr(model, "dial") or isinstance(model, type):
         raise OptionError(f"`model` must be a fitted model with a prior; got {said(model)}.")
+    if not settings:
+        raise OptionError("`popularity` must have at least one setting; got an empty list.")
     dial = [model.dial(real("popularity", x, least=0.0, most=MOST)) for x in settings]
-    gammas = [x * model.gamma for x in dial]
+    gammas, counts = [x * model.gamma for x in dial], model.interactions.item_counts
     points = model.scorer(popularity=0.0)
-    found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, threads=threads,
-                      progress=progress, recommender=model)  # fmt: skip
+    found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, item_counts=counts,
+                      threads=threads, progress=progress, recommender=model)  # fmt: skip
     frame = found.frame.insert_column(0, pl.Series("popularity", dial))
     return replace(found, frame=frame)
 
@@ -147,17 +155,22 @@ def at_gammas(
     *,
     k: int = 50,
     exclude: Interactions | None = None,
+    item_counts: Int64 | None = None,
     threads: int | None = None,
     progress: bool = False,
     recommender: object = None,
 ) -> Front:
-    """Evaluate points with the weights gamma log f_j for several gamma; see `front`."""
+    """Evaluate points with the weights gamma log f_j for several gamma; see `front`.
+
+    f_j are `item_counts`, int (M,); by default those of `train`.
+    """
     k, n_threads = whole("k", k, 1, metrics.MOST_K), checked_threads(threads)
     train, test = checked_interactions("train", train), checked_interactions("test", test)
     left_out = train if exclude is None else checked_interactions("exclude", exclude)
     shown = switch("progress", progress)
     check_data(recommender, points, train, test, left_out)
-    weights = np.stack([item_weight(gamma, train.item_counts) for gamma in gammas])
+    counts = train.item_counts if item_counts is None else item_counts
+    weights = np.stack([item_weight(gamma, counts) for gamma in gammas])
     users = NewUsers("leave_out", None).cohorts(recommender, train, test).known
     tallies = [_Tally(train, k) for _ in gammas]
     with ranking_bar(len(users), shown) as advance:

@@ -13,6 +13,7 @@ from nearfar.method.co_occurrence import DEFAULT_WEIGHT, WEIGHTS, CoOccurrence
 from nearfar.method.prior import Prior, gamma_by_rule
 from nearfar.runtime import store
 from nearfar.search.item_item import Terms, near_items
+from nearfar.training import calibration
 from nearfar.training.calibration import by_rule, chosen, expected_gamma, gammas
 
 pytestmark = hopeless
@@ -97,6 +98,20 @@ def test_a_run_that_ends_before_its_first_validation_is_not_calibrated_on_it():
     temperature = Problem(learned, SHORT).triplet.temperature
     assert model.gamma == gamma_by_rule(nf.Shared(0.5), learned.item_counts, temperature, 8)
     assert model.gamma not in gammas(model.gamma)
+
+
+def test_a_run_that_is_interrupted_while_it_is_calibrated_keeps_its_points(monkeypatch):
+    def leave(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibration, "at_gammas", leave)
+    data, model = random_data(), nf.CML(SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, epochs=1, validation=0.2, threads=1)
+    learned, _ = nf.split.ratio(data, test=0.2, seed=0)
+    assert model.best_epoch == 1
+    assert model.gamma == expected_gamma(Problem(learned, SHORT)) > 0
+    assert model.calibration is None
 
 
 def test_without_a_validation_part_lambda_is_the_usual_one():

@@ -48,7 +48,7 @@ from nearfar.runtime.checks import (
 )
 from nearfar.search.item_item import NearItems, near_items
 from nearfar.search.neighbours import Index, Points
-from nearfar.training.calibration import Calibration, calibrated
+from nearfar.training.calibration import Calibration, calibrated, uncalibrated
 from nearfar.training.fold_in import MOST_STEPS, STEPS
 from nearfar.training.run import Callback, Run
 from nearfar.training.schedule import Schedule
@@ -239,7 +239,7 @@ class CML:
             The loss is NaN or infinite. The best points so far, if any, are kept.
         KeyboardInterrupt
             Raised again; the model keeps the best points so far (or the current ones) and is
-            usable.
+            usable. If gamma was not found yet, it is by the rule.
 
         Warns
         -----
@@ -293,15 +293,19 @@ class CML:
             effective = Effective(problem.triplet.known_temperature, negatives)
             history, best = trained.history, trained.best_epoch
             found = (
-                self._calibrated(run, users, items)
+                uncalibrated(problem)
                 if before is None
                 else Calibration(before.gamma, weight=before.neighbour_weight)
             )
-            near = self._near_items(train, run.threads) if found.weight > 0.0 else None
-            known = Fitted(users, items, history, best, train, effective=effective,
-                           gamma=found.gamma, calibration=found.table,
-                           neighbour_weight=found.weight, neighbours=near)  # fmt: skip
-            self._take(known)
+            try:
+                if before is None:
+                    found = self._calibrated(run, users, items)
+            finally:  # if this is interrupted, the points are kept too
+                near = self._near_items(train, run.threads) if found.weight > 0.0 else None
+                known = Fitted(users, items, history, best, train, effective=effective,
+                               gamma=found.gamma, calibration=found.table,
+                               neighbour_weight=found.weight, neighbours=near)  # fmt: skip
+                self._take(known)
 
     def _near_items(self, train: Interactions, threads: int | None) -> NearItems | None:
         chosen = self.options.neighbours

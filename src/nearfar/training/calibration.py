@@ -86,6 +86,11 @@ class Calibration(NamedTuple):
     """The neighbours of the items of the model; None if lambda is 0."""
 
 
+def uncalibrated(problem: Problem) -> Calibration:
+    """Return gamma and lambda without a validation part."""
+    return Calibration(expected_gamma(problem), weight=expected_lambda(problem))
+
+
 def calibrated(
     problem: Problem,
     users: Float32,
@@ -107,11 +112,12 @@ def calibrated(
     threads : int, optional
     """
     prior, neighbours = problem.options.prior, problem.options.neighbours
-    gamma, weight = expected_gamma(problem), expected_lambda(problem)
+    expected = uncalibrated(problem)
+    gamma, weight = expected.gamma, expected.weight
     finds_gamma = prior is not None and prior.gamma is None
     finds_weight = neighbours is not None and neighbours.weight is None
     if validation is None or not (finds_gamma or finds_weight):
-        return Calibration(gamma, weight=weight)
+        return expected
     points, train = scorer_of(users, items, problem.options.geometry), problem.interactions
     if neighbours is not None and weight > 0.0:
         own = (train.indptr, train.items)

@@ -153,9 +153,7 @@ def test_faiss_has_the_weight_as_one_more_coordinate(weighted, popularity, tmp_p
 def test_only_items_of_a_prior_have_weights(weighted, model, tmp_path):
     with pytest.raises(OptionError, match=r"`popularity` is 1, but only items have weights; omit"):
         export(weighted, tmp_path / "v", what="users", popularity=1)
-    with pytest.raises(
-        OptionError, match=r"`popularity` is 1, but the dial .* no popularity p"
-    ):
+    with pytest.raises(OptionError, match=r"`popularity` is 1, but the dial .* no popularity p"):
         export(model, tmp_path / "v", popularity=1)
     assert not list(tmp_path.iterdir())
 

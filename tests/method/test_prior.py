@@ -9,6 +9,7 @@ from nearfar.errors import OptionError
 from nearfar.method.options import Options
 from nearfar.method.prior import (
     HARD,
+    MOST,
     Prior,
     exponent,
     gamma_by_rule,
@@ -50,11 +51,19 @@ def test_distinct_draws_are_flatter_than_beta():
     assert exponent(TwoStage(2, 0.8), many, 5) == exponent(Shared(0.8), many, 2)
 
 
+@pytest.mark.parametrize("n_items", [3, 13, 59])
+def test_equally_popular_or_equally_drawn_items_have_no_slope(n_items):
+    assert exponent(Shared(0.8), np.full(n_items, 7), 2) == 0.0
+    assert exponent(Popularity(0.8), np.full(n_items, 7), 2) == 0.0
+    assert exponent(Shared(0.0), np.arange(1, n_items + 1), 2) == 0.0
+
+
 def test_gamma_by_rule():
     flat = exponent(Shared(0.5), COUNTS, 2)
     assert gamma_by_rule(Shared(0.5), COUNTS, 0.2, 2) == pytest.approx(0.1 * flat)
     assert gamma_by_rule(Popularity(0.8), COUNTS, 0.0, 5) == pytest.approx(0.8 * HARD)
     assert gamma_by_rule(Uniform(), COUNTS, 0.2, 5) == 0.0
+    assert gamma_by_rule(Popularity(3), COUNTS, 1e30, 5) == MOST
     assert gamma_by_rule(TwoStage(5, -0.5), COUNTS, 0.2, 5) == 0.0
 
 

@@ -46,6 +46,17 @@ negatives on four folds of Last.fm, the best gamma on the validation part is on 
 beta .5 and .103 for beta 1 (docs/results/README.md)."""
 
 
+def checked_setting(popularity: float) -> float:
+    """Return a setting of the dial, a number from 0 to `MOST`.
+
+    Raises
+    ------
+    OptionError
+        It is another number, or no number.
+    """
+    return real("popularity", popularity, least=0.0, most=MOST)
+
+
 @dataclass(frozen=True)
 class Prior:
     """A popularity prior in the score of a model: x gamma log f_j at setting x of the dial."""
@@ -60,7 +71,7 @@ class Prior:
 
     def __post_init__(self) -> None:
         gamma = None if self.gamma is None else real("gamma", self.gamma, least=0.0, most=MOST)
-        popularity = real("popularity", self.popularity, least=0.0, most=MOST)
+        popularity = checked_setting(self.popularity)
         one_error = switch("one_error", self.one_error)
         set_fields(self, popularity=popularity, gamma=gamma, one_error=one_error)
 
@@ -166,7 +177,7 @@ def exponent(sampler: Sampler, item_counts: npt.ArrayLike, negatives: int) -> fl
         q = inclusion(q, together)
     there = (counts > 0) & (q > 0)
     f = counts[there]
-    if not len(f):
+    if not len(f) or np.ptp(np.log(q[there])) < 1e-12:  # equal but for rounding
         return 0.0
     x = np.log(f) - np.average(np.log(f), weights=f)
     spread = float(f @ (x * x))
@@ -176,7 +187,9 @@ def exponent(sampler: Sampler, item_counts: npt.ArrayLike, negatives: int) -> fl
 def gamma_by_rule(
     sampler: Sampler, item_counts: npt.ArrayLike, temperature: float, negatives: int
 ) -> float:
-    """Return gamma* = beta T / 2, or `HARD` beta for the hard maximum; 0 if beta is negative.
+    """Return gamma* = beta T / 2, or `HARD` beta for the hard maximum.
+
+    It is 0 if beta is negative, and at most `MOST`.
 
     Parameters
     ----------
@@ -195,4 +208,4 @@ def gamma_by_rule(
     0.05
     """
     beta = max(0.0, exponent(sampler, item_counts, negatives))
-    return beta * (temperature / 2.0 if temperature > 0.0 else HARD)
+    return min(beta * (temperature / 2.0 if temperature > 0.0 else HARD), MOST)

@@ -83,6 +83,20 @@ def test_without_a_prior_there_is_no_dial():
             plain.recommend(3, popularity=bad)
 
 
+def test_every_way_to_ask_has_the_same_bounds(model):
+    data = model.interactions
+    ways = [
+        lambda x: model.recommend(3, popularity=x),
+        lambda x: model.similar_items(3, popularity=x),
+        lambda x: nf.evaluate(model, data, data, popularity=x),
+        lambda x: nf.front(model, data, data, popularity=[x]),
+    ]
+    for ask in ways:
+        for bad in (-1, 1001, np.nan):
+            with pytest.raises(OptionError, match=r"`popularity` must .* 0 and at most 1000; got"):
+                ask(bad)
+
+
 def test_a_dial_without_effect_says_why():
     """Of the 60 items all are drawn in each step, so popularity is not taken out."""
     model = nf.CML(dim=4).fit(random_data(), epochs=1, threads=1)
@@ -90,6 +104,9 @@ def test_a_dial_without_effect_says_why():
     assert model.dial() == 0
     with pytest.raises(OptionError, match=r"was found to be 0.*fewer than half of the items"):
         model.recommend(3, popularity=0.5)
+    given = nf.CML(SHORT, prior=Prior(gamma=0)).fit(random_data(), epochs=1, threads=1)
+    with pytest.raises(OptionError, match=r"has Prior\(gamma=0\). Train it with prior=Prior\(\)"):
+        given.recommend(3, popularity=0.5)
 
 
 def test_the_setting_of_the_prior_is_used_where_none_is_asked_for():

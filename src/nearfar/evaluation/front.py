@@ -22,9 +22,9 @@ from nearfar.evaluation.cohorts import NewUsers
 from nearfar.evaluation.front_plot import plot_front
 from nearfar.evaluation.ranking import check_data, measured, on_average, ranking_bar
 from nearfar.evaluation.result import standard_error
-from nearfar.method.prior import MOST, item_weight
+from nearfar.method.prior import checked_setting, item_weight
 from nearfar.runtime.arrays import Int32, Int64
-from nearfar.runtime.checks import listed, local_path, real, said, switch, whole
+from nearfar.runtime.checks import listed, local_path, said, switch, whole
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.each_weight import top_k_each
 from nearfar.search.neighbours import Points
@@ -138,7 +138,7 @@ def front(
         raise OptionError(f"`model` must be a fitted model with a prior; got {said(model)}.")
     if not settings:
         raise OptionError("`popularity` must have at least one setting; got an empty list.")
-    dial = [model.dial(real("popularity", x, least=0.0, most=MOST)) for x in settings]
+    dial = [model.dial(checked_setting(x)) for x in settings]
     gammas, counts = [x * model.gamma for x in dial], model.interactions.item_counts
     points = model.scorer(popularity=0.0)
     found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, item_counts=counts,

@@ -27,8 +27,9 @@ from nearfar.evaluation import metrics
 from nearfar.evaluation.cohorts import Cohorts, NewUsers
 from nearfar.evaluation.metrics import MOST_K
 from nearfar.evaluation.result import Evaluation
+from nearfar.method.prior import checked_setting
 from nearfar.runtime.arrays import Bool, Int32, Int64
-from nearfar.runtime.checks import real, said, switch, whole
+from nearfar.runtime.checks import said, switch, whole
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.progress import Bars
@@ -108,7 +109,7 @@ def evaluate(
     OptionError
         `k` or `threads` is not a whole number of at least 1, `progress` is not True or False,
         `recommender` cannot score, cannot fold in or cannot use `device`, the device does not
-        exist, `popularity` is not a number of at least 0 or `recommender` has no popularity dial,
+        exist, `popularity` is not a number from 0 to 1,000 or `recommender` has no popularity dial,
         or `new_users` and `given` do not go together.
     MissingExtraError
         `device` needs PyTorch, which is not installed.
@@ -131,7 +132,7 @@ def evaluate(
         checked_interactions("given", given)
     k, n_threads = whole("k", k, 1, MOST_K), checked_threads(threads)
     shown = switch("progress", progress)
-    dial = None if popularity is None else real("popularity", popularity, least=0.0)
+    dial = None if popularity is None else checked_setting(popularity)
     scorer = _scorer(recommender, device, dial)
     check_data(recommender, scorer, train, test, left_out)
     if given is not None:

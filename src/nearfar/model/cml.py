@@ -27,7 +27,7 @@ from nearfar.method.geometry import Geometry
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
-from nearfar.method.prior import MOST, Prior
+from nearfar.method.prior import Prior, checked_setting
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
@@ -40,7 +40,6 @@ from nearfar.runtime.checks import (
     an_instance,
     checked_seed,
     local_path,
-    real,
     said,
     share,
     switch,
@@ -512,9 +511,9 @@ class CML:
     def calibration(self) -> pl.DataFrame | None:
         """Accuracy and popularity at each gamma that was tried on the validation part.
 
-        One row for each of 0, .01, ..., .15, with ``popularity``, the setting of the dial that has
-        this gamma, ``k``, and the other columns of `Front.frame`. None if gamma was not found on a
-        validation part, or the model was trained further.
+        One row for each of 0, .01, ... to .15 or more, with ``popularity``, the setting of the dial
+        that has this gamma, ``k``, and the other columns of `Front.frame`. None if gamma is 0 or
+        was not found on a validation part, or the model was trained further.
         """
         return self._known().calibration
 
@@ -529,7 +528,7 @@ class CML:
         if popularity is None:
             prior = self.options.prior
             return 0.0 if prior is None or self.gamma == 0.0 else prior.popularity
-        setting = real("popularity", popularity, least=0.0, most=MOST)
+        setting = checked_setting(popularity)
         if self.gamma == 0.0 and setting > 0.0:
             raise OptionError(
                 f"`popularity` is {popularity!r}, but the dial of this model has no effect:"
@@ -539,8 +538,11 @@ class CML:
 
     def _why_no_dial(self) -> str:
         """Return why gamma is 0, and the remedy."""
-        if self.options.prior is None:
+        prior = self.options.prior
+        if prior is None:
             return "it has no popularity prior. Train it with prior=Prior()"
+        if prior.gamma is not None:
+            return "it has Prior(gamma=0). Train it with prior=Prior()"
         return (
             "gamma of its popularity prior was found to be 0. Train it with negatives that are"
             " drawn by popularity, such as Shared(0.8), and fewer than half of the items in a step"
@@ -858,7 +860,7 @@ class CML:
             An item that was not in the training interactions.
         """
         points, search = self.item_vectors, self._retrieval
-        setting = self.dial(real("popularity", popularity, least=0.0))
+        setting = self.dial(checked_setting(popularity))
         scorer = search.items_near(points, device, index, threads, setting)
         return search.similar(items, k, points, search.item_axis("`items`"), threads, scorer)
 

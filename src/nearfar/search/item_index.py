@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import OptionError, StoreError
-from nearfar.method.prior import ItemWeights, log_popularity
+from nearfar.method.prior import ItemWeights, checked_setting, log_popularity
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32, Int32
 from nearfar.runtime.checks import an_instance, checked_seed, local_path, real, said, whole
@@ -251,11 +251,11 @@ class ItemIndex:
         DataError
             The dimensions of the queries and the items differ.
         OptionError
-            `popularity` is not a number of at least 0, or is above 0 and the model has no prior.
+            `popularity` is not a number from 0 to 1,000, or is above 0 and the model has no prior.
         """
         setting = self.figures.popularity
         if popularity is not None:
-            setting = real("popularity", popularity, least=0.0)
+            setting = checked_setting(popularity)
         if setting > 0.0 and self._weights.gamma == 0.0:
             raise OptionError(
                 f"`popularity` is {popularity!r}, but the model of the index has no popularity"

@@ -137,7 +137,8 @@ def test_the_server_and_the_command_line_have_the_dial(model, tmp_path):
             some = {"popularity": dial, "allow": [1, 2, 3, 4, 5, 6, 7]}
             expected = listed(model.recommend(3, **some))
             assert pairs(post(client, "/v1/recommend", user=3, **some)) == expected
-        post(client, "/v1/recommend", 422, user=3, popularity=-1)
+        for bad in (-1, 1001, True, "0.5"):
+            post(client, "/v1/recommend", 422, user=3, popularity=bad)
         assert client.get("/v1/model").json()["gamma"] == 0.2
         expected = listed(model.similar_items(3))
         assert pairs(post(client, "/v1/similar/items", item=3)) == expected

@@ -24,7 +24,7 @@ Id = (
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
 Filter = list[Id]
 """Ids of any number: the body's size bounds it, and it may contain every item."""
-Setting = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+Setting = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False, strict=True)]
 K = Annotated[StrictInt, Field(ge=1, le=MAX_K, description="The maximum length of the list.")]
 
 

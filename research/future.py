@@ -2,7 +2,7 @@
 
 Each user's last item is tested and the one before is the validation part; beside it the same with
 two items drawn at random. The model is trained on the rest, its epoch chosen by NDCG@10 on the
-validation part, and the figures of both parts are written for each gamma. With one item a user,
+validation part, and the metrics of both parts are written for each gamma. With one item a user,
 recall@10 is the hit rate HR@10.
 
     python research/future.py amazon-beauty-sequences.parquet ml-100k -o research/results/future.csv
@@ -47,7 +47,7 @@ def load(path: Path) -> nf.Interactions:
 
 
 def lines_of(data: nf.Interactions, last: bool, beta: float) -> Iterator[dict[str, Any]]:
-    """Train once; give a line for each gamma and each part."""
+    """Train once; yield a line for each gamma and each part."""
     past, test = nf.split.leave_one_out(data, seed=SEED, last=last)
     learn, held_out = nf.split.leave_one_out(past, seed=SEED + 1, last=last)
     model = nf.CML(sampler=nf.Shared(beta), prior=nf.Prior(gamma=UNIT)).fit(
@@ -67,7 +67,7 @@ def lines_of(data: nf.Interactions, last: bool, beta: float) -> Iterator[dict[st
 
 
 def chosen(lines: pl.DataFrame) -> pl.DataFrame:
-    """Give the test figures of the gamma that is best on the validation part, and of the best."""
+    """Return the test metrics of the gamma that is best on the validation part, and of the best."""
     keys = ["data", "last", "beta"]
     best = lines.filter(part="validation").sort("ndcg").group_by(keys).last()
     tested = lines.filter(part="test")

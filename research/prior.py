@@ -3,7 +3,7 @@
     python research/prior.py lastfm/ ml-100k -o research/results/prior.csv
 
 takes folders that `nearfar prepare` wrote, or ml-100k, and trains each beta on the training part of
-the first fold; the figures are those of the validation part, on which the epoch and gamma are
+the first fold; the metrics are those of the validation part, on which the epoch and gamma are
 chosen. Nothing is tested. beta = 0 without a prior is what the defaults were before there was one.
 
     python research/prior.py lastfm/ ml-100k -o research/results/prior_test.csv --test 0.5
@@ -67,7 +67,7 @@ def validated(args: argparse.Namespace) -> None:
 
 
 def tested(path: Path, fold: int, beta: float, args: argparse.Namespace) -> pl.DataFrame:
-    """Train and test on one fold; give the metrics of each user at each setting."""
+    """Train and test on one fold; return the metrics of each user at each setting."""
     folder = args.runs / f"{path.name}-{beta}-{fold}"
     times = folder.with_name(f"{folder.name}.csv")
     train, test = nf.split.k_fold(load(path), FOLDS, seed=SEED)[fold]
@@ -97,7 +97,7 @@ def tested(path: Path, fold: int, beta: float, args: argparse.Namespace) -> pl.D
 
 
 def summary(data: str, beta: float, users: pl.DataFrame, without: pl.DataFrame) -> dict[str, Any]:
-    """Give a line of the table: means over folds, their deviation, tests over users."""
+    """Return a line of the table: means over folds, their deviation, tests over users."""
     folds = users.group_by("fold", maintain_order=True).agg(
         *(pl.col(name).drop_nans().mean() for name in (*SHOWN, "gamma", "epochs", "cpu_seconds"))
     )

@@ -187,7 +187,7 @@ def at_gammas(
 
 
 class _Tally:
-    """The figures of one setting, added up over the parts of the users."""
+    """The metrics of one setting, added up over the parts of the users."""
 
     def __init__(self, train: Interactions, k: int) -> None:
         self.train, self.k = train, k
@@ -200,7 +200,7 @@ class _Tally:
         self.parts.append(measured(items, self.k, users, self.train, test))
 
     def row(self) -> dict[str, float]:
-        """Return all figures."""
+        """Return all metrics."""
         per_user = pl.concat(self.parts)
         means = on_average(per_user, self.exposed, self.train.item_counts)
         errors = {

@@ -25,7 +25,7 @@ from nearfar.evaluation import metrics
 from nearfar.evaluation.metrics import DECILES, decile_shares, deciles
 from nearfar.method.geometry import density, normalise
 from nearfar.method.options import Options
-from nearfar.method.prior import item_weight
+from nearfar.method.prior import MOST, item_weight
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64, Integers
 from nearfar.runtime.checks import an_array, an_instance, checked_seed, real, whole
 from nearfar.runtime.counter import Purpose, stream, uniform
@@ -94,7 +94,7 @@ def diagnose(
     points, k = np.asarray(an_array("points", points, 2), np.float32), whole("k", k)
     check_points(points, train, options)
     users, items = points[: train.n_users], points[train.n_users :]
-    weight = item_weight(real("gamma", gamma, least=0.0), train.item_counts)
+    weight = item_weight(real("gamma", gamma, least=0.0, most=MOST), train.item_counts)
     listed = top_k(
         scorer_of(users, items, options.geometry, weight),
         np.flatnonzero((test.user_counts > 0) & (train.user_counts > 0)),

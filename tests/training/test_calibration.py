@@ -87,6 +87,10 @@ def test_the_smallest_gamma_within_one_error_of_the_best():
     assert chosen(found, [0.0, 0.1, 0.2], "ndcg", one_error=True) == 0.1
 
 
+def test_one_user_has_no_error_so_the_best_gamma_is_chosen():
+    assert chosen(front([(1,), (3,), (2,)]), [0.0, 0.1, 0.2], "ndcg", one_error=True) == 0.1
+
+
 def test_a_run_that_ends_before_its_first_validation_is_not_calibrated_on_it():
     def leave(event):
         raise KeyboardInterrupt

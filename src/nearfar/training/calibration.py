@@ -21,6 +21,7 @@ from nearfar.engine import Problem
 from nearfar.evaluation import metrics
 from nearfar.evaluation.front import Front, at_gammas
 from nearfar.evaluation.ranking import evaluate
+from nearfar.evaluation.result import standard_error
 from nearfar.method.co_occurrence import DEFAULT_WEIGHT, WEIGHTS
 from nearfar.method.prior import gamma_by_rule, item_weight
 from nearfar.runtime.arrays import Float32
@@ -195,7 +196,8 @@ def chosen(front: Front, gammas: Sequence[float], metric: str, *, one_error: boo
     """Return the gamma whose metric is best; the smallest of equals.
 
     With `one_error` it is the smallest gamma whose metric is within one standard error of the best,
-    the error being that of the difference between the two, user by user.
+    the error being that of the difference between the two, user by user; with one user it is the
+    best.
     """
     sign = -1.0 if metrics.REGISTRY[metric].lower_is_better else 1.0
     values = sign * front.frame[metric].to_numpy()
@@ -205,6 +207,6 @@ def chosen(front: Front, gammas: Sequence[float], metric: str, *, one_error: boo
         for g in range(best):
             lost = top - sign * front.per_user[g][metric].to_numpy()
             lost = lost[np.isfinite(lost)]
-            if lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost)):
+            if lost.mean() <= standard_error(lost):
                 return float(gammas[g])
     return float(gammas[best])

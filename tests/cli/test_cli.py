@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, fields, replace
@@ -183,6 +184,13 @@ def test_the_default_that_is_shown_is_that_of_the_part_a_command_starts_from():
     assert margin.default == str(Options().triplet.margin)
 
 
+@pytest.mark.parametrize("part", ["spread_out", "averaging", "prior", "neighbours"])
+def test_the_default_of_a_part_that_can_be_off_is_that_of_the_options(part):
+    shown = {flag.default for _, flag in ALL_FLAGS if flag.name == kebab(part)}
+    default = getattr(Options(), part)
+    assert shown == {"off" if default is None else str(next(iter(vars(default).values())))}
+
+
 def test_every_flag_has_a_help_text():
     assert [flag.name for _, flag in ALL_FLAGS if not flag.help] == []
     assert attribute_docs(TwoStage)["beta"] == "Exponent of the popularity in stage 1."
@@ -317,7 +325,7 @@ def test_fit_holds_out_what_ratio_says(model, data):
     assert nf.CML.load(model).interactions == train
 
 
-def test_fit_gives_its_figures_and_the_library_s_model(as_json, data, tmp_path):
+def test_fit_gives_its_figures_and_the_library_s_model(as_json, ok, data, tmp_path):
     words = ["--epochs", "6", "--validation", "0.3", "--every", "2", "--k", "5", "--seed", "3"]
     found = as_json("fit", data, "-o", tmp_path / "m", *SMALL, *words, "--threads", "1")
     options = Options(dim=8, batch=32, optimiser=nf.Adam(0.02))
@@ -333,6 +341,10 @@ def test_fit_gives_its_figures_and_the_library_s_model(as_json, data, tmp_path):
     assert found["history"][1]["validation_ndcg"] == pytest.approx(validated, abs=1e-3)
     assert found["history"][0]["validation_ndcg"] is None
     assert Options.from_dict(found["options"]) == options
+    assert (found["gamma"], found["neighbour_weight"]) == (loaded.gamma, 0)
+    words = [*SMALL, "--epochs", "1", "--prior-gamma", "0.07", "--neighbours", "3"]
+    shown = ok("fit", data, "-o", tmp_path / "n", *words, "--threads", "1")
+    assert re.search(r"gamma of the prior\W+0\.07\W+weight of neighbours\W+8\b", shown)
 
 
 def test_fit_with_shared_negatives_and_a_temperature(as_json, ok, run, data, tmp_path):

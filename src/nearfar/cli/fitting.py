@@ -130,6 +130,8 @@ def _summary(model: CML, everything: Interactions, seconds: float) -> dict[str, 
         "n_held_out": everything.n_pairs - data.n_pairs,
         "epochs": model.history.height,
         "best_epoch": model.best_epoch,
+        "gamma": model.gamma,
+        "neighbour_weight": model.neighbour_weight,
         "seconds": seconds,
         "options": model.options.to_dict(),
         "history": model.history.to_dicts(),
@@ -151,6 +153,10 @@ def _report(figures: Mapping[str, Any], metric: str, data: Path, *, show_evaluat
     if f"validation_{metric}" in best:
         value = show.figure(metric, best[f"validation_{metric}"])
         rows.append((f"its validation {metric}", value))
+    if figures["options"]["prior"] is not None:
+        rows.append(("gamma of the prior", f"{figures['gamma']:g}"))
+    if figures["options"]["neighbours"] is not None:
+        rows.append(("weight of neighbours", f"{figures['neighbour_weight']:g}"))
     out = figures["model"]
     show.table(f"Saved in {out}", ["trained on", ""], rows)
     if show_evaluate:

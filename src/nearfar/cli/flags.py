@@ -124,7 +124,7 @@ def _part_flags(
 ) -> list[Flag]:
     owners = tuple(kind for kind in kinds if kind is not type(None))
     if len(owners) < len(kinds):
-        return _optional_flags(cls, part, owners[0])
+        return _optional_flags(cls, part, owners[0], default)
     flags = [_merged(part, name, owners, default) for name in _field_names(owners)]
     if len(owners) == 1:
         return flags
@@ -134,7 +134,7 @@ def _part_flags(
     return [chosen, *flags]
 
 
-def _optional_flags(cls: type[Any], part: str, owner: type[Any]) -> list[Flag]:
+def _optional_flags(cls: type[Any], part: str, owner: type[Any], default: Any) -> list[Flag]:
     """Return ``--part VALUE`` for the first field of the class, ``--part-field`` for others."""
     text = attribute_docs(cls).get(part, "")
     flags: list[Flag] = []
@@ -144,7 +144,8 @@ def _optional_flags(cls: type[Any], part: str, owner: type[Any]) -> list[Flag]:
             flag = replace(flag, name=f"{kebab(part)}-{flag.name}")
         else:
             of = f"The {field.name}: {flag.help}" if flag.help else f"Sets its {field.name}."
-            flag = replace(flag, name=kebab(part), help=f"{text} {of} 0 is off.", default="off")
+            shown = "off" if default is None else _shown(getattr(default, field.name))
+            flag = replace(flag, name=kebab(part), help=f"{text} {of} 0 is off.", default=shown)
         flags.append(flag)
     return flags
 

@@ -100,7 +100,7 @@ def timed(
     return {
         "sampler": name_of(options.sampler),
         "batch": options.batch,
-        "negatives": options.n_negatives,
+        "negatives": engine.problem.n_negatives,
         "threads": threads,
         **step.columns("step_ms"),
         "groups_per_second": int(1e3 * options.batch / step.median),

@@ -25,8 +25,6 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-import nearfar as nf
-
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "docs" / "results"
 DATA = ("gowalla", "lastfm", "amazon-cds")
@@ -68,7 +66,7 @@ def compared(grid: pl.DataFrame, lines: list[pl.DataFrame]) -> pl.DataFrame:
 def draw(axes: Axes, name: str, grid: pl.DataFrame, lines: list[pl.DataFrame]) -> None:
     """Draw a panel."""
     for line in lines:
-        usual = line["negatives"][0] == nf.Options().n_negatives
+        usual = line["negatives"][0] == 512
         look = {"marker": "D", "label": "defaults and long tail"} if usual else FEWER
         axes.plot(line["mmr"], line["map"], color="black", **look)
         for setting, x, y in line.select("setting", "mmr", "map").iter_rows() if usual else ():

@@ -36,7 +36,7 @@ SHOWN = ("map", "ndcg", "recall", "mmr", "coverage", "decile_1")
 
 
 def trained(
-    beta: float, learn: nf.Interactions, held_out: nf.Interactions, args: argparse.Namespace
+    beta: float, learn: nf.Interactions, held_out: nf.Interactions | float, args: argparse.Namespace
 ) -> nf.CML:
     """Train with one beta, with a prior unless beta is 0."""
     options = nf.Options(sampler=nf.Shared(beta)) if beta else WITHOUT_PRIOR
@@ -74,9 +74,8 @@ def tested(path: Path, fold: int, beta: float, args: argparse.Namespace) -> pl.D
     if folder.exists():
         model, seconds = nf.CML.load(folder), pl.read_csv(times)["cpu_seconds"][0]
     else:
-        learn, held_out = nf.split.ratio(train, test=0.1, seed=SEED)
         begun = time.process_time()
-        model = trained(beta, learn, held_out, args)
+        model = trained(beta, train, 0.1, args)
         seconds = time.process_time() - begun
         args.runs.mkdir(parents=True, exist_ok=True)
         pl.DataFrame({"cpu_seconds": [seconds]}).write_csv(times)

@@ -18,8 +18,8 @@ from common import first_fold, load, show
 
 __all__ = ["WITHOUT_PRIOR", "add_line", "first_fold", "has_line", "load", "loss_at", "show"]
 
-WITHOUT_PRIOR = replace(nf.Options(), sampler=nf.Shared(0.0), prior=None)
-"""Shared uniform negatives and distance alone, the defaults before there was a prior."""
+WITHOUT_PRIOR = replace(nf.Options(), sampler=nf.Shared(0.0), negatives=512, prior=None)
+"""512 shared uniform negatives and distance alone, the defaults before there was a prior."""
 
 
 def loss_at(temperature: float) -> nf.Triplet:

@@ -239,7 +239,7 @@ def test_flags_of_strategies_reach_the_options(options_of):
         optimiser=nf.SGD(0.5)
     )
     assert options_of("--sampler", "uniform", "--spread-out", "0.5") == Options(
-        sampler=nf.Uniform(), negatives=5, spread_out=nf.SpreadOut(0.5)
+        sampler=nf.Uniform(), spread_out=nf.SpreadOut(0.5)
     )
     assert options_of("--decorrelate", "0.2", "--decorrelate-squared") == Options(
         decorrelate=nf.Decorrelate(0.2, squared=True)

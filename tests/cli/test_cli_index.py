@@ -43,7 +43,10 @@ def test_what_was_measured_is_printed(run, model, tmp_path):
     _, said, _ = run("index", model, "-o", tmp_path / "i", "--recall", "0.6", "--threads", 1)
     made = nf.ItemIndex.load(tmp_path / "i", nf.CML.load(model))
     assert f"60 items in 8 lists; a query searches {made.figures.n_probed} of them." in said
-    assert f"Recall at 10: {made.recall:.4f}, measured on 15 users (target: 0.6)." in said
+    assert (
+        f"Recall at 10 at popularity 1: {made.recall:.4f}, measured on 15 users (target: 0.6)."
+        in said
+    )
     _, said, _ = run("index", model, "-o", tmp_path / "i", "--recall", "1")
     assert "searches all, so the search is exact." in said
     _, said, _ = run("index", model, "-o", tmp_path / "i", "--recall", "0.6", "--seed", "8")
@@ -107,7 +110,10 @@ def test_export_writes_and_says_what(run, model, tmp_path):
     fitted = nf.CML.load(model)
     code, said, err = run("export", model, "-o", tmp_path / "items.parquet")
     assert code == 0, err
-    assert said == f"60 items in 8 dimensions written to {tmp_path / 'items.parquet'}.\n"
+    assert said == (
+        "60 items in 8 dimensions, with their weights at popularity 1, written to"
+        f" {tmp_path / 'items.parquet'}.\n"
+    )
     read = pl.read_parquet(tmp_path / "items.parquet")
     assert (read["vector"].to_numpy() == fitted.item_vectors).all()
     words = ("-o", tmp_path / "u.npy", "--format", "numpy", "--what", "users", "--json")

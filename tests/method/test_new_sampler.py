@@ -139,7 +139,7 @@ def test_it_trains_is_evaluated_saved_and_described(tmp_path):
     train, test = nf.split.ratio(DATA, test=0.25, seed=0)
     options = plain(dim=6, batch=32, sampler=RankWeighted(0.5), negatives=None)
     model = nf.CML(options).fit(train, epochs=3, seed=1, device="reference", validation=0.1)
-    assert model.options.n_negatives == 4
+    assert Problem(train, model.options).n_negatives == 4
     assert 0 < nf.evaluate(model, train, test, k=10).metrics["recall"] < 1
     assert model.fold_in([1, 2, 5]).shape == model.fold_in_item([1, 2]).shape == (6,)
     model.save(tmp_path / "model")
@@ -214,7 +214,7 @@ def test_it_is_in_the_command_line(tmp_path):
         "--margin", "1", "--temperature", "0",
     )  # fmt: skip
     saved = nf.CML.load(tmp_path / "model").options
-    assert (saved.sampler, saved.n_negatives) == (RankWeighted(0.5), 4)
+    assert (saved.sampler, saved.negatives) == (RankWeighted(0.5), None)
 
 
 def test_options_of_it_survive_json():

@@ -293,37 +293,63 @@ def test_saving_twice_replaces(model, tmp_path):
 
 def test_signature_and_repr_show_the_options():
     assert list(inspect.signature(CML).parameters)[1:4] == ["dim", "geometry", "sampler"]
-    assert (
-        repr(CML(dim=64, sampler=Uniform()))
-        == "CML(dim=64, sampler=Uniform(redraws=100), negatives=5)"
-    )
+    assert repr(CML(dim=64, sampler=Uniform())) == "CML(dim=64, sampler=Uniform(redraws=100))"
 
 
-def test_the_usual_number_of_negatives_is_the_samplers():
-    assert CML().options.n_negatives == CML(sampler=Shared(0.5)).options.n_negatives == 512
-    assert CML(sampler=Uniform()).options.n_negatives == 5
-    assert CML(negatives=7).options.negatives == CML(Options(negatives=7), dim=4).options.negatives
-    assert CML(Options(sampler=Popularity()), dim=4).options.n_negatives == 5
-    assert CML(presets.long_tail(0.5)).options.n_negatives == 512
-    assert CML(presets.long_tail(0.5), sampler=Uniform()).options.n_negatives == 5
-    assert CML(Options(negatives=7), negatives=None).options.n_negatives == 512
+@pytest.mark.parametrize(
+    ("given", "n_items", "negatives"),
+    [
+        ({}, 10_000, 512),
+        ({}, 2_560, 512),
+        ({}, 2_559, 511),
+        ({}, 200, 40),
+        ({}, 160, 32),
+        ({}, 40, 32),
+        ({"sampler": Uniform()}, 10_000, 5),
+        ({"sampler": Uniform()}, 3, 5),
+        ({"negatives": 512}, 40, 512),
+    ],
+)
+def test_the_usual_number_of_negatives_is_the_samplers_and_suits_the_data(
+    given, n_items, negatives
+):
+    data = Interactions.from_pairs([(0, item) for item in range(n_items)] + [(1, 0)])
+    assert Problem(data, CML(**given).options).n_negatives == negatives
 
 
-def test_the_repr_shows_the_number_of_negatives_that_is_given_or_follows_from_the_sampler():
-    assert ", negatives=5, prior=" in repr(CML(presets.long_tail(0.5), sampler=Uniform()))
+def test_a_number_of_negatives_can_be_replaced_by_the_usual_one():
+    data = random_data()
+    assert Problem(data, CML(Options(negatives=7), negatives=None).options).n_negatives == 32
+    assert Problem(data, CML(presets.long_tail(), sampler=Popularity()).options).n_negatives == 5
+
+
+def test_only_items_that_can_be_drawn_count_for_the_usual_number_of_negatives():
+    data = random_data(n_items=400)
+    data = data.subset(data.items < 200)
+    assert Problem(data, Options(sampler=Shared(0.5))).n_negatives == 40
+    assert Problem(data, Options(sampler=Shared(0.0))).n_negatives == 80
+
+
+def test_with_few_items_the_dial_still_moves_the_lists():
+    data = random_data(n_users=60, n_items=40)
+    assert CML(dim=8, batch=16).fit(data, epochs=1).gamma > 0.01
+    assert CML(dim=8, batch=16, negatives=512).fit(data, epochs=1).gamma == 0.0
+
+
+def test_the_repr_shows_a_number_of_negatives_that_was_given():
     assert repr(CML(sampler=Uniform(), negatives=512)).endswith(", negatives=512)")
     assert repr(CML(negatives=512)) == "CML(negatives=512)"
     assert repr(CML()) == "CML()"
 
 
-def test_a_loaded_model_follows_the_sampler_unless_another_number_was_saved(tmp_path):
-    for given, found in (({}, 5), ({"negatives": 512}, 5), ({"negatives": 7}, 7)):
+def test_a_loaded_model_follows_the_sampler_unless_a_number_was_given(tmp_path):
+    for given, found in (({}, 5), ({"negatives": 512}, 512), ({"negatives": 7}, 7)):
         model = CML(dim=2, batch=4, sampler=Shared(), **given).fit(random_data(), epochs=1)
         model.save(tmp_path / "m")
         loaded = CML.load(tmp_path / "m")
         assert loaded.options == model.options
-        assert loaded.options.n_negatives == model.options.n_negatives
-        assert CML(loaded.options, sampler=Uniform()).options.n_negatives == found
+        again = CML(loaded.options, sampler=Uniform()).options
+        assert Problem(random_data(), again).n_negatives == found
 
 
 # --------------------------------------------------------------------------- quality, in small
@@ -499,14 +525,14 @@ def card_of(folder):
 def test_the_card_shows_the_temperature_and_the_negatives_that_training_used(tmp_path):
     data = random_data()
     model = CML(dim=4, batch=32).fit(data, epochs=1)
-    n_items, used = int(np.count_nonzero(data.item_counts)), Problem(data, Options()).triplet
-    for part in (f"| triplet | `{used!r}` |", f"| negatives | `{n_items}` |"):
+    used = Problem(data, Options()).triplet
+    for part in (f"| triplet | `{used!r}` |", "| negatives | `32` |"):
         model.save(tmp_path / "m")
         assert part in card_of(tmp_path / "m")
         model = CML.load(tmp_path / "m")
     CML(dim=4, sampler=Uniform(), triplet=nf.Triplet(0.5)).fit(data, epochs=1).save(tmp_path / "m")
     text = card_of(tmp_path / "m")
-    assert "| **negatives** | `5` |" in text
+    assert "| negatives | `5` |" in text
     assert f"| **triplet** | `{nf.Triplet(0.5)!r}` |" in text
 
 

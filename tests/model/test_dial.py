@@ -99,7 +99,7 @@ def test_every_way_to_ask_has_the_same_bounds(model):
 
 def test_a_dial_without_effect_says_why():
     """Of the 60 items all are drawn in each step, so popularity is not taken out."""
-    model = nf.CML(dim=4).fit(random_data(), epochs=1, threads=1)
+    model = nf.CML(dim=4, negatives=512).fit(random_data(), epochs=1, threads=1)
     assert model.gamma == 0
     assert model.dial() == 0
     with pytest.raises(OptionError, match=r"was found to be 0.*fewer than half of the items"):

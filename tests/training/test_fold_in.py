@@ -157,7 +157,7 @@ def test_the_same_seed_gives_the_same_bits(optimiser, averaging):
 
 def item_loss(folding, fans, point, steps):
     """The mean over steps of the objective over a new item: of its pairs, and of others' pairs."""
-    data, options = folding.train, folding.options
+    data = folding.train
     total = 0.0
     everybody = data.pair_users()
     for step in range(steps):
@@ -178,7 +178,7 @@ def item_loss(folding, fans, point, steps):
             rows = np.concatenate([rows, [point]])
             positive = folding.items[j].astype(float)
             term = folding.problem.triplet.term(folding.users[u], positive, rows, data.n_items)
-            total += options.n_negatives * chance * term.loss
+            total += folding.problem.n_negatives * chance * term.loss
     return total / steps
 
 

@@ -68,10 +68,8 @@ def pairs_of(problem: Problem, step: int) -> tuple[Int64, Int64]:
 
 def candidates_of(problem: Problem, source: Source) -> Int64:
     """Return the items shared by all pairs of a step, in the order in which they are drawn."""
-    options = problem.options
-    return draw_candidates(
-        options.sampler.needs, options.n_negatives, problem.proposal, problem.support, source
-    )
+    needs = problem.options.sampler.needs
+    return draw_candidates(needs, problem.n_negatives, problem.proposal, problem.support, source)
 
 
 def draw(
@@ -103,7 +101,7 @@ def draw(
     options = problem.options
     return options.sampler.draw(
         Batch(
-            users, options.n_negatives, problem.proposal, problem.support, candidates, source,
+            users, problem.n_negatives, problem.proposal, problem.support, candidates, source,
             known, compare, options.dim, first,
         )
     )  # fmt: skip

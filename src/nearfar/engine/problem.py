@@ -96,7 +96,7 @@ class Problem:
         object.__setattr__(self, "positive_users", self.interactions.pair_users())
         sampler = self.options.sampler
         if sampler.needs.distinct_places:
-            needed = self.options.batch * self.options.n_negatives
+            needed = self.options.batch * self.n_negatives
             if needed > self.support.shape[0]:
                 raise OptionError(
                     f"{type(sampler).__name__}(distinct=True) needs batch x negatives ="
@@ -173,15 +173,21 @@ class Problem:
                 " threshold with `min_value`."
             )
 
+    @cached_property
+    def n_negatives(self) -> int:
+        """|N_ij|: that of the options, or the sampler's usual number for the data."""
+        options = self.options
+        return options.sampler.needs.negatives(options.negatives, len(self.support))
+
     @property
     def n_candidates(self) -> int:
         """Number of items shared by all pairs of a step: candidates of stage 1, or negatives."""
-        return self.options.sampler.needs.n_candidates(self.options.n_negatives, len(self.support))
+        return self.options.sampler.needs.n_candidates(self.n_negatives, len(self.support))
 
     @property
     def n_own(self) -> int:
         """Number of each pair's own negatives: |N_ij|, or 0 if all pairs share their negatives."""
-        return 0 if self.options.sampler.needs.shared else self.options.n_negatives
+        return 0 if self.options.sampler.needs.shared else self.n_negatives
 
     def anchors(self, users: Int64, items: Int64) -> Int64:
         """Return the rows that the second stage compares with the candidates of pairs, (L,).

@@ -117,6 +117,8 @@ class Outcome:
     """gamma of the popularity prior (`nearfar.method.prior`): of `nearfar.training.calibration`'s
     values the one that is best on the validation part, unless the options set it. None in an
     outcome that was computed before there was a prior."""
+    negatives: int | None = None
+    """|N_ij|: that of the options, or the sampler's usual number for the data."""
 
 
 def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
@@ -139,6 +141,7 @@ def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
         "diagnostics": sorted(outcome.diagnostics),
         "warnings": list(outcome.warnings),
         "gamma": outcome.gamma,
+        "negatives": outcome.negatives,
     }
     folder = folder_of(results, key)
     try:
@@ -179,6 +182,7 @@ def load(folder: str | PathLike[str]) -> Outcome:
             {name: frames[name] for name in meta["diagnostics"]},
             tuple(meta["warnings"]),
             meta.get("gamma"),
+            meta.get("negatives"),
         )
     except KeyError as error:
         raise StoreError(

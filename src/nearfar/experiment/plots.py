@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from nearfar.experiment.cells import Outcome
-from nearfar.experiment.tables import Which
+from nearfar.experiment.tables import Which, options_of
 from nearfar.runtime.arrays import Float64
 from nearfar.runtime.canvas import require_matplotlib, styled_figure
 
@@ -308,7 +308,7 @@ def _rows(outcomes: Iterable[Outcome]) -> list[_Row]:
 
 
 def _order(outcome: Outcome) -> tuple[Any, ...]:
-    options, kind = outcome.cell["setting"]["options"], _kind(outcome)
+    options, kind = options_of(outcome), _kind(outcome)
     place = list(KINDS).index(kind) if kind in KINDS else len(KINDS)
     name = outcome.cell["setting"]["name"]
     settled = dumps(outcome.cell, sort_keys=True)

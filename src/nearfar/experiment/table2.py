@@ -87,8 +87,7 @@ def rows(
         if sampler in samplers and n in negatives and batch in batches
     ]
     if preset == "cml_2017":
-        options = cml_2017()
-        made = [Setting(_name("CML 2017", options.n_negatives, options.batch), options)]
+        made = [Setting(_name("CML 2017", 20, 50_000), cml_2017(negatives=20, batch=50_000))]
     else:
         made = [_row(preset, *place, beta, second) for place in wanted]
     if second and not any(row.options.sampler.needs.kernel == "two-stage" for row in made):

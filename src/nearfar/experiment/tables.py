@@ -102,8 +102,9 @@ def name_of(outcome: Outcome) -> str:
 
 
 def options_of(outcome: Outcome) -> dict[str, Any]:
-    """Return `Options.to_dict` of the setting."""
-    return dict(outcome.cell["setting"]["options"])
+    """Return `Options.to_dict` of the setting, with the number of negatives that were drawn."""
+    options = dict(outcome.cell["setting"]["options"])
+    return {**options, "negatives": options["negatives"] or outcome.negatives}
 
 
 def _distinctly(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -92,7 +92,7 @@ def compute(cell: Cell, data: Interactions, *, threads: int = 1) -> Outcome:
     return Outcome(
         cell.to_dict(), trained.best.best_epoch, history.height, float(history["seconds"][-1]),
         time.process_time() - begun, history, metrics, per_user, tables,
-        (*trained.warnings, *of_tests), trained.gamma,
+        (*trained.warnings, *of_tests), trained.gamma, trained.negatives,
     )  # fmt: skip
 
 
@@ -109,6 +109,8 @@ class _Model:
     own_gamma: float
     """What `gamma` is in the setting's own score: 0 without a prior."""
     warnings: tuple[str, ...]
+    negatives: int
+    """|N_ij|."""
 
 
 def _trained(cell: Cell, learned: Interactions, held_out: Interactions, threads: int) -> _Model:
@@ -130,7 +132,8 @@ def _trained(cell: Cell, learned: Interactions, held_out: Interactions, threads:
     else:
         gamma = calibrated(problem, users, items, run.validation, schedule, threads).gamma
         own = options.prior.popularity * gamma
-    return _Model(best, last, gamma, own, tuple(str(one.message) for one in said))
+    told = tuple(str(one.message) for one in said)
+    return _Model(best, last, gamma, own, told, problem.n_negatives)
 
 
 def _tested(

@@ -24,7 +24,7 @@ class Needs(NamedTuple):
     """What a sampler needs from an engine."""
 
     usual: int = 5
-    """Default of |N_ij|, if the user does not set the number of negatives."""
+    """Default of |N_ij|, if the user does not set the number of negatives; see `negatives`."""
     shared: bool = False
     """Whether all pairs of a step share their negatives; otherwise each pair has its own."""
     candidates: int = 0
@@ -44,6 +44,17 @@ class Needs(NamedTuple):
     """See `TwoStage`."""
     kernel: Kernel | None = None
     """The engines' kernels that draw the same items; None if there are none."""
+
+    def negatives(self, given: int | None, n_support: int) -> int:
+        """Return |N_ij|: the number given, or the usual one, if `n_support` items can be drawn.
+
+        Shared negatives are usually at most a fifth of those items, but 32 if there are so many:
+        if a step draws most of the items, popular and rare ones are drawn alike, and the sampler's
+        weight has no effect.
+        """
+        if given is not None:
+            return given
+        return min(self.usual, max(32, n_support // 5)) if self.shared else self.usual
 
     def n_candidates(self, negatives: int, n_support: int) -> int:
         """Return the number of items shared by all pairs, if `n_support` items can be drawn."""

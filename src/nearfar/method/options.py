@@ -7,7 +7,7 @@ line's flags. Parts with their own parameters are objects: ``sampler=TwoStage(ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,9 +52,10 @@ class Options:
     """The set of the points: "sphere", "ball" or "free"; see `nearfar.method.geometry`."""
     sampler: Sampler = Shared()  # noqa: RUF009  # frozen, and shown in signatures
     """The sampler, which draws the negatives; see `nearfar.method.sampling`."""
-    negatives: int | None = field(default=None, hash=False)
-    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch. By default the
-    sampler's usual number: 512 with `Shared` and 5 with others. See `n_negatives`."""
+    negatives: int | None = None
+    """|N_ij|, negatives drawn for each pair, or with `Shared` for the whole batch. By default 5, or
+    with `Shared` 512, but at most a fifth of the items that can be drawn (or 32, if that is more).
+    """
     batch: int = 256
     """Pairs in each training step."""
     triplet: Triplet = Triplet(0.2, temperature=None)  # noqa: RUF009
@@ -92,7 +93,7 @@ class Options:
             batch=whole("batch", self.batch, 1, 1_000_000),
         )
         needs = self.sampler.needs
-        own = 0 if needs.shared else self.n_negatives
+        own = 0 if needs.shared else needs.usual if negatives is None else self.negatives
         if self.batch * (2 + own) > 2**27:
             raise OptionError(
                 f"`batch` x (`negatives` + 2), the buffer size of a step, must be at most 2^27;"
@@ -105,17 +106,8 @@ class Options:
                 f" {self.spread_out!r}. Use spread_out=None."
             )
 
-    @property
-    def n_negatives(self) -> int:
-        """The effective number of negatives: `negatives`, or the sampler's usual number."""
-        return self.sampler.needs.usual if self.negatives is None else self.negatives
-
-    def __eq__(self, other: object) -> bool:
-        """Compare with other options; a number of negatives equals None if it is the default."""
-        return isinstance(other, Options) and self.to_dict() == other.to_dict()
-
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, with the effective number of negatives; see `from_dict`.
+        """Return plain values for JSON; see `from_dict`.
 
         Examples
         --------
@@ -128,15 +120,13 @@ class Options:
             if is_dataclass(value) and not isinstance(value, type):
                 value = {"kind": type(value).__name__, **_plain(asdict(value))}
             plain[one.name] = value
-        return plain | {"negatives": self.n_negatives}
+        return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Options:
         """Make options from the result of `to_dict`.
 
-        A number of negatives that is the sampler's default is replaced by None, so that it follows
-        the sampler if the sampler is changed. Options that were added later, as the prior was, have
-        the values that make the same model.
+        Options that were added later, as the prior was, have the values that make the same model.
 
         Raises
         ------
@@ -152,10 +142,7 @@ class Options:
             value = values.get(name)
             if isinstance(value, Mapping):
                 values[name] = _strategy(name, kinds, dict(value))
-        options = cls(**values)
-        if options.negatives == options.sampler.needs.usual:
-            return replace(options, negatives=None)
-        return options
+        return cls(**values)
 
 
 def register_sampler(kind: Kind) -> Kind:

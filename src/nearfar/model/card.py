@@ -50,10 +50,8 @@ def card(
     metrics : mapping
         As `nearfar.CML.metrics`.
     """
-    default, shown = Options(), {**vars(options), "negatives": options.n_negatives}
+    default, shown = Options(), dict(vars(options))
     usual = {name for name, value in shown.items() if value == getattr(default, name)}
-    if options.n_negatives == default.n_negatives:
-        usual.add("negatives")
     shown["triplet"] = replace(options.triplet, temperature=effective.temperature)
     shown["negatives"] = effective.negatives
     if options.prior is not None:

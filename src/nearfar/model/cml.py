@@ -147,11 +147,10 @@ class CML:
         self._searched: Retrieval | None = None
 
     def __repr__(self) -> str:
-        """Return the options that differ from the defaults, and `negatives` if it was given."""
-        default, options = vars(Options()), self.options
-        changed = {name: value for name, value in vars(options).items() if value != default[name]}
-        if options.n_negatives != Options().n_negatives:
-            changed["negatives"] = options.n_negatives
+        """Return the options that differ from the defaults."""
+        default = vars(Options())
+        options = vars(self.options)
+        changed = {name: value for name, value in options.items() if value != default[name]}
         shown = (f"{name}={changed[name]!r}" for name in OPTION_NAMES if name in changed)
         return f"CML({', '.join(shown)})"
 

@@ -62,8 +62,7 @@ def expected_gamma(problem: Problem) -> float:
 def by_rule(problem: Problem) -> float:
     """Return gamma by the rule for the sampler and the temperature."""
     counts, temperature = problem.interactions.item_counts, problem.triplet.known_temperature
-    options = problem.options
-    return gamma_by_rule(options.sampler, counts, temperature, options.n_negatives)
+    return gamma_by_rule(problem.options.sampler, counts, temperature, problem.n_negatives)
 
 
 def expected_weight(problem: Problem) -> Float32 | None:

@@ -256,7 +256,7 @@ class _Others:
     def _times(self, point: Floats, users: Int32, items: Int32, source: Source) -> Floats | float:
         """Return the expected number of times that each pair would draw the item."""
         folding, options = self.folding, self.folding.options
-        places = folding.problem.n_candidates or options.n_negatives
+        places = folding.problem.n_candidates or folding.problem.n_negatives
         if not options.sampler.needs.candidates:
             return places * self.chance
 
@@ -269,7 +269,7 @@ class _Others:
             folding.problem, source, users, self.no_items, folding._candidates(source), compare
         ).weight
         if weight is None:
-            return options.n_negatives * self.chance
+            return folding.problem.n_negatives * self.chance
         whole = np.maximum(weight.sum(axis=1), np.finfo(np.float32).tiny)
-        times: Floats = options.n_negatives * places * self.chance * weight[:, -1] / whole
+        times: Floats = folding.problem.n_negatives * places * self.chance * weight[:, -1] / whole
         return times

@@ -296,7 +296,7 @@ class Run:
             state.stopped |= _is_true(callback(event))
 
     def _warn_of_missed(self, missed: int) -> None:
-        places = self.problem.interactions.n_pairs * self.problem.options.n_negatives
+        places = self.problem.interactions.n_pairs * self.problem.n_negatives
         if missed > places / 2:
             warn(
                 f"{missed:,} of {places:,} places for a negative stayed empty in the first epoch:"

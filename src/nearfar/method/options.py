@@ -93,7 +93,7 @@ class Options:
             batch=whole("batch", self.batch, 1, 1_000_000),
         )
         needs = self.sampler.needs
-        own = 0 if needs.shared else needs.usual if negatives is None else self.negatives
+        own = 0 if needs.shared else self.negatives or needs.usual
         if self.batch * (2 + own) > 2**27:
             raise OptionError(
                 f"`batch` x (`negatives` + 2), the buffer size of a step, must be at most 2^27;"

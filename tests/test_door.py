@@ -34,7 +34,16 @@ MODULES = {"split": nf.split, "presets": nf.presets, "baselines": nf.baselines,
            "datasets": nf.datasets, "table2": table2}  # fmt: skip
 BESIDE = {"recommend_to": recommend_to, "create_app": create_app, "scan": readers.scan}
 """Documented functions that are not among the names of the package."""
-RESULTS = {"Evaluation", "Front", "Interactions", "ItemIndex", "Outcome", "Dataset", "RemoteFile"}
+RESULTS = {
+    "Evaluation",
+    "Features",
+    "Front",
+    "Interactions",
+    "ItemIndex",
+    "Outcome",
+    "Dataset",
+    "RemoteFile",
+}
 """Classes that are made by the library or by their own class methods."""
 FORMULAS = {"at", "term", "pair_weight", "soft_maximum", "shares", "coefficients", "weight", "step",
             "start", "proposal", "draw", "score_block", "improves", "cells",
@@ -163,6 +172,7 @@ TABLE = Rule((None, 3, "x", [[1], [1, 2]], np.zeros((2, 2, 2)), np.array([["a"]]
 ROWS = Rule(([[0], [0, 1]], [0.5], ["a"], [True], [10**6], [-1], object(), [[0, 1]], None))
 CELLS = Rule(([[0], [0, 1]], 0.5, [0.5], "0", ["a"], [True], 10**6, [-1], object(), None))
 MAPPING = Rule((3, "x", [1], True, object()))
+COLUMNS = Rule((2.5, b"user", {}, "nothing", None, [2.5], [["user"]], ["value", "value"]))
 COLUMN = Rule((2.5, b"user", ["user"], {}, "nothing"), named=False)
 ANY = Rule()
 """What has tests of its own: `at` takes numbers, dates and their text."""
@@ -242,6 +252,17 @@ SPECIAL = {
     "ItemIndex.scorer": {"queries": TABLE},
     "ItemIndex.check": {"item_vectors": Rule((None, 3, "x", [[1], [1, 2]], {}, object())),
                         "weights": Rule((None, 3, "x", np.eye(2), ItemWeights))},
+    "Features.from_frame": {
+        "frame": Rule((None, 3, "x", [1], object()), named=False), "id": COLUMN,
+        "categories": COLUMNS, "text": COLUMNS, "numbers": COLUMNS, "vectors": COLUMNS},
+    "Features.read": {
+        "id": COLUMN, "list_separator": Rule((3, True, ["a"], b"a", "", {})),
+        "categories": COLUMNS, "text": COLUMNS, "numbers": COLUMNS, "vectors": COLUMNS},
+    "Features.from_matrix": {
+        "matrix": TABLE.also([1], sp.csr_array(np.eye(2) * np.nan)), "name": TEXT,
+        "ids": Rule(("ab", 3, [0], [0, 0], [[0], [1]]), named=False),
+        "columns": Rule(("ab", 3, ["a"], ["a", "a"], [1, 2])), "weight": CHOICE.but(None)},
+    "Features.joined": {"others": Rule((None, 3, "x", FRAME, nf.Features))},
     "Interactions.from_pairs": {"pairs": Rule((None, 3, "ab", [3], [(1,)], {}, FRAME))},
     "Interactions.from_frame": {
         "frame": Rule((None, 3, "x", [1], object()), named=False),
@@ -329,6 +350,8 @@ def world(tmp_path_factory):
     timed.save(place / "data")
     table = pl.DataFrame({"user": [0, 0, 1], "item": [0, 1, 1], "value": [1, 2, 3], "time": 5})
     table.write_csv(place / "table.csv")
+    kinds = pl.DataFrame({"user": [0, 1], "value": [1.5, 2.5]})
+    kinds.write_csv(place / "kinds.csv")
     grid = nf.experiment.Grid(
         (nf.experiment.Setting("tiny", TINY),),
         learning_rates=(), folds=2, schedule=nf.experiment.Schedule(1),
@@ -339,6 +362,7 @@ def world(tmp_path_factory):
         grid=grid, outcomes=nf.experiment.load_all(place / "results"),
         evaluation=nf.evaluate(model, train, test, k=3),
         front=nf.front(model, train, test, k=3, popularity=[0, 1]),
+        kinds=kinds, features=nf.Features.from_frame(kinds, id="user", numbers="value"),
     )  # fmt: skip
 
 
@@ -355,6 +379,7 @@ def calls(w):
     users = np.diff(w.train.indptr).astype(np.int32)[:2] * 0
     points = np.concatenate([w.model.user_vectors, w.model.item_vectors])
     halves = w.evaluation.per_user.with_columns(fold=pl.lit(0))
+    kinds = w.kinds
     data, table, csv = w.timed, w.table, w.place / "table.csv"
     return {
         "recommend_to": (recommend_to, {"path": new, "model": w.model, "users": [0, 2], "k": 3,
@@ -382,6 +407,13 @@ def calls(w):
         "CML.load": (nf.CML.load, {"path": w.place / "model"}),
         "Evaluation.standard_error": (w.evaluation.standard_error, {"name": "ndcg"}),
         "Evaluation.bootstrap": (w.evaluation.bootstrap, {"name": "ndcg", "n": 2}),
+        "Features.from_frame": (nf.Features.from_frame, {"frame": kinds, "id": "user",
+                                                         "numbers": "value"}),
+        "Features.read": (nf.Features.read, {"path": w.place / "kinds.csv", "id": "user",
+                                             "numbers": "value"}),
+        "Features.from_matrix": (nf.Features.from_matrix, {"matrix": np.eye(2), "ids": [0, 1]}),
+        "Features.joined": (lambda others: w.features.joined(others), {
+            "others": nf.Features.from_matrix(np.eye(2), [0, 1])}),
         "Interactions.from_rows": (nf.Interactions.from_rows, {
             "users": users, "items": np.arange(len(users)), "user_ids": data.user_ids,
             "item_ids": data.item_ids}),

@@ -21,6 +21,7 @@ __version__: str
 if TYPE_CHECKING:
     from nearfar import datasets, errors, experiment
     from nearfar.data import split
+    from nearfar.data.features import Features
     from nearfar.data.interactions import Interactions
     from nearfar.evaluation import baselines
     from nearfar.evaluation.front import Front, front
@@ -47,6 +48,7 @@ __all__ = [
     "CoOccurrence",
     "Decorrelate",
     "Evaluation",
+    "Features",
     "Front",
     "Interactions",
     "ItemIndex",
@@ -74,6 +76,7 @@ __all__ = [
 _OWNERS = {
     "": ("datasets", "errors", "experiment"),
     "data": ("split",),
+    "data.features": ("Features",),
     "data.interactions": ("Interactions",),
     "evaluation": ("baselines",),
     "evaluation.front": ("Front", "front"),

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from nearfar.data import table_columns
 from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, MissingColumnError
 from nearfar.prepare import prepare
@@ -225,3 +226,12 @@ def test_tables_of_items_may_be_of_any_library_and_width():
     assert narrow.titles([1, 2]) == ["a", None]
     with pytest.raises(DataError, match="A dict is not a table"):
         data.with_item_table(table)
+
+
+def test_columns_are_selected_by_a_key():
+    frame = pd.DataFrame([[1, "a", 2.0]], columns=["itemId", 7, "x"])
+    lazy, key, kinds = table_columns.keyed(frame, None, {"text": [7], "numbers": ["x"]})
+    assert (key, kinds) == ("itemId", {"7": "text", "x": "numbers"})
+    assert lazy.collect().to_dict(as_series=False) == {"itemId": [1], "7": ["a"], "x": [2.0]}
+    with pytest.raises(MissingColumnError, match=r"No column.*pass its name as `id=`.*The index"):
+        table_columns.keyed(frame.set_index("itemId"), None, {"numbers": ["x"]})

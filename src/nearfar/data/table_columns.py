@@ -8,7 +8,7 @@ if the table has labels that are integers, as tables of pandas can; otherwise it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -114,6 +114,87 @@ def select(
             f" columns as `user=` and `item=`. The columns are {', '.join(table.names)}."
         )
     return table.picked(chosen)
+
+
+def keyed(
+    frame: Any, key: Column | None, parts: Mapping[str, Sequence[Column]], *, headed: bool = False
+) -> tuple[pl.LazyFrame, str, dict[str, str]]:
+    """Select a column of ids and further columns, which keep their names.
+
+    Parameters
+    ----------
+    frame : table
+        As in `as_lazy`.
+    key : str or int, optional
+        The column of ids. By default the one column, of those not in `parts`, with a known name:
+        one that `select` knows, or ``id``.
+    parts : mapping of str to sequence of str or int
+        The other columns, by the name of the argument that asks for them.
+    headed : bool
+        As in `select`.
+
+    Returns
+    -------
+    LazyFrame
+        The columns.
+    str
+        The name of the column of ids.
+    dict of str to str
+        For the name of each other column, in the order given, the argument that asks for it.
+
+    Raises
+    ------
+    MissingColumnError
+        If a column does not exist, or the column of ids cannot be recognised.
+    DataError
+        As `as_lazy`; also if one column is asked for twice.
+    """
+    table = replace(_opened(frame), headed=headed)
+    asked: dict[int, str] = {}
+    for part, columns in parts.items():
+        for column in columns:
+            place = _place(table, column, part)
+            if place in asked:
+                raise DataError(
+                    f"The column {table.names[place]!r} is in `{asked[place]}` and again in"
+                    f" `{part}`; name each column once."
+                )
+            asked[place] = part
+    at = _key(table, asked) if key is None else _place(table, key, "id")
+    if at in asked:
+        raise DataError(
+            f"The column {table.names[at]!r} has the ids and is in `{asked[at]}` as well; an id is"
+            " not a feature. Pass another column as `id=`."
+        )
+    chosen = {table.names[place]: place for place in (at, *asked)}
+    return (
+        table.picked(chosen),
+        table.names[at],
+        {table.names[i]: part for i, part in asked.items()},
+    )
+
+
+def _key(table: _Table, asked: Mapping[int, str]) -> int:
+    """Return the position of the only column, not asked for, that has a known name for ids."""
+    known = {*_EVERY_NAME, "id"}
+    free = [place for place in range(len(table.names)) if place not in asked]
+    found = [place for place in free if _bare(table.names[place]) in known]
+    if len(found) == 1:
+        return found[0]
+    many = "More than one column" if found else "No column"
+    raise MissingColumnError(
+        f"{many} is recognised as the ids; pass its name as `id=`. The columns are"
+        f" {', '.join(table.names)}.{_index(table)}"
+    )
+
+
+def axis_of(name: str) -> str:
+    """Return what a column of ids is about by its name: "user", "item", or "" for another name.
+
+    >>> axis_of("itemId"), axis_of("id")
+    ('item', '')
+    """
+    return next((part for part, known in _KNOWN_NAMES.items() if _bare(name) in known), "")
 
 
 def known_as(part: str, names: Iterable[str]) -> list[str]:

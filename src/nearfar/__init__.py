@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nearfar.evaluation.result import Evaluation
     from nearfar.method import presets
     from nearfar.method.co_occurrence import CoOccurrence
+    from nearfar.method.hybrid import Hybrid, Linear
     from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
     from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
     from nearfar.method.options import Options
@@ -50,8 +51,10 @@ __all__ = [
     "Evaluation",
     "Features",
     "Front",
+    "Hybrid",
     "Interactions",
     "ItemIndex",
+    "Linear",
     "Options",
     "Popularity",
     "Prior",
@@ -84,6 +87,7 @@ _OWNERS = {
     "evaluation.result": ("Evaluation",),
     "method": ("presets",),
     "method.co_occurrence": ("CoOccurrence",),
+    "method.hybrid": ("Hybrid", "Linear"),
     "method.loss": ("Decorrelate", "SpreadOut", "Triplet"),
     "method.optimiser": ("SGD", "Adagrad", "Adam", "Averaging"),
     "method.options": ("Options",),

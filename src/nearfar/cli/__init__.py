@@ -45,6 +45,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     preparing.prepare: "nearfar prepare ratings.csv -o data/ --value rating --min-value 4",
     fitting.fit: "nearfar fit data/ -o model/ --holdout 0.25 --validation 0.1 --epochs 60",
     changing.update: "nearfar update model/ new.csv",
+    changing.add_items: "nearfar add-items model/ new-films.parquet",
     using.evaluate: "nearfar evaluate model/ data/ --baselines",
     using.front: "nearfar front model/ data/ --popularity 0 --popularity 1",
     fitting.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nearfar.cli import show
+from nearfar.cli.describing import SIDES, features_like
 from nearfar.cli.fitting import Data, Json
 from nearfar.cli.inputs import load_data, training_device
 from nearfar.cli.using import Device, Model, Threads
@@ -22,6 +23,49 @@ Method = Enum("Method", {name: name for name in METHODS}, type=str)  # type: ign
 PCA = Method("pca")
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 
+FeatureFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file of what new items are, with the columns that the model was trained with.",
+    ),
+]
+ListSeparator = Annotated[
+    str | None,
+    typer.Option(help='What separates several values in one column of a text file, such as "|".'),
+]
+
+
+def add_items(
+    model: Model,
+    items: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A file of what the items are, with the columns that the model was trained with.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="MODEL", help="Folder to save in; MODEL if not given."),
+    ] = None,
+    list_separator: ListSeparator = None,
+    json: Json = False,
+) -> None:
+    """Add items that nobody has used yet to a model that was trained with features."""
+    target = model if out is None else out
+    store.check_replaceable(target, kind=KIND)
+    fitted = CML.load(model)
+    before = fitted.interactions.n_items
+    fitted.add_items(features_like(items, "items", fitted, list_separator))
+    fitted.save(target)
+    now = fitted.interactions.n_items
+    if json:
+        show.emit({"model": str(target), "n_items": {"before": before, "now": now}})
+        return
+    show.say(f"{now - before:,} items added to {before:,}; saved in {target}.")
+
 
 def update(
     model: Model,
@@ -31,6 +75,11 @@ def update(
         Path | None,
         typer.Option("-o", "--out", metavar="MODEL", help="Folder to save in; MODEL if not given."),
     ] = None,
+    item_features: FeatureFile = None,
+    user_features: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Likewise for users.")
+    ] = None,
+    list_separator: ListSeparator = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over all interactions.")] = 8,
     seed: Seed = 0,
     threads: Threads = None,
@@ -47,7 +96,13 @@ def update(
     fitted = CML.load(model)
     before = fitted.interactions
     new, begun = load_data(data, like=before), time.perf_counter()
-    fitted.partial_fit(new, epochs=epochs, seed=seed, threads=threads, device=place)
+    files = {"items": item_features, "users": user_features}
+    features: dict[str, Any] = {
+        f"{SIDES[side]}_features": features_like(file, side, fitted, list_separator)
+        for side, file in files.items()
+        if file is not None
+    }
+    fitted.partial_fit(new, **features, epochs=epochs, seed=seed, threads=threads, device=place)
     fitted.save(target)
     now = fitted.interactions
     figures = {

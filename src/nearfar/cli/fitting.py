@@ -14,6 +14,7 @@ import typer
 
 from nearfar.cli import show
 from nearfar.cli.binding import build, with_flags
+from nearfar.cli.describing import DESCRIPTION_FLAGS, features_of, hybrid_options
 from nearfar.cli.inputs import (
     OPTION_FLAGS,
     RUN_FLAGS,
@@ -59,10 +60,12 @@ Given = dict[str, Any]
 _model = with_flags(OPTION_FLAGS, into="options")
 _length = with_flags(SCHEDULE_FLAGS, into="schedule")
 _run = with_flags(RUN_FLAGS, into="run")
+_about = with_flags(DESCRIPTION_FLAGS, into="about")
 
 
 @_run
 @_length
+@_about
 @_model
 def fit(
     data: Data,
@@ -81,21 +84,23 @@ def fit(
     preset: PresetOption = None,
     json: Json = False,
     options: Given,
+    about: Given,
     schedule: Given,
     run: Given,
 ) -> None:
     """Train a model on interactions and save it."""
-    model = CML(options_of(None if preset is None else preset.value, options))
+    chosen = options_of(None if preset is None else preset.value, options)
+    model = CML(hybrid_options(chosen, about))
     plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), circumstances_of(run)
     held_out = None if holdout is None else share("--holdout", holdout)
     store.check_replaceable(out, kind=KIND)
     everything = load_data(data)
-    train = everything
+    train, features = everything, features_of(about, everything)
     if held_out is not None:
         train, _ = split.ratio(everything, test=held_out, seed=how.seed)
     begun = time.perf_counter()
     try:
-        model.fit(train, **asdict(plan), **asdict(how))
+        model.fit(train, **features, **asdict(plan), **asdict(how))
     except KeyboardInterrupt as error:
         _keep(model, out)
         raise typer.Exit(130) from error
@@ -165,6 +170,7 @@ def _report(figures: Mapping[str, Any], metric: str, data: Path, *, show_evaluat
 
 @_run
 @_length
+@_about
 @_model
 def crossvalidate(
     data: Data,
@@ -173,18 +179,22 @@ def crossvalidate(
     preset: PresetOption = None,
     json: Json = False,
     options: Given,
+    about: Given,
     schedule: Given,
     run: Given,
 ) -> None:
     """Cross-validate: for each fold, train on the other folds and test on this one."""
     chosen = options_of(None if preset is None else preset.value, options)
+    chosen = hybrid_options(chosen, about)
     plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), circumstances_of(run)
     found: list[Evaluation] = []
-    cuts = split.k_fold(load_data(data), folds, seed=how.seed)
+    everything = load_data(data)
+    features = features_of(about, everything)
+    cuts = split.k_fold(everything, folds, seed=how.seed)
     if not all(test.n_pairs for _, test in cuts):
         raise EmptyDataError(f"A fold is empty; use fewer than {folds} `--folds`, or more data.")
     for number, (train, test) in enumerate(cuts, start=1):
-        found.append(_fold(number, chosen, plan, how, train, test))
+        found.append(_fold(number, chosen, features, plan, how, train, test))
         line = ", ".join(f"{name} {show.figure(name, found[-1][name])}" for name in names("short"))
         (show.note if json else show.say)(f"fold {number} of {folds}: {line}")
     spread = {name: _mean_and_std([one[name] for one in found]) for name in names()}
@@ -208,6 +218,7 @@ def crossvalidate(
 def _fold(
     number: int,
     options: Any,
+    features: dict[str, Any],
     plan: Schedule,
     how: Circumstances,
     train: Interactions,
@@ -216,7 +227,7 @@ def _fold(
     going = asdict(how)
     if how.checkpoint is not None:
         going["checkpoint"] = how.checkpoint / f"fold-{number}"
-    model = CML(options).fit(train, **asdict(plan), **going)
+    model = CML(options).fit(train, **features, **asdict(plan), **going)
     return evaluate(
         model,
         train,

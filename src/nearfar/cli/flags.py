@@ -82,7 +82,11 @@ def attribute_docs(cls: type[Any]) -> dict[str, str]:
 
 
 def flags_of(
-    cls: type[Any], strategies: Strategies | None = None, base: Any = None
+    cls: type[Any],
+    strategies: Strategies | None = None,
+    base: Any = None,
+    *,
+    without: Iterable[str] = (),
 ) -> tuple[Flag, ...]:
     """Return the flags of a dataclass of options.
 
@@ -94,6 +98,8 @@ def flags_of(
         The fields whose value is an object, and the closed set of its classes.
     base : dataclass instance, optional
         The options whose values are shown as defaults; by default those of `cls`.
+    without : iterable of str
+        Fields that have no flag.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def flags_of(
     """
     parts = strategies or {}
     flags: list[Flag] = []
-    for field in fields(cls):
+    for field in (one for one in fields(cls) if one.name not in without):
         if field.name in parts:
             flags += _part_flags(cls, field.name, parts[field.name], _default(field))
         else:

@@ -49,7 +49,8 @@ class Circumstances:
     """Show a progress bar; by default only if stderr is a terminal."""
 
 
-OPTION_FLAGS = flags_of(Options, STRATEGIES)
+OPTION_FLAGS = flags_of(Options, STRATEGIES, without=("items", "users"))
+"""Hybrids follow from files of features; see `nearfar.cli.describing`."""
 SCHEDULE_FLAGS = flags_of(Schedule)
 RUN_FLAGS = flags_of(Circumstances)
 RULE_FLAGS = flags_of(Rules)

@@ -52,6 +52,11 @@ def make_engine(
         from nearfar.engine.reference import ReferenceEngine
 
         return ReferenceEngine(problem, state)
+    if problem.content is not None:
+        raise OptionError(
+            f"a hybrid with a linear encoder trains on the processor; got device={device!r}. Use"
+            f" device='cpu'."
+        )
     from nearfar.engine.gpu.gpu_engine import GPUEngine
 
     return GPUEngine(problem, state, device=torch_device(name) or name, fast=fast)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from nearfar.engine.content import Content, encode, has_content
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.method.options import Options
+from nearfar.method.prior import log_popularity
 from nearfar.method.proposal import AliasTable, alias_table
-from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64
+from nearfar.runtime.arrays import Bool, Float32, Float64, Floats, Int32, Int64
 from nearfar.runtime.counter import Purpose, normal_at, stream
 from nearfar.runtime.jit import kernel
 
@@ -39,18 +41,21 @@ class State:
     """
 
     rows: Floats
-    """(N + M, slots, d): the parameter and the optimiser's moments."""
+    """(N + M, slots, d): the parameter and the optimiser's moments. With content there are rows
+    N + M.. for the vectors of its columns, and rows with content hold their delta."""
     last: Int64
     """(N + M,) the step to which a row was last brought up to date; 0 if no step has touched it."""
     step: int = 0
     """Number of completed steps."""
     mean: Float32 | None = None
     """(N + M, d) the mean of the points over epochs, not normalised, if there is one."""
+    cache: Float32 | None = None
+    """The points by which a second stage chooses, where there is content; `Problem.new_cache`."""
 
     def copy(self) -> State:
         """Return a copy that shares no memory."""
-        mean = None if self.mean is None else self.mean.copy()
-        return State(self.rows.copy(), self.last.copy(), self.step, mean)
+        mean, cache = (None if one is None else one.copy() for one in (self.mean, self.cache))
+        return State(self.rows.copy(), self.last.copy(), self.step, mean, cache)
 
     def average(self, weight: float, now: Callable[[Int64], Floats]) -> None:
         """Update the mean with the current points x: mean + weight (x - mean).
@@ -87,6 +92,8 @@ class Problem:
     seed: int = 0
     horizon: int = 1_000_000
     """The last step that may be taken; it only determines the size of a table."""
+    content: Content | None = field(default=None, repr=False, compare=False)
+    """The features of users and items, if any of them are hybrids."""
     positive_users: Int32 = field(init=False, repr=False, compare=False)
     """(n_pairs,) the user of each pair."""
 
@@ -137,14 +144,36 @@ class Problem:
         return self.n_users + self.n_items
 
     @property
+    def n_table_rows(self) -> int:
+        """N + M + F, with a row for each column of the content."""
+        return self.n_rows + (0 if self.content is None else self.content.n_columns)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of batches that visit every pair once; the last one may be smaller."""
         return -(-self.interactions.n_pairs // self.options.batch)
 
     @cached_property
+    def placed_items(self) -> Bool:
+        """Which items get a point from their interactions or their content, (M,)."""
+        placed: Bool = self.interactions.item_counts > 0
+        if self.content is not None:
+            placed = placed | has_content(self.content)[self.n_users :]
+        return placed
+
+    @cached_property
+    def log_popularity(self) -> Float32:
+        """The logarithm of f_j of the prior, (M,)."""
+        return log_popularity(self.interactions.item_counts, self.placed_items)
+
+    @cached_property
     def proposal(self) -> AliasTable:
         """The table that draws items by the sampler's weight, eq. 4 or another."""
-        return alias_table(self.options.sampler.proposal(self.interactions.item_counts))
+        counts = self.interactions.item_counts
+        weight = self.options.sampler.proposal(counts)
+        if self.content is not None:  # nobody could have had them, and content is to place them
+            weight = np.where(counts > 0, weight, 0.0)
+        return alias_table(weight)
 
     @cached_property
     def support(self) -> Int32:
@@ -208,6 +237,33 @@ class Problem:
         first = 0 if needs.towards == "user" else self.n_users
         return initial_points(self.seed, self.n_rows, self.options.dim)[first:].copy()
 
+    @property
+    def cached(self) -> range:
+        """The joint rows whose points a second stage reads from a cache; empty without content.
+
+        They are those of the items, and those of the users too if users have features.
+        """
+        needs = self.options.sampler.needs
+        if self.content is None or not needs.candidates or needs.vectors == "initial":
+            return range(0)
+        return range(0 if self.content.n_user_columns else self.n_users, self.n_rows)
+
+    def refreshed(self, step: int) -> range:
+        """Return which of the `cached` rows are encoded anew before a step: the next slice.
+
+        Every row is encoded once in as many steps as an epoch has, so the points that a step
+        chooses by are half an epoch old on average. m is 1 in all of them.
+        """
+        rows, steps = self.cached, self.steps_per_epoch
+        size = -(-len(rows) // steps)
+        first = step % steps * size
+        return rows[min(first, len(rows)) : first + size]
+
+    def new_cache(self, tables: Floats) -> Float32 | None:
+        """Return the points of the `cached` rows by the vectors of all rows; None if none are."""
+        rows = self.cached
+        return self.encoded(tables)[rows.start : rows.stop].copy() if len(rows) else None
+
     def useful_threads(self, threads: int) -> int:
         """Return the number of threads, at most `threads`, for which a step has enough work.
 
@@ -222,10 +278,30 @@ class Problem:
     def initial_state(self) -> State:
         """Return the initial tables: Gaussian rows of length 1 (float32) and initial moments."""
         optimiser, dim = self.options.optimiser, self.options.dim
-        rows = np.zeros((self.n_rows, optimiser.n_slots, dim), np.float32)
+        rows = np.zeros((self.n_table_rows, optimiser.n_slots, dim), np.float32)
         _gaussian_directions(stream(self.seed, Purpose.INITIAL), rows)
+        if self.content is not None:
+            rows[: self.n_rows][has_content(self.content)] = 0.0
         optimiser.start(rows)
-        return State(rows, np.zeros(self.n_rows, np.int64))
+        return State(rows, np.zeros(self.n_table_rows, np.int64))
+
+    def encoded(self, tables: Floats, out: Float32 | None = None) -> Float32:
+        """Return the points (N + M, d) of tables of vectors (N + M + F, d), with content."""
+        if self.content is None:
+            raise ValueError("there is no content")
+        own, n = np.asarray(tables, np.float32), self.n_rows
+        points = np.empty((n, own.shape[1]), np.float32) if out is None else out
+        encode(self.content, np.arange(n), own[n:], own[:n], points, True)
+        return points
+
+
+def chosen_rows(points: Float32, rows: Int64 | None, out: Float32 | None) -> Float32:
+    """Return all points or those of `rows`, in `out` if it is given."""
+    found = points if rows is None else points[rows]
+    if out is None:
+        return found
+    out[:] = found
+    return out
 
 
 def initial_points(seed: int, n_rows: int, dim: int) -> Float32:
@@ -286,6 +362,15 @@ class Engine(Protocol):
 
         They are those of the mean, if there is one, otherwise of the tables, and have length 1 on
         the sphere. If `out` is given, it is filled and returned.
+        """
+        ...
+
+    def tables(self, out: Float32 | None = None) -> Float32:
+        """Return the vectors of all rows of the tables, (N + M + F, d), with content.
+
+        They are the points of rows without content, the deltas of those with content, and the
+        vectors of the columns; of the mean, if there is one. `Problem.encoded` turns them into
+        points.
         """
         ...
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from nearfar.engine.content import as_matrix, has_content, is_plain, keeps_id
 from nearfar.engine.negatives import TrainingUsers, candidates_of, draw, pairs_of
-from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, chosen_rows
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import through_normalisation
-from nearfar.runtime.arrays import Float32, Floats, Int64
+from nearfar.runtime.arrays import Bool, Float32, Floats, Int64
 from nearfar.runtime.counter import Source
 
 
@@ -28,6 +29,8 @@ class ReferenceEngine:
         self.state = problem.initial_state() if state is None else state
         self.state.rows = self.state.rows.astype(np.float64)
         self._known = TrainingUsers(problem.interactions)
+        if self.state.cache is None and len(problem.cached):
+            self.state.cache = problem.new_cache(self._vectors())
         frozen = problem.frozen()
         self._frozen = None if frozen is None else frozen.astype(np.float64)
 
@@ -47,8 +50,15 @@ class ReferenceEngine:
 
     def average(self, weight: float) -> None:
         """Update the mean with the current points; see `Engine.average`."""
-        points = self._points().astype(np.float32)
+        points = (self._points() if self.problem.content is None else self._vectors()).astype(
+            np.float32
+        )
         self.state.average(weight, points.__getitem__)
+
+    def tables(self, out: Float32 | None = None) -> Float32:
+        """Return the vectors of all rows of the tables; see `Engine.tables`."""
+        found = self._vectors() if self.state.mean is None else self.state.mean
+        return chosen_rows(found.astype(np.float32), None, out)
 
     def points(
         self,
@@ -56,6 +66,8 @@ class ReferenceEngine:
         out: Float32 | None = None,
     ) -> Float32:
         """Return the current points; see `Engine.points`."""
+        if self.problem.content is not None:
+            return chosen_rows(self.problem.encoded(self.tables()), rows, out)
         if self.state.mean is not None:
             on_sphere = self.problem.options.geometry == "sphere"
             return self.state.mean_points(rows, out, on_sphere).astype(np.float32)
@@ -104,20 +116,41 @@ class ReferenceEngine:
         """Return the vectors of rows that the second stage compares, at length 1."""
         if self._frozen is not None:
             return self._frozen[rows - self.problem.n_rows]  # from the end, see `Problem.frozen`
-        return normalise(self.state.rows[rows, 0])
+        found = normalise(self.state.rows[rows, 0])
+        if self.state.cache is not None and self.problem.content is not None:
+            of_content = has_content(self.problem.content)[rows]
+            found[of_content] = self.state.cache[rows[of_content] - self.problem.cached.start]
+        return found
+
+    def _refresh(self, t: int) -> None:
+        """Encode the next slice of the cache; see `Problem.refreshed`."""
+        rows = np.array(self.problem.refreshed(t), np.int64)
+        if self.state.cache is not None and len(rows):
+            points = self.problem.encoded(self._vectors())[rows]
+            self.state.cache[rows - self.problem.cached.start] = points
 
     def _points(self) -> Floats:
-        stored: Floats = self.state.rows[:, 0]
+        stored: Floats = self.state.rows[: self.problem.n_rows, 0]
         return normalise(stored) if self.problem.options.geometry == "sphere" else stored
+
+    def _vectors(self) -> Floats:
+        """Return the vectors of `Engine.tables`, without a mean."""
+        content, stored = self.problem.content, self.state.rows[:, 0].copy()
+        assert content is not None
+        plain = is_plain(content, np.arange(len(stored)))
+        stored[plain] = normalise(stored[plain])
+        return stored
 
     def _step(self, t: int) -> dict[str, float]:
         options, problem = self.problem.options, self.problem
+        self._refresh(t)
         pairs = self.pairs(t)
         negatives = self.negatives(t, pairs)
         log = dict.fromkeys(LOG_FIELDS, 0.0)
         log["pairs"] = len(pairs)
         log["missed"] = sum(item < 0 for drawn in negatives for item in drawn)
-        points = self._points()
+        raw, kept = self._raw(t)
+        points = normalise(raw) if options.geometry == "sphere" else raw
         gradient = np.zeros_like(points)
         touched = set[int]()
         if options.sampler.needs.shared:
@@ -145,14 +178,38 @@ class ReferenceEngine:
             rows = sorted(touched)
             log["decorrelate"], slopes = options.decorrelate.term(points[rows])
             gradient[rows] += slopes
+        if options.geometry == "sphere":
+            gradient = through_normalisation(gradient, raw)
+        if problem.content is not None:
+            gradient = self._through_encoder(gradient, kept, sorted(touched))
         self._update(gradient, t + 1)
         return log
+
+    def _raw(self, t: int) -> tuple[Floats, Bool]:
+        """Return z of `nearfar.method.hybrid` before it is normalised, and m, of all joint rows."""
+        content, n, stored = self.problem.content, self.problem.n_rows, self.state.rows[:, 0]
+        if content is None:
+            return stored, np.ones(n, np.bool_)
+        kept = keeps_id(content, self.problem.seed, t, np.arange(n))
+        return as_matrix(content) @ stored[n:] + kept[:, None] * stored[:n], kept
+
+    def _through_encoder(self, slopes: Floats, kept: Bool, touched: list[int]) -> Floats:
+        """Return the gradients of delta and w, given those of z."""
+        content, n, stored = self.problem.content, self.problem.n_rows, self.state.rows[:, 0]
+        assert content is not None
+        matrix, rows = as_matrix(content), np.array(touched)
+        own = kept[:, None] * slopes
+        some = rows[kept[rows] & has_content(content)[rows]]
+        own[some] += content.decay[(some >= content.n_users).astype(int), None] * stored[some]
+        vectors = matrix.T @ slopes
+        read = np.unique(matrix[rows].indices)
+        pull = content.weight_decay[(read >= content.n_user_columns).astype(int), None]
+        vectors[read] += pull * stored[n + read]
+        return np.concatenate([own, vectors])
 
     def _update(self, gradient: Floats, t: int) -> None:
         """Apply one dense step of the optimiser to every row, then clip in the ball geometry."""
         options, rows = self.problem.options, self.state.rows
-        if options.geometry == "sphere":
-            gradient = through_normalisation(gradient, rows[:, 0])
         options.optimiser.step(rows, gradient, t)
         if options.geometry == "ball":
             length = np.linalg.norm(rows[:, 0], axis=1, keepdims=True)

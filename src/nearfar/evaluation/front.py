@@ -22,8 +22,8 @@ from nearfar.evaluation.cohorts import NewUsers
 from nearfar.evaluation.front_plot import plot_front
 from nearfar.evaluation.ranking import check_data, measured, on_average, ranking_bar
 from nearfar.evaluation.result import standard_error
-from nearfar.method.prior import checked_setting, item_weight
-from nearfar.runtime.arrays import Int32, Int64
+from nearfar.method.prior import ItemWeights, checked_setting, log_popularity
+from nearfar.runtime.arrays import Float32, Int32, Int64
 from nearfar.runtime.checks import listed, local_path, said, switch, whole
 from nearfar.runtime.threads import checked_threads
 from nearfar.search.each_weight import top_k_each
@@ -40,6 +40,11 @@ class HasDial(Protocol):
     @property
     def interactions(self) -> Interactions:
         """The training interactions, in which f_j is counted."""
+        ...
+
+    @property
+    def weights(self) -> ItemWeights:
+        """The weights of the items at every setting of the dial."""
         ...
 
     @property
@@ -139,9 +144,9 @@ def front(
     if not settings:
         raise OptionError("`popularity` must have at least one setting; got an empty list.")
     dial = [model.dial(checked_setting(x)) for x in settings]
-    gammas, counts = [x * model.gamma for x in dial], model.interactions.item_counts
+    gammas, log_counts = [x * model.gamma for x in dial], model.weights.log_popularity
     points = model.scorer(popularity=0.0)
-    found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, item_counts=counts,
+    found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, log_counts=log_counts,
                       threads=threads, progress=progress, recommender=model)  # fmt: skip
     frame = found.frame.insert_column(0, pl.Series("popularity", dial))
     return replace(found, frame=frame)
@@ -155,22 +160,22 @@ def at_gammas(
     *,
     k: int = 50,
     exclude: Interactions | None = None,
-    item_counts: Int64 | None = None,
+    log_counts: Float32 | None = None,
     threads: int | None = None,
     progress: bool = False,
     recommender: object = None,
 ) -> Front:
     """Evaluate points with the weights gamma log f_j for several gamma; see `front`.
 
-    f_j are `item_counts`, int (M,); by default those of `train`.
+    log f_j are `log_counts`, float32 (M,); by default those of `train`.
     """
     k, n_threads = whole("k", k, 1, metrics.MOST_K), checked_threads(threads)
     train, test = checked_interactions("train", train), checked_interactions("test", test)
     left_out = train if exclude is None else checked_interactions("exclude", exclude)
     shown = switch("progress", progress)
     check_data(recommender, points, train, test, left_out)
-    counts = train.item_counts if item_counts is None else item_counts
-    weights = np.stack([item_weight(gamma, counts) for gamma in gammas])
+    logs = log_popularity(train.item_counts) if log_counts is None else log_counts
+    weights = np.stack([np.float32(gamma) * logs for gamma in gammas])
     users = NewUsers("leave_out", None).cohorts(recommender, train, test).known
     tallies = [_Tally(train, k) for _ in gammas]
     with ranking_bar(len(users), shown) as advance:

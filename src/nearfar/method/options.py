@@ -7,7 +7,7 @@ line's flags. Parts with their own parameters are objects: ``sampler=TwoStage(ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from nearfar.errors import OptionError
 from nearfar.method.co_occurrence import CoOccurrence
 from nearfar.method.geometry import GEOMETRIES, Geometry
+from nearfar.method.hybrid import ENCODERS, Hybrid
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
 from nearfar.method.prior import Prior
@@ -30,11 +31,13 @@ STRATEGIES: dict[str, tuple[type[Any], ...]] = {
     "averaging": (Averaging, type(None)),
     "prior": (Prior, type(None)),
     "neighbours": (CoOccurrence, type(None)),
+    "items": (Hybrid, type(None)),
+    "users": (Hybrid, type(None)),
 }
 """The classes from which each part is chosen; `register_sampler` adds to them."""
 
 _ADDED: dict[str, dict[str, Any]] = {
-    "Options": {"prior": None, "neighbours": None},
+    "Options": {"prior": None, "neighbours": None, "items": None, "users": None},
     "TwoStage": {"towards": "positive", "sharpness": 1.0},
 }
 """Options that older saved models lack, with the values that mean the same."""
@@ -72,6 +75,10 @@ class Options:
     """The popularity prior, which makes lists more or less popular on request, or None."""
     neighbours: CoOccurrence | None = None
     """The co-occurrence term, which scores items higher that are found with the user's, or None."""
+    items: Hybrid | None = None
+    """How items are learned from their features as well, or None."""
+    users: Hybrid | None = None
+    """How users are learned from their features as well, or None."""
 
     def __post_init__(self) -> None:
         for name, kinds in STRATEGIES.items():
@@ -99,6 +106,12 @@ class Options:
                 f"`batch` x (`negatives` + 2), the buffer size of a step, must be at most 2^27;"
                 f" got {self.batch:,} x {own + 2:,}. Use a smaller batch."
             )
+        hybrid = [name for name in ("items", "users") if getattr(self, name) is not None]
+        if hybrid and self.geometry != "sphere":
+            raise OptionError(
+                f"`{hybrid[0]}`=Hybrid(...) needs points on the sphere; got"
+                f" geometry={self.geometry!r}. Use geometry='sphere'."
+            )
         if needs.shared and self.spread_out is not None:
             raise OptionError(
                 "`spread_out` compares each positive item with its own negatives and is not"
@@ -116,10 +129,7 @@ class Options:
         """
         plain: dict[str, Any] = {}
         for one in fields(self):
-            value = getattr(self, one.name)
-            if is_dataclass(value) and not isinstance(value, type):
-                value = {"kind": type(value).__name__, **_plain(asdict(value))}
-            plain[one.name] = value
+            plain[one.name] = _plain(getattr(self, one.name))
         return plain
 
     @classmethod
@@ -185,12 +195,14 @@ def register_sampler(kind: Kind) -> Kind:
     return kind
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values for JSON; the fields of a custom sampler may be numpy's scalars."""
-    return {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in values.items()
-    }
+def _plain(value: Any) -> Any:
+    """Return a value for JSON; the fields of a custom sampler may be numpy's scalars."""
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return {"kind": type(value).__name__, **parts}
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) -> Any:
@@ -198,6 +210,8 @@ def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) ->
     kind = value.pop("kind", None)
     if kind not in by_name:
         raise OptionError(f"`{name}` must be one of {', '.join(by_name)}; got {kind!r}.")
+    if isinstance(part := value.get("encoder"), Mapping):
+        value["encoder"] = _strategy(f"{name}.encoder", ENCODERS, dict(part))
     try:
         value = {**_ADDED.get(kind, {}), **value}
         made = by_name[kind](**value)

@@ -83,7 +83,7 @@ class ItemWeights:
     gamma: float
     """The factor of log f_j at setting 1; 0 without a prior."""
     log_popularity: Float32
-    """log f_j of each item, float32 (M,)."""
+    """log f_j of each item, float32 (M,); see the function `log_popularity`."""
 
     def at(self, popularity: float) -> Float32 | None:
         """Return b_j = popularity gamma log f_j, float32 (M,); None if the factor is 0."""
@@ -99,16 +99,25 @@ class ItemWeights:
         )
 
 
-def log_popularity(item_counts: npt.ArrayLike) -> Float32:
+def log_popularity(item_counts: npt.ArrayLike, placed: npt.ArrayLike | None = None) -> Float32:
     """Return log f_j of each item, float32 (M,); 0, as with one interaction, if it has none.
+
+    Items without interactions that are `placed` by their content, bool (M,), count as much as the
+    average item: the mean of log f over the items with interactions. How popular they will be is
+    not known, and 0 would put them behind all others.
 
     Examples
     --------
     >>> log_popularity([0, 1, 10]).astype(float).round(3).tolist()
     [0.0, 0.0, 2.303]
+    >>> log_popularity([0, 1, 10], placed=[True, True, True]).astype(float).round(3).tolist()
+    [1.151, 0.0, 2.303]
     """
-    counts = np.maximum(np.asarray(item_counts, np.float64), 1.0)
-    return np.log(counts).astype(np.float32)
+    counts = np.asarray(item_counts, np.float64)
+    logs = np.log(np.maximum(counts, 1.0))
+    if placed is not None and counts.any():
+        logs[(counts == 0) & np.asarray(placed)] = logs[counts > 0].mean()
+    return logs.astype(np.float32)
 
 
 def item_weight(gamma: float, item_counts: npt.ArrayLike) -> Float32:

@@ -18,7 +18,7 @@ import polars as pl
 from nearfar.data.id_values import first_few, label
 from nearfar.data.ids import Ids
 from nearfar.errors import EmptyDataError, OptionError, UnknownIdError
-from nearfar.runtime.arrays import Float32, Int32, Int64
+from nearfar.runtime.arrays import Bool, Float32, Int32, Int64
 from nearfar.runtime.caller import warn
 from nearfar.runtime.checks import listed, one_of, said
 
@@ -44,14 +44,14 @@ class Axis(NamedTuple):
     """The users or the items of a model."""
 
     ids: Ids
-    counts: Int64
-    """Training interactions of each."""
+    placed: Bool
+    """Which of them have a point, learned from interactions or content."""
     remedy: str
-    """What to do about one without training interactions."""
+    """What to do about one that has none."""
 
     def untrained(self, rows: Int32) -> UnknownIdError | None:
         """Return the error for rows without training interactions; None if there are none."""
-        without = rows[self.counts[rows] == 0]
+        without = rows[~self.placed[rows]]
         if not len(without):
             return None
         named = first_few(self.ids.take(without).to_list())
@@ -82,7 +82,7 @@ def known_rows(axis: Axis, asked: Any, unknown: str) -> tuple[bool, Int32, list[
             axis.ids.rows(missing)  # it raises
         if (error := axis.untrained(rows)) is not None:
             raise error
-    trained = axis.counts[rows] > 0
+    trained = axis.placed[rows]
     return one, rows[trained], [*missing, *axis.ids.take(rows[~trained]).to_list()]
 
 

@@ -17,29 +17,34 @@ import numpy as np
 import polars as pl
 
 from nearfar.data import split
+from nearfar.data.features import Features
+from nearfar.data.id_values import first_few
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.engine import Problem
-from nearfar.errors import NotFittedError, OptionError
+from nearfar.errors import DataError, NotFittedError, OptionError
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.co_occurrence import CoOccurrence
-from nearfar.method.geometry import Geometry
+from nearfar.method.geometry import Geometry, normalise
+from nearfar.method.hybrid import Hybrid
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import Averaging, Optimiser
 from nearfar.method.options import Options
-from nearfar.method.prior import Prior, checked_setting
+from nearfar.method.prior import ItemWeights, Prior, checked_setting
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
+from nearfar.model.encoders import SIDES, Encoders, Known, known_content
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
 from nearfar.model.retrieval import Retrieval
 from nearfar.model.suggestions import unknown_option
-from nearfar.runtime.arrays import Float32, Int32
+from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.checks import (
     an_instance,
     checked_seed,
     local_path,
+    one_of,
     said,
     share,
     switch,
@@ -80,7 +85,7 @@ class CML:
     options : Options, optional
         All hyper-parameters, for example those of a preset; by default `Options()`.
     dim, geometry, sampler, negatives, batch, triplet, spread_out, decorrelate, optimiser, \
-    averaging, prior, neighbours
+    averaging, prior, neighbours, items, users
         Single hyper-parameters, which replace those of `options`; see `Options`.
 
     Raises
@@ -120,6 +125,8 @@ class CML:
         averaging: Averaging | Unset | None = UNSET,
         prior: Prior | Unset | None = UNSET,
         neighbours: CoOccurrence | Unset | None = UNSET,
+        items: Hybrid | Unset | None = UNSET,
+        users: Hybrid | Unset | None = UNSET,
         **unknown: Never,
     ) -> None:
         start = Options() if options is None else _checked_options(options)
@@ -140,6 +147,8 @@ class CML:
             "averaging": averaging,
             "prior": prior,
             "neighbours": neighbours,
+            "items": items,
+            "users": users,
         }
         given: dict[str, Any] = {name: one for name, one in named.items() if one is not UNSET}
         self.options = replace(start, **given)
@@ -164,6 +173,8 @@ class CML:
         self,
         train: Interactions,
         *,
+        item_features: Features | None = None,
+        user_features: Features | None = None,
         epochs: int = 50,
         validation: float | Interactions | None = None,
         every: int = 1,
@@ -184,6 +195,11 @@ class CML:
         Parameters
         ----------
         train : Interactions
+        item_features, user_features : Features, optional
+            What the items (users) are, for a model with ``items=Hybrid()`` (``users=Hybrid()``).
+            Rows are joined by id; ids that are not in `train` are left out, and those without a row
+            are learned from interactions alone. Vocabularies and scales are of the items (users)
+            that have training interactions.
         epochs : int
             Passes over the training pairs.
         validation : float, Interactions or None
@@ -255,8 +271,17 @@ class CML:
                 " it needs `validation`, such as 0.1."
             )
         learned, held_out = _divided(train, validation, seed)
+        known = known_content(
+            self.options, learned, {"users": user_features, "items": item_features}
+        )
         steps = -(-max(learned.n_pairs, 1) // self.options.batch) * schedule.epochs
-        problem = Problem(learned, self.options, seed, horizon=steps)
+        problem = Problem(
+            learned,
+            self.options,
+            seed,
+            horizon=steps,
+            content=None if known is None else known.content,
+        )
         run = Run(
             problem,
             schedule,
@@ -269,17 +294,21 @@ class CML:
             threads=threads,
             progress=progress,
         )
-        self._train(run, train)
+        self._train(run, train, known)
         return self
 
-    def _train(self, run: Run, train: Interactions, before: Fitted | None = None) -> None:
+    def _train(
+        self, run: Run, train: Interactions, known: Known | None, before: Fitted | None = None
+    ) -> None:
         try:
             run.train()
         finally:
-            self._keep(run, train, before)
+            self._keep(run, train, known, before)
             run.close()
 
-    def _keep(self, run: Run, train: Interactions, before: Fitted | None) -> None:
+    def _keep(
+        self, run: Run, train: Interactions, content: Known | None, before: Fitted | None
+    ) -> None:
         """Store the result of the run, unless it has no finite points."""
         trained, n = run.outcome(), train.n_users
         if before is not None:
@@ -302,7 +331,8 @@ class CML:
                 near = self._near_items(train, run.threads) if found.weight > 0.0 else None
                 known = Fitted(users, items, history, best, train, effective=effective,
                                gamma=found.gamma, calibration=found.table,
-                               neighbour_weight=found.weight, neighbours=near)  # fmt: skip
+                               neighbour_weight=found.weight, neighbours=near,
+                               encoders=_encoders(content, trained.tables))  # fmt: skip
                 self._take(known)
 
     def _near_items(self, train: Interactions, threads: int | None) -> NearItems | None:
@@ -325,6 +355,8 @@ class CML:
         self,
         new: Interactions,
         *,
+        item_features: Features | None = None,
+        user_features: Features | None = None,
         epochs: int = 8,
         seed: int = 0,
         threads: int | None = None,
@@ -343,6 +375,8 @@ class CML:
         ----------
         new : Interactions
             The new interactions, with ids of the same types. Known pairs have no effect.
+        item_features, user_features : Features, optional
+            Of the new items (users) of a hybrid; those of others replace what the model has.
         epochs, seed, threads, device, fast, progress
             As in `fit`.
 
@@ -364,7 +398,17 @@ class CML:
         steps = -(-train.n_pairs // self.options.batch) * schedule.epochs
         options = self.options
         slower = replace(options.optimiser, learning_rate=options.optimiser.learning_rate / 2)
-        problem = Problem(train, replace(options, optimiser=slower), seed, horizon=steps)
+        given = {"users": user_features, "items": item_features}
+        encoders, content = self._grown(known, train, given), None
+        if encoders is not None:
+            content = Known(encoders.content, encoders.spaces)
+        problem = Problem(
+            train,
+            replace(options, optimiser=slower),
+            seed,
+            horizon=steps,
+            content=None if encoders is None else encoders.content,
+        )
         run = Run(
             problem,
             schedule,
@@ -372,10 +416,26 @@ class CML:
             fast=fast,
             threads=threads,
             progress=progress,
-            state=grown_state(problem, self.user_vectors, self.item_vectors, known),
+            state=grown_state(problem, self.user_vectors, self.item_vectors, known, encoders),
         )
-        self._train(run, train, before=fitted)
+        self._train(run, train, content, before=fitted)
         return self
+
+    def _grown(
+        self, known: Interactions, data: Interactions, given: dict[str, Features | None]
+    ) -> Encoders | None:
+        """Return the encoders on the axes of more data, with more features; None without any."""
+        encoders = self._known().encoders
+        for side, features in given.items():
+            if features is None:
+                continue
+            an_instance(f"{side[:-1]}_features", features, Features)
+            if encoders is None or side not in encoders.spaces:
+                raise OptionError(
+                    f"`{side[:-1]}_features` was given, but the model was trained without features"
+                    f" of {side}."
+                )
+        return None if encoders is None else encoders.moved(self.options, known, data, given)
 
     # ---------------------------------------------------------------------------- fitted state
 
@@ -414,6 +474,21 @@ class CML:
         Those of items without training interactions are where they started, at random.
         """
         return self._known().items
+
+    @property
+    def placed_items(self) -> Bool:
+        """Which items have a point, learned from interactions or content, bool (M,)."""
+        return self._known().placed_items
+
+    @property
+    def placed_users(self) -> Bool:
+        """Which users have a point, learned from interactions or content, bool (N,)."""
+        return self._known().placed_users
+
+    @property
+    def weights(self) -> ItemWeights:
+        """The weights of the items at every setting of the dial."""
+        return self._retrieval.weights
 
     @property
     def fingerprint(self) -> str:
@@ -663,9 +738,87 @@ class CML:
         points[places] = fitted.users
         made = CML(self.options)
         wider = known.aligned(user_ids, known.item_ids)
-        made._take(fitted._replace(users=points, interactions=wider))
+        encoders = self._grown(known, wider, {})
+        made._take(fitted._replace(users=points, interactions=wider, encoders=encoders))
         made._retrieval.folding.compare_as(self._retrieval.folding)
         return made
+
+    def features_of(self, side: str) -> dict[str, str]:
+        """Return the fields that a hybrid was trained with and their kinds, of "items" or "users".
+
+        It is empty if the model has learned from no features of that side.
+        """
+        one_of("side", side, SIDES)
+        encoders = self._known().encoders
+        if encoders is None or side not in encoders.spaces:
+            return {}
+        return {field.name: field.kind for field in encoders.spaces[side].fields}
+
+    def add_items(self, features: Features) -> Self:
+        """Add items that nobody has used yet, by their content; no point is learned anew.
+
+        Their points are g(x), on the same sphere as all others, so from now on they are
+        recommended, found by `similar_items`, saved and exported like other items. `partial_fit`
+        learns from their interactions when there are some.
+
+        Parameters
+        ----------
+        features : Features
+            Of items that the model does not have. Those without a known feature are refused.
+
+        Returns
+        -------
+        CML
+            This model. Its items are in the order of their ids, so indexes made before are of
+            another model.
+
+        Raises
+        ------
+        OptionError
+            The model was trained without features of items.
+        DataError
+            The model has an item already, or an item has no feature that the model knows.
+        """
+        fitted, encoders = self._known(), self._item_encoders()
+        an_instance("features", features, Features)
+        data = fitted.interactions
+        known = np.flatnonzero(data.item_ids.places(features.ids) >= 0)
+        if len(known):
+            named = first_few(features.ids.take(known).to_list())
+            raise DataError(
+                f"the model has {len(known):,} of the {len(features):,} items already: {named}."
+                " Add others only; `partial_fit` learns from new interactions."
+            )
+        _, missing = encoders.encode("items", features)
+        if missing.any():
+            named = first_few(features.ids.take(np.flatnonzero(missing)).to_list())
+            raise DataError(
+                f"{np.count_nonzero(missing):,} of the {len(features):,} items have no feature that"
+                f" the model knows: {named}. Leave them out."
+            )
+        wider = data.aligned(data.user_ids, data.item_ids.union(features.ids))
+        grown = encoders.moved(self.options, data, wider, {"items": features})
+        items = np.empty((wider.n_items, self.options.dim), np.float32)
+        new = wider.item_ids.places(features.ids)
+        items[wider.item_ids.places(data.item_ids)] = fitted.items
+        items[new] = normalise(grown.encoded()[wider.n_users + new])
+        near = None if fitted.neighbours is None else self._near_items(wider, None)
+        self._take(
+            fitted._replace(
+                items=items, interactions=wider, encoders=grown, neighbours=near, projection=None
+            )
+        )
+        return self
+
+    def _item_encoders(self) -> Encoders:
+        """Return the encoders; refuse a model that learned nothing from features of items."""
+        encoders = self._known().encoders
+        if encoders is None or "items" not in encoders.spaces:
+            raise OptionError(
+                "The model was trained without features of items. Train it with"
+                " CML(items=Hybrid()).fit(train, item_features=...)."
+            )
+        return encoders
 
     # ---------------------------------------------------------------------- recommendations
 
@@ -678,6 +831,7 @@ class CML:
         exclude_seen: bool = True,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
+        among: Features | Iterable[Any] | None = None,
         unknown: str = "error",
         popularity: float | None = None,
         threads: int | None = None,
@@ -686,7 +840,8 @@ class CML:
     ) -> pl.DataFrame:
         """Return the items nearest to each user; see `recommend_all` for all users.
 
-        Items without training interactions are never recommended: their points are random.
+        Items without training interactions are never recommended, because their points are random,
+        unless they have content: a hybrid ranks those with and without interactions on one scale.
 
         Parameters
         ----------
@@ -702,6 +857,9 @@ class CML:
         allow, deny : ids of items, optional
             Recommend only these; never recommend these. Ids that the model does not know are
             ignored, with a warning that counts them.
+        among : ids of items, or Features, optional
+            Recommend only these, and refuse ids that the model does not know. Features of items
+            that it does not have are encoded for this request (`add_items` keeps them).
         unknown : {"error", "skip"}
             What to do with users (or items in `liked`) that the model does not know or that have no
             training interactions: refuse them, or leave them out with a warning that counts them.
@@ -756,8 +914,14 @@ class CML:
                 " every user of the model call recommend_all()."
             )
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
+        if isinstance(among, Features):
+            return self._with_items(among).recommend(
+                users, k, liked=liked, exclude_seen=exclude_seen, allow=allow, deny=deny,
+                among=among.ids.values, unknown=unknown, popularity=popularity, threads=threads,
+                device=device, index=index,
+            )  # fmt: skip
         search, setting = self._retrieval, self.dial(popularity)
-        mask = search.mask(allow, deny)
+        mask = search.mask(allow, deny, among)
         asked = (
             search.known_users(users, unknown) if liked is None else search.new_user(liked, unknown)
         )
@@ -765,6 +929,16 @@ class CML:
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
+
+    def _with_items(self, features: Features) -> CML:
+        """Return the model with the items of `features` that it does not have."""
+        self._item_encoders()
+        new = np.flatnonzero(self.interactions.item_ids.places(features.ids) < 0)
+        if not len(new):
+            return self
+        made = CML(self.options)
+        made._take(self._known())
+        return made.add_items(features.take(new))
 
     def recommend_all(
         self,
@@ -825,9 +999,10 @@ class CML:
 
     def similar_items(
         self,
-        items: Any,
+        items: Any = None,
         k: int = 10,
         *,
+        features: Features | None = None,
         popularity: float = 0.0,
         threads: int | None = None,
         device: str = "cpu",
@@ -841,6 +1016,9 @@ class CML:
         ----------
         items : id, or list, array or Series of ids
         k : int
+        features : Features, optional
+            Instead of `items`: content of items that need not be the model's, of which each is
+            compared as g(x).
         popularity : float
             As in `recommend`; by default distance alone.
         threads : int, optional
@@ -860,6 +1038,13 @@ class CML:
         """
         points, search = self.item_vectors, self._retrieval
         setting = self.dial(checked_setting(popularity))
+        if (items is None) == (features is None):
+            raise OptionError("`similar_items` needs either `items` or `features`.")
+        if features is not None:
+            an_instance("features", features, Features)
+            queries, missing = self._item_encoders().encode("items", features)
+            scorer = search.items_near(queries, device, index, threads, setting)
+            return search.similar_to(features.ids, queries, missing, k, threads, scorer)
         scorer = search.items_near(points, device, index, threads, setting)
         return search.similar(items, k, points, search.item_axis("`items`"), threads, scorer)
 
@@ -909,6 +1094,10 @@ def _checked_options(options: Any) -> Options:
     remedy = "Pass a preset, such as nearfar.presets.paper_2019(), or single options by name."
     found: Options = an_instance("options", options, Options, remedy)
     return found
+
+
+def _encoders(known: Known | None, tables: Float32 | None) -> Encoders | None:
+    return None if known is None or tables is None else Encoders.of(known, tables)
 
 
 def _divided(

@@ -13,9 +13,10 @@ from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.method.options import Options
 from nearfar.model.card import Effective, card
+from nearfar.model.encoders import Encoders
 from nearfar.model.item_map import METHODS, Projection, project
 from nearfar.runtime import store
-from nearfar.runtime.arrays import Arrays, Float32
+from nearfar.runtime.arrays import Arrays, Bool, Float32
 from nearfar.search.item_item import NearItems
 from nearfar.training.calibration import Calibration
 
@@ -46,6 +47,24 @@ class Fitted(NamedTuple):
     """lambda of the co-occurrence term; see `nearfar.method.co_occurrence`."""
     neighbours: NearItems | None = None
     """The neighbours of the items; None if lambda is 0."""
+    encoders: Encoders | None = None
+    """What a hybrid has learned besides its points."""
+
+    @property
+    def placed_users(self) -> Bool:
+        """Which users have a point, learned from interactions or content, (N,)."""
+        placed: Bool = self.interactions.user_counts > 0
+        if self.encoders is not None:
+            placed = placed | self.encoders.placed[: len(placed)]
+        return placed
+
+    @property
+    def placed_items(self) -> Bool:
+        """Which items have a point, learned from interactions or content, (M,)."""
+        placed: Bool = self.interactions.item_counts > 0
+        if self.encoders is not None:
+            placed = placed | self.encoders.placed[-len(placed) :]
+        return placed
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -78,6 +97,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
     fitted, projected = fitted.projected()
     data = fitted.interactions
     meta, frames = data.to_store()
+    spaces, of_spaces = ({}, {}) if fitted.encoders is None else fitted.encoders.to_store()
     described = card(
         data,
         options,
@@ -102,6 +122,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
             "effective": fitted.effective._asdict(),
             "gamma": fitted.gamma,
             "neighbour_weight": fitted.neighbour_weight,
+            **({} if fitted.encoders is None else {"spaces": spaces}),
         },
         arrays={
             "points": {"users": fitted.users, "items": fitted.items},
@@ -111,8 +132,14 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
                 "axes": projected.axes,
             },
             **_arrays_of(fitted.neighbours),
+            **({} if fitted.encoders is None else {"encoders": fitted.encoders.arrays()}),
         },
-        frames={**frames, "history": fitted.history, **_optional(calibration=fitted.calibration)},
+        frames={
+            **frames,
+            **of_spaces,
+            "history": fitted.history,
+            **_optional(calibration=fitted.calibration),
+        },
         texts={"card": described},
     )
 
@@ -128,13 +155,14 @@ def read_model(path: str | PathLike[str], *, mmap: bool) -> tuple[Options, Fitte
     folder = store.load_folder(path, kind=KIND, mmap=mmap)
     try:
         options = Options.from_dict(folder.meta["options"])
-        return options, _read(folder, options.dim)
+        return options, _read(folder, options)
     except (KeyError, TypeError, ValueError, AttributeError, DataError, OptionError) as error:
         raise StoreError(f"{str(path)!r} is not a readable model: {error}.") from error
 
 
-def _read(folder: store.Folder, dim: int) -> Fitted:
+def _read(folder: store.Folder, options: Options) -> Fitted:
     """Read the saved state, and check that its parts fit together."""
+    dim = options.dim
     meta, points = folder.meta, folder.arrays["points"]
     data = Interactions.from_store(meta["interactions"], folder.frames)
     users = _checked(points["users"], "users", (data.n_users, dim))
@@ -163,9 +191,16 @@ def _read(folder: store.Folder, dim: int) -> Fitted:
     if (weight > 0.0) != (near is not None):
         there = "no neighbours" if near is None else "neighbours"
         raise ValueError(f"`neighbour_weight` is {weight}, and there are {there}")
+    encoders = None
+    if "encoders" in folder.arrays:
+        encoders = Encoders.from_store(
+            options, data, folder.arrays["encoders"], meta["spaces"], folder.frames
+        )
+    if (encoders is None) != (options.users is None and options.items is None):
+        raise ValueError("the options and the encoders do not belong together")
     return Fitted(
         users, items, history, best, data, effective, evaluation, projection, gamma, found,
-        weight, near,
+        weight, near, encoders,
     )  # fmt: skip
 
 

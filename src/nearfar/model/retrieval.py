@@ -49,6 +49,7 @@ class Retrieval:
         self.users, self.items, self.interactions = fitted.users, fitted.items, fitted.interactions
         self.options, self.gamma = options, fitted.gamma
         self.near, self.near_weight = fitted.neighbours, fitted.neighbour_weight
+        self.placed_users, self.placed_items = fitted.placed_users, fitted.placed_items
         self._scorers: list[tuple[Float32, Points]] = []
 
     def is_of(self, fitted: Fitted) -> bool:
@@ -63,7 +64,9 @@ class Retrieval:
     @cached_property
     def weights(self) -> ItemWeights:
         """The weights of the items."""
-        return ItemWeights(self.gamma, log_popularity(self.interactions.item_counts))
+        return ItemWeights(
+            self.gamma, log_popularity(self.interactions.item_counts, self.placed_items)
+        )
 
     # ------------------------------------------------------------------------ scorers
 
@@ -156,13 +159,13 @@ class Retrieval:
             if where == "recommend"
             else f"Leave them out of {where}, or train with their interactions (`partial_fit`)."
         )
-        return Axis(data.user_ids, data.user_counts, remedy)
+        return Axis(data.user_ids, self.placed_users, remedy)
 
     def item_axis(self, where: str) -> Axis:
         """Return the items, with the remedy for one without training interactions."""
         data = self.interactions
         remedy = f"Leave them out of {where}, or train with their interactions (`partial_fit`)."
-        return Axis(data.item_ids, data.item_counts, remedy)
+        return Axis(data.item_ids, self.placed_items, remedy)
 
     def known_users(self, users: Any, unknown: str) -> Asked:
         """Return users of the model; warn of those that are skipped."""
@@ -173,7 +176,7 @@ class Retrieval:
     def all_users(self) -> Asked:
         """Return all users with training interactions; warn of the others."""
         data = self.interactions
-        rows = np.flatnonzero(data.user_counts).astype(np.int32)
+        rows = np.flatnonzero(self.placed_users).astype(np.int32)
         if len(rows) < data.n_users:
             warn(
                 f"{data.n_users - len(rows):,} of the {data.n_users:,} users have no training"
@@ -191,9 +194,18 @@ class Retrieval:
         point = self.folding.user(own, seed=0)[None]
         return Asked(True, np.zeros(1, np.int32), point, (np.array([0, len(own)], np.int64), own))
 
-    def mask(self, allow: Iterable[Any] | None, deny: Iterable[Any] | None) -> Bool | None:
+    def mask(
+        self,
+        allow: Iterable[Any] | None,
+        deny: Iterable[Any] | None,
+        among: Iterable[Any] | None = None,
+    ) -> Bool | None:
         """Return the items that may be listed; None if all may."""
-        ids, trained = self.interactions.item_ids, self.interactions.item_counts > 0
+        ids, trained = self.interactions.item_ids, self.placed_items
+        if among is not None:
+            chosen = np.zeros(len(ids), np.bool_)
+            chosen[distinct_rows(self.item_axis("`among`"), among, "among")] = True
+            trained = trained & chosen
         if allow is None and deny is None:
             return None if trained.all() else trained
         mask = np.full(len(ids), allow is None)
@@ -225,12 +237,34 @@ class Retrieval:
     ) -> pl.DataFrame:
         """Return the users nearest to users, or the items nearest to items, without themselves."""
         one, rows, _ = known_rows(axis, asked, "error")
-        n, ids, trained = len(points), axis.ids, axis.counts > 0
+        n, ids, trained = len(points), axis.ids, axis.placed
         itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
         mask = None if trained.all() else trained
         found = top_k(scorer, rows, k, exclude=itself, allow=mask, threads=threads)
         name = "user_id" if ids is self.interactions.user_ids else "item_id"
         return self._frame(found, Asked(one, rows, points, itself), ("query_id", ids), (name, ids))
+
+    def similar_to(
+        self,
+        ids: Ids,
+        queries: Float32,
+        missing: Bool,
+        k: int,
+        threads: int | None,
+        scorer: Scorer,
+    ) -> pl.DataFrame:
+        """Return the items nearest to queries of their own; those that are missing have no list."""
+        if missing.any():
+            warn(
+                f"{np.count_nonzero(missing):,} of the {len(ids):,} items of `features` have no"
+                " feature that the model knows, and get no list."
+            )
+        rows, trained = np.flatnonzero(~missing).astype(np.int32), self.placed_items
+        mask = None if trained.all() else trained
+        found = top_k(scorer, rows, k, allow=mask, threads=threads)
+        nothing = (np.zeros(len(ids) + 1, np.int64), np.empty(0, np.int32))
+        target = ("item_id", self.interactions.item_ids)
+        return self._frame(found, Asked(False, rows, queries, nothing), ("query_id", ids), target)
 
     def _frame(self, found: TopK, asked: Asked, query: Named, target: Named) -> pl.DataFrame:
         """Return lists as a table, with ids, and with 1 - D^2 / 2 as the score."""

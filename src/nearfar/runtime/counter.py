@@ -53,6 +53,8 @@ class Purpose(IntEnum):
     """The resampling of users for a confidence interval."""
     DIAGNOSTICS = 9
     """The sample of items on which training diagnostics are computed."""
+    ID_DROPOUT = 10
+    """Which rows of a step leave out what their content does not say."""
 
 
 def _mix(z: Any) -> Any:

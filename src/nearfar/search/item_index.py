@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.errors import OptionError, StoreError
-from nearfar.method.prior import ItemWeights, checked_setting, log_popularity
+from nearfar.method.prior import ItemWeights, checked_setting
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Float32, Int32
 from nearfar.runtime.checks import an_instance, checked_seed, local_path, real, said, whole
@@ -170,7 +170,7 @@ class ItemIndex:
         """
         recall, k = real("recall", recall, above=0.0, most=1.0), whole("k", k)
         seed, n_threads = checked_seed(seed), checked_threads(threads)
-        points, weights = _points_of(model), _weights_of(model)
+        points, weights = _points_of(model), model.weights
         lists = Lists.of(lifted(points.targets, weights.at(1.0)), seed=seed, threads=n_threads)
         users = np.flatnonzero(np.diff(model.interactions.indptr))  # the others' points are random
         drawn = users[np.random.default_rng(seed).permutation(len(users))[: 2 * SAMPLE]]
@@ -338,7 +338,7 @@ class ItemIndex:
         MissingExtraError
             faiss is not installed.
         """
-        points, weights = _points_of(model), _weights_of(model)
+        points, weights = _points_of(model), model.weights
         folder = store.load_folder(path, kind=KIND)
         try:
             figures, vectors = Figures(**folder.meta["figures"]), folder.meta["vectors"]
@@ -361,10 +361,6 @@ def _points_of(model: HasPoints) -> Points:
     if isinstance(model, type) or not hasattr(model, "item_vectors"):
         raise OptionError(f"`model` must be a fitted CML; got {said(model)}.")
     return scorer_of(model.user_vectors, model.item_vectors, model.options.geometry)
-
-
-def _weights_of(model: HasPoints) -> ItemWeights:
-    return ItemWeights(model.gamma, log_popularity(model.interactions.item_counts))
 
 
 def _digest(points: Points, weights: ItemWeights) -> str:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from nearfar.method.options import Options
+from nearfar.method.prior import ItemWeights
 from nearfar.runtime.arrays import Float32, Int32, Int64
 from nearfar.search.neighbours import Points
 
@@ -56,6 +57,11 @@ class HasPoints(Protocol):
     @property
     def interactions(self) -> HasPairs:
         """The items that users already have."""
+        ...
+
+    @property
+    def weights(self) -> ItemWeights:
+        """The weights of the items at every setting of the popularity dial."""
         ...
 
     @property

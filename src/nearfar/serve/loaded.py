@@ -9,7 +9,6 @@ from typing import Final, Self
 
 import numpy as np
 
-from nearfar.method.prior import ItemWeights, log_popularity
 from nearfar.model.asked import Axis
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
@@ -60,7 +59,7 @@ class Loaded:
         data, geometry = model.interactions, model.options.geometry
         searched = None if index is None else ItemIndex.load(index, model)
         users, items = model.user_vectors, model.item_vectors
-        with_users, with_items = data.user_counts > 0, data.item_counts > 0
+        with_users, with_items = model.placed_users, model.placed_items
         made = cls(
             model=model,
             loaded_at=datetime.now(UTC),
@@ -73,12 +72,12 @@ class Loaded:
                 geometry,
                 searched,
                 with_items,
-                ItemWeights(model.gamma, log_popularity(data.item_counts)),
+                model.weights,
                 model.neighbours,
                 model.neighbour_weight,
             ),
-            user_axis=Axis(data.user_ids, data.user_counts, _USER_REMEDY),
-            item_axis=Axis(data.item_ids, data.item_counts, _ITEM_REMEDY),
+            user_axis=Axis(data.user_ids, with_users, _USER_REMEDY),
+            item_axis=Axis(data.item_ids, with_items, _ITEM_REMEDY),
         )
         made._try()
         return made

@@ -23,7 +23,7 @@ from nearfar.evaluation.front import Front, at_gammas
 from nearfar.evaluation.ranking import evaluate
 from nearfar.evaluation.result import standard_error
 from nearfar.method.co_occurrence import DEFAULT_WEIGHT, WEIGHTS
-from nearfar.method.prior import gamma_by_rule, item_weight
+from nearfar.method.prior import ItemWeights, gamma_by_rule
 from nearfar.runtime.arrays import Float32
 from nearfar.search.item_item import NearItems, Terms, near_items
 from nearfar.search.neighbours import Points
@@ -69,7 +69,7 @@ def expected_weight(problem: Problem) -> Float32 | None:
     """Return b_j by `expected_gamma` at the prior's own setting, float32 (M,); None if it is 0."""
     prior = problem.options.prior
     gamma = 0.0 if prior is None else expected_gamma(problem) * prior.popularity
-    return None if gamma == 0.0 else item_weight(gamma, problem.interactions.item_counts)
+    return ItemWeights(gamma, problem.log_popularity).at(1.0)
 
 
 class Calibration(NamedTuple):
@@ -161,7 +161,7 @@ def found_on(
     """
     tried = gammas(by_rule(problem))
     found = at_gammas(points, problem.interactions, validation, tried, k=schedule.k,
-                      threads=threads)  # fmt: skip
+                      log_counts=problem.log_popularity, threads=threads)  # fmt: skip
     gamma = chosen(found, tried, schedule.metric, one_error=one_error)
     if gamma == 0.0:
         return Calibration(gamma)

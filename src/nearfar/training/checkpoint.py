@@ -83,8 +83,8 @@ class Checkpoint:
                 f" folder, or remove that folder to start again."
             )
         tables = folder.arrays["tables"]
-        mean = tables.get("mean")
-        state = State(tables["rows"], tables["last"], folder.meta["step"], mean)
+        step, mean, cache = folder.meta["step"], tables.get("mean"), tables.get("cache")
+        state = State(tables["rows"], tables["last"], step, mean, cache)
         return Saved(state, tables.get("best_points"), folder.meta["progress"])
 
     def save(
@@ -99,6 +99,8 @@ class Checkpoint:
             tables["best_points"] = best_points
         if state.mean is not None:
             tables["mean"] = state.mean
+        if state.cache is not None:
+            tables["cache"] = state.cache
         meta = {"identity": self.identity, "step": state.step, "progress": dict(progress)}
         store.save_folder(self.path, kind=KIND, meta=meta, arrays={"tables": tables})
         self._saved_at = time.monotonic()

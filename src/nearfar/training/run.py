@@ -95,6 +95,8 @@ class Trained:
     history: pl.DataFrame
     best_epoch: int
     """The epoch that the points are from; 0 before the end of the first."""
+    tables: Float32 | None = None
+    """With content: the vectors of `nearfar.engine.Engine.tables` that the points are made of."""
 
     def after(self, before: pl.DataFrame) -> Trained:
         """Return the result with the history of an earlier run prepended to its own."""
@@ -156,6 +158,7 @@ class Run:
         self.threads = checked_threads(threads)
         self.progress = Progress()
         self.best_points: Float32 | None = None
+        """The points of the best epoch; with content, the tables that they are made of."""
         self.checkpoint = (
             None
             if checkpoint is None
@@ -201,12 +204,13 @@ class Run:
 
     def outcome(self) -> Trained:
         """Return the result of the run and release its tables."""
-        epoch = self.progress.best_epoch
-        points = self.best_points
-        if points is None:
+        epoch, best = self.progress.best_epoch, self.best_points
+        if best is None:
             epoch = len(self.progress.history)
-            points = self.engine.finish()
-        return Trained(points, self.history(), epoch)
+        if self.problem.content is not None:
+            tables = self.engine.tables() if best is None else best
+            return Trained(self.problem.encoded(tables), self.history(), epoch, tables)
+        return Trained(self.engine.finish() if best is None else best, self.history(), epoch)
 
     def _average(self, epoch: int) -> None:
         """Add the points after `epoch` to the mean, once."""
@@ -371,6 +375,9 @@ class Run:
 
     def _scorer(self) -> Scorer:
         """Return a scorer by the current points, on the engine's device."""
+        if self.problem.content is not None:  # all are encoded once, rather than tile by tile
+            points, n = self.engine.points(), self.problem.n_users
+            return scorer_of(points[:n], points[n:], self.problem.options.geometry, self.weight)
         if not isinstance(self.engine, OnDevice):
             return _Live(self)
         import torch
@@ -391,7 +398,8 @@ class Run:
         state = self.progress
         if self.schedule.improves(value, state.best):
             state.best, state.best_epoch, state.stale = value, epoch, 0
-            self.best_points = self.engine.points(out=self.best_points)
+            of = self.engine.points if self.problem.content is None else self.engine.tables
+            self.best_points = of(out=self.best_points)
         else:
             state.stale += 1
             state.stopped = state.stale == self.schedule.patience

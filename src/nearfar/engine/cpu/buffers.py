@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from nearfar.engine.cpu.choose import Second, make_weight_rule, make_where
+from nearfar.engine.cpu.content_plan import (
+    ContentSource,
+    make_content_plan,
+    make_content_sketch,
+)
 from nearfar.engine.cpu.contrast import make_loss, make_pairs
 from nearfar.engine.cpu.descent import make_rule
+from nearfar.engine.cpu.encoding import Reading
 from nearfar.engine.cpu.gradients import PointFlow
 from nearfar.engine.cpu.own_step import PAIRS_AT_ONCE
 from nearfar.engine.cpu.plan_records import DrawSource, Plan, Positives, make_sketch
@@ -19,6 +26,7 @@ from nearfar.engine.cpu.second_stage import PAIRS_A_BLOCK
 from nearfar.engine.problem import Problem, State
 from nearfar.engine.spec import make_draw_spec, make_spec
 from nearfar.runtime.arrays import Float32
+from nearfar.runtime.counter import Purpose, stream_base
 
 _PIECES_A_THREAD = 4
 """Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
@@ -29,8 +37,49 @@ def make_source(problem: Problem) -> DrawSource:
     data = problem.interactions
     positives = Positives(data.indptr, data.items, problem.positive_users)
     options = problem.options
-    tied = options.spread_out is not None or options.decorrelate is not None
-    return DrawSource(positives, problem.proposal, problem.support, make_draw_spec(problem), tied)
+    content = make_content_source(problem)
+    tied = any(part is not None for part in (options.spread_out, options.decorrelate, content))
+    draws = make_draw_spec(problem)
+    return DrawSource(positives, problem.proposal, problem.support, draws, tied, content)
+
+
+def make_content_source(problem: Problem) -> ContentSource | None:
+    """Return what the content of steps is planned from, if there is content."""
+    if problem.content is None:
+        return None
+    base = stream_base(problem.seed, Purpose.ID_DROPOUT)
+    return ContentSource(problem.content, problem.n_rows, base)
+
+
+class Reach(NamedTuple):
+    """How much content a step reads at most."""
+
+    entries: int
+    columns: int
+
+
+def reach(problem: Problem) -> Reach:
+    """Count the entries and the different columns that the rows of a step have at most."""
+    if problem.content is None:
+        return Reach(0, 0)
+    lengths = np.diff(problem.content.indptr)
+    n = min(most_rows(problem), len(lengths))
+    entries = int(np.partition(lengths, len(lengths) - n)[len(lengths) - n :].sum())
+    return Reach(entries, min(entries, problem.content.n_columns))
+
+
+def make_reading(problem: Problem) -> Reading | None:
+    """Make room for the content of a step, if there is content."""
+    if problem.content is None:
+        return None
+    rows, dim = most_rows(problem), problem.options.dim
+    return Reading(
+        problem.content,
+        problem.n_rows,
+        np.empty((rows, dim), np.float32),
+        np.empty((rows, dim), np.float32),
+        make_gathered(reach(problem).columns, dim),
+    )
 
 
 def make_plans(n_ahead: int, problem: Problem) -> Plan:
@@ -47,6 +96,9 @@ def make_plans(n_ahead: int, problem: Problem) -> Plan:
         place=np.empty((n_ahead, batch * width), np.int32),
         candidates=np.empty((n_ahead, candidates), np.int32),
         size=np.zeros((n_ahead, 4), np.int64),
+        content=None
+        if problem.content is None
+        else make_content_plan(n_ahead, rows, *reach(problem)),
     )
 
 
@@ -62,7 +114,9 @@ def make_learner(problem: Problem, state: State) -> Learner:
     return Learner(state.rows, state.last, spec.geometry, make_rule(spec, problem.horizon))
 
 
-def make_runs(problem: Problem, learner: Learner, threads: int) -> list[Run]:
+def make_runs(
+    problem: Problem, learner: Learner, threads: int, cache: Float32 | None = None
+) -> list[Run]:
     """Make a record for each thread: all is shared but what a thread writes on."""
     options, spec = problem.options, make_spec(problem)
     source, loss = make_source(problem), make_loss(spec)
@@ -72,8 +126,9 @@ def make_runs(problem: Problem, learner: Learner, threads: int) -> list[Run]:
         make_gathered(rows, dim),
         make_spread(spec, options.batch, problem.n_own),
         make_covariance(spec, rows, dim),
+        make_reading(problem),
     )
-    wide, second = make_wide(problem), make_second(problem)
+    wide, second = make_wide(problem), make_second(problem, cache)
     if wide is not None:
         return [
             SharedRun(source, learner, loss, flow, desk, wide._replace(products=_block(problem)))
@@ -98,6 +153,7 @@ def _desks(problem: Problem, threads: int) -> Iterator[Desk]:
     for _ in range(threads):
         yield Desk(
             make_sketch(options.batch, problem.n_own, n if shared else 0, n),
+            None if problem.content is None else make_content_sketch(reach(problem).columns),
             Moved(np.empty((rows, options.dim), np.float32), np.empty(rows, np.int64)),
             np.empty(max(width, n), np.float32),
         )
@@ -124,7 +180,7 @@ def make_wide(problem: Problem) -> Wide | None:
     )
 
 
-def make_second(problem: Problem) -> Second | None:
+def make_second(problem: Problem, cache: Float32 | None) -> Second | None:
     """Make room for the second stage, if there is one; without a thread's own."""
     options, n = problem.options, problem.n_candidates
     if not options.sampler.needs.candidates:
@@ -137,6 +193,10 @@ def make_second(problem: Problem) -> Second | None:
         frozen=frozen,
         units=make_gathered(options.batch + n, options.dim),
         wanted=np.empty(options.batch + n, np.int64),
+        cache=np.empty((0, options.dim), np.float32) if cache is None else cache,
+        first_cached=problem.cached.start,
+        n_slices=problem.steps_per_epoch,
+        n_rows=problem.n_rows,
         where=make_where(n),
         missed=np.zeros(-(-options.batch // PAIRS_A_BLOCK), np.int64),
         products=np.empty((0, n), np.float32),

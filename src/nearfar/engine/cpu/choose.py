@@ -70,6 +70,14 @@ class Second(NamedTuple):
     """(batch + C) unit vectors: of the pairs' users or positives, then of the candidates."""
     wanted: Int64
     """(batch + C,) their rows."""
+    cache: Float32
+    """`State.cache`, (n, d): the points of rows with content; without rows if there is none."""
+    first_cached: int
+    """The joint row of its first point."""
+    n_slices: int
+    """In as many steps the whole cache is encoded anew."""
+    n_rows: int
+    """N + M."""
     where: Where
     missed: Int64
     """(blocks,) places that stayed empty."""

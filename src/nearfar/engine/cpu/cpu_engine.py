@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.engine.cpu.buffers import make_learner, make_plans, make_runs, most_rows
-from nearfar.engine.cpu.rows import ROWS_AT_ONCE, bring_up_to_date, make_gathered
+from nearfar.engine.content import is_plain
+from nearfar.engine.cpu.buffers import make_learner, make_plans, make_runs, most_rows, reach
+from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Learner, bring_up_to_date, make_gathered
 from nearfar.engine.cpu.steps import run_steps
 from nearfar.engine.cpu.team import make_team
-from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, chosen_rows
+from nearfar.engine.spec import FREE
+from nearfar.method.geometry import normalise
 from nearfar.runtime.arrays import Float32, Int64
 from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
 
@@ -44,8 +47,11 @@ class CPUEngine:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
         self._learner = make_learner(problem, self.state)
-        self._runs = make_runs(problem, self._learner, threads)
-        n_ahead = min(max(1, _PLANNED // most_rows(problem)), 48)
+        if self.state.cache is None and len(problem.cached):
+            self.state.cache = problem.new_cache(self._vectors(np.arange(problem.n_table_rows)))
+        self._runs = make_runs(problem, self._learner, threads, self.state.cache)
+        entries = most_rows(problem) + reach(problem).entries // 16
+        n_ahead = min(max(1, _PLANNED // entries), 48)
         self._plans = make_plans(-(-n_ahead // threads) * threads, problem)
 
     @property
@@ -72,7 +78,17 @@ class CPUEngine:
 
     def average(self, weight: float) -> None:
         """Update the mean with the current points; see `Engine.average`."""
-        self.state.average(weight, self._now)
+        self.state.average(weight, self._now if self.problem.content is None else self._vectors)
+
+    def tables(self, out: Float32 | None = None) -> Float32:
+        """Return the vectors of all rows of the tables; see `Engine.tables`."""
+        found = self.state.mean
+        if found is None:
+            found = self._vectors(np.arange(self.problem.n_table_rows))
+        if out is None:
+            return found.copy()
+        out[:] = found
+        return out
 
     def points(
         self,
@@ -80,6 +96,8 @@ class CPUEngine:
         out: Float32 | None = None,
     ) -> Float32:
         """Return the current points; see `Engine.points`."""
+        if self.problem.content is not None:
+            return chosen_rows(self.problem.encoded(self.tables()), rows, out)
         if self.state.mean is None:
             return self._now(rows, out)
         return self.state.mean_points(rows, out, self.problem.options.geometry == "sphere")
@@ -101,12 +119,24 @@ class CPUEngine:
         self._together(lambda i: self._bring(listed[parts[i]], out[parts[i]]))
         return out
 
-    def _bring(self, listed: Int64, out: Float32) -> None:
+    def _vectors(self, rows: Int64) -> Float32:
+        """Return rows of the tables with content: delta and w as they are, others at length 1."""
+        out = np.empty((len(rows), self.problem.options.dim), np.float32)
+        self._bring(rows, out, self._learner._replace(geometry=FREE))
+        assert self.problem.content is not None
+        plain = np.flatnonzero(is_plain(self.problem.content, rows))
+        out[plain] = normalise(out[plain])
+        return out
+
+    def _bring(self, listed: Int64, out: Float32, learner: Learner | None = None) -> None:
         room = make_gathered(ROWS_AT_ONCE, self.problem.options.dim)
-        bring_up_to_date(listed, self.state.step, self._learner, room, out)
+        bring_up_to_date(listed, self.state.step, learner or self._learner, room, out)
 
     def finish(self) -> Float32:
         """Return all points in the memory of the tables, without a copy; see `Engine.finish`."""
+        if self.problem.content is not None:
+            self.close()
+            return self.points()
         if self.state.mean is not None:
             self.close()
             return self.points(out=self.state.mean)
@@ -129,7 +159,8 @@ class CPUEngine:
         self._pool.shutdown()
 
     def _shares(self) -> list[int]:
-        return [self.problem.n_rows * i // self._threads for i in range(self._threads + 1)]
+        n = self.problem.n_table_rows
+        return [n * i // self._threads for i in range(self._threads + 1)]
 
     def _together(self, work: Any) -> None:
         """Run ``work(i)`` for each thread i; they wait for each other, so all must start."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nearfar.engine.cpu.contrast import Pairs
+from nearfar.engine.cpu.encoding import Reading, is_hybrid
 from nearfar.engine.cpu.plan_records import N_SHARED, Plan
 from nearfar.engine.cpu.regularise import Covariance, Spread, add_covariance
 from nearfar.engine.cpu.rows import Gathered, Moved
@@ -27,6 +28,7 @@ class PointFlow(NamedTuple):
     now: Gathered
     spread: Spread | None
     covariance: Covariance | None
+    reading: Reading | None
 
 
 @inlined
@@ -124,6 +126,7 @@ def collect(begin: Int, end: Int, plan: Plan, flow: PointFlow, moved: Moved) -> 
             flows |= _add_entry(total, count, u, g, w, plan, flow)
             flows |= add_spread(flow.spread, total, count, g, w, plan, flow.now)
         flows |= add_covariance(flow.covariance, total, count, u)
+        flows |= is_hybrid(flow.reading)
         moved.at[count] = u
         count += flows
     return count

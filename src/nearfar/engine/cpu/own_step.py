@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from nearfar.engine.cpu.content_phases import vectors_gathered, vectors_moved
 from nearfar.engine.cpu.contrast import contrast
+from nearfar.engine.cpu.encoding import (
+    encode_rows,
+    move_rows,
+)
 from nearfar.engine.cpu.gradients import collect, collect_own
 from nearfar.engine.cpu.plan_records import N_PAIRS, N_SHARED, N_UNIQUE
 from nearfar.engine.cpu.regularise import decorrelate, note_products, spread_slopes
@@ -27,11 +32,13 @@ PAIRS_AT_ONCE = 16
 def own_step(run: OwnRun | TwoStageRun, team: Team, phase: Int, step: PlannedStep) -> Int:
     """Do a planned step; returns the next phase."""
     shared_pieces = pieces_of(step.plan.size[N_SHARED], ROWS_AT_ONCE)
+    phase = vectors_gathered(step.plan.content, team, phase, step, run)
     phase = together(team, phase, shared_pieces, _gather, step, run)
     pieces = pieces_of(step.plan.size[N_PAIRS], run.share)
     phase = together(team, phase, pieces, _compare, step, run)
     phase = together(team, phase, 1, _finish, step, run)
-    return together(team, phase, shared_pieces, _update, step, run)
+    phase = together(team, phase, shared_pieces, _update, step, run)
+    return vectors_moved(step.plan.content, team, phase, step, run)
 
 
 @kernel
@@ -40,6 +47,7 @@ def _gather(piece: Int, step: PlannedStep, run: OwnRun | TwoStageRun) -> None:
     begin, n_shared = piece * ROWS_AT_ONCE, step.plan.size[N_SHARED]
     listed, end = step.plan.unique[: step.plan.size[N_UNIQUE]], min(begin + ROWS_AT_ONCE, n_shared)
     gather(listed, begin, end, step.t, run.learner, run.flow.now)
+    encode_rows(run.flow.reading, begin, end, listed, step.plan.content, run.flow.now)
 
 
 @kernel
@@ -74,5 +82,7 @@ def _update(piece: Int, step: PlannedStep, run: OwnRun | TwoStageRun) -> None:
     plan, moved, begin = step.plan, run.desk.moved, piece * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, plan.size[N_SHARED])
     count = collect(begin, end, plan, run.flow, moved)
-    listed = plan.unique[: plan.size[N_UNIQUE]]
-    update(count, moved, listed, step.t, step.pace, run.learner, run.flow.now)
+    flow, listed = run.flow, plan.unique[: plan.size[N_UNIQUE]]
+    move_rows(
+        flow.reading, count, moved, listed, plan.content, step.t, step.pace, run.learner, flow.now
+    )

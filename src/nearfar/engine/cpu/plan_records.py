@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nearfar.engine.cpu.content_plan import ContentPlan, ContentSource
 from nearfar.engine.cpu.hashing import table_size
 from nearfar.engine.spec import DrawSpec
 from nearfar.method.proposal import AliasTable
@@ -32,7 +33,9 @@ class DrawSource(NamedTuple):
     """The items that the proposal can give, ascending."""
     draws: DrawSpec
     all_shared: bool
-    """Whether the loss ties all pairs of a batch together, so that no row belongs to one pair."""
+    """Whether the loss or content ties the pairs of a batch together, so that no row belongs to
+    one pair."""
+    content: ContentSource | None
 
 
 class Plan(NamedTuple):
@@ -57,6 +60,7 @@ class Plan(NamedTuple):
     """(C,) items from stage 1, or the shared negatives."""
     size: Int64
     """(4,) pairs in the step, unique rows, places that stayed empty, rows that are shared."""
+    content: ContentPlan | None
 
 
 N_PAIRS, N_UNIQUE, N_MISSED, N_SHARED = 0, 1, 2, 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nearfar.engine.cpu.choose import Second, Where
+from nearfar.engine.cpu.content_plan import ContentSketch
 from nearfar.engine.cpu.contrast import Loss
 from nearfar.engine.cpu.descent import Pace
 from nearfar.engine.cpu.gradients import PointFlow
@@ -22,6 +23,7 @@ class Desk(NamedTuple):
     """What a thread writes on."""
 
     sketch: Sketch
+    columns: ContentSketch | None
     moved: Moved
     power: Float32
     """(max(W, C),)."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from nearfar.engine.cpu.choose import choose_negatives, map_places
+from nearfar.engine.cpu.content_phases import cache_refreshed
+from nearfar.engine.cpu.content_plan import plan_content
+from nearfar.engine.cpu.encoding import look_up
 from nearfar.engine.cpu.plan import index_rows
-from nearfar.engine.cpu.plan_records import N_MISSED, N_PAIRS
+from nearfar.engine.cpu.plan_records import N_MISSED, N_PAIRS, N_UNIQUE
 from nearfar.engine.cpu.products import product
 from nearfar.engine.cpu.rows import ROWS_AT_ONCE, gather, to_unit
 from nearfar.engine.cpu.running import PlannedStep, TwoStageRun, pieces_of
@@ -22,6 +25,7 @@ all candidates anew, so larger blocks are faster; smaller ones occupy more threa
 def second_stage(run: TwoStageRun, team: Team, phase: Int, step: PlannedStep) -> Int:
     """Draw the negatives of a step among its candidates; returns the next phase."""
     size, n_candidates = step.plan.size[N_PAIRS], step.plan.candidates.shape[0]
+    phase = cache_refreshed(step.plan.content, team, phase, step, run)
     pieces = 1 + pieces_of(size + n_candidates, ROWS_AT_ONCE)
     phase = together(team, phase, pieces, _look, step, run)
     phase = together(team, phase, pieces_of(size, PAIRS_A_BLOCK), _choose, step, run)
@@ -39,7 +43,7 @@ def _look(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     begin = (piece - 1) * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, size + plan.candidates.shape[0])
     frozen, units, listed = second.frozen, second.units.current, second.wanted
-    left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], second.rule.anchor
+    left_out, anchor = second.n_rows - frozen.shape[0], second.rule.anchor
     for at in range(begin, end):
         wanted = plan.entries[at, anchor] if at < size else n_users + plan.candidates[at - size]
         listed[at] = wanted
@@ -49,6 +53,7 @@ def _look(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     if frozen.shape[0] == 0:
         gather(listed[:end], begin, end, step.t, run.learner, second.units)
         to_unit(begin, end, run.learner.geometry, second.units)
+        look_up(run.source.content, begin, end, listed, second)
 
 
 @kernel
@@ -72,3 +77,5 @@ def _index(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
         missed += run.second.missed[block]
     size[N_MISSED] = missed
     index_rows(step.plan, run.source.all_shared, 0, 0, run.desk.sketch)
+    unique = step.plan.unique[: size[N_UNIQUE]]
+    plan_content(run.source.content, step.t, unique, step.plan.content, run.desk.columns)

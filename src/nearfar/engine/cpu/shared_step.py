@@ -10,13 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from nearfar.engine.cpu.choose import exclude_positives, map_places
+from nearfar.engine.cpu.content_phases import vectors_gathered, vectors_moved
 from nearfar.engine.cpu.contrast import Pair, weigh
 from nearfar.engine.cpu.descent import dot
+from nearfar.engine.cpu.encoding import (
+    encode_rows,
+    is_hybrid,
+    move_rows,
+)
 from nearfar.engine.cpu.gradients import add, add_difference, clear
 from nearfar.engine.cpu.plan_records import N_PAIRS, N_UNIQUE
 from nearfar.engine.cpu.products import product
 from nearfar.engine.cpu.regularise import add_covariance, decorrelate
-from nearfar.engine.cpu.rows import ROWS_AT_ONCE, gather, update
+from nearfar.engine.cpu.rows import ROWS_AT_ONCE, gather
 from nearfar.engine.cpu.running import PlannedStep, SharedRun, pieces_of, write_log
 from nearfar.engine.cpu.second_stage import PAIRS_A_BLOCK
 from nearfar.engine.cpu.team import Team, together
@@ -29,10 +35,12 @@ def shared_step(run: SharedRun, team: Team, phase: Int, step: PlannedStep) -> In
     """Do a planned step; returns the next phase."""
     n_rows, n_pairs = step.plan.size[N_UNIQUE], step.plan.size[N_PAIRS]
     row_pieces = pieces_of(n_rows, ROWS_AT_ONCE)
+    phase = vectors_gathered(step.plan.content, team, phase, step, run)
     phase = together(team, phase, 1 + row_pieces, _gather, step, run)
     phase = together(team, phase, pieces_of(n_pairs, PAIRS_A_BLOCK), _contrast, step, run)
     phase = together(team, phase, 1, _finish, step, run)
-    return together(team, phase, row_pieces, _update, step, run)
+    phase = together(team, phase, row_pieces, _update, step, run)
+    return vectors_moved(step.plan.content, team, phase, step, run)
 
 
 @kernel
@@ -44,7 +52,9 @@ def _gather(piece: Int, step: PlannedStep, run: SharedRun) -> None:
         return
     n_rows, begin = plan.size[N_UNIQUE], (piece - 1) * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, n_rows)
-    gather(plan.unique[:n_rows], begin, end, step.t, run.learner, now)
+    listed = plan.unique[:n_rows]
+    gather(listed, begin, end, step.t, run.learner, now)
+    encode_rows(run.flow.reading, begin, end, listed, plan.content, now)
     points, inverse, current = wide.points, now.inverse, now.current
     for at in range(begin, end):
         for k in range(points.shape[1]):
@@ -119,9 +129,13 @@ def _update(piece: Int, step: PlannedStep, run: SharedRun) -> None:
         flows = _add_shared(count, u, step, run)
         flows |= _add_pairs(count, u, step, run)
         flows |= add_covariance(run.flow.covariance, total, count, u)
+        flows |= is_hybrid(run.flow.reading)
         moved.at[count] = u
         count += flows
-    update(count, moved, plan.unique[:n_rows], step.t, step.pace, run.learner, run.flow.now)
+    flow, listed = run.flow, plan.unique[:n_rows]
+    move_rows(
+        flow.reading, count, moved, listed, plan.content, step.t, step.pace, run.learner, flow.now
+    )
 
 
 @inlined

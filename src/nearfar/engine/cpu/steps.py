@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nearfar.engine.cpu.content_plan import one_content_plan, plan_content
 from nearfar.engine.cpu.descent import step_size
 from nearfar.engine.cpu.own_step import own_step
 from nearfar.engine.cpu.plan import plan_step
-from nearfar.engine.cpu.plan_records import Plan
+from nearfar.engine.cpu.plan_records import N_UNIQUE, Plan
 from nearfar.engine.cpu.running import OwnRun, PlannedStep, Run, SharedRun, TwoStageRun
 from nearfar.engine.cpu.second_stage import second_stage
 from nearfar.engine.cpu.shared_step import shared_step
 from nearfar.engine.cpu.team import Team, together
+from nearfar.engine.spec import TWO_STAGE
 from nearfar.runtime.arrays import Float64, Int
 from nearfar.runtime.jit import by_record, kernel
 from nearfar.runtime.references import refer
@@ -48,7 +50,11 @@ def run_steps(team: Team, first: Int, count: Int, run: Run, plans: Plan, log: Fl
 @kernel
 def _plan(piece: Int, ahead: PlannedSteps, run: Run) -> None:
     plan = refer(one_plan(ahead.plans, piece))
-    plan_step(ahead.begin + piece, run.source, plan, run.desk.sketch)
+    source, step = run.source, ahead.begin + piece
+    plan_step(step, source, plan, run.desk.sketch)
+    if source.draws.kind != TWO_STAGE:
+        unique = plan.unique[: plan.size[N_UNIQUE]]
+        plan_content(source.content, step, unique, plan.content, run.desk.columns)
 
 
 @kernel
@@ -73,4 +79,5 @@ def one_plan(plans: Plan, p: Int) -> Plan:
         plans.place[p],
         plans.candidates[p],
         plans.size[p],
+        one_content_plan(plans.content, p),
     )

@@ -28,6 +28,7 @@ from nearfar.engine.gpu.records import StepNow, Tables
 from nearfar.engine.gpu.room import DeviceRoom
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
 from nearfar.engine.spec import make_spec
+from nearfar.errors import OptionError
 from nearfar.method.proposal import SPARE
 from nearfar.runtime.arrays import Float32, Int64
 
@@ -143,6 +144,10 @@ class GPUEngine:
             there = self._model(torch.tensor(some, device=self.device))
             torch.from_numpy(found[first:last]).copy_(there)
         return found
+
+    def tables(self, out: Float32 | None = None) -> Float32:
+        """Raise, because there is no content on a device; see `Engine.tables`."""
+        raise OptionError("a hybrid trains on the processor; use device='cpu'.")
 
     def points_on_device(self) -> Tensor:
         """Return a copy of all points (N + M, d), float32, on the device."""

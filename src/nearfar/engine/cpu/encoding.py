@@ -1,0 +1,232 @@
+"""The encoder of a step: points out of content and delta, and their gradients back into both.
+
+With x_r the content of row r, w_f the vector of column f and m_r the draw of
+`nearfar.engine.content`, the stored row of a point is ::
+
+    z_r = sum_f x_rf w_f + m_r delta_r
+
+and a gradient s_r of z_r goes to delta_r as m_r s_r + decay delta_r, if m_r = 1, and to w_f as
+sum_r x_rf s_r over the rows of the step, in their order.
+"""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import NamedTuple
+
+import numpy as np
+
+from nearfar.engine.content import Content
+from nearfar.engine.cpu.choose import Second
+from nearfar.engine.cpu.content_plan import ContentPlan, ContentSource
+from nearfar.engine.cpu.descent import Change, Pace, catch_up, dot, take_step
+from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Gathered, Learner, Moved, gather, update
+from nearfar.runtime.arrays import Float32, Int, Int64
+from nearfar.runtime.jit import by_record, inlined
+
+
+class Reading(NamedTuple):
+    """Room for the content of a step."""
+
+    content: Content
+    n_rows: int
+    """N + M."""
+    own: Float32
+    """(U, d) delta of each unique row."""
+    slope: Float32
+    """(U, d) gradients of z."""
+    vectors: Gathered
+    """(K, d) the vectors w of the columns."""
+
+
+@inlined
+def _gather_vectors(
+    reading: Reading, piece: Int, plan: ContentPlan, t: Int, learner: Learner
+) -> None:
+    begin = piece * ROWS_AT_ONCE
+    end = min(begin + ROWS_AT_ONCE, plan.size[0])
+    gather(plan.wanted[: plan.size[0]], begin, end, t, learner, reading.vectors)
+
+
+@inlined
+def _no_vectors(reading: None, piece: Int, plan: None, t: Int, learner: Learner) -> None:
+    pass
+
+
+gather_vectors = by_record({Reading: _gather_vectors, NoneType: _no_vectors})
+"""`gather_vectors(reading, piece, plan, t, learner)`: gather a piece of the vectors of the step, as
+they are after t steps."""
+
+
+@inlined
+def _encode_rows(
+    reading: Reading, begin: Int, end: Int, listed: Int64, plan: ContentPlan, now: Gathered
+) -> None:
+    own, current, inverse, vectors = reading.own, now.current, now.inverse, reading.vectors.current
+    indptr, values, slot = reading.content.indptr, reading.content.values, plan.slot
+    one, dim = np.float32(1.0), current.shape[1]
+    for at in range(begin, end):
+        keep = one if plan.kept[at] else np.float32(0.0)
+        for k in range(dim):
+            own[at, k] = current[at, k]
+            current[at, k] = keep * own[at, k]
+        first, last = np.int64(plan.begin[at]), np.int64(plan.begin[at + 1])
+        shift = indptr[listed[at]] - first
+        for e in range(first, last):
+            x, f = values[e + shift], slot[e]
+            for k in range(dim):
+                current[at, k] += x * vectors[f, k]
+        if last > first:
+            squares = dot(current, at, current, at)
+            inverse[at] = one / np.sqrt(squares) if squares > 0.0 else one
+
+
+@inlined
+def _stay(reading: None, begin: Int, end: Int, listed: Int64, plan: None, now: Gathered) -> None:
+    pass
+
+
+encode_rows = by_record({Reading: _encode_rows, NoneType: _stay})
+"""`encode_rows(reading, begin, end, listed, plan, now)`: replace gathered deltas begin..end-1 of
+the rows `listed` by z, on the sphere."""
+
+
+@inlined
+def _yes(reading: Reading) -> bool:
+    return True
+
+
+@inlined
+def _no(reading: None) -> bool:
+    return False
+
+
+is_hybrid = by_record({Reading: _yes, NoneType: _no})
+"""`is_hybrid(reading)`: whether there is content: then decay moves rows without a gradient too."""
+
+
+@inlined
+def _move(
+    reading: Reading, count: Int, moved: Moved, listed: Int64, plan: ContentPlan, t: Int,
+    pace: Pace, learner: Learner, now: Gathered,
+) -> None:  # fmt: skip
+    total, own, slope, current = moved.total, reading.own, reading.slope, now.current
+    rows, last, indptr = learner.rows, learner.last, reading.content.indptr
+    for r in range(count):
+        u = moved.at[r]
+        row, inverse = listed[u], np.float32(now.inverse[u])
+        radial = dot(total, r, current, u) * inverse * inverse
+        pull = np.float32(0.0)
+        if indptr[row + 1] > indptr[row]:
+            pull = reading.content.decay[0 if row < reading.content.n_users else 1]
+        for k in range(slope.shape[1]):
+            slope[u, k] = (total[r, k] - radial * current[u, k]) * inverse
+            total[r, k] = slope[u, k] + pull * own[u, k]
+        if plan.kept[u]:
+            change = Change(total, r, own, u, np.float32(0.0), np.float32(1.0))
+            take_step(learner.rule, rows, row, t - last[row] + 1, pace, change)
+            last[row] = t + 1
+
+
+@inlined
+def _update(
+    reading: None, count: Int, moved: Moved, listed: Int64, plan: None, t: Int,
+    pace: Pace, learner: Learner, now: Gathered,
+) -> None:  # fmt: skip
+    update(count, moved, listed, t, pace, learner, now)
+
+
+move_rows = by_record({Reading: _move, NoneType: _update})
+"""`move_rows(reading, count, moved, listed, plan, t, pace, learner, now)`: change the rows
+listed[moved.at[:count]] by the gradients of their points, as step t + 1."""
+
+
+@inlined
+def _move_vectors(
+    reading: Reading, piece: Int, plan: ContentPlan, t: Int, pace: Pace, learner: Learner,
+    moved: Moved,
+) -> None:  # fmt: skip
+    begin = piece * ROWS_AT_ONCE
+    end = min(begin + ROWS_AT_ONCE, plan.size[0])
+    total, slope, vectors = moved.total, reading.slope, reading.vectors.current
+    rows, last, content = learner.rows, learner.last, reading.content
+    for f in range(begin, end):
+        row = plan.wanted[f]
+        side = 0 if row - reading.n_rows < content.n_user_columns else 1
+        pull = content.weight_decay[side]
+        for k in range(slope.shape[1]):
+            total[0, k] = pull * vectors[f, k]
+        for e in range(plan.start[f], plan.start[f + 1]):
+            x, u = plan.value[e], plan.reader[e]
+            for k in range(slope.shape[1]):
+                total[0, k] += x * slope[u, k]
+        change = Change(total, 0, vectors, f, np.float32(0.0), np.float32(1.0))
+        take_step(learner.rule, rows, row, t - last[row] + 1, pace, change)
+        last[row] = t + 1
+
+
+@inlined
+def _nothing_moves(
+    reading: None, piece: Int, plan: None, t: Int, pace: Pace, learner: Learner, moved: Moved
+) -> None:
+    pass
+
+
+move_vectors = by_record({Reading: _move_vectors, NoneType: _nothing_moves})
+"""`move_vectors(reading, piece, plan, t, pace, learner, moved)`: change a piece of the vectors of
+the step by the gradients of the points that read them."""
+
+
+@inlined
+def _refresh(
+    source: ContentSource, piece: Int, t: Int, learner: Learner, room: Float32, second: Second
+) -> None:
+    content, cache, rows, last = source.content, second.cache, learner.rows, learner.last
+    n, dim, one = cache.shape[0], cache.shape[1], np.float32(1.0)
+    size = (n + second.n_slices - 1) // second.n_slices
+    first = t % second.n_slices * size
+    begin, last_one = first + piece * ROWS_AT_ONCE, min(first + size, n)
+    for at in range(begin, min(begin + ROWS_AT_ONCE, last_one)):
+        row = at + second.first_cached
+        catch_up(learner.rule, rows, row, last[row], t, cache, at)
+        for e in range(content.indptr[row], content.indptr[row + 1]):
+            vector, x = source.n_rows + content.columns[e], content.values[e]
+            catch_up(learner.rule, rows, vector, last[vector], t, room, 0)
+            for k in range(dim):
+                cache[at, k] += x * room[0, k]
+        squares = dot(cache, at, cache, at)
+        scale = one / np.sqrt(squares) if squares > 0.0 else one
+        for k in range(dim):
+            cache[at, k] *= scale
+
+
+@inlined
+def _nothing_cached(
+    source: None, piece: Int, t: Int, learner: Learner, room: Float32, second: Second
+) -> None:
+    pass
+
+
+refresh = by_record({ContentSource: _refresh, NoneType: _nothing_cached})
+"""`refresh(source, piece, t, learner, room, second)`: put a piece of the points whose turn it is,
+as they are after t steps, into the cache; see `nearfar.engine.Problem.refreshed`."""
+
+
+@inlined
+def _look_up(source: ContentSource, begin: Int, end: Int, listed: Int64, second: Second) -> None:
+    indptr, cache, units = source.content.indptr, second.cache, second.units.current
+    for at in range(begin, end):
+        row = listed[at]
+        if indptr[row + 1] > indptr[row]:
+            for k in range(cache.shape[1]):
+                units[at, k] = cache[row - second.first_cached, k]
+
+
+@inlined
+def _look_at_none(source: None, begin: Int, end: Int, listed: Int64, second: Second) -> None:
+    pass
+
+
+look_up = by_record({ContentSource: _look_up, NoneType: _look_at_none})
+"""`look_up(source, begin, end, listed, second)`: replace unit vectors begin..end-1, those of the
+rows `listed`, by the cached points of rows with content."""

@@ -1,0 +1,260 @@
+"""What a hybrid has learned besides its points, and what it needs to encode content.
+
+The point of row r is p_r = z_r / |z_r| with z_r = g(x_r) + delta_r (`nearfar.method.hybrid`). Kept
+are the points, the vectors of g and the lengths |z_r|: delta_r = |z_r| p_r - g(x_r), with which
+training can go on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from nearfar.data.feature_space import FeatureSpace
+from nearfar.data.features import Features
+from nearfar.data.ids import Ids
+from nearfar.data.interactions import Interactions
+from nearfar.engine.content import Content, as_matrix, has_content, make_content
+from nearfar.errors import OptionError
+from nearfar.method.geometry import normalise
+from nearfar.method.options import Options
+from nearfar.runtime.arrays import Arrays, Bool, Float32, Int32
+from nearfar.runtime.checks import an_instance
+
+SIDES = ("users", "items")
+
+
+class Known(NamedTuple):
+    """The content of users and items on the axes of a model, and how it became numbers."""
+
+    content: Content
+    spaces: dict[str, FeatureSpace]
+    """By "users" and "items"; those that have features."""
+
+
+class Encoders(NamedTuple):
+    """The fitted state of a hybrid besides its points."""
+
+    content: Content
+    """The features on the axes of the model."""
+    vectors: Float32
+    """(F, d) the vectors of the columns, those of users first."""
+    lengths: Float32
+    """(N + M,) |z| of users, then of items."""
+    spaces: dict[str, FeatureSpace]
+    """How features become columns, by "users" and "items"."""
+
+    @classmethod
+    def of(cls, known: Known, tables: Float32) -> Self:
+        """Return the state after training, from `nearfar.engine.Engine.tables`."""
+        n = len(known.content.indptr) - 1
+        raw = _raw(known.content, tables[:n], tables[n:])
+        lengths = np.linalg.norm(raw, axis=1).astype(np.float32)
+        return cls(known.content, tables[n:].copy(), lengths, known.spaces)
+
+    def arrays(self) -> Arrays:
+        """Return the arrays to save."""
+        content = self.content
+        return {
+            "indptr": content.indptr, "columns": content.columns, "values": content.values,
+            "vectors": self.vectors, "lengths": self.lengths,
+        }  # fmt: skip
+
+    def to_store(self) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
+        """Return how features become columns, as JSON and tables."""
+        metas: dict[str, Any] = {}
+        frames: dict[str, pl.DataFrame] = {}
+        for side, space in self.spaces.items():
+            metas[side], tables = space.to_store()
+            frames |= {f"{side}_{name}": table for name, table in tables.items()}
+        return metas, frames
+
+    @classmethod
+    def from_store(
+        cls,
+        options: Options,
+        data: Interactions,
+        arrays: Arrays,
+        metas: dict[str, Any],
+        frames: dict[str, pl.DataFrame],
+    ) -> Self:
+        """Read what `arrays` and `to_store` returned; refuse what does not fit together."""
+        spaces = {}
+        for side, meta in metas.items():
+            own = {
+                name.removeprefix(f"{side}_"): table
+                for name, table in frames.items()
+                if name.startswith(f"{side}_")
+            }
+            spaces[side] = FeatureSpace.from_store(meta, own)
+        n, n_users = data.n_users + data.n_items, data.n_users
+        widths = [spaces[side].n_columns if side in spaces else 0 for side in SIDES]
+        whole = sp.csr_array(
+            (arrays["values"], arrays["columns"], arrays["indptr"]), (n, sum(widths))
+        )
+        parts = {
+            "users": whole[:n_users, : widths[0]],
+            "items": whole[n_users:, widths[0] :],
+        }
+        content = _content(options, data, {side: sp.csr_array(parts[side]) for side in spaces})
+        vectors, lengths = arrays["vectors"], arrays["lengths"]
+        shapes = (sum(widths), options.dim), (n,)
+        if (vectors.shape, lengths.shape) != shapes or content.columns.size != whole.nnz:
+            raise ValueError("the encoder and the features do not fit together")
+        if not all(np.isfinite(part).all() for part in (vectors, lengths, content.values)):
+            raise ValueError("the encoder has a value that is not a finite number")
+        return cls(content, vectors, lengths, spaces)
+
+    @property
+    def placed(self) -> Bool:
+        """Which joint rows have content, (N + M,)."""
+        return has_content(self.content)
+
+    def encode(self, side: str, features: Features) -> tuple[Float32, Bool]:
+        """Return the points g(x) of features, in the order of their ids, and which have none.
+
+        Returns
+        -------
+        float32 array of shape (n, d), bool array of shape (n,)
+            A row without any known feature is missing; its point is 0.
+        """
+        if side not in self.spaces:
+            raise OptionError(f"the model was trained without features of {side}.")
+        encoded = self.spaces[side].encode(features)
+        columns = self.content.n_user_columns
+        part = self.vectors[:columns] if side == "users" else self.vectors[columns:]
+        points = np.asarray(encoded.matrix @ part, np.float32)
+        missing = encoded.missing
+        points[~missing] = normalise(points[~missing])
+        return points, missing
+
+    def encoded(self) -> Float32:
+        """Return g(x) of all joint rows, (N + M, d), not normalised."""
+        n = len(self.content.indptr) - 1
+        return _raw(self.content, np.zeros((n, self.vectors.shape[1]), np.float32), self.vectors)
+
+    def deltas(self, points: Float32) -> Float32:
+        """Return delta of the joint rows with content, and the points of the others, (N + M, d)."""
+        own, some = points.copy(), self.placed
+        own[some] = points[some] * self.lengths[some, None] - self.encoded()[some]
+        return own
+
+    def moved(
+        self, options: Options, old: Interactions, new: Interactions, features: dict[str, Any]
+    ) -> Encoders:
+        """Return the state on the axes of more data, with the features of new users and items.
+
+        Features of users and items that the state has already replace those that it has, except
+        that they keep their delta. New rows have delta 0.
+        """
+        matrices, lengths = {}, []
+        bounds = {"users": (0, old.n_users), "items": (old.n_users, old.n_users + old.n_items)}
+        axes = {"users": (old.user_ids, new.user_ids), "items": (old.item_ids, new.item_ids)}
+        for side in SIDES:
+            first, last = bounds[side]
+            before, after = axes[side]
+            places = after.places(before)
+            length = np.ones(len(after), np.float32)
+            length[places] = self.lengths[first:last]
+            lengths.append(length)
+            if side in self.spaces:
+                own = _rows_of(self.content, side, first, last)
+                matrices[side] = _merged(self.spaces[side], own, places, after, features.get(side))
+        content = _content(options, new, matrices)
+        made = self._replace(content=content, lengths=np.concatenate(lengths))
+        fresh = made.placed.copy()
+        fresh[: new.n_users][axes["users"][1].places(old.user_ids)] = False
+        fresh[new.n_users :][axes["items"][1].places(old.item_ids)] = False
+        made.lengths[fresh] = np.linalg.norm(made.encoded()[fresh], axis=1)
+        return made
+
+
+def _rows_of(content: Content, side: str, first: int, last: int) -> sp.csr_array:
+    """Return the features of one side, with its own columns."""
+    begin, end = content.indptr[first], content.indptr[last]
+    shift = content.n_user_columns if side == "items" else 0
+    n = content.n_user_columns if side == "users" else content.n_columns - content.n_user_columns
+    parts = content.values[begin:end], content.columns[begin:end] - np.int32(shift)
+    return sp.csr_array((*parts, content.indptr[first : last + 1] - begin), (last - first, n))
+
+
+def _merged(
+    space: FeatureSpace, own: sp.csr_array, places: Int32, ids: Ids, features: Features | None
+) -> sp.csr_array:
+    """Return the rows of `own` at their places among `ids`, with those of the features."""
+    n, data = len(ids), own.tocoo()
+    parts = [(data.data, places[data.coords[0]], data.coords[1])]
+    if features is not None:
+        new = space.encode(features, ids)
+        given = ids.places(features.ids)
+        given = given[given >= 0]
+        replaced = np.zeros(n, np.bool_)
+        replaced[given] = True
+        kept = ~replaced[parts[0][1]]
+        coo = new.matrix.tocoo()
+        parts = [tuple(part[kept] for part in parts[0]), (coo.data, *coo.coords)]  # type: ignore
+    values, rows, columns = (np.concatenate(one) for one in zip(*parts, strict=True))
+    merged = sp.csr_array((values.astype(np.float32), (rows, columns)), (n, space.n_columns))
+    merged.sort_indices()
+    return merged
+
+
+def _raw(content: Content, own: Float32, vectors: Float32) -> Float32:
+    """Return z of all joint rows."""
+    found: Float32 = (as_matrix(content).astype(np.float32) @ vectors) + own
+    return found
+
+
+def known_content(options: Options, train: Interactions, features: dict[str, Any]) -> Known | None:
+    """Return the content that a model is to learn from, on the axes of its interactions.
+
+    Parameters
+    ----------
+    options : Options
+    train : Interactions
+        The part to learn from; vocabularies, means and frequencies are of its users and items.
+    features : dict
+        `Features` or None, by "users" and "items".
+
+    Raises
+    ------
+    OptionError
+        There are features but no hybrid, or a hybrid without features.
+    """
+    spaces, matrices = {}, {}
+    for side in SIDES:
+        hybrid, given, name = getattr(options, side), features[side], f"{side[:-1]}_features"
+        if given is None and hybrid is None:
+            continue
+        if hybrid is None:
+            raise OptionError(
+                f"`{name}` was given, but the model does not learn from it: pass"
+                f" {side}=nearfar.Hybrid() to CML."
+            )
+        if given is None:
+            raise OptionError(f"`{side}` is {hybrid!r}: fit needs `{name}`, nearfar.Features(...).")
+        an_instance(name, given, Features, "Make it by nearfar.Features.from_frame.")
+        ids, counts = (
+            (train.user_ids, train.user_counts)
+            if side == "users"
+            else (train.item_ids, train.item_counts)
+        )
+        spaces[side] = FeatureSpace.fit(given, ids, counts > 0, dict(hybrid.gains))
+        matrices[side] = spaces[side].encode(given, ids).matrix
+    if not spaces:
+        return None
+    return Known(_content(options, train, matrices), spaces)
+
+
+def _content(options: Options, data: Interactions, matrices: dict[str, sp.csr_array]) -> Content:
+    return make_content(
+        data.n_users,
+        data.n_items,
+        options.users,
+        options.items,
+        matrices.get("users"),
+        matrices.get("items"),
+    )

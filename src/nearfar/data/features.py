@@ -27,7 +27,7 @@ from nearfar.data.id_values import first_few, label
 from nearfar.data.ids import Ids, encode
 from nearfar.data.table_columns import Column
 from nearfar.errors import DataError, EmptyDataError, OptionError
-from nearfar.runtime.arrays import Int32
+from nearfar.runtime.arrays import Int32, Integers
 from nearfar.runtime.checks import (
     an_instance,
     is_integer,
@@ -253,6 +253,26 @@ class Features:
     def __repr__(self) -> str:
         fields = ", ".join(f"{name} ({column.about})" for name, column in self.columns.items())
         return f"Features({len(self):,} {self.ids.name or 'id'}s: {fields})"
+
+    def with_ids_like(self, ids: Ids) -> Features:
+        """Convert the ids between text and integers, to the kind of `ids`, if nothing is lost.
+
+        Raises
+        ------
+        DataError
+            As `Interactions.with_ids_like`.
+        """
+        made, row = self.ids.converted(ids)
+        if made is self.ids:
+            return self
+        order = np.argsort(row)
+        columns = {name: column.placed(order) for name, column in self.columns.items()}
+        return Features(made, columns)
+
+    def take(self, rows: Integers) -> Features:
+        """Return the features of some rows, int (n,), ascending."""
+        columns = {name: column.placed(rows) for name, column in self.columns.items()}
+        return Features(Ids(self.ids.take(rows), self.ids.name), columns)
 
     def joined(self, *others: Features) -> Features:
         """Return the fields of all, by id; an id that one of them lacks has no values there.

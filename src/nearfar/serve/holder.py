@@ -25,6 +25,18 @@ class Holder:
         self._one_at_a_time = asyncio.Lock()
         self.current = load()
 
+    async def replace(self, make: Callable[[Loaded], Loaded]) -> Loaded:
+        """Make a new version from the current one in a thread, then serve it.
+
+        Raises
+        ------
+        NearfarError
+            The new version cannot be made. The old version is kept.
+        """
+        async with self._one_at_a_time:
+            self.current = await asyncio.to_thread(make, self.current)
+            return self.current
+
     async def reload(self) -> Loaded:
         """Load a new version in a thread while the old one is served, then replace the old one.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from os import PathLike
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
+import polars as pl
 
+from nearfar.data.features import Features
+from nearfar.errors import OptionError
 from nearfar.model.asked import Axis
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Float32
@@ -21,6 +26,7 @@ from nearfar.serve.titles import Titles
 Path = str | PathLike[str]
 _USER_REMEDY: Final = "Send the items that the user likes as `items` instead of `user`."
 _ITEM_REMEDY: Final = "Ask for another item, or serve a model that was trained with it."
+_PARTS: Final = ("categories", "text", "numbers", "vectors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +62,12 @@ class Loaded:
             The index needs faiss.
         """
         model = CML.load(path, mmap=True)
+        return cls.of(model, None if index is None else ItemIndex.load(index, model))
+
+    @classmethod
+    def of(cls, model: CML, searched: ItemIndex | None) -> Self:
+        """Prepare a model and its index, and test them as `load` does."""
         data, geometry = model.interactions, model.options.geometry
-        searched = None if index is None else ItemIndex.load(index, model)
         users, items = model.user_vectors, model.item_vectors
         with_users, with_items = model.placed_users, model.placed_items
         made = cls(
@@ -94,6 +104,43 @@ class Loaded:
             for space in (self.user_space, self.item_space, whole):
                 space.nearest([trial])
             self.item_space.nearest([replace(trial, own=self.items.rows([item]))])
+
+    def with_items(self, new: Mapping[str | int, Mapping[str, Any]]) -> Self:
+        """Return this version with more items, by their content; see `nearfar.CML.add_items`.
+
+        Parameters
+        ----------
+        new : mapping
+            From the id of each item to its fields; a field that is missing has no value.
+
+        Raises
+        ------
+        OptionError
+            There is an index, the model was trained without features, or a field is not one of its.
+        DataError
+            A value cannot be used, an item is there already, or has no feature that is known.
+        """
+        if self.item_space.index is not None:
+            raise OptionError(
+                "the server searches an index, which lacks new items; add them with `nearfar"
+                " add-items`, build the index again, and reload."
+            )
+        kinds, ids = self.model.features_of("items"), self.model.interactions.item_ids
+        if not kinds:
+            raise OptionError("the model was trained without features of items.")
+        unknown = sorted({name for fields in new.values() for name in fields} - set(kinds))
+        if unknown:
+            raise OptionError(f"{unknown[0]!r} is not a field of the model; it has {list(kinds)}.")
+        rows = [{name: fields.get(name) for name in kinds} for fields in new.values()]
+        frame = pl.DataFrame(rows, infer_schema_length=None, strict=False).with_columns(
+            item_id=pl.Series(ids.typed(map(str, new)))
+        )
+        columns: dict[str, Any] = {
+            part: [name for name, kind in kinds.items() if kind == part] for part in _PARTS
+        }
+        features = Features.from_frame(frame, id="item_id", **columns)
+        model = copy(self.model)
+        return self.of(model.add_items(features), None)
 
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:
         """Return the point of a user, or of a new user who likes `items`; (d,).

@@ -45,7 +45,7 @@ _TOLD: Final = {
     401: "No token.",
     403: "The token is wrong, or the server has none.",
     404: "An id is not in the model.",
-    409: "The new model was refused; the old one is still served.",
+    409: "The new model, or the items, were refused; the old model is still served.",
     413: "The body is too large.",
     422: "The request is invalid.",
     503: "Too many requests; `Retry-After` says when to try again.",
@@ -99,6 +99,10 @@ class Endpoints:
         router.add_api_route(
             "/reload", self.reload, methods=["POST"], response_model=schemas.ModelFacts,
             responses=_told(401, 403, 409, 422),
+        )  # fmt: skip
+        router.add_api_route(
+            "/v1/items", self.add_items, methods=["POST"], response_model=schemas.Added,
+            responses=_told(401, 403, 409, 413, 422),
         )  # fmt: skip
         router.add_api_route("/metrics", self.figures, response_class=_Figures)
         for path, (content, kind) in self.page.items():
@@ -170,6 +174,30 @@ class Endpoints:
 
     async def reload(self, authorization: Annotated[str, Header()] = "") -> Response:
         """Load the model again from its folder; it is served if it passes the test."""
+        if (refused := self._refused(authorization)) is not None:
+            return refused
+        try:
+            await self.renew()
+        except (NearfarError, OSError) as error:
+            return failure(409, type(error).__name__, str(error))
+        return await self.model()
+
+    async def add_items(
+        self, asked: schemas.NewItems, authorization: Annotated[str, Header()] = ""
+    ) -> Response:
+        """Add items by their content, to the served model only: a reload forgets them."""
+        if (refused := self._refused(authorization)) is not None:
+            return refused
+        new = {one.id: one.features for one in asked.items}
+        try:
+            loaded = await self.holder.replace(lambda current: current.with_items(new))
+        except NearfarError as error:
+            return failure(409, type(error).__name__, str(error))
+        self.metrics.serves(loaded)
+        return _json(schemas.Added(added=len(new), n_items=loaded.model.interactions.n_items))
+
+    def _refused(self, authorization: str) -> Response | None:
+        """Return the refusal of a request that changes the served model without the token."""
         if self.token is None:
             return failure(403, "Forbidden", "This server has no token; send it SIGHUP instead.")
         if not authorization:
@@ -178,11 +206,7 @@ class Endpoints:
         wanted = f"Bearer {self.token}".encode()
         if not hmac.compare_digest(authorization.encode(), wanted):
             return failure(403, "Forbidden", "The token is wrong.")
-        try:
-            await self.renew()
-        except (NearfarError, OSError) as error:
-            return failure(409, type(error).__name__, str(error))
-        return await self.model()
+        return None
 
     async def renew(self) -> Loaded:
         """Load the model again, and count the success or failure.

@@ -224,6 +224,32 @@ class Position(BaseModel):
     y: float
 
 
+FieldValue = StrictStr | StrictInt | float | list[StrictStr] | list[StrictInt] | list[float] | None
+
+
+class NewItem(_Asked):
+    """An item that the model does not have."""
+
+    id: Id
+    features: dict[str, FieldValue] = Field(
+        description="Its fields, as those that the model was trained with.",
+        examples=[{"genres": ["drama", "war"], "year": 1994}],
+    )
+
+
+class NewItems(_Asked):
+    """Items that nobody has used yet."""
+
+    items: Annotated[list[NewItem], Field(min_length=1, max_length=MAX_IDS)]
+
+
+class Added(BaseModel):
+    """The result of adding items."""
+
+    added: int
+    n_items: int = Field(description="Number of items of the model now.")
+
+
 class Health(BaseModel):
     """The status of the server."""
 

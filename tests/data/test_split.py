@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import random_data
 from nearfar import split
 from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, OptionError
@@ -169,3 +173,57 @@ def test_what_cannot_be_cut_is_said():
         split.by_time(timed, at=9)
     with pytest.raises(DataError, match=r"needs at least 2 users .* got 1"):
         split.by_user(data)
+
+
+# ------------------------------------------------------------------------------------ cold items
+
+
+@pytest.mark.parametrize("by", ["random", "popularity", "time"])
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
+def test_cold_items_have_all_their_pairs_in_the_test_part(by, share):
+    data = random_data(n_items=50)
+    times = np.random.default_rng(1).integers(0, 1000, data.n_pairs)
+    data = replace(data, times=times)
+    train, test = split.cold_items(data, share, by=by, seed=3)
+    assert train.union(test) == data
+    cold = test.item_counts > 0
+    assert (train.item_counts[cold] == 0).all()
+    assert cold.sum() == min(max(1, round(share * 50)), 49)
+    again = split.cold_items(data, share, by=by, seed=3)
+    assert again[0] == train
+    if by != "time" and share < 0.9:
+        assert split.cold_items(data, share, by=by, seed=4)[0] != train
+
+
+def test_cold_items_by_popularity_are_as_popular_as_the_others():
+    data = random_data(n_users=300, n_items=200)
+    counts = data.item_counts
+    for seed in range(5):
+        _, test = split.cold_items(data, 0.25, by="popularity", seed=seed)
+        cold = test.item_counts > 0
+        assert abs(np.log(counts[cold]).mean() - np.log(counts).mean()) < 0.05
+        order = np.sort(counts)
+        for quarter in range(4):  # of each quarter a quarter, but for ties and rounding
+            low, high = order[50 * quarter], order[50 * quarter + 49]
+            among = cold[(counts >= low) & (counts <= high)].mean()
+            assert 0.15 < among < 0.35
+
+
+def test_cold_items_by_time_are_the_newest():
+    frame = pl.DataFrame({"u": [1, 2, 3, 1, 2], "i": [1, 1, 2, 3, 3], "t": [5, 9, 6, 7, 1]})
+    data = Interactions.from_frame(frame, user="u", item="i", time="t")
+    train, test = split.cold_items(data, 0.34, by="time")
+    assert test.to_frame()["item_id"].unique().to_list() == [2]  # 3 was there at 1
+    assert train.n_pairs == 4
+
+
+def test_cold_items_refuse_what_they_cannot_split():
+    data = random_data()
+    with pytest.raises(OptionError, match="`by`"):
+        split.cold_items(data, by="age")
+    with pytest.raises(OptionError, match="`share`"):
+        split.cold_items(data, 1.0)
+    with pytest.raises(DataError, match="cold items by time needs the times"):
+        split.cold_items(data, by="time")
+    with pytest.raises(DataError, match="at least two items"):
+        split.cold_items(Interactions.from_pairs([(1, 1), (2, 1)]))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from nearfar import CML
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, EmptyDataError, OptionError
@@ -13,6 +14,7 @@ from nearfar.evaluation import ranking as evaluation
 from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.metrics import overall, per_user
 from nearfar.evaluation.ranking import evaluate
+from nearfar.method.optimiser import Adam
 
 NAMES = ["ann", "bob", "cid", "dan"]
 
@@ -221,3 +223,61 @@ def test_other_axes_are_an_error(train, test):
 def test_a_test_pair_that_is_left_out_is_an_error(train, test):
     with pytest.raises(DataError, match=r"^2 of the 3 test pairs are left out .*`exclude`"):
         evaluate(MostPopular(train), train, interactions([(0, 1), (2, 1), (1, 3)]))
+
+
+# ------------------------------------------------------------------------------------ candidates
+
+
+class Fixed:
+    """Scores (N, M) that are given."""
+
+    def __init__(self, scores):
+        self.scores = np.asarray(scores, np.float32)
+        self.n_users, self.n_items = self.scores.shape
+
+    def score_block(self, rows, first_item, out):
+        out[:] = self.scores[rows, first_item : first_item + out.shape[1]]
+
+
+def test_candidates_are_ranked_among_themselves():
+    """Items 0 to 3 are warm, 4 and 5 cold; user 0 is to find 2 and 5, user 1 only 3."""
+    train = Interactions.from_pairs([(0, 0), (0, 1), (1, 2), (1, 0), (2, 3)])
+    axis = Interactions.from_pairs([(0, item) for item in range(6)]).item_ids
+    train = train.aligned(train.user_ids, axis)
+    test = Interactions.from_pairs([(0, 2), (0, 5), (1, 3)]).aligned(train.user_ids, axis)
+    model = Fixed([[9, 8, 4, 5, 7, 6], [0, 1, 2, 3, 4, 5], [0] * 6])
+    found = {
+        which: evaluate(model, train, test, k=2, candidates=which)
+        for which in ("all", "warm", "cold")
+    }
+    # user 0: all 4 5 | 3 2, warm 3 2, cold 4 5; user 1: all 5 4 | 3 1, warm 3 1
+    assert found["all"].per_user["recall"].to_list() == [0.5, 0.0]
+    assert found["warm"].per_user["recall"].to_list() == [1.0, 1.0]
+    assert found["warm"].per_user["mrr"].to_list() == [0.5, 1.0]
+    assert found["cold"].per_user["recall"].to_list() == [1.0]
+    assert found["cold"].per_user["mrr"].to_list() == [0.5]
+    assert [one.n_users for one in found.values()] == [2, 2, 1]
+    assert [one.candidates for one in found.values()] == ["all", "warm", "cold"]
+    assert "among cold items" in str(found["cold"])
+    assert found["cold"].to_dict()["candidates"] == "cold"
+    longer = evaluate(model, train, test, k=50, candidates="cold")
+    assert longer["recall"] == 1.0
+    with pytest.raises(OptionError, match="`candidates`"):
+        evaluate(model, train, test, candidates="new")
+    with pytest.raises(EmptyDataError, match=r"No test item is cold.*ranks the 2"):
+        evaluate(model, train, test.subset(test.items < 4), candidates="cold")
+
+
+def test_candidates_of_folded_in_users():
+    """A new user who has items 0 and 2 gets 4 and 6 among the warm, 8 among the cold."""
+    data = Interactions.from_pairs(
+        [(u, i) for u in range(12) for i in range(10) if (u + i) % 2 == 0]
+    )
+    train = data.subset((data.pair_users() > 1) & (data.items < 8))
+    test = data.subset((data.pair_users() < 2) & (data.items > 3))
+    given = data.subset((data.pair_users() < 2) & (data.items < 4))
+    model = CML(dim=4, batch=16, optimiser=Adam(0.05)).fit(train, epochs=20)
+    how = {"k": 2, "new_users": "fold_in", "given": given}
+    assert evaluate(model, train, test, **how, candidates="warm")["recall"] == 1.0
+    cold = evaluate(model, train, test, **how, candidates="cold")
+    assert cold.per_user["n_relevant"].to_list() == [1, 1]

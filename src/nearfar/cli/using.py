@@ -26,6 +26,7 @@ from nearfar.evaluation.cohorts import NEW_USERS
 from nearfar.evaluation.front import SETTINGS
 from nearfar.evaluation.front import front as measure_front
 from nearfar.evaluation.front_plot import FORMATS
+from nearfar.evaluation.ranking import CANDIDATES
 from nearfar.evaluation.ranking import evaluate as measure
 from nearfar.evaluation.result import Evaluation
 from nearfar.model.asked import ignored, left_out
@@ -96,6 +97,15 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of the given items.")] = 0,
     popularity: Dial = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|warm|cold",
+            help="Rank all items, those with training interactions, or those without."
+            " [default: all; if the test part has items without, all three]",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
@@ -123,6 +133,7 @@ def evaluate(
     part = None
     if what == "fold_in":
         part, test = _given(test, train, 0.8 if given is None else given, seed)
+    which = _kinds_of_candidates(candidates, train, test)
     recommenders: dict[str, Any] = {"CML": fitted}
     if baselines:
         recommenders["popularity"] = MostPopular(train)
@@ -130,7 +141,7 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NearfarWarning)  # the numbers are in the output
         found = {
-            name: measure(
+            name if among == which[0] else f"{name}, {among}": measure(
                 one,
                 train,
                 test,
@@ -140,8 +151,10 @@ def evaluate(
                 new_users=what,
                 given=part,
                 popularity=popularity if one is fitted else None,
+                candidates=among,
                 device=device if one is fitted else "cpu",
             )
+            for among in which
             for name, one in recommenders.items()
         }
     if per_user is not None:
@@ -151,6 +164,16 @@ def evaluate(
         kept.keep_evaluation(found["CML"])
         kept.save(model)
     (_emit if json else _show)(found, test.n_pairs, unknown)
+
+
+def _kinds_of_candidates(
+    asked: str | None, train: Interactions, test: Interactions
+) -> tuple[str, ...]:
+    """Return the kinds of candidates to rank: all three if there are cold items to be found."""
+    if asked is not None:
+        return (one_of("--candidates", asked, CANDIDATES),)
+    warm = train.item_counts[test.items] > 0
+    return CANDIDATES if warm.any() and not warm.all() else ("all",)
 
 
 def front(
@@ -243,9 +266,13 @@ def _given(
 
 
 def _emit(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
-    first, *others = found
-    figures = {"n_test_pairs": n_pairs, "n_unknown_pairs": unknown, **found[first].to_dict()}
-    show.emit(figures | {"baselines": {name: found[name].to_dict() for name in others}})
+    first = found["CML"]
+    figures = {"n_test_pairs": n_pairs, "n_unknown_pairs": unknown, **first.to_dict()}
+    baselines, others = {}, {}
+    for name, one in found.items():
+        (baselines if one.candidates == first.candidates else others)[name] = one.to_dict()
+    del baselines["CML"]
+    show.emit(figures | {"baselines": baselines} | ({"by_candidates": others} if others else {}))
 
 
 def _show(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:

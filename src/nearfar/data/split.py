@@ -18,7 +18,8 @@ from nearfar.data.moments import is_date, moment
 from nearfar.errors import DataError
 from nearfar.runtime import counter
 from nearfar.runtime.arrays import Bool, Int64
-from nearfar.runtime.checks import checked_seed, share, switch, whole
+from nearfar.runtime.checks import checked_seed, one_of, switch, whole
+from nearfar.runtime.checks import share as checked_share
 from nearfar.runtime.counter import Purpose
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Split: TypeAlias = "tuple[Interactions, Interactions]"
 Thirds: TypeAlias = "tuple[Interactions, Interactions, Interactions]"
 """Training part, given part, test part."""
 
-_SHUFFLE, _USERS = 0, 1  # the steps of the stream: one for pairs, one for users
+_SHUFFLE, _USERS, _ITEMS = 0, 1, 2  # the steps of the stream: for pairs, users and items
 
 
 def k_fold(data: Interactions, folds: int = 4, *, seed: int = 0) -> list[Split]:
@@ -101,7 +102,7 @@ def ratio(data: Interactions, test: float = 0.25, *, seed: int = 0) -> Split:
     OptionError
         If `test` is not between 0 and 1.
     """
-    data, seed, test = _checked(data), checked_seed(seed), share("test", test)
+    data, seed, test = _checked(data), checked_seed(seed), checked_share("test", test)
     r = counter.uniform(counter.stream(seed, Purpose.SPLIT, _USERS), np.arange(data.n_users))
     count = np.floor(data.user_counts * test + r).astype(np.int64)
     count = np.minimum(count, np.maximum(data.user_counts - 1, 0))
@@ -184,7 +185,7 @@ def by_time(
         cut = moment("at", at)
         later = np.asarray(times >= (math.ceil(cut) if times.dtype == np.int64 else cut))
     else:
-        test = share("test", test)
+        test = checked_share("test", test)
         order = np.lexsort((_shuffle(data, seed), times))
         later = np.zeros(data.n_pairs, np.bool_)
         later[order[data.n_pairs - round(data.n_pairs * test) :]] = True
@@ -261,8 +262,8 @@ def by_user(
     >>> nf.evaluate(model, train, test, k=2, new_users="fold_in", given=given).n_folded_in
     2
     """
-    data, seed, test = _checked(data), checked_seed(seed), share("test", test)
-    given = None if given is None else share("given", given)
+    data, seed, test = _checked(data), checked_seed(seed), checked_share("test", test)
+    given = None if given is None else checked_share("given", given)
     active = np.flatnonzero(data.user_counts)
     if active.size < 2:
         raise DataError(
@@ -303,9 +304,71 @@ def for_fold_in(data: Interactions, given: float = 0.8, *, seed: int = 0) -> Spl
         If `given` is not between 0 and 1.
     """
     data, seed = _checked(data), checked_seed(seed)
-    part, n = share("given", given), data.user_counts
+    part, n = checked_share("given", given), data.user_counts
     count = np.clip(np.rint(n * part).astype(np.int64), 1, np.maximum(n - 1, 1))
     return _parts(data, _places(data, seed) >= count[data.pair_users()])
+
+
+def cold_items(
+    data: Interactions, share: float = 0.2, *, by: str = "random", seed: int = 0
+) -> Split:
+    """Hold out all interactions of some items, which then nobody has used: cold items.
+
+    Parameters
+    ----------
+    data : Interactions
+        The interactions to split.
+    share : float
+        The share of the items with interactions that are cold, between 0 and 1; at least one item
+        is, and one is not.
+    by : {"random", "popularity", "time"}
+        Which items: any, with equal probability; the same share among popular and among rare items,
+        so that cold items are as popular as others; or the newest, those whose first interaction is
+        the latest.
+    seed : int
+        Seed of the split; with "time" only of ties.
+
+    Returns
+    -------
+    (Interactions, Interactions)
+        The interactions of the other items, and those of the cold items. For a test part of the
+        other items, split the first once more: ``split.ratio(train)``.
+
+    Raises
+    ------
+    OptionError
+        If `share` is not between 0 and 1, or `by` is something else.
+    DataError
+        If there are fewer than two items with interactions, or no times for "time".
+
+    Examples
+    --------
+    >>> from nearfar.data.interactions import Interactions
+    >>> data = Interactions.from_pairs([(u, i) for u in range(3) for i in range(10)])
+    >>> train, test = cold_items(data, 0.2)
+    >>> int((train.item_counts > 0).sum()), int((test.item_counts > 0).sum())
+    (8, 2)
+    """
+    data, held_out = _checked(data), checked_share("share", share)
+    one_of("by", by, ("random", "popularity", "time"))
+    items = np.flatnonzero(data.item_counts)
+    if len(items) < 2:
+        raise DataError(f"cold items need at least two items with interactions; got {len(items)}.")
+    n_cold = min(max(1, round(held_out * len(items))), len(items) - 1)
+    lots = counter.bits(counter.stream(checked_seed(seed), Purpose.SPLIT, _ITEMS), items)
+    if by == "popularity":
+        order = items[np.lexsort((lots, data.item_counts[items]))]
+        steps = (np.arange(len(items) + 1) * n_cold + int(lots[0] % len(items))) // len(items)
+        chosen = order[np.diff(steps) > 0]
+    else:
+        first = np.zeros(data.n_items)
+        if by == "time":
+            first = np.full(data.n_items, np.inf)
+            np.minimum.at(first, data.items, _times(data, "cold items by time").astype(float))
+        chosen = items[np.lexsort((lots, -first[items]))[:n_cold]]
+    cold = np.zeros(data.n_items, np.bool_)
+    cold[chosen] = True
+    return _parts(data, cold[data.items])
 
 
 def _checked(data: Any) -> Interactions:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -29,7 +29,7 @@ from nearfar.evaluation.metrics import MOST_K
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.prior import checked_setting
 from nearfar.runtime.arrays import Bool, Int32, Int64
-from nearfar.runtime.checks import said, switch, whole
+from nearfar.runtime.checks import one_of, said, switch, whole
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.jit import kernel
 from nearfar.runtime.progress import Bars
@@ -43,6 +43,8 @@ _PART, _PART_PLACES = 2**15, 2**25
 """Maximum number of users whose lists are in memory at the same time, and of their places."""
 _FOLDED_PART = 2**8
 """New users are folded in and ranked in smaller parts: each fold-in takes milliseconds."""
+CANDIDATES: Final = ("all", "warm", "cold")
+"""Which items can be ranked: all, those with training interactions, and those without."""
 _FITTED = "pass the interactions that it was fitted on."
 
 
@@ -58,6 +60,7 @@ def evaluate(
     new_users: str = "leave_out",
     given: Interactions | None = None,
     popularity: float | None = None,
+    candidates: str = "all",
     device: str = "cpu",
 ) -> Evaluation:
     """Rank every item for every user with test items, and compute metrics of the first k.
@@ -95,6 +98,11 @@ def evaluate(
     popularity : float, optional
         The setting of the popularity dial, as in `nearfar.CML.recommend`; if None, the model's own.
         `nearfar.front` measures several settings in one pass.
+    candidates : {"all", "warm", "cold"}
+        The items that are ranked, and that count as relevant: all, those with training
+        interactions, or those without. Users without a relevant candidate are skipped. Where there
+        are cold items in the test part, look at all three: a model can rank each kind well and put
+        one of them behind the other.
     device : str
         Where to rank: "cpu", "cuda", "cuda:1", ..., "auto" or "torch:" followed by a device of
         PyTorch, as in `nearfar.CML.fit`. For a recommender whose ``scorer()`` takes no `device`,
@@ -110,7 +118,7 @@ def evaluate(
         `k` or `threads` is not a whole number of at least 1, `progress` is not True or False,
         `recommender` cannot score, cannot fold in or cannot use `device`, the device does not
         exist, `popularity` is not a number from 0 to 1,000 or `recommender` has no popularity dial,
-        or `new_users` and `given` do not go together.
+        `candidates` is something else, or `new_users` and `given` do not go together.
     MissingExtraError
         `device` needs PyTorch, which is not installed.
     DataError
@@ -118,7 +126,7 @@ def evaluate(
         given pair is of a user with training interactions, a score is NaN; or, with "error", there
         are new users.
     EmptyDataError
-        No user has a test item, or all who have are left out.
+        No user has a test item that is a candidate, or all who have are left out.
 
     Warns
     -----
@@ -137,6 +145,7 @@ def evaluate(
     check_data(recommender, scorer, train, test, left_out)
     if given is not None:
         _check_given(given, train, test)
+    allowed, test = _candidates(candidates, train, test)
     cohorts = new.cohorts(recommender, train, test)
     fold_in: Any = None
     if len(cohorts.folded):
@@ -145,7 +154,7 @@ def evaluate(
     exposed, parts = np.zeros(train.n_items, np.int64), []
     at_once = max(1, min(_PART, _PART_PLACES // min(k, max(train.n_items, 1))))
     with ranking_bar(cohorts.n_users, shown) as advance:
-        search = partial(top_k, k=k, threads=n_threads, progress=advance)
+        search = partial(top_k, k=k, allow=allowed, threads=n_threads, progress=advance)
         ranked = chain(
             _ranked(search, scorer, cohorts.known, left_out, at_once),
             _folded_in(search, fold_in, cohorts, left_out),
@@ -166,7 +175,25 @@ def evaluate(
         n_new_users=len(cohorts.folded) + cohorts.n_left_out,
         n_folded_in=len(cohorts.folded),
         popularity=dial,
+        candidates=candidates,
     )
+
+
+def _candidates(
+    which: str, train: Interactions, test: Interactions
+) -> tuple[Bool | None, Interactions]:
+    """Return the items that are ranked, None for all, and the test pairs of these."""
+    one_of("candidates", which, CANDIDATES)
+    if which == "all":
+        return None, test
+    allowed = (train.item_counts > 0) == (which == "warm")
+    part = test.subset(allowed[test.items])
+    if part.n_pairs == 0:
+        raise EmptyDataError(
+            f"No test item is {which}: candidates={which!r} ranks the {np.count_nonzero(allowed):,}"
+            f" items {'with' if which == 'warm' else 'without'} training interactions."
+        )
+    return allowed, part
 
 
 Lists = Iterator[tuple[Int32, Int32]]

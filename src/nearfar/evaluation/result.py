@@ -40,6 +40,8 @@ class Evaluation:
     """Number of these that were folded in and evaluated; the others are left out of all metrics."""
     popularity: float | None = None
     """The setting of the popularity dial that was asked for; None for the recommender's own."""
+    candidates: str = "all"
+    """The items that were ranked: "all", "warm" or "cold"."""
 
     def __getitem__(self, name: str) -> float:
         self._check(name, names())
@@ -102,6 +104,7 @@ class Evaluation:
             "n_new_users": self.n_new_users,
             "n_folded_in": self.n_folded_in,
             "popularity": self.popularity,
+            "candidates": self.candidates,
             "metrics": {name: _or_none(value) for name, value in self.metrics.items()},
             "standard_errors": {name: _or_none(value) for name, value in errors.items()},
         }
@@ -110,7 +113,8 @@ class Evaluation:
         skipped = f"; {self.n_skipped:,} without test items left out" if self.n_skipped else ""
         new = f"; {self.new_users_in_words()}" if self.n_new_users else ""
         dial = "" if self.popularity is None else f" at popularity {self.popularity:g}"
-        lines = [f"top {self.k} of {self.n_users:,} users{dial}{skipped}{new}"]
+        among = "" if self.candidates == "all" else f" among {self.candidates} items"
+        lines = [f"top {self.k} of {self.n_users:,} users{dial}{among}{skipped}{new}"]
         for name in per_user():
             mean, error = self.metrics[name], self.standard_error(name)
             lines.append(f"{name:<16}{mean:>12.4f} ± {error:.4f}")

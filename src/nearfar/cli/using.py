@@ -268,7 +268,8 @@ def _given(
 def _emit(found: dict[str, Evaluation], n_pairs: int, unknown: int) -> None:
     first = found["CML"]
     figures = {"n_test_pairs": n_pairs, "n_unknown_pairs": unknown, **first.to_dict()}
-    baselines, others = {}, {}
+    baselines: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for name, one in found.items():
         (baselines if one.candidates == first.candidates else others)[name] = one.to_dict()
     del baselines["CML"]

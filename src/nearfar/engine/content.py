@@ -83,6 +83,11 @@ def as_matrix(content: Content) -> sp.csr_array:
     return sp.csr_array((values, content.columns, content.indptr), shape)
 
 
+def item_rows(content: Content) -> sp.csr_array:
+    """Return the features of the items, (M, F)."""
+    return sp.csr_array(as_matrix(content)[content.n_users :])
+
+
 def has_content(content: Content) -> Bool:
     """Return which joint rows have content, (N + M,)."""
     found: Bool = np.diff(content.indptr) > 0

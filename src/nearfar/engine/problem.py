@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nearfar.engine.content import Content, encode, has_content
+from nearfar.engine.content import Content, encode, has_content, item_rows
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.method.options import Options
 from nearfar.method.prior import log_popularity
 from nearfar.method.proposal import AliasTable, alias_table
-from nearfar.runtime.arrays import Bool, Float32, Float64, Floats, Int32, Int64
+from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64
 from nearfar.runtime.counter import Purpose, normal_at, stream
 from nearfar.runtime.jit import kernel
 
@@ -154,17 +154,10 @@ class Problem:
         return -(-self.interactions.n_pairs // self.options.batch)
 
     @cached_property
-    def placed_items(self) -> Bool:
-        """Which items get a point from their interactions or their content, (M,)."""
-        placed: Bool = self.interactions.item_counts > 0
-        if self.content is not None:
-            placed = placed | has_content(self.content)[self.n_users :]
-        return placed
-
-    @cached_property
     def log_popularity(self) -> Float32:
         """The logarithm of f_j of the prior, (M,)."""
-        return log_popularity(self.interactions.item_counts, self.placed_items)
+        content = None if self.content is None else item_rows(self.content)
+        return log_popularity(self.interactions.item_counts, content)
 
     @cached_property
     def proposal(self) -> AliasTable:

@@ -39,7 +39,7 @@ class Linear:
     step touches. They start in random directions of length 1, so g(x) has about length 1 if x has.
     """
 
-    decay: float = 0.0
+    decay: float = 0.03
     """Pull of each vector to 0: adds decay / 2 |w_f|^2 to the loss of a step that touches w_f."""
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Hybrid:
     """g, which turns the content of an item, or a user, into a vector."""
     id_dropout: float = 0.5
     """rho, the probability with which a step leaves delta out, 0 to 1; with 1 delta stays 0."""
-    id_decay: float = 0.01
+    id_decay: float = 0.05
     """Pull of delta to 0."""
     gains: tuple[tuple[str, float], ...] = ()
     """How much each field of the features counts: pairs of its name and a positive number, 1 for

@@ -33,6 +33,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
+from scipy.sparse.linalg import lsmr
 
 from nearfar.method.sampling import Sampler
 from nearfar.runtime.arrays import Float32, Float64
@@ -99,24 +101,39 @@ class ItemWeights:
         )
 
 
-def log_popularity(item_counts: npt.ArrayLike, placed: npt.ArrayLike | None = None) -> Float32:
+def log_popularity(item_counts: npt.ArrayLike, content: sp.csr_array | None = None) -> Float32:
     """Return log f_j of each item, float32 (M,); 0, as with one interaction, if it has none.
 
-    Items without interactions that are `placed` by their content, bool (M,), count as much as the
-    average item: the mean of log f over the items with interactions. How popular they will be is
-    not known, and 0 would put them behind all others.
+    An item without interactions that has content counts as popular as items like it: with m the
+    mean of log f over the items with interactions, it has m + x_j.b, where b minimises ::
+
+        sum over items with interactions (log f_j - m - x_j.b)^2 + |b|^2,
+
+    but no less than 0 and no more than any other item. 0 alone would put new items behind all
+    others, and their content often says how popular they will be: newer films are, for example.
+
+    Parameters
+    ----------
+    item_counts : int array of shape (M,)
+    content : sparse array of shape (M, F), optional
+        The features x_j of the items; an empty row is no content.
 
     Examples
     --------
     >>> log_popularity([0, 1, 10]).astype(float).round(3).tolist()
     [0.0, 0.0, 2.303]
-    >>> log_popularity([0, 1, 10], placed=[True, True, True]).astype(float).round(3).tolist()
-    [1.151, 0.0, 2.303]
+    >>> content = sp.csr_array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> log_popularity([0, 1, 10], content).astype(float).round(3).tolist()
+    [1.727, 0.0, 2.303]
     """
     counts = np.asarray(item_counts, np.float64)
-    logs = np.log(np.maximum(counts, 1.0))
-    if placed is not None and counts.any():
-        logs[(counts == 0) & np.asarray(placed)] = logs[counts > 0].mean()
+    logs, known = np.log(np.maximum(counts, 1.0)), counts > 0
+    if content is not None and known.any():
+        new = ~known & (np.diff(content.indptr) > 0)
+        mean = logs[known].mean()
+        rows = sp.csr_array(content, dtype=np.float64)
+        slopes = lsmr(rows[known], logs[known] - mean, damp=1.0)[0]
+        logs[new] = np.clip(mean + rows[new] @ slopes, 0.0, logs.max())
     return logs.astype(np.float32)
 
 

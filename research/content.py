@@ -120,7 +120,8 @@ def of_films(seed: int) -> Task:
 def shuffled(features: nf.Features, seed: int) -> nf.Features:
     """Return the features of other items."""
     order = np.random.default_rng(seed).permutation(len(features))
-    return nf.Features(features.ids, features.take(order).columns)
+    columns = {name: column.placed(order) for name, column in features.columns.items()}
+    return nf.Features(features.ids, columns)
 
 
 def trained(task: Task, method: str, seed: int, args: argparse.Namespace) -> tuple[Any, int]:

@@ -7,6 +7,7 @@ plain ones do.
 """
 
 import inspect
+from copy import copy
 from dataclasses import dataclass, is_dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -22,6 +23,7 @@ import scipy.sparse as sp
 import nearfar as nf
 from conftest import checkerboard, plain
 from nearfar import readers
+from nearfar.data.ids import Ids
 from nearfar.errors import NearfarError
 from nearfar.experiment import table2
 from nearfar.method.prior import ItemWeights, log_popularity
@@ -166,6 +168,7 @@ MODEL = Rule((None, "model", 3, nf.CML, FRAME, np.eye(2), checkerboard(4), Path(
 OPTIONS = Rule(("paper_2019", {"dim": 3}, 3, True, nf.Options, nf.presets.paper_2019, nf.Adam()))
 PART = Rule((3, True, "adam", {}, nf.Options(), nf.Interactions, ["x"], np.float32(0.1)))
 INDEX = Rule((3, "index", Path("index"), nf.ItemIndex, np.eye(2), {}, True))
+FEATURES = Rule((3, True, "x", [1], {}, FRAME, sp.csr_array(np.eye(2)), nf.Features, object()))
 CALLBACKS = Rule((None, 3, "stop", print, [3], ["stop"], [None], [print, 3], True))
 CALLABLE = Rule((3, True, "x", [print], {}))
 TABLE = Rule((None, 3, "x", [[1], [1, 2]], np.zeros((2, 2, 2)), np.array([["a"]]), {}, object()))
@@ -214,6 +217,10 @@ RULES = {
     "spread_out": PART, "decorrelate": PART, "optimiser": PART.also(nf.Adam, None),
     "averaging": PART, "prior": PART.also(nf.Prior), "neighbours": PART.also(nf.CoOccurrence),
     "nearest": COUNT.also(10**6, HUGE), "schedule": PART.also(None), "rules": PART,
+    "item_features": FEATURES, "user_features": FEATURES, "features": FEATURES,
+    "side": CHOICE, "id_dropout": REAL.also(-0.1, 1.1), "id_decay": REAL.also(-1.0),
+    "decay": REAL.also(-1.0), "encoder": PART.also(nf.Linear, None),
+    "gains": Rule((3, "x", [1], True, object(), {"a": 0}, {"a": "x"})),
     "index": INDEX, "callbacks": CALLBACKS, "model": MODEL, "evaluation": MODEL,
     "plain": MAPPING.also(None),
 }  # fmt: skip
@@ -228,14 +235,17 @@ SPECIAL = {
     "CML.fit": {"k": COUNT.also(HUGE), "progress": PROGRESS,
                 "validation": SHARE.but(None).also(*DATA.but(None, 0.1).bad)},
     "CML.partial_fit": {"progress": PROGRESS},
-    "CML.recommend": {"users": ONE_OR_MANY, "liked": IDS},
+    "CML": {"items": PART.also(nf.Hybrid), "users": PART.also(nf.Hybrid)},
+    "Options": {"items": PART.also(nf.Hybrid), "users": PART.also(nf.Hybrid)},
+    "CML.add_items": {"features": FEATURES.also(None)},
+    "CML.similar_items": {"popularity": REAL.also(-1.0), "items": ONE_OR_MANY},
+    "CML.recommend": {"users": ONE_OR_MANY, "liked": IDS, "among": IDS},
     "CML.user_rows": {"users": IDS},
     "CML.with_users": {"user_ids": Rule((None, 3, [0, 1], "ab"))},
-    "CML.similar_items": {"popularity": REAL.also(-1.0)},
     "front": {"k": COUNT.also(HUGE), "progress": SWITCH,
               "popularity": Rule((None, 1.0, "0", ["x"], [None], [-1], [float("nan")]),
                                  (([np.float32(0.5)], [0.5]), ((Fraction(1, 2),), [0.5])))},
-    "evaluate": {"k": COUNT.also(HUGE), "progress": SWITCH,
+    "evaluate": {"candidates": CHOICE, "k": COUNT.also(HUGE), "progress": SWITCH,
                  "recommender": MODEL.but(np.eye(2)), "given": DATA.but(None)},
     "recommend_to": {"users": IDS, "progress": PROGRESS},
     "Grid": {"settings": Rule((None, 3, "x", (), ["x"], (3,), nf.Options())),
@@ -262,6 +272,8 @@ SPECIAL = {
         "matrix": TABLE.also([1], sp.csr_array(np.eye(2) * np.nan)), "name": TEXT,
         "ids": Rule(("ab", 3, [0], [0, 0], [[0], [1]]), named=False),
         "columns": Rule(("ab", 3, ["a"], ["a", "a"], [1, 2])), "weight": CHOICE.but(None)},
+    "Features.with_ids_like": {"ids": Rule((None, 3, [0, 1], "ab"))},
+    "Features.of": {"ids": IDS.also(None)},
     "Features.joined": {"others": Rule((None, 3, "x", FRAME, nf.Features))},
     "Interactions.from_pairs": {"pairs": Rule((None, 3, "ab", [3], [(1,)], {}, FRAME))},
     "Interactions.from_frame": {
@@ -292,6 +304,7 @@ SPECIAL = {
     "split.by_user": {"test": SHARE, "given": SHARE.but(None)},
     "split.for_fold_in": {"given": SHARE},
     "split.ratio": {"test": SHARE},
+    "split.cold_items": {"share": SHARE, "by": CHOICE},
     "presets.paper_2019": {"sampler": CHOICE, "negatives": COUNT.also(3)},
     "presets.released_2019": {"sampler": CHOICE},
     "table2.rows": {"samplers": Rule((3, None, "uniform", ["x"])),
@@ -345,6 +358,9 @@ def world(tmp_path_factory):
     train, test = nf.split.ratio(timed, 0.3, seed=0)
     model = nf.CML(TINY, prior=nf.Prior(gamma=0.1)).fit(train, epochs=1)
     model.save(place / "model")
+    about = pl.DataFrame({"item": range(20), "colour": ["red", "blue"] * 10})
+    colours = nf.Features.from_frame(about, id="item", categories="colour")
+    hybrid = nf.CML(TINY, items=nf.Hybrid()).fit(train, item_features=colours, epochs=1)
     index = nf.ItemIndex.build(model, recall=0.5, k=3)
     index.save(place / "index")
     timed.save(place / "data")
@@ -359,6 +375,7 @@ def world(tmp_path_factory):
     grid.run({"a": timed}, place / "results", workers=0, progress=False)
     return SimpleNamespace(
         place=place, timed=timed, train=train, test=test, model=model, index=index, table=table,
+        colours=colours, hybrid=hybrid,
         grid=grid, outcomes=nf.experiment.load_all(place / "results"),
         evaluation=nf.evaluate(model, train, test, k=3),
         front=nf.front(model, train, test, k=3, popularity=[0, 1]),
@@ -393,6 +410,10 @@ def calls(w):
         "CML.keep_evaluation": (on_a_copy(w, "keep_evaluation"), {"evaluation": w.evaluation}),
         "CML.project": (on_a_copy(w, "project"), {}),
         "CML.scorer": (w.model.scorer, {}),
+        "CML.features_of": (w.hybrid.features_of, {"side": "items"}),
+        "CML.add_items": (
+            lambda features: copy(w.hybrid).add_items(features),
+            {"features": nf.Features(Ids([90], "item"), w.colours.of([3]).columns)}),
         "CML.dial": (w.model.dial, {}),
         "CML.item_weight": (w.model.item_weight, {}),
         "CML.fold_in": (w.model.fold_in, {"liked": [0, 2], "steps": 2}),
@@ -412,6 +433,8 @@ def calls(w):
         "Features.read": (nf.Features.read, {"path": w.place / "kinds.csv", "id": "user",
                                              "numbers": "value"}),
         "Features.from_matrix": (nf.Features.from_matrix, {"matrix": np.eye(2), "ids": [0, 1]}),
+        "Features.of": (w.colours.of, {"ids": [0, 2]}),
+        "Features.with_ids_like": (w.colours.with_ids_like, {"ids": w.train.item_ids}),
         "Features.joined": (lambda others: w.features.joined(others), {
             "others": nf.Features.from_matrix(np.eye(2), [0, 1])}),
         "Interactions.from_rows": (nf.Interactions.from_rows, {
@@ -475,7 +498,8 @@ def calls(w):
         "datasets.opened": (opened, {"name": "ml-100k", "path": w.place / "nowhere"}),
         "datasets.info": (nf.datasets.info, {"name": "ml-100k"}),
         **{f"split.{name}": (getattr(nf.split, name), {"data": data})
-           for name in ("k_fold", "ratio", "leave_one_out", "by_user", "for_fold_in")},
+           for name in ("k_fold", "ratio", "leave_one_out", "by_user", "for_fold_in",
+                        "cold_items")},
     }  # fmt: skip
 
 

@@ -90,12 +90,12 @@ FAULTS = {
     ),
     "stage 2 looks at the user instead of the item": (
         "second_stage.py",
-        "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], second.rule.anchor",
+        "left_out, anchor = second.n_rows - frozen.shape[0], second.rule.anchor",
         "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], 0",
     ),
     "stage 2 looks at the item instead of the user": (
         "second_stage.py",
-        "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], second.rule.anchor",
+        "left_out, anchor = second.n_rows - frozen.shape[0], second.rule.anchor",
         "left_out, anchor = run.learner.rows.shape[0] - frozen.shape[0], 1",
     ),
     "negative products cut off towards the user": (

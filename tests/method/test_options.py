@@ -11,6 +11,7 @@ from conftest import PLAIN, random_data
 from nearfar import CML, presets
 from nearfar.errors import OptionError
 from nearfar.method.co_occurrence import CoOccurrence
+from nearfar.method.hybrid import Hybrid
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
 from nearfar.method.options import STRATEGIES, Options
@@ -75,10 +76,12 @@ def trained(**options):
 
 
 def test_every_option_is_tried_here():
-    # these change scores and no point: model/test_dial.py, model/test_co_occurring.py
-    assert set(CHANGES) == {field.name for field in fields(Options)} - {"prior", "neighbours"}
+    # the prior and neighbours change scores and no point: model/test_dial.py,
+    # model/test_co_occurring.py; hybrids need features: model/test_hybrid.py
+    others = {"prior", "neighbours", "items", "users"}
+    assert set(CHANGES) == {field.name for field in fields(Options)} - others
     kinds = {kind for kinds in STRATEGIES.values() for kind in kinds}
-    assert set(PARTS) == kinds - {type(None), Prior, CoOccurrence}
+    assert set(PARTS) == kinds - {type(None), Prior, CoOccurrence, Hybrid}
     for kind, changes in PARTS.items():
         assert set(changes) == {field.name for field in fields(kind)}
 

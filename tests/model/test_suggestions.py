@@ -50,7 +50,7 @@ def test_what_was_meant_is_said(given, meant):
 def test_what_resembles_nothing_is_refused_without_a_guess():
     with pytest.raises(
         OptionError,
-        match=r"unknown option 'xyzzy'; the options are .*averaging, prior, neighbours.$",
+        match=r"unknown option 'xyzzy'; the options are .*prior, neighbours, items, users.$",
     ):
         CML(xyzzy=1)
 

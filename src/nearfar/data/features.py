@@ -27,10 +27,11 @@ from nearfar.data.id_values import first_few, label
 from nearfar.data.ids import Ids, encode
 from nearfar.data.table_columns import Column
 from nearfar.errors import DataError, EmptyDataError, OptionError
-from nearfar.runtime.arrays import Int32, Integers
+from nearfar.runtime.arrays import Int32
 from nearfar.runtime.checks import (
     an_instance,
     is_integer,
+    listed,
     local_path,
     plain_text,
     said,
@@ -262,15 +263,24 @@ class Features:
         DataError
             As `Interactions.with_ids_like`.
         """
-        made, row = self.ids.converted(ids)
+        made, row = self.ids.converted(an_instance("ids", ids, Ids))
         if made is self.ids:
             return self
         order = np.argsort(row)
         columns = {name: column.placed(order) for name, column in self.columns.items()}
         return Features(made, columns)
 
-    def take(self, rows: Integers) -> Features:
-        """Return the features of some rows, int (n,), ascending."""
+    def of(self, ids: Iterable[Any]) -> Features:
+        """Return the features of some of the ids only.
+
+        Raises
+        ------
+        UnknownIdError
+            An id that is not among them.
+        DataError
+            `ids` is a single id.
+        """
+        rows = np.unique(self.ids.rows(listed("ids", ids, "ids")))
         columns = {name: column.placed(rows) for name, column in self.columns.items()}
         return Features(Ids(self.ids.take(rows), self.ids.name), columns)
 

@@ -153,7 +153,7 @@ class Problem:
         """Number of batches that visit every pair once; the last one may be smaller."""
         return -(-self.interactions.n_pairs // self.options.batch)
 
-    @cached_property
+    @property
     def log_popularity(self) -> Float32:
         """The logarithm of f_j of the prior, (M,)."""
         content = None if self.content is None else item_rows(self.content)

@@ -34,7 +34,7 @@ from nearfar.method.prior import ItemWeights, Prior, checked_setting
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
-from nearfar.model.encoders import SIDES, Encoders, Known, known_content
+from nearfar.model.encoders import SIDES, Encoders, KnownContent, known_content
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
 from nearfar.model.retrieval import Retrieval
@@ -298,7 +298,11 @@ class CML:
         return self
 
     def _train(
-        self, run: Run, train: Interactions, known: Known | None, before: Fitted | None = None
+        self,
+        run: Run,
+        train: Interactions,
+        known: KnownContent | None,
+        before: Fitted | None = None,
     ) -> None:
         try:
             run.train()
@@ -307,7 +311,7 @@ class CML:
             run.close()
 
     def _keep(
-        self, run: Run, train: Interactions, content: Known | None, before: Fitted | None
+        self, run: Run, train: Interactions, content: KnownContent | None, before: Fitted | None
     ) -> None:
         """Store the result of the run, unless it has no finite points."""
         trained, n = run.outcome(), train.n_users
@@ -401,7 +405,7 @@ class CML:
         given = {"users": user_features, "items": item_features}
         encoders, content = self._grown(known, train, given), None
         if encoders is not None:
-            content = Known(encoders.content, encoders.spaces)
+            content = KnownContent(encoders.content, encoders.spaces)
         problem = Problem(
             train,
             replace(options, optimiser=slower),
@@ -938,7 +942,7 @@ class CML:
             return self
         made = CML(self.options)
         made._take(self._known())
-        return made.add_items(features.take(new))
+        return made.add_items(features.of(features.ids.take(new)))
 
     def recommend_all(
         self,
@@ -1096,7 +1100,7 @@ def _checked_options(options: Any) -> Options:
     return found
 
 
-def _encoders(known: Known | None, tables: Float32 | None) -> Encoders | None:
+def _encoders(known: KnownContent | None, tables: Float32 | None) -> Encoders | None:
     return None if known is None or tables is None else Encoders.of(known, tables)
 
 

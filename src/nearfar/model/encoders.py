@@ -27,7 +27,7 @@ from nearfar.runtime.checks import an_instance
 SIDES = ("users", "items")
 
 
-class Known(NamedTuple):
+class KnownContent(NamedTuple):
     """The content of users and items on the axes of a model, and how it became numbers."""
 
     content: Content
@@ -48,7 +48,7 @@ class Encoders(NamedTuple):
     """How features become columns, by "users" and "items"."""
 
     @classmethod
-    def of(cls, known: Known, tables: Float32) -> Self:
+    def of(cls, known: KnownContent, tables: Float32) -> Self:
         """Return the state after training, from `nearfar.engine.Engine.tables`."""
         n = len(known.content.indptr) - 1
         raw = _raw(known.content, tables[:n], tables[n:])
@@ -208,7 +208,9 @@ def _raw(content: Content, own: Float32, vectors: Float32) -> Float32:
     return found
 
 
-def known_content(options: Options, train: Interactions, features: dict[str, Any]) -> Known | None:
+def known_content(
+    options: Options, train: Interactions, features: dict[str, Any]
+) -> KnownContent | None:
     """Return the content that a model is to learn from, on the axes of its interactions.
 
     Parameters
@@ -246,7 +248,7 @@ def known_content(options: Options, train: Interactions, features: dict[str, Any
         matrices[side] = spaces[side].encode(given, ids).matrix
     if not spaces:
         return None
-    return Known(_content(options, train, matrices), spaces)
+    return KnownContent(_content(options, train, matrices), spaces)
 
 
 def _content(options: Options, data: Interactions, matrices: dict[str, sp.csr_array]) -> Content:

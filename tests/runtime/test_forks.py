@@ -66,6 +66,8 @@ def test_a_server_that_was_loaded_before_the_fork_answers(found):
     pytest.importorskip("nearfar.serve")
     status, told = found["server"].pop("/reload")
     assert (status, "ForkError" in told, "spawn" in told) == (409, True, True)
+    status, told = found["server"].pop("/v1/items")
+    assert (status, "without features" in told) == (409, True)
     assert len(found["server"]) > 10
     assert {path: got for path, got in found["server"].items() if got[0] != 200} == {}
 

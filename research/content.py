@@ -52,12 +52,11 @@ class Task(NamedTuple):
     learn: nf.Interactions
     validation: nf.Interactions | None
     train: nf.Interactions
-    test: nf.Interactions
+    test: dict[str, nf.Interactions]
+    """For each kind of candidates what is to be found."""
     features: nf.Features
-    kinds: tuple[str, ...]
-    """The candidates that are ranked."""
     known: dict[str, nf.Interactions]
-    """What is left out of the lists, for each kind of candidates."""
+    """For each kind of candidates what is left out of the lists."""
     lengths: tuple[int, ...]
 
 
@@ -89,13 +88,14 @@ def of_articles(name: str, shared: Path) -> Task:
             "warm": part(column, "train", "warm_valid"),
             "all": part(column, "train", "warm_valid", "cold_valid"),
         }
-        test = part(column, "warm_test", "cold_test")
-        return Task(train, valid, train, test, about, ("cold", "warm", "all"), known, (K,))
+        test = {"cold": part(column, "cold_test"), "warm": part(column, "warm_test")}
+        test["all"] = test["cold"].union(test["warm"])
+        return Task(train, valid, train, test, about, known, (K,))
     column = f"split_{name.removeprefix('citeulike-')}"
     train, test = part(column, "train"), part(column, "test")
     learn, valid = nf.split.ratio(train, test=0.1, seed=0)
     held_out = valid if valid.n_pairs else None
-    return Task(learn, held_out, train, test, about, ("all",), {"all": train}, (50, 100, 300))
+    return Task(learn, held_out, train, {"all": test}, about, {"all": train}, (50, 100, 300))
 
 
 def of_films(seed: int) -> Task:
@@ -108,13 +108,12 @@ def of_films(seed: int) -> Task:
     about = nf.Features.from_frame(films, categories="genres", numbers="year")
     rest, cold = nf.split.cold_items(data, 0.2, by="popularity", seed=seed)
     rest, warm = nf.split.ratio(rest, test=0.25, seed=seed)
-    train, valid = nf.split.ratio(rest, test=0.1, seed=seed)
-    seen, cold = nf.split.cold_items(train, 0.1, by="popularity", seed=seed + 10), cold
-    learn = seen[0]
-    validation = valid.union(seen[1])
-    test, left_out = warm.union(cold), train.union(valid)
-    return Task(learn, validation, learn, test, about, ("cold", "warm", "all"),
-                dict.fromkeys(("cold", "warm", "all"), left_out), (K,))  # fmt: skip
+    learn, valid = nf.split.ratio(rest, test=0.1, seed=seed)
+    learn, unseen = nf.split.cold_items(learn, 0.1, by="popularity", seed=seed + 10)
+    valid = valid.union(unseen)
+    test = {"cold": cold, "warm": warm, "all": cold.union(warm)}
+    left_out = dict.fromkeys(test, learn.union(valid))
+    return Task(learn, valid, learn, test, about, left_out, (K,))
 
 
 def shuffled(features: nf.Features, seed: int) -> nf.Features:
@@ -138,7 +137,7 @@ def trained(task: Task, method: str, seed: int, args: argparse.Namespace) -> tup
         model = nf.CML(options, prior=nf.Prior(gamma=args.gamma))
         return model.fit(task.train, epochs=args.epochs_p1, **how), args.epochs_p1
     model = nf.CML(options).fit(
-        task.learn, epochs=args.epochs, validation=task.validation, every=2, patience=3, k=K, **how
+        task.learn, epochs=args.epochs, validation=task.validation, every=4, patience=2, k=K, **how
     )
     if task.train is task.learn:
         return model, model.best_epoch
@@ -153,23 +152,18 @@ def lines_of(
     begun = time.process_time()
     model, epochs = trained(task, method, seed, args)
     seconds = time.process_time() - begun
-    for kind in task.kinds:
+    lists = {kind: (kind, task.test[kind], task.known[kind]) for kind in task.test}
+    if len(lists) > 1:  # in one ranking of all: who is pushed out by the others
+        for part in ("warm", "cold"):
+            lists[f"all, {part}"] = ("all", task.test[part], task.known["all"])
+    for name, (kind, test, known) in lists.items():
         for k in task.lengths:
-            found = nf.evaluate(model, task.train, task.test, k=k, exclude=task.known[kind],
-                                candidates=kind, threads=args.threads)  # fmt: skip
-            figures = {name: round(found[name], 5) for name in SHOWN}
+            found = nf.evaluate(model, task.train, test, k=k, exclude=known, candidates=kind,
+                                threads=args.threads)  # fmt: skip
+            figures = {one: round(found[one], 5) for one in SHOWN}
             gamma = getattr(model, "gamma", 0.0)
-            yield {"among": kind, "k": k, **figures, "epochs": epochs, "gamma": gamma,
+            yield {"among": name, "k": k, **figures, "epochs": epochs, "gamma": gamma,
                    "cpu_seconds": round(seconds, 1)}  # fmt: skip
-            if kind == "all" and len(task.kinds) > 1:  # who is pushed out by the others
-                for part, counts in (("warm", True), ("cold", False)):
-                    some = (task.train.item_counts > 0) == counts
-                    test = task.test.subset(some[task.test.items])
-                    joint = nf.evaluate(model, task.train, test, k=k, exclude=task.known[kind],
-                                        threads=args.threads)  # fmt: skip
-                    figures = {name: round(joint[name], 5) for name in SHOWN}
-                    yield {"among": f"all, {part}", "k": k, **figures, "epochs": epochs,
-                           "gamma": gamma, "cpu_seconds": round(seconds, 1)}  # fmt: skip
 
 
 def main() -> None:

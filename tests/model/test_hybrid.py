@@ -1,13 +1,19 @@
 """Models that learn from content: films in two genres, liked by two kinds of users."""
 
+import copy
+import pickle
+
 import numpy as np
 import polars as pl
 import pytest
 
 import nearfar as nf
+from nearfar.engine import Problem
 from nearfar.engine.content import as_matrix
 from nearfar.errors import DataError, OptionError, StoreError, UnknownIdError
 from nearfar.method.geometry import normalise
+from nearfar.training.run import Run
+from nearfar.training.schedule import Schedule
 
 N_USERS, N_ITEMS, NEW = 60, 40, 12
 """Even users like even items, which are westerns; odd ones like odd items. Items 30 to 39 have no
@@ -208,6 +214,12 @@ def test_what_does_not_go_together_says_so(model):
         nf.CML(**SHORT).fit(DATA, epochs=1)
     with pytest.raises(OptionError, match="`item_features` must be of type Features"):
         nf.CML(**SHORT).fit(DATA, item_features=films(), epochs=1)
+    with pytest.raises(OptionError, match="a grid has no features"):
+        nf.experiment.Setting("hybrid", nf.Options(items=nf.Hybrid()))
+    with pytest.raises(OptionError, match="no features to learn from"):
+        Run(Problem(DATA, nf.Options(**SHORT)), Schedule(1))
+    with pytest.raises(OptionError, match="trains on the processor"):
+        nf.CML(**SHORT).fit(DATA, item_features=given, epochs=1, device="torch:cpu")
     with pytest.raises(OptionError, match="the sphere"):
         nf.CML(geometry="free", items=nf.Hybrid())
     with pytest.raises(OptionError, match="encoder"):
@@ -234,6 +246,13 @@ def test_what_does_not_go_together_says_so(model):
         model.similar_items(3, features=given)
     with pytest.raises(OptionError, match="without features of users"):
         model.partial_fit(DATA, user_features=given, epochs=1)
+
+
+def test_a_hybrid_can_be_copied(model):
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again.recommend_all(k=3).equals(model.recommend_all(k=3))
+        assert again.add_items(features(40, 42)).interactions.n_items == 42
+    assert model.interactions.n_items == 40
 
 
 def test_gains_weigh_the_fields():

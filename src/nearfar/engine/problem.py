@@ -173,6 +173,21 @@ class Problem:
         """The items that the proposal can draw, ascending."""
         return np.flatnonzero(self.proposal.weight > 0).astype(np.int32)
 
+    def check_content(self) -> None:
+        """Raise unless users or items that are hybrids have features.
+
+        Raises
+        ------
+        OptionError
+            They have none: the options would change nothing.
+        """
+        sides = [side for side in ("users", "items") if getattr(self.options, side) is not None]
+        if sides and self.content is None:
+            raise OptionError(
+                f"`{sides[0]}` is Hybrid(...), but there are no features to learn from; only"
+                f" CML.fit takes them. Use {sides[0]}=None."
+            )
+
     def check_negatives(self) -> None:
         """Raise unless some user lacks an item that can be drawn: there must be a negative.
 

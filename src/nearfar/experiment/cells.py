@@ -49,6 +49,13 @@ class Setting:
                 f" points and their weights; got neighbours={self.options.neighbours!r}. Use"
                 " neighbours=None, or measure the model with fit and evaluate."
             )
+        hybrids = [side for side in ("items", "users") if getattr(self.options, side) is not None]
+        if hybrids:
+            raise OptionError(
+                f"the `options` of a setting must be without {hybrids[0]}=Hybrid(...), because a"
+                f" grid has no features; use {hybrids[0]}=None, or measure the model with fit and"
+                " evaluate."
+            )
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,7 @@ class Run:
         state: State | None = None,
     ) -> None:
         problem.check_negatives()
+        problem.check_content()
         if validation is not None:
             validation = _checked_validation(problem.interactions, validation)
         self.problem, self.schedule, self.validation = problem, schedule, validation

@@ -147,6 +147,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "recall": "HR@10", "ndcg": "NDCG@10", "mmr": "MMR", "best_gamma": "best gamma on the test",
         "best_ndcg": "NDCG@10 with it",
     },
+    "within": {
+        "data": "data", "variant": "prior", "folds": "folds", "gamma": "gamma", "epoch": "epoch",
+        "map": "MAP", "ndcg": "NDCG", "mmr": "MMR", "map_ratio": "x MAP", "ndcg_ratio": "x NDCG",
+        "ndcg_p": "p of NDCG", "mmr_ratio": "x MMR",
+    },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,
 }  # fmt: skip

@@ -149,8 +149,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "within": {
         "data": "data", "variant": "prior", "folds": "folds", "gamma": "gamma", "epoch": "epoch",
-        "map": "MAP", "ndcg": "NDCG", "mmr": "MMR", "map_ratio": "x MAP", "ndcg_ratio": "x NDCG",
-        "ndcg_p": "p of NDCG", "mmr_ratio": "x MMR",
+        "map": "MAP", "ndcg": "NDCG", "mmr": "MMR", "recall": "recall", "map_ratio": "x MAP",
+        "ndcg_ratio": "x NDCG", "ndcg_p": "p of NDCG", "mmr_ratio": "x MMR",
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,

@@ -19,7 +19,8 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = (HERE / "results", HERE.parent / "research" / "results")
 PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "guides" / "popularity.md",
-         DOCS / "results" / "gpu.md", DOCS / "results" / "leaderboards.md")  # fmt: skip
+         DOCS / "guides" / "content.md", DOCS / "results" / "gpu.md",
+         DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
     "coverage": "items shown %", "setting": "chosen", "runs": "of runs", "epochs": "epochs",
@@ -151,6 +152,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "data": "data", "variant": "prior", "folds": "folds", "gamma": "gamma", "epoch": "epoch",
         "map": "MAP", "ndcg": "NDCG", "mmr": "MMR", "recall": "recall", "map_ratio": "x MAP",
         "ndcg_ratio": "x NDCG", "ndcg_p": "p of NDCG", "mmr_ratio": "x MMR",
+    },
+    "content": {
+        "task": "data", "among": "ranked", "k": "k", "method": "method", "seeds": "seeds",
+        "recall": "recall@k", "ndcg": "NDCG@k", "ndcg_std": "its deviation", "epochs": "epochs",
+        "gamma": "gamma", "cpu_seconds": "processor, s",
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,

@@ -5,8 +5,8 @@
 takes CiteULike-t from `--shared`, which is not part of the project, and writes a line for each run
 to content_runs.csv and their means to content.csv. The epoch and gamma are chosen on a validation
 part; the test part is looked at once. Where everything known is a training part (p10), the chosen
-epoch and gamma are used to train on all of it; p1 has one pair a user, of which nothing can be held
-out, and takes the gamma of p10 and as many steps.
+epoch and gamma are used to train on all of it. p1 has one pair a user, of which nothing can be held
+out: it takes `--gamma` and `--epochs-p1`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ OPTIONS = nf.Options(optimiser=nf.Adam(2e-3))
 METHODS = {
     "hybrid, d 128": replace(OPTIONS, items=nf.Hybrid()),
     "hybrid, d 256": replace(OPTIONS, dim=256, items=nf.Hybrid()),
+    "hybrid, users' words": replace(OPTIONS, items=nf.Hybrid(), users=nf.Hybrid()),
     "shuffled features": replace(OPTIONS, items=nf.Hybrid()),
     "no content": OPTIONS,
     "ContentCosine": None,
@@ -62,13 +63,15 @@ class Task(NamedTuple):
 
 @cache
 def articles(shared: Path) -> tuple[pl.DataFrame, nf.Interactions, nf.Features]:
-    """Return CiteULike-t: its pairs with their splits, all of them as interactions, the words."""
+    """Return CiteULike-t: its pairs with their splits, all of them as interactions, the words.
+
+    Articles that are in no pair are no candidates, as in the figures of others.
+    """
     pairs = pl.read_parquet(shared / "citeulike-t.parquet")
     words = sp.load_npz(shared / "citeulike-t-bow.npz")
     about = nf.Features.from_matrix(words, np.arange(words.shape[0]), weight="tf-idf")
     whole = nf.Interactions.from_frame(pairs, user="user", item="item")
-    axis = whole.item_ids.union(about.ids)
-    return pairs, whole.aligned(whole.user_ids, axis), about
+    return pairs, whole, about
 
 
 def of_articles(name: str, shared: Path) -> Task:
@@ -116,6 +119,16 @@ def of_films(seed: int) -> Task:
     return Task(learn, valid, learn, test, about, left_out, (K,))
 
 
+def words_of_users(train: nf.Interactions, shared: Path) -> nf.Features:
+    """Return the words of the articles that each user has, as features of users."""
+    words = sp.csr_array(sp.load_npz(shared / "citeulike-t-bow.npz"))
+    articles_of = train.to_csr().astype(np.float64)
+    counts = sp.csr_array(articles_of @ words[train.item_ids.values.to_numpy()])
+    some = np.flatnonzero(np.diff(counts.indptr))
+    ids = train.user_ids.take(some)
+    return nf.Features.from_matrix(counts[some], ids, name="words", weight="tf-idf")
+
+
 def shuffled(features: nf.Features, seed: int) -> nf.Features:
     """Return the features of other items."""
     order = np.random.default_rng(seed).permutation(len(features))
@@ -132,15 +145,22 @@ def trained(task: Task, method: str, seed: int, args: argparse.Namespace) -> tup
     options = METHODS[method]
     features = shuffled(task.features, seed) if method.startswith("shuffled") else task.features
     given: dict[str, Any] = {} if method == "no content" else {"item_features": features}
+    users = method.endswith("users' words")
     how: dict[str, Any] = {**given, "seed": seed, "progress": False, "threads": args.threads}
     if task.validation is None:
+        if users:
+            how["user_features"] = words_of_users(task.train, args.shared)
         model = nf.CML(options, prior=nf.Prior(gamma=args.gamma))
         return model.fit(task.train, epochs=args.epochs_p1, **how), args.epochs_p1
+    if users:
+        how["user_features"] = words_of_users(task.learn, args.shared)
     model = nf.CML(options).fit(
         task.learn, epochs=args.epochs, validation=task.validation, every=4, patience=2, k=K, **how
     )
     if task.train is task.learn:
         return model, model.best_epoch
+    if users:
+        how["user_features"] = words_of_users(task.train, args.shared)
     again = nf.CML(options, prior=nf.Prior(gamma=model.gamma))
     return again.fit(task.train, epochs=model.best_epoch, **how), model.best_epoch
 
@@ -173,7 +193,8 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=SHARED)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    of_all = [name for name in METHODS if not name.endswith("words")]  # those are articles'
+    parser.add_argument("--methods", nargs="+", default=of_all, choices=METHODS)
     parser.add_argument("--epochs", type=int, default=24, help="at most")
     parser.add_argument("--epochs-p1", type=int, default=100)
     parser.add_argument("--gamma", type=float, default=0.06, help="of p1")

@@ -91,6 +91,9 @@ def test_cold_and_warm_items_are_reported(folder, fitted, run):
     assert figures["candidates"] == "all"
     assert set(figures["baselines"]) == {"popularity", "random"}
     assert {"CML, warm", "CML, cold", "popularity, cold"} <= set(figures["by_candidates"])
+    nf.CML(dim=4).fit(DATA, epochs=1).save(folder / "no-content")
+    _, said, _ = run("evaluate", folder / "no-content", folder / "test", "--k", 5)
+    assert "cold" not in said
     _, said, _ = run("evaluate", fitted, folder / "test", "--k", 5, "--candidates", "cold",
                      "--json")  # fmt: skip
     only = json.loads(said)

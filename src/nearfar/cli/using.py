@@ -102,7 +102,7 @@ def evaluate(
         typer.Option(
             metavar="all|warm|cold",
             help="Rank all items, those with training interactions, or those without."
-            " [default: all; if the test part has items without, all three]",
+            " [default: all; for a model with features that is to find items without, all three]",
             show_default=False,
         ),
     ] = None,
@@ -133,7 +133,7 @@ def evaluate(
     part = None
     if what == "fold_in":
         part, test = _given(test, train, 0.8 if given is None else given, seed)
-    which = _kinds_of_candidates(candidates, train, test)
+    which = _kinds_of_candidates(candidates, fitted, test)
     recommenders: dict[str, Any] = {"CML": fitted}
     if baselines:
         recommenders["popularity"] = MostPopular(train)
@@ -166,14 +166,13 @@ def evaluate(
     (_emit if json else _show)(found, test.n_pairs, unknown)
 
 
-def _kinds_of_candidates(
-    asked: str | None, train: Interactions, test: Interactions
-) -> tuple[str, ...]:
-    """Return the kinds of candidates to rank: all three if there are cold items to be found."""
+def _kinds_of_candidates(asked: str | None, model: CML, test: Interactions) -> tuple[str, ...]:
+    """Return the kinds of candidates to rank: all three if a hybrid is to find cold items."""
     if asked is not None:
         return (one_of("--candidates", asked, CANDIDATES),)
-    warm = train.item_counts[test.items] > 0
-    return CANDIDATES if warm.any() and not warm.all() else ("all",)
+    warm = model.interactions.item_counts[test.items] > 0
+    both = warm.any() and not warm.all()
+    return CANDIDATES if both and model.features_of("items") else ("all",)
 
 
 def front(

@@ -84,8 +84,11 @@ def as_matrix(content: Content) -> sp.csr_array:
 
 
 def item_rows(content: Content) -> sp.csr_array:
-    """Return the features of the items, (M, F)."""
-    return sp.csr_array(as_matrix(content)[content.n_users :])
+    """Return the features of the items, (M, F) float32, in the memory of the content."""
+    begin = content.indptr[content.n_users]
+    indptr = content.indptr[content.n_users :] - begin
+    parts = content.values[begin:], content.columns[begin:], indptr
+    return sp.csr_array(parts, (len(indptr) - 1, content.n_columns))
 
 
 def has_content(content: Content) -> Bool:

@@ -131,9 +131,9 @@ def log_popularity(item_counts: npt.ArrayLike, content: sp.csr_array | None = No
     if content is not None and known.any():
         new = ~known & (np.diff(content.indptr) > 0)
         mean = logs[known].mean()
-        rows = sp.csr_array(content.astype(np.float64))
-        slopes = lsmr(rows[known], logs[known] - mean, damp=1.0)[0]
-        logs[new] = np.clip(mean + rows[new] @ slopes, 0.0, logs.max())
+        rows = sp.csr_array(content[known].astype(np.float64))
+        slopes = lsmr(rows, logs[known] - mean, damp=1.0)[0]
+        logs[new] = np.clip(mean + content[new] @ slopes, 0.0, logs.max())
     return logs.astype(np.float32)
 
 

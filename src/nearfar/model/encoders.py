@@ -17,7 +17,7 @@ from nearfar.data.feature_space import FeatureSpace
 from nearfar.data.features import Features
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.engine.content import Content, as_matrix, has_content, make_content
+from nearfar.engine.content import Content, encode, has_content, make_content
 from nearfar.errors import OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.options import Options
@@ -204,7 +204,8 @@ def _merged(
 
 def _raw(content: Content, own: Float32, vectors: Float32) -> Float32:
     """Return z of all joint rows."""
-    found: Float32 = (as_matrix(content).astype(np.float32) @ vectors) + own
+    found = np.empty_like(own)
+    encode(content, np.arange(len(own)), vectors, own, found, False)
     return found
 
 

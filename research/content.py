@@ -63,10 +63,7 @@ class Task(NamedTuple):
 
 @cache
 def articles(shared: Path) -> tuple[pl.DataFrame, nf.Interactions, nf.Features]:
-    """Return CiteULike-t: its pairs with their splits, all of them as interactions, the words.
-
-    Articles that are in no pair are no candidates, as in the figures of others.
-    """
+    """Return CiteULike-t: its pairs with their splits, all of them as interactions, the words."""
     pairs = pl.read_parquet(shared / "citeulike-t.parquet")
     words = sp.load_npz(shared / "citeulike-t-bow.npz")
     about = nf.Features.from_matrix(words, np.arange(words.shape[0]), weight="tf-idf")
@@ -77,11 +74,13 @@ def articles(shared: Path) -> tuple[pl.DataFrame, nf.Interactions, nf.Features]:
 def of_articles(name: str, shared: Path) -> Task:
     """Return a task on CiteULike-t."""
     pairs, whole, about = articles(shared)
+    # cold articles are those of the split; p10 and p1 rank all, also those without any pair
+    items = whole.item_ids if name.endswith("cold") else whole.item_ids.union(about.ids)
 
     def part(column: str, *names: str) -> nf.Interactions:
         some = pairs.filter(pl.col(column).is_in(names))
         made = nf.Interactions.from_frame(some, user="user", item="item")
-        return made.aligned(whole.user_ids, whole.item_ids)
+        return made.aligned(whole.user_ids, items)
 
     if name == "citeulike-cold":
         column = "split_cold"

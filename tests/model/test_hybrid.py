@@ -76,7 +76,9 @@ def test_without_content_they_are_in_no_list(model):
 def test_a_point_is_that_of_its_content_and_delta(model):
     encoders = model._fitted.encoders
     points = np.concatenate([model.user_vectors, model.item_vectors])
-    z = encoders.encoded() + np.where(encoders.placed[:, None], encoders.deltas(points), 0)
+    z = encoders.encoded(np.arange(len(points))) + np.where(
+        encoders.placed[:, None], encoders.deltas(points), 0
+    )
     some = encoders.placed
     np.testing.assert_allclose(normalise(z[some]), points[some], atol=1e-5)
     delta = encoders.deltas(points)[model.interactions.n_users :]

@@ -22,7 +22,10 @@ from nearfar.runtime import store
 Method = Enum("Method", {name: name for name in METHODS}, type=str)  # type: ignore[misc]
 PCA = Method("pca")
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
-
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="MODEL", help="Folder to save in; MODEL if not given."),
+]
 FeatureFile = Annotated[
     Path | None,
     typer.Option(
@@ -46,10 +49,7 @@ def add_items(
         ),
     ],
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="MODEL", help="Folder to save in; MODEL if not given."),
-    ] = None,
+    out: Out = None,
     list_separator: ListSeparator = None,
     json: Json = False,
 ) -> None:
@@ -71,10 +71,7 @@ def update(
     model: Model,
     data: Data,
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="MODEL", help="Folder to save in; MODEL if not given."),
-    ] = None,
+    out: Out = None,
     item_features: FeatureFile = None,
     user_features: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Likewise for users.")

@@ -9,6 +9,7 @@ from typing import Any
 
 from nearfar.cli.binding import FlagError
 from nearfar.cli.flags import flags_of, kebab
+from nearfar.data.feature_columns import by_kind
 from nearfar.data.features import Features
 from nearfar.data.interactions import Interactions
 from nearfar.method.hybrid import Hybrid
@@ -56,7 +57,7 @@ class Descriptions:
 
 
 DESCRIPTION_FLAGS = flags_of(Descriptions)
-_PARTS = ("categories", "text", "numbers", "vectors")
+_PARTS = tuple(by_kind({}))
 
 
 def features_of(given: Mapping[str, Any], like: Interactions) -> dict[str, Any]:
@@ -132,10 +133,8 @@ def features_like(file: Path, side: str, model: CML, list_separator: str | None)
     kinds = model.features_of(side)
     if not kinds:
         raise FlagError(f"the model was trained without features of {side}.")
-    columns: dict[str, Any] = {
-        part: [n for n, kind in kinds.items() if kind == part] for part in _PARTS
-    }
-    others = [name for name, kind in kinds.items() if kind not in _PARTS]
+    columns: dict[str, Any] = by_kind(kinds)
+    others = [name for name, kind in kinds.items() if kind not in columns]
     if others:
         raise FlagError(f"the field {others[0]!r} is a matrix, which no file of features has.")
     ids = model.interactions.item_ids if side == "items" else model.interactions.user_ids

@@ -6,6 +6,7 @@ are the words of a text, the categories of an item, or the columns of a matrix.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,6 +18,17 @@ from nearfar.runtime.arrays import Bool, Float32, Float64, Integers
 
 KINDS: Final = ("categories", "text", "numbers", "vectors", "matrix")
 """The kinds of fields."""
+
+
+def by_kind(kinds: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the fields of each kind that a table can have, as `Features.from_frame` takes them.
+
+    Examples
+    --------
+    >>> by_kind({"genres": "categories", "year": "numbers", "tags": "categories"})
+    {'categories': ['genres', 'tags'], 'text': [], 'numbers': ['year'], 'vectors': []}
+    """
+    return {part: [n for n, kind in kinds.items() if kind == part] for part in KINDS[:-1]}
 
 
 class FeatureColumn(Protocol):

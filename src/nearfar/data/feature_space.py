@@ -322,7 +322,7 @@ def _check_blocks(blocks: Mapping[str, FeatureBlock], name: str) -> None:
 
 def _scaled(parts: list[sp.csr_array], gains: list[float]) -> sp.csr_array:
     """Join the blocks of rows: each to its gain, then each whole row to length 1."""
-    lengths = [_lengths(part) for part in parts]
+    lengths = [row_lengths(part) for part in parts]
     squares = sum(gain**2 * (length > 0) for gain, length in zip(gains, lengths, strict=True))
     whole = np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny))
     for part, gain, length in zip(parts, gains, lengths, strict=True):
@@ -332,7 +332,7 @@ def _scaled(parts: list[sp.csr_array], gains: list[float]) -> sp.csr_array:
     return parts[0] if len(parts) == 1 else sp.csr_array(sp.hstack(parts, format="csr"))
 
 
-def _lengths(part: sp.csr_array) -> Float64:
+def row_lengths(part: sp.csr_array) -> Float64:
     """Return the length of each row."""
     made = np.zeros(part.shape[0])
     filled = np.flatnonzero(np.diff(part.indptr))

@@ -50,7 +50,7 @@ def make_content(
 ) -> Content:
     """Put the features of users and items, CSR float32, into one matrix over the joint rows."""
     indptr, columns, values = [np.zeros(1, np.int64)], [], []
-    n_columns = n_user_columns = 0
+    n_columns = 0
     for n, part in ((n_users, user_features), (n_items, item_features)):
         before = indptr[-1][-1]
         if part is None:
@@ -60,8 +60,6 @@ def make_content(
             columns.append(part.indices.astype(np.int32) + np.int32(n_columns))
             values.append(part.data.astype(np.float32))
             n_columns += part.shape[1]
-        if n_user_columns == 0 and len(indptr) == 2:
-            n_user_columns = n_columns
     rules = [Hybrid() if one is None else one for one in (users, items)]
     return Content(
         np.concatenate(indptr),
@@ -72,7 +70,7 @@ def make_content(
         np.array([one.id_dropout for one in rules]),
         np.array([one.id_decay for one in rules], np.float32),
         np.array([one.encoder.decay for one in rules], np.float32),
-        n_user_columns,
+        0 if user_features is None else user_features.shape[1],
     )
 
 
@@ -83,12 +81,22 @@ def as_matrix(content: Content) -> sp.csr_array:
     return sp.csr_array((values, content.columns, content.indptr), shape)
 
 
-def item_rows(content: Content) -> sp.csr_array:
-    """Return the features of the items, (M, F) float32, in the memory of the content."""
-    begin = content.indptr[content.n_users]
-    indptr = content.indptr[content.n_users :] - begin
-    parts = content.values[begin:], content.columns[begin:], indptr
-    return sp.csr_array(parts, (len(indptr) - 1, content.n_columns))
+def rows_of(content: Content, side: str) -> sp.csr_array:
+    """Return the features of "users" or "items" with their own columns, float32.
+
+    The values, and without users' columns the indices too, are in the memory of the content.
+    """
+    n, of_users = content.n_users, content.n_user_columns
+    items = side == "items"
+    indptr = content.indptr[n:] if items else content.indptr[: n + 1]
+    part = slice(indptr[0], indptr[-1])
+    columns = content.columns[part]
+    if items and of_users:
+        columns = columns - np.int32(of_users)
+    width = content.n_columns - of_users if items else of_users
+    return sp.csr_array(
+        (content.values[part], columns, indptr - indptr[0]), (len(indptr) - 1, width)
+    )
 
 
 def has_content(content: Content) -> Bool:

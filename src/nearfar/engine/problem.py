@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nearfar.engine.content import Content, encode, has_content, item_rows
+from nearfar.engine.content import Content, encode, has_content, rows_of
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
@@ -153,10 +153,10 @@ class Problem:
         """Number of batches that visit every pair once; the last one may be smaller."""
         return -(-self.interactions.n_pairs // self.options.batch)
 
-    @property
+    @cached_property
     def log_popularity(self) -> Float32:
         """The logarithm of f_j of the prior, (M,)."""
-        content = None if self.content is None else item_rows(self.content)
+        content = None if self.content is None else rows_of(self.content, "items")
         return log_popularity(self.interactions.item_counts, content)
 
     @cached_property
@@ -293,12 +293,12 @@ class Problem:
         optimiser.start(rows)
         return State(rows, np.zeros(self.n_table_rows, np.int64))
 
-    def encoded(self, tables: Floats, out: Float32 | None = None) -> Float32:
+    def encoded(self, tables: Floats) -> Float32:
         """Return the points (N + M, d) of tables of vectors (N + M + F, d), with content."""
         if self.content is None:
             raise ValueError("there is no content")
         own, n = np.asarray(tables, np.float32), self.n_rows
-        points = np.empty((n, own.shape[1]), np.float32) if out is None else out
+        points = np.empty((n, own.shape[1]), np.float32)
         encode(self.content, np.arange(n), own[n:], own[:n], points, True)
         return points
 

@@ -50,9 +50,7 @@ class ReferenceEngine:
 
     def average(self, weight: float) -> None:
         """Update the mean with the current points; see `Engine.average`."""
-        points = (self._points() if self.problem.content is None else self._vectors()).astype(
-            np.float32
-        )
+        points = self._vectors().astype(np.float32)
         self.state.average(weight, points.__getitem__)
 
     def tables(self, out: Float32 | None = None) -> Float32:
@@ -134,9 +132,10 @@ class ReferenceEngine:
         return normalise(stored) if self.problem.options.geometry == "sphere" else stored
 
     def _vectors(self) -> Floats:
-        """Return the vectors of `Engine.tables`, without a mean."""
+        """Return the vectors of `Engine.tables`, without a mean; without content all points."""
         content, stored = self.problem.content, self.state.rows[:, 0].copy()
-        assert content is not None
+        if content is None:
+            return self._points()
         plain = is_plain(content, np.arange(len(stored)))
         stored[plain] = normalise(stored[plain])
         return stored

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import lsmr
 
-from nearfar.data.feature_space import FeatureSpace
+from nearfar.data.feature_space import FeatureSpace, row_lengths
 from nearfar.data.features import Features, checked_features
 from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.runtime.arrays import Float32, Float64, Int32
@@ -50,7 +50,7 @@ class ContentCosine:
         self.n_users, self.n_items = train.n_users, train.n_items
         items = rows_of(train, features)
         profiles = sp.csr_array(train.to_csr().astype(np.float32) @ items)
-        length = np.sqrt(np.asarray(profiles.multiply(profiles).sum(axis=1)).ravel())
+        length = row_lengths(profiles)
         scale = 1.0 / np.where(length > 0.0, length, 1.0)
         self._profiles = sp.csr_array(profiles.multiply(scale[:, None]).astype(np.float32))
         self._columns = sp.csc_array(items.T)

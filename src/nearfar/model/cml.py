@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from enum import Enum
 from os import PathLike
@@ -17,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from nearfar.data import split
-from nearfar.data.features import Features
+from nearfar.data.feature_space import FeatureSpace
+from nearfar.data.features import Features, checked_features
 from nearfar.data.id_values import first_few
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions, checked_interactions
@@ -34,7 +36,7 @@ from nearfar.method.prior import ItemWeights, Prior, checked_setting
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
-from nearfar.model.encoders import SIDES, Encoders, KnownContent, known_content
+from nearfar.model.encoders import SIDES, Encoders, known_content
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.item_map import Projection, project
 from nearfar.model.retrieval import Retrieval
@@ -271,17 +273,10 @@ class CML:
                 " it needs `validation`, such as 0.1."
             )
         learned, held_out = _divided(train, validation, seed)
-        known = known_content(
-            self.options, learned, {"users": user_features, "items": item_features}
-        )
+        given = {"users": user_features, "items": item_features}
+        content, spaces = known_content(self.options, learned, given)
         steps = -(-max(learned.n_pairs, 1) // self.options.batch) * schedule.epochs
-        problem = Problem(
-            learned,
-            self.options,
-            seed,
-            horizon=steps,
-            content=None if known is None else known.content,
-        )
+        problem = Problem(learned, self.options, seed, horizon=steps, content=content)
         run = Run(
             problem,
             schedule,
@@ -294,24 +289,28 @@ class CML:
             threads=threads,
             progress=progress,
         )
-        self._train(run, train, known)
+        self._train(run, train, spaces)
         return self
 
     def _train(
         self,
         run: Run,
         train: Interactions,
-        known: KnownContent | None,
+        spaces: dict[str, FeatureSpace],
         before: Fitted | None = None,
     ) -> None:
         try:
             run.train()
         finally:
-            self._keep(run, train, known, before)
+            self._keep(run, train, spaces, before)
             run.close()
 
     def _keep(
-        self, run: Run, train: Interactions, content: KnownContent | None, before: Fitted | None
+        self,
+        run: Run,
+        train: Interactions,
+        spaces: dict[str, FeatureSpace],
+        before: Fitted | None,
     ) -> None:
         """Store the result of the run, unless it has no finite points."""
         trained, n = run.outcome(), train.n_users
@@ -323,6 +322,9 @@ class CML:
             negatives = problem.n_own or problem.n_candidates
             effective = Effective(problem.triplet.known_temperature, negatives)
             history, best = trained.history, trained.best_epoch
+            encoders = None
+            if problem.content is not None and trained.tables is not None:
+                encoders = Encoders.of(problem.content, trained.tables, spaces)
             found = (
                 uncalibrated(problem)
                 if before is None
@@ -336,7 +338,7 @@ class CML:
                 known = Fitted(users, items, history, best, train, effective=effective,
                                gamma=found.gamma, calibration=found.table,
                                neighbour_weight=found.weight, neighbours=near,
-                               encoders=_encoders(content, trained.tables))  # fmt: skip
+                               encoders=encoders)  # fmt: skip
                 self._take(known)
 
     def _near_items(self, train: Interactions, threads: int | None) -> NearItems | None:
@@ -403,9 +405,7 @@ class CML:
         options = self.options
         slower = replace(options.optimiser, learning_rate=options.optimiser.learning_rate / 2)
         given = {"users": user_features, "items": item_features}
-        encoders, content = self._grown(known, train, given), None
-        if encoders is not None:
-            content = KnownContent(encoders.content, encoders.spaces)
+        encoders = self._grown(known, train, given)
         problem = Problem(
             train,
             replace(options, optimiser=slower),
@@ -422,7 +422,8 @@ class CML:
             progress=progress,
             state=grown_state(problem, self.user_vectors, self.item_vectors, known, encoders),
         )
-        self._train(run, train, content, before=fitted)
+        spaces = {} if encoders is None else encoders.spaces
+        self._train(run, train, spaces, before=fitted)
         return self
 
     def _grown(
@@ -433,7 +434,7 @@ class CML:
         for side, features in given.items():
             if features is None:
                 continue
-            an_instance(f"{side[:-1]}_features", features, Features)
+            checked_features(f"{side[:-1]}_features", features)
             if encoders is None or side not in encoders.spaces:
                 raise OptionError(
                     f"`{side[:-1]}_features` was given, but the model was trained without features"
@@ -784,7 +785,7 @@ class CML:
             The model has an item already, or an item has no feature that the model knows.
         """
         fitted, encoders = self._known(), self._item_encoders()
-        an_instance("features", features, Features)
+        checked_features("features", features)
         data = fitted.interactions
         known = np.flatnonzero(data.item_ids.places(features.ids) >= 0)
         if len(known):
@@ -805,7 +806,7 @@ class CML:
         items = np.empty((wider.n_items, self.options.dim), np.float32)
         new = wider.item_ids.places(features.ids)
         items[wider.item_ids.places(data.item_ids)] = fitted.items
-        items[new] = normalise(grown.encoded()[wider.n_users + new])
+        items[new] = normalise(grown.encoded(wider.n_users + new.astype(np.int64)))
         near = None if fitted.neighbours is None else self._near_items(wider, None)
         self._take(
             fitted._replace(
@@ -940,9 +941,7 @@ class CML:
         new = np.flatnonzero(self.interactions.item_ids.places(features.ids) < 0)
         if not len(new):
             return self
-        made = CML(self.options)
-        made._take(self._known())
-        return made.add_items(features.of(features.ids.take(new)))
+        return copy(self).add_items(features.of(features.ids.take(new)))
 
     def recommend_all(
         self,
@@ -1045,7 +1044,7 @@ class CML:
         if (items is None) == (features is None):
             raise OptionError("`similar_items` needs either `items` or `features`.")
         if features is not None:
-            an_instance("features", features, Features)
+            checked_features("features", features)
             queries, missing = self._item_encoders().encode("items", features)
             scorer = search.items_near(queries, device, index, threads, setting)
             return search.similar_to(features.ids, queries, missing, k, threads, scorer)
@@ -1098,10 +1097,6 @@ def _checked_options(options: Any) -> Options:
     remedy = "Pass a preset, such as nearfar.presets.paper_2019(), or single options by name."
     found: Options = an_instance("options", options, Options, remedy)
     return found
-
-
-def _encoders(known: KnownContent | None, tables: Float32 | None) -> Encoders | None:
-    return None if known is None or tables is None else Encoders.of(known, tables)
 
 
 def _divided(

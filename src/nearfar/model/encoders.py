@@ -14,25 +14,16 @@ import polars as pl
 import scipy.sparse as sp
 
 from nearfar.data.feature_space import FeatureSpace
-from nearfar.data.features import Features
+from nearfar.data.features import Features, checked_features
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.engine.content import Content, encode, has_content, make_content
+from nearfar.engine.content import Content, encode, has_content, make_content, rows_of
 from nearfar.errors import OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.options import Options
-from nearfar.runtime.arrays import Arrays, Bool, Float32, Int32
-from nearfar.runtime.checks import an_instance
+from nearfar.runtime.arrays import Arrays, Bool, Float32, Int32, Int64
 
 SIDES = ("users", "items")
-
-
-class KnownContent(NamedTuple):
-    """The content of users and items on the axes of a model, and how it became numbers."""
-
-    content: Content
-    spaces: dict[str, FeatureSpace]
-    """By "users" and "items"; those that have features."""
 
 
 class Encoders(NamedTuple):
@@ -48,12 +39,13 @@ class Encoders(NamedTuple):
     """How features become columns, by "users" and "items"."""
 
     @classmethod
-    def of(cls, known: KnownContent, tables: Float32) -> Self:
+    def of(cls, content: Content, tables: Float32, spaces: dict[str, FeatureSpace]) -> Self:
         """Return the state after training, from `nearfar.engine.Engine.tables`."""
-        n = len(known.content.indptr) - 1
-        raw = _raw(known.content, tables[:n], tables[n:])
+        n = len(content.indptr) - 1
+        raw = np.empty((n, tables.shape[1]), np.float32)
+        encode(content, np.arange(n), tables[n:], tables[:n], raw, False)
         lengths = np.linalg.norm(raw, axis=1).astype(np.float32)
-        return cls(known.content, tables[n:].copy(), lengths, known.spaces)
+        return cls(content, tables[n:].copy(), lengths, spaces)
 
     def arrays(self) -> Arrays:
         """Return the arrays to save."""
@@ -121,8 +113,6 @@ class Encoders(NamedTuple):
         float32 array of shape (n, d), bool array of shape (n,)
             A row without any known feature is missing; its point is 0.
         """
-        if side not in self.spaces:
-            raise OptionError(f"the model was trained without features of {side}.")
         encoded = self.spaces[side].encode(features)
         columns = self.content.n_user_columns
         part = self.vectors[:columns] if side == "users" else self.vectors[columns:]
@@ -131,15 +121,16 @@ class Encoders(NamedTuple):
         points[~missing] = normalise(points[~missing])
         return points, missing
 
-    def encoded(self) -> Float32:
-        """Return g(x) of all joint rows, (N + M, d), not normalised."""
-        n = len(self.content.indptr) - 1
-        return _raw(self.content, np.zeros((n, self.vectors.shape[1]), np.float32), self.vectors)
+    def encoded(self, rows: Int64) -> Float32:
+        """Return g(x) of joint rows, (n, d), not normalised."""
+        made = np.zeros((len(rows), self.vectors.shape[1]), np.float32)
+        encode(self.content, rows, self.vectors, made, made, False)
+        return made
 
     def deltas(self, points: Float32) -> Float32:
         """Return delta of the joint rows with content, and the points of the others, (N + M, d)."""
-        own, some = points.copy(), self.placed
-        own[some] = points[some] * self.lengths[some, None] - self.encoded()[some]
+        own, some = points.copy(), np.flatnonzero(self.placed)
+        own[some] = points[some] * self.lengths[some, None] - self.encoded(some)
         return own
 
     def moved(
@@ -161,24 +152,15 @@ class Encoders(NamedTuple):
             length[places] = self.lengths[first:last]
             lengths.append(length)
             if side in self.spaces:
-                own = _rows_of(self.content, side, first, last)
+                own = rows_of(self.content, side)
                 matrices[side] = _merged(self.spaces[side], own, places, after, features.get(side))
         content = _content(options, new, matrices)
         made = self._replace(content=content, lengths=np.concatenate(lengths))
         fresh = made.placed.copy()
         fresh[: new.n_users][axes["users"][1].places(old.user_ids)] = False
         fresh[new.n_users :][axes["items"][1].places(old.item_ids)] = False
-        made.lengths[fresh] = np.linalg.norm(made.encoded()[fresh], axis=1)
+        made.lengths[fresh] = np.linalg.norm(made.encoded(np.flatnonzero(fresh)), axis=1)
         return made
-
-
-def _rows_of(content: Content, side: str, first: int, last: int) -> sp.csr_array:
-    """Return the features of one side, with its own columns."""
-    begin, end = content.indptr[first], content.indptr[last]
-    shift = content.n_user_columns if side == "items" else 0
-    n = content.n_user_columns if side == "users" else content.n_columns - content.n_user_columns
-    parts = content.values[begin:end], content.columns[begin:end] - np.int32(shift)
-    return sp.csr_array((*parts, content.indptr[first : last + 1] - begin), (last - first, n))
 
 
 def _merged(
@@ -202,17 +184,12 @@ def _merged(
     return merged
 
 
-def _raw(content: Content, own: Float32, vectors: Float32) -> Float32:
-    """Return z of all joint rows."""
-    found = np.empty_like(own)
-    encode(content, np.arange(len(own)), vectors, own, found, False)
-    return found
-
-
 def known_content(
     options: Options, train: Interactions, features: dict[str, Any]
-) -> KnownContent | None:
-    """Return the content that a model is to learn from, on the axes of its interactions.
+) -> tuple[Content | None, dict[str, FeatureSpace]]:
+    """Return the content that a model is to learn from, and how features became it.
+
+    It is on the axes of the interactions; None and nothing without hybrids.
 
     Parameters
     ----------
@@ -239,7 +216,7 @@ def known_content(
             )
         if given is None:
             raise OptionError(f"`{side}` is {hybrid!r}: fit needs `{name}`, nearfar.Features(...).")
-        an_instance(name, given, Features, "Make it by nearfar.Features.from_frame.")
+        checked_features(name, given)
         ids, counts = (
             (train.user_ids, train.user_counts)
             if side == "users"
@@ -247,9 +224,7 @@ def known_content(
         )
         spaces[side] = FeatureSpace.fit(given, ids, counts > 0, dict(hybrid.gains))
         matrices[side] = spaces[side].encode(given, ids).matrix
-    if not spaces:
-        return None
-    return KnownContent(_content(options, train, matrices), spaces)
+    return (_content(options, train, matrices) if spaces else None), spaces
 
 
 def _content(options: Options, data: Interactions, matrices: dict[str, sp.csr_array]) -> Content:

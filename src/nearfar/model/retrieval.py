@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from nearfar.data.ids import Ids
-from nearfar.engine.content import item_rows
+from nearfar.engine.content import rows_of
 from nearfar.errors import OptionError
 from nearfar.method.options import Options
 from nearfar.method.prior import ItemWeights, log_popularity
@@ -50,8 +50,7 @@ class Retrieval:
         self.users, self.items, self.interactions = fitted.users, fitted.items, fitted.interactions
         self.options, self.gamma = options, fitted.gamma
         self.near, self.near_weight = fitted.neighbours, fitted.neighbour_weight
-        encoders = fitted.encoders
-        self.item_content = None if encoders is None else item_rows(encoders.content)
+        self.encoders = fitted.encoders
         self.placed_users, self.placed_items = fitted.placed_users, fitted.placed_items
         self._scorers: list[tuple[Float32, Points]] = []
 
@@ -67,9 +66,9 @@ class Retrieval:
     @cached_property
     def weights(self) -> ItemWeights:
         """The weights of the items."""
-        return ItemWeights(
-            self.gamma, log_popularity(self.interactions.item_counts, self.item_content)
-        )
+        encoders = self.encoders
+        content = None if encoders is None else rows_of(encoders.content, "items")
+        return ItemWeights(self.gamma, log_popularity(self.interactions.item_counts, content))
 
     # ------------------------------------------------------------------------ scorers
 

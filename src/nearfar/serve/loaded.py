@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import numpy as np
 import polars as pl
 
+from nearfar.data.feature_columns import by_kind
 from nearfar.data.features import Features
 from nearfar.errors import OptionError
 from nearfar.model.asked import Axis
@@ -26,7 +27,6 @@ from nearfar.serve.titles import Titles
 Path = str | PathLike[str]
 _USER_REMEDY: Final = "Send the items that the user likes as `items` instead of `user`."
 _ITEM_REMEDY: Final = "Ask for another item, or serve a model that was trained with it."
-_PARTS: Final = ("categories", "text", "numbers", "vectors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +135,9 @@ class Loaded:
         frame = pl.DataFrame(rows, infer_schema_length=None, strict=False).with_columns(
             item_id=pl.Series(ids.typed(map(str, new)))
         )
-        columns: dict[str, Any] = {
-            part: [name for name, kind in kinds.items() if kind == part] for part in _PARTS
-        }
+        columns: dict[str, Any] = by_kind(kinds)
         features = Features.from_frame(frame, id="item_id", **columns)
-        model = copy(self.model)
-        return self.of(model.add_items(features), None)
+        return self.of(copy(self.model).add_items(features), None)
 
     def vector(self, user: str | int | None, items: list[str | int] | None) -> Float32:
         """Return the point of a user, or of a new user who likes `items`; (d,).

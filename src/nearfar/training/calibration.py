@@ -69,7 +69,7 @@ def expected_weight(problem: Problem) -> Float32 | None:
     """Return b_j by `expected_gamma` at the prior's own setting, float32 (M,); None if it is 0."""
     prior = problem.options.prior
     gamma = 0.0 if prior is None else expected_gamma(problem) * prior.popularity
-    return ItemWeights(gamma, problem.log_popularity).at(1.0)
+    return None if gamma == 0.0 else ItemWeights(gamma, problem.log_popularity).at(1.0)
 
 
 class Calibration(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem, State
 from nearfar.method.geometry import normalise
-from nearfar.runtime.arrays import Bool, Float32
+from nearfar.runtime.arrays import Bool, Float32, Int64
 
 
 class Deltas(Protocol):
@@ -25,8 +25,8 @@ class Deltas(Protocol):
         """Which joint rows have content."""
         ...
 
-    def encoded(self) -> Float32:
-        """Return g(x) of all joint rows, not normalised."""
+    def encoded(self, rows: Int64) -> Float32:
+        """Return g(x) of joint rows, not normalised."""
         ...
 
     def deltas(self, points: Float32) -> Float32:
@@ -69,10 +69,10 @@ def grown_state(
         learned = np.flatnonzero(counts)
         rows = first + axis.places(ids)[learned]
         points[rows], placed[rows] = old[learned], True
-    fresh = np.zeros(problem.n_rows, np.bool_)
+    fresh = np.empty(0, np.int64)
     if encoders is not None:
-        fresh = encoders.placed & ~placed
-        points[fresh], placed[fresh] = normalise(encoders.encoded()[fresh]), True
+        fresh = np.flatnonzero(encoders.placed & ~placed)
+        points[fresh], placed[fresh] = normalise(encoders.encoded(fresh)), True
     liked = data.to_csr().astype(np.float32)
     _to_means(points[:n], placed[:n], liked, points[n:], placed[n:], on_sphere)
     _to_means(points[n:], placed[n:], liked.T.tocsr(), points[:n], placed[:n], on_sphere)

@@ -1,4 +1,7 @@
-"""The phases that content adds to a step: its vectors, and the cached points of a second stage."""
+"""The phases that content adds to a step: its vectors, and the cached points of a second stage.
+
+They are compiled only where there is content, so no record that they read is None.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,23 @@ from nearfar.runtime.jit import by_record, kernel
 @kernel
 def _gather(piece: Int, step: PlannedStep, run: Run) -> None:
     """Gather some of the vectors of the content's columns."""
-    gather_vectors(run.flow.reading, piece, step.plan.content, step.t, run.learner)
+    reading, plan = run.flow.reading, step.plan.content
+    gather_vectors(reading, piece, plan, step.t, run.learner)  # type: ignore[arg-type]
 
 
 @kernel
 def _move(piece: Int, step: PlannedStep, run: Run) -> None:
     """Update some of the vectors of the content's columns."""
-    flow, plan, moved = run.flow, step.plan.content, run.desk.moved
-    move_vectors(flow.reading, piece, plan, step.t, step.pace, run.learner, moved)
+    reading, plan, learner, moved = run.flow.reading, step.plan.content, run.learner, run.desk.moved
+    t, pace = step.t, step.pace
+    move_vectors(reading, piece, plan, t, pace, learner, moved)  # type: ignore[arg-type]
 
 
 @kernel
 def _refresh(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     """Encode some of the cached points anew; see `nearfar.engine.Problem.refreshed`."""
-    room = run.desk.moved.total
-    refresh(run.source.content, piece, step.t, run.learner, room, run.second)
+    source, room = run.source.content, run.desk.moved.total
+    refresh(source, piece, step.t, run.learner, room, run.second)  # type: ignore[arg-type]
 
 
 @kernel

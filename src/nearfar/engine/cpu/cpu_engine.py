@@ -82,13 +82,11 @@ class CPUEngine:
 
     def tables(self, out: Float32 | None = None) -> Float32:
         """Return the vectors of all rows of the tables; see `Engine.tables`."""
-        found = self.state.mean
-        if found is None:
-            found = self._vectors(np.arange(self.problem.n_table_rows))
-        if out is None:
-            return found.copy()
-        out[:] = found
-        return out
+        if self.state.mean is None:
+            return chosen_rows(self._vectors(np.arange(self.problem.n_table_rows)), None, out)
+        return chosen_rows(
+            self.state.mean, None, np.empty_like(self.state.mean) if out is None else out
+        )
 
     def points(
         self,

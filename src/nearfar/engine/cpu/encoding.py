@@ -40,22 +40,13 @@ class Reading(NamedTuple):
 
 
 @inlined
-def _gather_vectors(
+def gather_vectors(
     reading: Reading, piece: Int, plan: ContentPlan, t: Int, learner: Learner
 ) -> None:
+    """Gather a piece of the vectors of the step, as they are after t steps."""
     begin = piece * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, plan.size[0])
     gather(plan.wanted[: plan.size[0]], begin, end, t, learner, reading.vectors)
-
-
-@inlined
-def _no_vectors(reading: None, piece: Int, plan: None, t: Int, learner: Learner) -> None:
-    pass
-
-
-gather_vectors = by_record({Reading: _gather_vectors, NoneType: _no_vectors})
-"""`gather_vectors(reading, piece, plan, t, learner)`: gather a piece of the vectors of the step, as
-they are after t steps."""
 
 
 @inlined
@@ -142,10 +133,11 @@ listed[moved.at[:count]] by the gradients of their points, as step t + 1."""
 
 
 @inlined
-def _move_vectors(
+def move_vectors(
     reading: Reading, piece: Int, plan: ContentPlan, t: Int, pace: Pace, learner: Learner,
     moved: Moved,
 ) -> None:  # fmt: skip
+    """Change a piece of the vectors of the step by the gradients of the points that read them."""
     begin = piece * ROWS_AT_ONCE
     end = min(begin + ROWS_AT_ONCE, plan.size[0])
     total, slope, vectors = moved.total, reading.slope, reading.vectors.current
@@ -166,21 +158,13 @@ def _move_vectors(
 
 
 @inlined
-def _nothing_moves(
-    reading: None, piece: Int, plan: None, t: Int, pace: Pace, learner: Learner, moved: Moved
-) -> None:
-    pass
-
-
-move_vectors = by_record({Reading: _move_vectors, NoneType: _nothing_moves})
-"""`move_vectors(reading, piece, plan, t, pace, learner, moved)`: change a piece of the vectors of
-the step by the gradients of the points that read them."""
-
-
-@inlined
-def _refresh(
+def refresh(
     source: ContentSource, piece: Int, t: Int, learner: Learner, room: Float32, second: Second
 ) -> None:
+    """Put a piece of the points whose turn it is, as they are after t steps, into the cache.
+
+    See `nearfar.engine.Problem.refreshed`.
+    """
     content, cache, rows, last = source.content, second.cache, learner.rows, learner.last
     n, dim, one = cache.shape[0], cache.shape[1], np.float32(1.0)
     size = (n + second.n_slices - 1) // second.n_slices
@@ -198,18 +182,6 @@ def _refresh(
         scale = one / np.sqrt(squares) if squares > 0.0 else one
         for k in range(dim):
             cache[at, k] *= scale
-
-
-@inlined
-def _nothing_cached(
-    source: None, piece: Int, t: Int, learner: Learner, room: Float32, second: Second
-) -> None:
-    pass
-
-
-refresh = by_record({ContentSource: _refresh, NoneType: _nothing_cached})
-"""`refresh(source, piece, t, learner, room, second)`: put a piece of the points whose turn it is,
-as they are after t steps, into the cache; see `nearfar.engine.Problem.refreshed`."""
 
 
 @inlined

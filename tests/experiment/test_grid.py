@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from nearfar.experiment.worker import compute
 from nearfar.method.options import Options
 from nearfar.method.prior import item_weight
 from nearfar.runtime import store
+from nearfar.runtime.file_lock import locked
 from nearfar.training.calibration import by_rule, gammas
 from nearfar.training.schedule import Schedule
 
@@ -301,10 +303,40 @@ def test_a_full_disk_is_an_error_of_the_cell(data, tmp_path):
     assert GRID.run({"d": data}, tmp_path / "r", workers=0, progress=False) == {}
 
 
+def test_whoever_saves_first_wins(computed, tmp_path):
+    """The worker of a killed process may save a cell that the next process computes anew."""
+    first, second = cells.load_all(computed)[:2]
+    saves = [
+        threading.Thread(target=cells.save, args=(first, tmp_path, f"x{n % 5}")) for n in range(40)
+    ]
+    cells.save(second, tmp_path, "x0")
+    for thread in saves:
+        thread.start()
+    for thread in saves:
+        thread.join()
+    assert cells.load(cells.folder_of(tmp_path, "x0")).cell == second.cell
+    assert [cells.load(cells.folder_of(tmp_path, f"x{n}")).cell for n in range(1, 5)] == (
+        [first.cell] * 4
+    )
+
+
+def test_a_cell_is_saved_by_one_process_at_a_time(computed, tmp_path):
+    outcome = cells.load_all(computed)[0]
+    cells.save(outcome, tmp_path, "x")
+    saving = threading.Thread(target=cells.save, args=(outcome, tmp_path, "y"))
+    with locked(cells.folder_of(tmp_path, "x").parent / "writing.lock"):
+        saving.start()
+        saving.join(0.2)
+        assert saving.is_alive()
+        assert not cells.is_saved(tmp_path, "y")
+    saving.join()
+    assert cells.is_saved(tmp_path, "y")
+
+
 def test_an_outcome_comes_back(computed, tmp_path):
-    for outcome in cells.load_all(computed):
-        cells.save(outcome, tmp_path, "x")
-        again = cells.load(cells.folder_of(tmp_path, "x"))
+    for key, outcome in zip("xyzuvw", cells.load_all(computed), strict=True):
+        cells.save(outcome, tmp_path, key)
+        again = cells.load(cells.folder_of(tmp_path, key))
         assert (again.cell, again.metrics, again.best_epoch, again.last_epoch, again.gamma) == (
             outcome.cell, outcome.metrics, outcome.best_epoch, outcome.last_epoch, outcome.gamma,
         )  # fmt: skip

@@ -21,6 +21,7 @@ from nearfar.errors import OptionError, StoreError
 from nearfar.method.options import Options
 from nearfar.runtime import store
 from nearfar.runtime.checks import an_instance, local_path, plain_text, set_fields
+from nearfar.runtime.file_lock import locked
 from nearfar.training.schedule import Schedule
 
 KIND: Final = "cell"
@@ -129,7 +130,10 @@ class Outcome:
 
 
 def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
-    """Write an outcome below ``results/cells``, atomically.
+    """Write an outcome below ``results/cells``, atomically; one that is there already stays.
+
+    A cell has one outcome, whoever computes it. The worker of a killed process may finish a cell
+    while the next process computes it anew: the first to save wins.
 
     Raises
     ------
@@ -152,13 +156,26 @@ def save(outcome: Outcome, results: str | PathLike[str], key: str) -> None:
     }
     folder = folder_of(results, key)
     try:
-        store.save_folder(folder, kind=KIND, meta=meta, frames=frames)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / "writing.lock"):
+            if not is_saved(results, key):
+                store.save_folder(folder, kind=KIND, meta=meta, frames=frames)
     except StoreError:
         with suppress(
             OSError
         ):  # a folder without a manifest is not an outcome; tidy up if possible
             folder.rmdir()
         raise
+    except OSError as error:
+        raise StoreError(
+            f"Writing {str(folder)!r} failed: {error}. Check the free space and the permissions "
+            "there."
+        ) from error
+
+
+def is_saved(results: str | PathLike[str], key: str) -> bool:
+    """Return whether the outcome of a cell is there."""
+    return (folder_of(results, key) / store.MANIFEST).is_file()
 
 
 def folder_of(results: str | PathLike[str], key: str) -> Path:

@@ -20,12 +20,11 @@ from typing import Any, Final
 
 from nearfar.data.interactions import Interactions
 from nearfar.errors import OptionError
-from nearfar.experiment.cells import Cell, Setting, folder_of, load
+from nearfar.experiment.cells import Cell, Setting, folder_of, is_saved, load
 from nearfar.experiment.live import Board
 from nearfar.experiment.pool import Here, Pool, Processes
 from nearfar.experiment.rates import chosen_rate, next_rate
 from nearfar.experiment.worker import Answer
-from nearfar.runtime import store
 from nearfar.runtime.checks import (
     an_instance,
     checked_seed,
@@ -213,7 +212,7 @@ class _Jobs:
             self._waiting += [cell for cell in cells[best][1:] if not self._is_done(cell)]
 
     def _is_done(self, cell: Cell) -> bool:
-        return (folder_of(self._results, cell.key) / store.MANIFEST).is_file()
+        return is_saved(self._results, cell.key)
 
     def next(self) -> tuple[Cell, Path] | None:
         """Take the next cell, and the folder of its data."""

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import IO, Any
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import IO, Any, Final
+
+_POLL_SECONDS: Final = 0.005
 
 if sys.platform == "win32":
     import msvcrt
@@ -27,3 +33,18 @@ else:
         except OSError:  # a file system without locks: continue without one
             return True
         return True
+
+
+@contextmanager
+def locked(path: str | PathLike[str]) -> Iterator[None]:
+    """Hold the lock on a file, which is created and left there; wait while another process has it.
+
+    Raises
+    ------
+    OSError
+        The file cannot be created.
+    """
+    with open(path, "w") as file:
+        while not try_lock(file):
+            time.sleep(_POLL_SECONDS)
+        yield

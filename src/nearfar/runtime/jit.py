@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -31,7 +30,7 @@ import numba
 from numba.core.registry import CPUDispatcher
 
 from nearfar.runtime.caller import warn
-from nearfar.runtime.file_lock import try_lock
+from nearfar.runtime.file_lock import locked
 from nearfar.runtime.pieces import (
     ByRecord,
     Kernel,
@@ -45,7 +44,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ROOT = Path(__file__).parents[1]
 _IMPORT = re.compile(rb"^from (nearfar[\w.]*) import ([\w, ]+|\([^)]*\))", re.MULTILINE)
-_POLL_SECONDS = 0.005
 _MARKS = (b"nearfar.runtime.jit", b"numba")
 
 
@@ -97,9 +95,7 @@ def _one_process_at_a_time(file: Any) -> Callable[[Any, Any], None]:
     save = file.save
 
     def saved(key: Any, data: Any) -> None:
-        with open(f"{file._index_path}.lock", "w") as lock:
-            while not try_lock(lock):
-                time.sleep(_POLL_SECONDS)
+        with locked(f"{file._index_path}.lock"):
             save(key, data)
 
     return saved

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from nearfar.engine.problem import Engine, OnDevice, Problem, State, StepLog
 from nearfar.errors import OptionError
-from nearfar.runtime.devices import resolve, torch_device
+from nearfar.runtime.devices import load_torch, resolve, torch_device
 
 __all__ = ["Engine", "OnDevice", "Problem", "State", "StepLog", "make_engine"]
 
@@ -44,6 +44,8 @@ def make_engine(
             f"`fast` rounds matrix products on the tensor cores of a GPU, but `device` is {name!r};"
             f" omit `fast`."
         )
+    if problem.module is not None:
+        return _with_module(problem, state, name, threads, fast)
     if name == "cpu":
         from nearfar.engine.cpu.cpu_engine import CPUEngine
 
@@ -60,3 +62,19 @@ def make_engine(
     from nearfar.engine.gpu.gpu_engine import GPUEngine
 
     return GPUEngine(problem, state, device=torch_device(name) or name, fast=fast)
+
+
+def _with_module(
+    problem: Problem, state: State | None, name: str, threads: int, fast: bool
+) -> Engine:
+    """Return the engine of a hybrid with a module, which is PyTorch's, also on the processor."""
+    if name == "reference":
+        raise OptionError(
+            "a hybrid with a Module trains in PyTorch; got device='reference'. Use device='cpu' or"
+            " a GPU."
+        )
+    load_torch("A hybrid with a Module")
+    from nearfar.engine.gpu.gpu_engine import GPUEngine
+
+    device = torch_device(name) or "cpu"
+    return GPUEngine(problem, state, device=device, fast=fast, threads=threads)

@@ -22,6 +22,7 @@ from nearfar.runtime.jit import kernel
 
 if TYPE_CHECKING:
     from nearfar.data.interactions import Interactions
+    from nearfar.engine.item_module import ItemModule
 
 StepLog = dict[str, Float64]
 """One value for each step of ``triplet``, ``spread_out``, ``decorrelate`` (losses; the triplet loss
@@ -42,7 +43,8 @@ class State:
 
     rows: Floats
     """(N + M, slots, d): the parameter and the optimiser's moments. With content there are rows
-    N + M.. for the vectors of its columns, and rows with content hold their delta."""
+    N + M.. for the vectors of its columns, or the weights of a module
+    (`nearfar.engine.item_module`), and rows with content hold their delta."""
     last: Int64
     """(N + M,) the step to which a row was last brought up to date; 0 if no step has touched it."""
     step: int = 0
@@ -94,6 +96,9 @@ class Problem:
     """The last step that may be taken; it only determines the size of a table."""
     content: Content | None = field(default=None, repr=False, compare=False)
     """The features of users and items, if any of them are hybrids."""
+    module: ItemModule | None = field(default=None, repr=False, compare=False)
+    """The module that encodes items instead of a linear encoder. Then `content` only says which
+    items have content, and by which rules their delta is learned."""
     positive_users: Int32 = field(init=False, repr=False, compare=False)
     """(n_pairs,) the user of each pair."""
 
@@ -145,7 +150,7 @@ class Problem:
 
     @property
     def n_table_rows(self) -> int:
-        """N + M + F, with a row for each column of the content."""
+        """N + M + F, with a row for each column of the content, or for d weights of the module."""
         return self.n_rows + (0 if self.content is None else self.content.n_columns)
 
     @property
@@ -156,7 +161,8 @@ class Problem:
     @cached_property
     def log_popularity(self) -> Float32:
         """The logarithm of f_j of the prior, (M,)."""
-        content = None if self.content is None else rows_of(self.content, "items")
+        linear = self.content if self.module is None else None
+        content = None if linear is None else rows_of(linear, "items")
         return log_popularity(self.interactions.item_counts, content)
 
     @cached_property
@@ -290,6 +296,8 @@ class Problem:
         _gaussian_directions(stream(self.seed, Purpose.INITIAL), rows)
         if self.content is not None:
             rows[: self.n_rows][has_content(self.content)] = 0.0
+        if self.module is not None:
+            rows[self.n_rows :, 0] = self.module.initial()
         optimiser.start(rows)
         return State(rows, np.zeros(self.n_table_rows, np.int64))
 
@@ -298,6 +306,10 @@ class Problem:
         if self.content is None:
             raise ValueError("there is no content")
         own, n = np.asarray(tables, np.float32), self.n_rows
+        if self.module is not None:
+            points, some = own[:n].copy(), np.flatnonzero(has_content(self.content))
+            points[some] += self.module.encode(some - self.n_users, own[n:])
+            return normalise(points)
         points = np.empty((n, own.shape[1]), np.float32)
         encode(self.content, np.arange(n), own[n:], own[:n], points, True)
         return points

@@ -24,11 +24,14 @@ Chen, "Regression-based latent factor models", KDD 2009, have the prior around a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from nearfar.errors import OptionError
-from nearfar.runtime.checks import real, said, set_fields
+from nearfar.runtime.checks import one_of, real, said, set_fields, whole
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,77 @@ class Linear:
         set_fields(self, decay=real("Linear.decay", self.decay, least=0.0))
 
 
-Encoder = Linear
+@dataclass(frozen=True)
+class NotGiven:
+    """Takes the place of a module's `build` in options that were read from a file."""
+
+    name: str
+
+    def __call__(self, dim: int) -> Any:
+        """Raise, because the code of the module is not saved with a model."""
+        raise OptionError(
+            f"the model was trained with the module of {self.name}, which is not saved with it:"
+            f" load it with CML.load(path, encoder={self.name.rpartition('.')[2]})."
+        )
+
+
+@dataclass(frozen=True)
+class Module:
+    """An encoder g of your own: any `torch.nn.Module`, over images, spectrograms, vectors or ids.
+
+    It turns a batch of contents (n, ...) into vectors (n, d). Its weights are trained by the
+    model's optimiser, at a rate of their own, with the gradients of its vectors. Those of a step's
+    distinct items with content are computed together, once; a layer that normalises over the batch
+    sees these items.
+
+    Needs PyTorch, ``nearfar[torch]``.
+    """
+
+    build: Callable[[int], Any]
+    """Called with d, returns a new `torch.nn.Module`. It is called under the seed of the run. A
+    saved model has the module's weights, and of `build` only the name; see `nearfar.CML.load`."""
+    learning_rate: float = 1e-3
+    """The learning rate of the weights."""
+    decay: float = 0.0
+    """Pull of the weights to 0: adds decay / 2 |W|^2 to the loss of each step."""
+    chunk: int | None = None
+    """Items that are encoded at a time. With None a step's graph is of all its items; otherwise it
+    is of one chunk, made a second time for its gradient: less memory for more time."""
+    precision: Precision = "float32"
+    """"bfloat16": the module computes in mixed precision, by `torch.autocast`."""
+
+    def __post_init__(self) -> None:
+        build: Any = self.build
+        if isinstance(build, str):
+            build = NotGiven(build)
+        if not callable(build):
+            raise OptionError(
+                "`build` must be a function that is given d and returns a torch.nn.Module; got"
+                f" {said(build)}."
+            )
+        set_fields(
+            self,
+            build=build,
+            learning_rate=real("Module.learning_rate", self.learning_rate, above=0.0),
+            decay=real("Module.decay", self.decay, least=0.0),
+            chunk=None if self.chunk is None else whole("chunk", self.chunk),
+            precision=one_of("precision", self.precision, get_args(Precision)),
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of `build`, for messages."""
+        if isinstance(self.build, NotGiven):
+            return self.build.name
+        module = getattr(self.build, "__module__", "")
+        named = getattr(self.build, "__qualname__", type(self.build).__qualname__)
+        return f"{module}.{named}"
+
+
+Encoder = Linear | Module
 """The encoders, which turn content into a vector."""
 
-ENCODERS: tuple[type[Any], ...] = (Linear,)
+ENCODERS: tuple[type[Any], ...] = (Linear, Module)
 
 
 @dataclass(frozen=True)
@@ -67,15 +137,22 @@ class Hybrid:
     those that are not named. A mapping is accepted."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.encoder, Linear):
+        if not isinstance(self.encoder, ENCODERS):
             hint = " (the class itself: add parentheses)" if isinstance(self.encoder, type) else ""
-            raise OptionError(f"`encoder` must be Linear(...); got {said(self.encoder)}{hint}.")
+            raise OptionError(
+                f"`encoder` must be Linear(...) or Module(...); got {said(self.encoder)}{hint}."
+            )
         set_fields(
             self,
             id_dropout=real("id_dropout", self.id_dropout, least=0.0, most=1.0),
             id_decay=real("id_decay", self.id_decay, least=0.0),
             gains=_checked_gains(self.gains),
         )
+        if self.gains and isinstance(self.encoder, Module):
+            raise OptionError(
+                f"`gains` are of the fields of Features, and a Module has none; got {self.gains!r}."
+                " Omit them."
+            )
 
 
 def _checked_gains(gains: Any) -> tuple[tuple[str, float], ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from nearfar.errors import OptionError
 from nearfar.method.co_occurrence import CoOccurrence
 from nearfar.method.geometry import GEOMETRIES, Geometry
-from nearfar.method.hybrid import ENCODERS, Hybrid
+from nearfar.method.hybrid import ENCODERS, Hybrid, Module
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
 from nearfar.method.prior import Prior
@@ -112,6 +112,13 @@ class Options:
                 f"`{hybrid[0]}`=Hybrid(...) needs points on the sphere; got"
                 f" geometry={self.geometry!r}. Use geometry='sphere'."
             )
+        if self.users is not None and any(
+            one is not None and isinstance(one.encoder, Module) for one in (self.users, self.items)
+        ):
+            raise OptionError(
+                "a Module encodes items only, of a model whose users are learned from their"
+                f" interactions alone; got `users`={self.users!r}. Use users=None."
+            )
         if needs.shared and self.spread_out is not None:
             raise OptionError(
                 "`spread_out` compares each positive item with its own negatives and is not"
@@ -199,6 +206,8 @@ def _plain(value: Any) -> Any:
     """Return a value for JSON; the fields of a custom sampler may be numpy's scalars."""
     if is_dataclass(value) and not isinstance(value, type):
         parts = {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        if isinstance(value, Module):
+            parts["build"] = value.name
         return {"kind": type(value).__name__, **parts}
     if isinstance(value, tuple):
         return [_plain(one) for one in value]

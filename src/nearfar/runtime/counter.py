@@ -55,6 +55,8 @@ class Purpose(IntEnum):
     """The sample of items on which training diagnostics are computed."""
     ID_DROPOUT = 10
     """Which rows of a step leave out what their content does not say."""
+    MODULE = 11
+    """What a torch module draws in a step, such as its dropout."""
 
 
 def _mix(z: Any) -> Any:

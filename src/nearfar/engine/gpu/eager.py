@@ -202,11 +202,27 @@ def update(
     moving = (total != 0).any(1)
     total, start = total[moving], start[moving]
     at, e = now.row[start], now.entry[start].long()
+    total, x = through_normalisation(total, points, e, rules)
+    move(at, x, total, now, rules, tables)
+
+
+def through_normalisation(
+    total: Tensor, points: BatchPoints, e: Tensor, rules: Spec
+) -> tuple[Tensor, Tensor]:
+    """Return gradients by the rows of entries `e`, given those by their points; and the rows.
+
+    See `nearfar.method.loss.through_normalisation`.
+    """
     point, length = points.point[e], points.length[e][:, None]
     if rules.sphere:
         total = (total - (total * point).sum(1, keepdim=True) * point) / length
+    return total, point * length
+
+
+def move(at: Tensor, x: Tensor, total: Tensor, now: StepNow, rules: Spec, tables: Tables) -> None:
+    """Take a step of the optimiser with rows `at`, which are now `x`, by their gradients."""
     rate, eps = now.pace[0], now.pace[1]
-    x, old = point * length, tables.rows[at]
+    old = tables.rows[at]
     if rules.adam:
         gap = (now.step[0] + 1 - tables.last[at]).to(torch.float64)
         keep1, keep2 = (

@@ -13,7 +13,7 @@ to TF32, ten bits of mantissa instead of 23. This is the only difference, and it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ from torch import Tensor
 
 from nearfar.engine.gpu import device_plan, device_spec, eager, points, words
 from nearfar.engine.gpu.memory import check_room, steps_at_once
-from nearfar.engine.gpu.parts import Parts, parts_for
+from nearfar.engine.gpu.module_rows import ModuleRows
+from nearfar.engine.gpu.parts import EAGER, Parts, parts_for
 from nearfar.engine.gpu.records import StepNow, Tables
 from nearfar.engine.gpu.room import DeviceRoom
 from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
 from nearfar.engine.spec import make_spec
-from nearfar.errors import OptionError
 from nearfar.method.proposal import SPARE
 from nearfar.runtime.arrays import Float32, Int64
 
@@ -50,7 +50,10 @@ class GPUEngine:
     fast : bool
         Round the factors of matrix products to TF32 (only on a GPU).
     parts : Parts, optional
-        The implementations that steps use; the fastest on the device if None.
+        The implementations that steps use; the fastest on the device if None. With a module
+        (`Problem.module`) they are those in plain PyTorch.
+    threads : int, optional
+        Threads of PyTorch on the processor; its own number if None.
 
     Raises
     ------
@@ -66,8 +69,9 @@ class GPUEngine:
         device: torch.device | str = "cuda",
         fast: bool = False,
         parts: Parts | None = None,
+        threads: int | None = None,
     ) -> None:
-        self.problem, self.fast = problem, fast
+        self.problem, self.fast, self.threads = problem, fast, threads
         self.device = torch.device(device)
         self._rules, self._draws = make_spec(problem), device_plan.make_draws(problem)
         check_room(problem, self._draws, self.device)
@@ -79,6 +83,7 @@ class GPUEngine:
         self._mean = None if start.mean is None else self._put(start.mean, torch.float32)
         self._data = device_plan.make_data(problem, self.device)
         self._parts = parts_for(self.device, self._draws) if parts is None else parts
+        self.modules = self._module_rows(start)
         self._frozen = self._frozen_rows()
         self._n_steps = steps_at_once(self._draws, self.device)
         self._plan = device_plan.make_plan(self._n_steps, self._draws, self.device)
@@ -95,13 +100,15 @@ class GPUEngine:
         """A copy of the tables on the host; see `Engine.state`."""
         rows, last = (table.to("cpu", copy=True).numpy() for table in self._tables[:2])
         mean = None if self._mean is None else self._mean.to("cpu", copy=True).numpy()
-        return State(rows, last, self.step, mean)
+        cache = None if self.modules is None else self.modules.cache
+        kept = None if cache is None else cache.to("cpu", copy=True).numpy()
+        return State(rows, last, self.step, mean, kept)
 
     def run(self, count: int) -> StepLog:
         """Run the next `count` steps; see `Engine.run`."""
         log = torch.zeros((count, len(LOG_FIELDS)), dtype=torch.float64, device=self.device)
         on_gpu = self.device.type == "cuda"  # kernels are launched on the current GPU
-        with torch.cuda.device(self.device) if on_gpu else nullcontext():
+        with torch.cuda.device(self.device) if on_gpu else self._on_threads():
             for begin in range(0, count, self._n_steps):
                 n = min(self._n_steps, count - begin)
                 self._draw(self.step + begin, n)
@@ -122,10 +129,10 @@ class GPUEngine:
 
     def average(self, weight: float) -> None:
         """Update the mean with the current points; see `Engine.average`."""
-        shape = (self.problem.n_rows, self._rules.dim)
+        shape = (self.problem.n_table_rows, self._rules.dim)
         if self._mean is None:
             self._mean = torch.zeros(shape, dtype=torch.float32, device=self.device)
-        for first in range(0, self.problem.n_rows, _ROWS_AT_ONCE):
+        for first in range(0, len(self._mean), _ROWS_AT_ONCE):
             mean = self._mean[first : first + _ROWS_AT_ONCE]
             rows = torch.arange(first, first + len(mean), device=self.device)
             mean += float(np.float32(weight)) * (self._now(rows) - mean)
@@ -138,16 +145,22 @@ class GPUEngine:
         """Return points on the host; see `Engine.points`."""
         n = self.problem.n_rows if rows is None else len(rows)
         found = np.empty((n, self._rules.dim), np.float32) if out is None else out
-        for first in range(0, n, _ROWS_AT_ONCE):
-            last = min(first + _ROWS_AT_ONCE, n)
-            some = np.arange(first, last) if rows is None else rows[first:last]
-            there = self._model(torch.tensor(some, device=self.device))
-            torch.from_numpy(found[first:last]).copy_(there)
+        with self._on_threads():
+            for first in range(0, n, _ROWS_AT_ONCE):
+                last = min(first + _ROWS_AT_ONCE, n)
+                some = np.arange(first, last) if rows is None else rows[first:last]
+                there = self._model(torch.tensor(some, device=self.device))
+                torch.from_numpy(found[first:last]).copy_(there)
         return found
 
     def tables(self, out: Float32 | None = None) -> Float32:
-        """Raise, because there is no content on a device; see `Engine.tables`."""
-        raise OptionError("a hybrid trains on the processor; use device='cpu'.")
+        """Return the vectors of all rows of the tables on the host; see `Engine.tables`."""
+        n = self.problem.n_table_rows
+        found = np.empty((n, self._rules.dim), np.float32) if out is None else out
+        there = torch.arange(n, device=self.device)
+        now = self._now(there) if self._mean is None else self._mean
+        torch.from_numpy(found).copy_(now)
+        return found
 
     def points_on_device(self) -> Tensor:
         """Return a copy of all points (N + M, d), float32, on the device."""
@@ -178,14 +191,38 @@ class GPUEngine:
         frozen = self.problem.frozen()
         return None if frozen is None else self._put(frozen, torch.float32)
 
+    def _module_rows(self, start: State) -> ModuleRows | None:
+        if self.problem.module is None:
+            return None
+        self._parts = EAGER
+        return ModuleRows(
+            self.problem, start.cache, self._tables, self._rules, self._draws, self.device
+        )
+
+    @contextmanager
+    def _on_threads(self) -> Iterator[None]:
+        """Compute on the engine's own number of threads, if it has one."""
+        before = torch.get_num_threads()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def _now(self, rows: Tensor) -> Tensor:
-        """Return the current points of rows in the tables."""
+        """Return the current points of rows in the tables, or what a module's rows hold instead."""
+        if self.modules is not None:
+            return self.modules.vectors(rows, self.step)
         t = torch.tensor(self.step, device=self.device)
         x = points.current(rows, t, self._tables, self._rules)
         return points.unit(x) if self._rules.sphere else x
 
     def _model(self, rows: Tensor) -> Tensor:
         """Return the points of the model: those of the mean, if there is one."""
+        if self.modules is not None:
+            found = self.modules.points(rows.cpu().numpy(), self.step, self._mean)
+            return torch.from_numpy(found).to(self.device)
         if self._mean is None:
             return self._now(rows)
         return points.unit(self._mean[rows]) if self._rules.sphere else self._mean[rows]
@@ -311,13 +348,17 @@ class GPUEngine:
         """Compute step p of the plan: gather points, compare, update."""
         room, rules, draws, parts = self._room, self._rules, self._draws, self._parts
         gathered, flow, now = room.points, room.flow, room.now(self._plan, p)
-        listed = self._plan.listed[p]
+        listed, modules = self._plan.listed[p], self.modules
+        if modules is not None:
+            modules.refresh(int(now.step[0]))
         if draws.two_stage:
             self._second_stage(now, self._plan.looked[p])
             listed = now.entries.view(-1)
             with self._aside():
                 parts.order_rows(listed, now.row, now.entry)
         parts.gather(listed, now.step, self._tables, rules, False, gathered)
+        if modules is not None:
+            modules.encode(now, gathered)
         if draws.shared:
             self._contrast_shared(p)
         else:
@@ -329,7 +370,10 @@ class GPUEngine:
         self._join()
         if rules.decorrelate > 0:
             room.covariance_loss[p] = eager.decorrelate(now, gathered, rules, flow.extra)
-        parts.update(now, gathered, rules, draws, flow, self._tables)
+        if modules is None:
+            parts.update(now, gathered, rules, draws, flow, self._tables)
+        else:
+            modules.update(now, gathered, flow)
 
     def _contrast_shared(self, p: int) -> None:
         """Compare all pairs with their shared negatives, by three matrix products."""
@@ -355,5 +399,7 @@ class GPUEngine:
             torch.index_select(self._frozen, 0, (looked - left_out).clamp(min=0), out=unit)
         else:
             self._parts.gather(looked, now.step, self._tables, rules, True, room.units)
+            if self.modules is not None:
+                self.modules.look_up(looked, unit)
         self._parts.multiply(unit[:batch], unit[batch:].T, products, False, self.fast)
         self._parts.choose(now, products, self._data, rules, draws)

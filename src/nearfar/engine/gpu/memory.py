@@ -19,7 +19,7 @@ def table_bytes(problem: Problem) -> int:
     """Return the bytes of a run's tables: parameter, moments, last steps, and the mean, if any."""
     options = problem.options
     tables = options.optimiser.n_slots + (options.averaging is not None)
-    return problem.n_rows * (4 * options.dim * tables + 8)
+    return problem.n_table_rows * (4 * options.dim * tables + 8)
 
 
 def step_bytes(problem: Problem, draws: DrawSpec) -> int:

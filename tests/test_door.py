@@ -37,6 +37,7 @@ MODULES = {"split": nf.split, "presets": nf.presets, "baselines": nf.baselines,
 BESIDE = {"recommend_to": recommend_to, "create_app": create_app, "scan": readers.scan}
 """Documented functions that are not among the names of the package."""
 RESULTS = {
+    "Contents",
     "Evaluation",
     "Features",
     "Front",
@@ -49,7 +50,7 @@ RESULTS = {
 """Classes that are made by the library or by their own class methods."""
 FORMULAS = {"at", "term", "pair_weight", "soft_maximum", "shares", "coefficients", "weight", "step",
             "start", "proposal", "draw", "score_block", "improves", "cells",
-            "fold_in_scorer"}  # fmt: skip
+            "fold_in_scorer", "take"}  # fmt: skip
 """Methods that engines, searches and grids call, with arrays and checked values."""
 STORED = {"to_store", "from_store"}
 """Methods that read and write what lies in a saved folder."""
@@ -219,6 +220,7 @@ RULES = {
     "nearest": COUNT.also(10**6, HUGE), "schedule": PART.also(None), "rules": PART,
     "item_features": FEATURES, "user_features": FEATURES, "features": FEATURES,
     "side": CHOICE, "id_dropout": REAL.also(-0.1, 1.1), "id_decay": REAL.also(-1.0),
+    "build": CALLABLE, "chunk": COUNT.but(None), "precision": CHOICE,
     "decay": REAL.also(-1.0), "encoder": PART.also(nf.Linear, None),
     "gains": Rule((3, "x", [1], True, object(), {"a": 0}, {"a": "x"})),
     "index": INDEX, "callbacks": CALLBACKS, "model": MODEL, "evaluation": MODEL,
@@ -238,6 +240,17 @@ SPECIAL = {
     "CML": {"items": PART.also(nf.Hybrid), "users": PART.also(nf.Hybrid)},
     "Options": {"items": PART.also(nf.Hybrid), "users": PART.also(nf.Hybrid)},
     "CML.add_items": {"features": FEATURES.also(None)},
+    "CML.load": {"encoder": CALLABLE},
+    "Contents.from_array": {
+        "array": Rule((None, 3, "x", [[1], [1, 2]], [[1, 2]], [1, 2], np.array([["a"], ["b"]]),
+                       {})),
+        "ids": Rule(("ab", 3, [0], [0, 0], [[0], [1]]), named=False)},
+    "Contents.from_callable": {
+        "function": CALLABLE, "ids": Rule(("ab", 3, [0, 0], [[0], [1]]), named=False)},
+    "Contents.read": {"ids": IDS.also(None)},
+    "Contents.of": {"ids": IDS.also(None)},
+    "Contents.with_ids_like": {"ids": Rule((None, 3, [0, 1], "ab"))},
+    "Contents.updated": {"newer": Rule((None, 3, "x", FRAME, nf.Contents))},
     "CML.similar_items": {"popularity": REAL.also(-1.0), "items": ONE_OR_MANY},
     "CML.recommend": {"users": ONE_OR_MANY, "liked": IDS, "among": IDS},
     "CML.user_rows": {"users": IDS},
@@ -368,6 +381,9 @@ def world(tmp_path_factory):
     table.write_csv(place / "table.csv")
     kinds = pl.DataFrame({"user": [0, 1], "value": [1.5, 2.5]})
     kinds.write_csv(place / "kinds.csv")
+    arrays = nf.Contents.from_array(np.eye(4), [0, 1, 2, 3])
+    (place / "arrays").mkdir()
+    np.save(place / "arrays" / "a.npy", np.ones(3))
     grid = nf.experiment.Grid(
         (nf.experiment.Setting("tiny", TINY),),
         learning_rates=(), folds=2, schedule=nf.experiment.Schedule(1),
@@ -375,7 +391,7 @@ def world(tmp_path_factory):
     grid.run({"a": timed}, place / "results", workers=0, progress=False)
     return SimpleNamespace(
         place=place, timed=timed, train=train, test=test, model=model, index=index, table=table,
-        colours=colours, hybrid=hybrid,
+        colours=colours, hybrid=hybrid, arrays=arrays,
         grid=grid, outcomes=nf.experiment.load_all(place / "results"),
         evaluation=nf.evaluate(model, train, test, k=3),
         front=nf.front(model, train, test, k=3, popularity=[0, 1]),
@@ -426,6 +442,15 @@ def calls(w):
         "CML.similar_users": (w.model.similar_users, {**ids, **quiet}),
         "CML.save": (w.model.save, {"path": new}),
         "CML.load": (nf.CML.load, {"path": w.place / "model"}),
+        "Contents.from_array": (nf.Contents.from_array, {"array": np.eye(2), "ids": [0, 1]}),
+        "Contents.from_folder": (nf.Contents.from_folder, {"path": w.place / "arrays"}),
+        "Contents.from_callable": (nf.Contents.from_callable, {
+            "function": np.ones_like, "ids": [0, 1]}),
+        "Contents.read": (w.arrays.read, {"ids": [0, 2]}),
+        "Contents.of": (w.arrays.of, {"ids": [0, 2]}),
+        "Contents.with_ids_like": (w.arrays.with_ids_like, {"ids": w.train.item_ids}),
+        "Contents.updated": (lambda newer: w.arrays.updated(newer), {"newer": w.arrays}),
+        "Module": (nf.Module, {"build": print}),
         "Evaluation.standard_error": (w.evaluation.standard_error, {"name": "ndcg"}),
         "Evaluation.bootstrap": (w.evaluation.bootstrap, {"name": "ndcg", "n": 2}),
         "Features.from_frame": (nf.Features.from_frame, {"frame": kinds, "id": "user",

@@ -21,6 +21,7 @@ __version__: str
 if TYPE_CHECKING:
     from nearfar import datasets, errors, experiment
     from nearfar.data import split
+    from nearfar.data.contents import Contents
     from nearfar.data.features import Features
     from nearfar.data.interactions import Interactions
     from nearfar.evaluation import baselines
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from nearfar.evaluation.result import Evaluation
     from nearfar.method import presets
     from nearfar.method.co_occurrence import CoOccurrence
-    from nearfar.method.hybrid import Hybrid, Linear
+    from nearfar.method.hybrid import Hybrid, Linear, Module
     from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
     from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging
     from nearfar.method.options import Options
@@ -47,6 +48,7 @@ __all__ = [
     "Adam",
     "Averaging",
     "CoOccurrence",
+    "Contents",
     "Decorrelate",
     "Evaluation",
     "Features",
@@ -55,6 +57,7 @@ __all__ = [
     "Interactions",
     "ItemIndex",
     "Linear",
+    "Module",
     "Options",
     "Popularity",
     "Prior",
@@ -79,6 +82,7 @@ __all__ = [
 _OWNERS = {
     "": ("datasets", "errors", "experiment"),
     "data": ("split",),
+    "data.contents": ("Contents",),
     "data.features": ("Features",),
     "data.interactions": ("Interactions",),
     "evaluation": ("baselines",),
@@ -87,7 +91,7 @@ _OWNERS = {
     "evaluation.result": ("Evaluation",),
     "method": ("presets",),
     "method.co_occurrence": ("CoOccurrence",),
-    "method.hybrid": ("Hybrid", "Linear"),
+    "method.hybrid": ("Hybrid", "Linear", "Module"),
     "method.loss": ("Decorrelate", "SpreadOut", "Triplet"),
     "method.optimiser": ("SGD", "Adagrad", "Adam", "Averaging"),
     "method.options": ("Options",),

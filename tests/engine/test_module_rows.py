@@ -242,10 +242,10 @@ def test_a_vector_that_is_not_finite_is_named_by_its_id():
     bad = problem.module.contents.ids.id(3)
 
     def nan_at(contents):
-        marked = contents.read([3])[0]
+        marked = contents.take([3])[0]
         return lambda ids: np.where(
-            (contents.read(contents.ids.rows(ids)) == marked).all(1)[:, None],
-            1e38, contents.read(contents.ids.rows(ids)),
+            (contents.read(ids) == marked).all(1)[:, None],
+            1e38, contents.read(ids),
         )  # fmt: skip
 
     class Squares(torch.nn.Module):
@@ -265,7 +265,7 @@ def test_a_loader_that_raises_is_named_by_its_id():
         def load(ids):
             if bad in ids:
                 raise OSError("the disk is gone")
-            return contents.read(contents.ids.rows(ids))
+            return contents.read(ids)
 
         return load
 

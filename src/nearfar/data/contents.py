@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,11 @@ import numpy.typing as npt
 from nearfar.data.ids import Ids, encode
 from nearfar.errors import DataError, EmptyDataError, first_line
 from nearfar.runtime.arrays import Int64
-from nearfar.runtime.checks import a_callable, an_instance, listed, local_folder
+from nearfar.runtime.checks import a_callable, an_instance, as_array, listed, local_folder
 
 Loader = Callable[[list[Any]], Any]
 """From n ids to an array of shape (n, ...), in their order."""
+_NUMBERS: Final = "biuf"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +36,7 @@ class Contents:
     Examples
     --------
     >>> images = Contents.from_array(np.arange(12.0).reshape(3, 2, 2), ids=["c", "a", "b"])
-    >>> images, images.read([0]).tolist()
+    >>> images, images.read(["a"]).tolist()
     (Contents(3 ids), [[[4.0, 5.0], [6.0, 7.0]]])
     """
 
@@ -65,11 +66,11 @@ class Contents:
             The numbers of rows and ids differ, an id is given twice, or the array has one axis.
         """
         known, rows = _distinct(ids)
-        values = array if isinstance(array, np.ndarray) else np.asarray(array)
-        if values.ndim < 2 or len(values) != len(rows):
+        values = array if isinstance(array, np.ndarray) else as_array(array)
+        if values.ndim < 2 or len(values) != len(rows) or values.dtype.kind not in _NUMBERS:
             raise DataError(
-                f"`array` must have one row for each of the {len(rows):,} ids, and two axes or"
-                f" more; got shape {values.shape}."
+                f"`array` must be of numbers, with one row for each of the {len(rows):,} ids and"
+                f" two axes or more; got {values.dtype} of the shape {values.shape}."
             )
         place = np.empty(len(rows), np.int64)
         place[rows] = np.arange(len(rows))
@@ -107,7 +108,19 @@ class Contents:
         one = self.ids.id(0)
         return _numbers(self._from_loader([one]), [one]).shape[1:]
 
-    def read(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+    def read(self, ids: Iterable[Any]) -> npt.NDArray[Any]:
+        """Return the contents of some of the ids: float32 or integers, of shape (n, ...).
+
+        Raises
+        ------
+        UnknownIdError
+            An id that is not among them.
+        DataError
+            `ids` is a single id; or as `take`.
+        """
+        return self.take(self.ids.rows(listed("ids", ids, "ids")))
+
+    def take(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return the contents of rows of ``ids``: float32 or integers, of shape (n, ...).
 
         If a batch cannot be read, its items are tried one at a time to name the first at fault.
@@ -158,7 +171,14 @@ class Contents:
         return Contents(Ids(self.ids.take(rows), self.ids.name), self.load)
 
     def updated(self, newer: Contents) -> Contents:
-        """Return the contents of the ids of both; where both have one, that of `newer`."""
+        """Return the contents of the ids of both; where both have one, that of `newer`.
+
+        Raises
+        ------
+        DataError
+            Some ids are integers and others text.
+        """
+        checked_contents("newer", newer)
         return Contents(self.ids.union(newer.ids), _Either(newer, self))
 
     def _try(self, one: Any) -> None:
@@ -220,7 +240,7 @@ class _Renamed:
     """The row in `contents` of each id."""
 
     def __call__(self, wanted: list[Any]) -> Any:
-        return self.contents.read(self.old[self.ids.rows(wanted)])
+        return self.contents.take(self.old[self.ids.rows(wanted)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +256,7 @@ class _Either:
         for source, part in ((self.first, newer), (self.second, ~newer)):
             some = [wanted[at] for at in np.flatnonzero(part)]
             if some:
-                found |= zip(some, source.read(source.ids.rows(some)), strict=True)
+                found |= zip(some, source.read(some), strict=True)
         return np.stack([found[one] for one in wanted])
 
 
@@ -266,7 +286,7 @@ def _distinct(ids: Iterable[Any]) -> tuple[Ids, npt.NDArray[Any]]:
 def _numbers(found: Any, wanted: list[Any]) -> npt.NDArray[Any]:
     """Return what a loader gave as an array, fractions in float32; refuse anything else."""
     values = np.asarray(found)
-    if values.ndim < 2 or len(values) != len(wanted) or values.dtype.kind not in "biuf":
+    if values.ndim < 2 or len(values) != len(wanted) or values.dtype.kind not in _NUMBERS:
         raise DataError(
             f"it must be an array of numbers of the shape ({len(wanted)}, ...); got"
             f" {values.dtype} of the shape {values.shape}."

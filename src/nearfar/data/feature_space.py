@@ -125,7 +125,7 @@ class FeatureSpace:
         weights = _checked_gains(gains, features)
         places = ids.places(features.ids)
         found = np.flatnonzero((places >= 0) & used[places]).astype(np.int32)
-        _check_cover(features, found, ids, int(used.sum()))
+        check_cover(features.ids, _n_present(features, found), ids, int(used.sum()))
         blocks = {name: fitted(column, found) for name, column in features.columns.items()}
         _check_blocks(blocks, label(ids.name))
         return cls(blocks, weights)
@@ -257,12 +257,13 @@ def _rows(features: Features, ids: Ids | None) -> Int32:
     return features.ids.places(ids)
 
 
-def _kinds(theirs: Ids, ids: Ids) -> str:
+def _kinds(theirs: Ids, ids: Ids, what: str = "features") -> str:
     name = label(ids.name or theirs.name)
     return (
-        f"The {name}s of the features are {theirs.kind} ({theirs.dtype}), such as"
+        f"The {name}s of the {what} are {theirs.kind} ({theirs.dtype}), such as"
         f" {theirs.id(0)!r}, and those of the data {ids.kind} ({ids.dtype}), such as"
-        f" {ids.id(0)!r}. They must be of the same kind; convert one of the two."
+        f" {ids.id(0)!r}. They must be of the same kind; convert one of the two with"
+        " `with_ids_like`."
     )
 
 
@@ -286,26 +287,53 @@ def _checked_gains(gains: Mapping[str, float], features: Features) -> dict[str, 
     return {name: checked.get(name, 1.0) for name in features.columns}
 
 
-def _check_cover(features: Features, rows: Int32, ids: Ids, n_known: int) -> None:
-    """Warn if few known items have features, and refuse if none has."""
-    name = label(ids.name or features.ids.name)
-    present = np.zeros(rows.size, np.bool_)
-    for column in features.columns.values():
-        present |= column.present[rows]
-    n = int(present.sum())
-    if not n and n_known and len(features) and ids.kind != features.ids.kind:
-        raise DataError(_kinds(features.ids, ids))
+def check_cover(given: Ids, n: int, ids: Ids, n_known: int, what: str = "features") -> None:
+    """Warn if few of the known items have features, and refuse if none has.
+
+    Parameters
+    ----------
+    given : Ids
+        Those of the features.
+    n : int
+        Number of known items that have features.
+    ids : Ids
+        The items of the model.
+    n_known : int
+        Number of those with training pairs.
+    what : str
+        What the features are called.
+
+    Warns
+    -----
+    NearfarWarning
+        Less than 90 % have.
+
+    Raises
+    ------
+    DataError
+        None has.
+    """
+    name = label(ids.name or given.name)
+    if not n and n_known and len(given) and ids.kind != given.kind:
+        raise DataError(_kinds(given, ids, what))
     if not n:
         raise DataError(
-            f"None of the {n_known:,} {name}s with training pairs has features; there are features"
-            f" of {len(features):,}, such as {features.ids.id(0)!r}. Check that both are the same"
-            " ids."
+            f"None of the {n_known:,} {name}s with training pairs has {what}; there are {what}"
+            f" of {len(given):,}, such as {given.id(0)!r}. Check that both are the same ids."
         )
     if n < _ENOUGH * n_known:
         warn(
-            f"only {n:,} of the {n_known:,} {name}s with training pairs have features; the others"
+            f"only {n:,} of the {n_known:,} {name}s with training pairs have {what}; the others"
             " are learned from their pairs alone. Check that both are the same ids."
         )
+
+
+def _n_present(features: Features, rows: Int32) -> int:
+    """Return how many rows have a value in any field."""
+    present = np.zeros(rows.size, np.bool_)
+    for column in features.columns.values():
+        present |= column.present[rows]
+    return int(present.sum())
 
 
 def _check_blocks(blocks: Mapping[str, FeatureBlock], name: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ class ItemModule:
     """The seed under which the module is built."""
     device: str = "cpu"
     """Where all contents are encoded after training, a device of PyTorch."""
+    known_rows: int | None = None
+    """F, where it is known without building the module."""
 
     @cached_property
     def net(self) -> TorchModule:
@@ -76,7 +78,25 @@ class ItemModule:
     @property
     def n_rows(self) -> int:
         """F."""
+        if self.known_rows is not None:
+            return self.known_rows
         return -(-sum(one.numel() for one in tensors_of(self.net)) // self.dim)
+
+    def check_complete(self, has: Bool) -> None:
+        """Raise if the contents of items that have content cannot be read, `has` (M,).
+
+        Raises
+        ------
+        OptionError
+            The model was loaded, and its contents were not given again.
+        """
+        lacking = np.flatnonzero(has & (self.places < 0))
+        if len(lacking):
+            raise OptionError(
+                f"a model does not keep the contents of its items, and those of {len(lacking):,} of"
+                f" {np.count_nonzero(has):,} items were not given: pass `item_features`=Contents"
+                " of all of them."
+            )
 
     def initial(self) -> Float32:
         """Return the initial weights as rows, (F, d)."""
@@ -86,6 +106,12 @@ class ItemModule:
             rows[at : at + one.numel()] = one.detach().numpy().ravel()
             at += one.numel()
         return rows.reshape(-1, self.dim)
+
+    def reading(self, contents: Contents, places: Int32, device: str | None = None) -> ItemModule:
+        """Return the same module over other contents, and on another device if it is given."""
+        made = copy(self)  # with the module, if it was built
+        made.contents, made.places, made.device = contents, places, device or self.device
+        return made
 
     def loaded(self, weights: Tensor, device: Any) -> TorchModule:
         """Return a new module on a device, with the weights in rows, (F, d)."""
@@ -163,7 +189,7 @@ def forward(net: TorchModule, contents: Contents, rows: Int32, encoder: Module, 
         A content cannot be read, the module raises, or it returns another shape.
     """
     torch = load_torch()
-    batch = torch.as_tensor(contents.read(rows))
+    batch = torch.as_tensor(contents.take(rows))
     device = next((one.device for one in tensors_of(net)), batch.device)
     mixed = encoder.precision == "bfloat16"
     try:

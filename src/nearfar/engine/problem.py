@@ -185,7 +185,8 @@ class Problem:
         Raises
         ------
         OptionError
-            They have none: the options would change nothing.
+            They have none: the options would change nothing; or the contents of some items were
+            not given.
         """
         sides = [side for side in ("users", "items") if getattr(self.options, side) is not None]
         if sides and self.content is None:
@@ -193,6 +194,8 @@ class Problem:
                 f"`{sides[0]}` is Hybrid(...), but there are no features to learn from; only"
                 f" CML.fit takes them. Use {sides[0]}=None."
             )
+        if self.module is not None and self.content is not None:
+            self.module.check_complete(has_content(self.content)[self.n_users :])
 
     def check_negatives(self) -> None:
         """Raise unless some user lacks an item that can be drawn: there must be a negative.

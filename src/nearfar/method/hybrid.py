@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from nearfar.errors import OptionError
-from nearfar.runtime.checks import one_of, real, said, set_fields, whole
+from nearfar.runtime.checks import a_callable, one_of, real, said, set_fields, whole
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -89,17 +89,9 @@ class Module:
     """"bfloat16": the module computes in mixed precision, by `torch.autocast`."""
 
     def __post_init__(self) -> None:
-        build: Any = self.build
-        if isinstance(build, str):
-            build = NotGiven(build)
-        if not callable(build):
-            raise OptionError(
-                "`build` must be a function that is given d and returns a torch.nn.Module; got"
-                f" {said(build)}."
-            )
         set_fields(
             self,
-            build=build,
+            build=a_callable("build", self.build),
             learning_rate=real("Module.learning_rate", self.learning_rate, above=0.0),
             decay=real("Module.decay", self.decay, least=0.0),
             chunk=None if self.chunk is None else whole("chunk", self.chunk),

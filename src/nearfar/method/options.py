@@ -15,7 +15,7 @@ import numpy as np
 from nearfar.errors import OptionError
 from nearfar.method.co_occurrence import CoOccurrence
 from nearfar.method.geometry import GEOMETRIES, Geometry
-from nearfar.method.hybrid import ENCODERS, Hybrid, Module
+from nearfar.method.hybrid import ENCODERS, Hybrid, Module, NotGiven
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam, Averaging, Optimiser
 from nearfar.method.prior import Prior
@@ -221,6 +221,8 @@ def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) ->
         raise OptionError(f"`{name}` must be one of {', '.join(by_name)}; got {kind!r}.")
     if isinstance(part := value.get("encoder"), Mapping):
         value["encoder"] = _strategy(f"{name}.encoder", ENCODERS, dict(part))
+    if kind == "Module":
+        value["build"] = NotGiven(str(value.get("build")))
     try:
         value = {**_ADDED.get(kind, {}), **value}
         made = by_name[kind](**value)

@@ -7,7 +7,7 @@ that a user likes are near the user's point; recommendation is a search for the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from enum import Enum
@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 
 from nearfar.data import split
-from nearfar.data.feature_space import FeatureSpace
-from nearfar.data.features import Features, checked_features
+from nearfar.data.contents import Contents
+from nearfar.data.features import Features
 from nearfar.data.id_values import first_few
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions, checked_interactions
@@ -36,13 +36,15 @@ from nearfar.method.prior import ItemWeights, Prior, checked_setting
 from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
-from nearfar.model.encoders import SIDES, Encoders, known_content
+from nearfar.model.encoders import SIDES
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
+from nearfar.model.given_content import AnyEncoders, GivenContent, given_content
 from nearfar.model.item_map import Projection, project
 from nearfar.model.retrieval import Retrieval
 from nearfar.model.suggestions import unknown_option
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.checks import (
+    a_callable,
     an_instance,
     checked_seed,
     local_path,
@@ -52,6 +54,7 @@ from nearfar.runtime.checks import (
     switch,
     whole,
 )
+from nearfar.runtime.devices import resolve
 from nearfar.search.item_item import NearItems, near_items
 from nearfar.search.neighbours import Index, Points
 from nearfar.training.calibration import Calibration, calibrated, uncalibrated
@@ -175,7 +178,7 @@ class CML:
         self,
         train: Interactions,
         *,
-        item_features: Features | None = None,
+        item_features: Features | Contents | None = None,
         user_features: Features | None = None,
         epochs: int = 50,
         validation: float | Interactions | None = None,
@@ -201,7 +204,7 @@ class CML:
             What the items (users) are, for a model with ``items=Hybrid()`` (``users=Hybrid()``).
             Rows are joined by id; ids that are not in `train` are left out, and those without a row
             are learned from interactions alone. Vocabularies and scales are of the items (users)
-            that have training interactions.
+            that have training interactions. Items that a `Module` encodes have `Contents`.
         epochs : int
             Passes over the training pairs.
         validation : float, Interactions or None
@@ -274,9 +277,10 @@ class CML:
             )
         learned, held_out = _divided(train, validation, seed)
         given = {"users": user_features, "items": item_features}
-        content, spaces = known_content(self.options, learned, given)
+        known = given_content(self.options, learned, given, seed, device)
         steps = -(-max(learned.n_pairs, 1) // self.options.batch) * schedule.epochs
-        problem = Problem(learned, self.options, seed, horizon=steps, content=content)
+        problem = Problem(learned, self.options, seed, horizon=steps, content=known.content,
+                          module=known.module)  # fmt: skip
         run = Run(
             problem,
             schedule,
@@ -289,27 +293,27 @@ class CML:
             threads=threads,
             progress=progress,
         )
-        self._train(run, train, spaces)
+        self._train(run, train, known)
         return self
 
     def _train(
         self,
         run: Run,
         train: Interactions,
-        spaces: dict[str, FeatureSpace],
+        given: GivenContent,
         before: Fitted | None = None,
     ) -> None:
         try:
             run.train()
         finally:
-            self._keep(run, train, spaces, before)
+            self._keep(run, train, given, before)
             run.close()
 
     def _keep(
         self,
         run: Run,
         train: Interactions,
-        spaces: dict[str, FeatureSpace],
+        given: GivenContent,
         before: Fitted | None,
     ) -> None:
         """Store the result of the run, unless it has no finite points."""
@@ -322,9 +326,7 @@ class CML:
             negatives = problem.n_own or problem.n_candidates
             effective = Effective(problem.triplet.known_temperature, negatives)
             history, best = trained.history, trained.best_epoch
-            encoders = None
-            if problem.content is not None and trained.tables is not None:
-                encoders = Encoders.of(problem.content, trained.tables, spaces)
+            encoders = given.encoders(trained.tables)
             found = (
                 uncalibrated(problem)
                 if before is None
@@ -361,7 +363,7 @@ class CML:
         self,
         new: Interactions,
         *,
-        item_features: Features | None = None,
+        item_features: Features | Contents | None = None,
         user_features: Features | None = None,
         epochs: int = 8,
         seed: int = 0,
@@ -382,7 +384,8 @@ class CML:
         new : Interactions
             The new interactions, with ids of the same types. Known pairs have no effect.
         item_features, user_features : Features, optional
-            Of the new items (users) of a hybrid; those of others replace what the model has.
+            Of the new items (users) of a hybrid; those of others replace what the model has. A
+            model with a `Module` that was loaded needs the `Contents` of all its items again.
         epochs, seed, threads, device, fast, progress
             As in `fit`.
 
@@ -406,12 +409,14 @@ class CML:
         slower = replace(options.optimiser, learning_rate=options.optimiser.learning_rate / 2)
         given = {"users": user_features, "items": item_features}
         encoders = self._grown(known, train, given)
+        of_all = GivenContent.of(encoders, resolve(device))
         problem = Problem(
             train,
             replace(options, optimiser=slower),
             seed,
             horizon=steps,
-            content=None if encoders is None else encoders.content,
+            content=of_all.content,
+            module=of_all.module,
         )
         run = Run(
             problem,
@@ -422,24 +427,23 @@ class CML:
             progress=progress,
             state=grown_state(problem, self.user_vectors, self.item_vectors, known, encoders),
         )
-        spaces = {} if encoders is None else encoders.spaces
-        self._train(run, train, spaces, before=fitted)
+        self._train(run, train, of_all, before=fitted)
         return self
 
     def _grown(
-        self, known: Interactions, data: Interactions, given: dict[str, Features | None]
-    ) -> Encoders | None:
+        self, known: Interactions, data: Interactions, given: dict[str, Any]
+    ) -> AnyEncoders | None:
         """Return the encoders on the axes of more data, with more features; None without any."""
         encoders = self._known().encoders
         for side, features in given.items():
             if features is None:
                 continue
-            checked_features(f"{side[:-1]}_features", features)
+            name = f"{side[:-1]}_features"
             if encoders is None or side not in encoders.spaces:
                 raise OptionError(
-                    f"`{side[:-1]}_features` was given, but the model was trained without features"
-                    f" of {side}."
+                    f"`{name}` was given, but the model was trained without features of {side}."
                 )
+            encoders.checked(name, features)
         return None if encoders is None else encoders.moved(self.options, known, data, given)
 
     # ---------------------------------------------------------------------------- fitted state
@@ -759,7 +763,7 @@ class CML:
             return {}
         return {field.name: field.kind for field in encoders.spaces[side].fields}
 
-    def add_items(self, features: Features) -> Self:
+    def add_items(self, features: Features | Contents) -> Self:
         """Add items that nobody has used yet, by their content; no point is learned anew.
 
         Their points are g(x), on the same sphere as all others, so from now on they are
@@ -768,7 +772,7 @@ class CML:
 
         Parameters
         ----------
-        features : Features
+        features : Features, or Contents if a `Module` encodes the items
             Of items that the model does not have. Those without a known feature are refused.
 
         Returns
@@ -785,7 +789,7 @@ class CML:
             The model has an item already, or an item has no feature that the model knows.
         """
         fitted, encoders = self._known(), self._item_encoders()
-        checked_features("features", features)
+        given: Any = encoders.checked("features", features)
         data = fitted.interactions
         known = np.flatnonzero(data.item_ids.places(features.ids) >= 0)
         if len(known):
@@ -794,7 +798,7 @@ class CML:
                 f"the model has {len(known):,} of the {len(features):,} items already: {named}."
                 " Add others only; `partial_fit` learns from new interactions."
             )
-        _, missing = encoders.encode("items", features)
+        _, missing = encoders.encode("items", given)
         if missing.any():
             named = first_few(features.ids.take(np.flatnonzero(missing)).to_list())
             raise DataError(
@@ -815,7 +819,7 @@ class CML:
         )
         return self
 
-    def _item_encoders(self) -> Encoders:
+    def _item_encoders(self) -> AnyEncoders:
         """Return the encoders; refuse a model that learned nothing from features of items."""
         encoders = self._known().encoders
         if encoders is None or "items" not in encoders.spaces:
@@ -836,7 +840,7 @@ class CML:
         exclude_seen: bool = True,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
-        among: Features | Iterable[Any] | None = None,
+        among: Features | Contents | Iterable[Any] | None = None,
         unknown: str = "error",
         popularity: float | None = None,
         threads: int | None = None,
@@ -919,7 +923,7 @@ class CML:
                 " every user of the model call recommend_all()."
             )
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
-        if isinstance(among, Features):
+        if isinstance(among, Features | Contents):
             return self._with_items(among).recommend(
                 users, k, liked=liked, exclude_seen=exclude_seen, allow=allow, deny=deny,
                 among=among.ids.values, unknown=unknown, popularity=popularity, threads=threads,
@@ -935,9 +939,9 @@ class CML:
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
 
-    def _with_items(self, features: Features) -> CML:
+    def _with_items(self, features: Features | Contents) -> CML:
         """Return the model with the items of `features` that it does not have."""
-        self._item_encoders()
+        self._item_encoders().checked("among", features)
         new = np.flatnonzero(self.interactions.item_ids.places(features.ids) < 0)
         if not len(new):
             return self
@@ -1005,7 +1009,7 @@ class CML:
         items: Any = None,
         k: int = 10,
         *,
-        features: Features | None = None,
+        features: Features | Contents | None = None,
         popularity: float = 0.0,
         threads: int | None = None,
         device: str = "cpu",
@@ -1044,8 +1048,9 @@ class CML:
         if (items is None) == (features is None):
             raise OptionError("`similar_items` needs either `items` or `features`.")
         if features is not None:
-            checked_features("features", features)
-            queries, missing = self._item_encoders().encode("items", features)
+            encoders = self._item_encoders()
+            given: Any = encoders.checked("features", features)
+            queries, missing = encoders.encode("items", given)
             scorer = search.items_near(queries, device, index, threads, setting)
             return search.similar_to(features.ids, queries, missing, k, threads, scorer)
         scorer = search.items_near(points, device, index, threads, setting)
@@ -1072,12 +1077,21 @@ class CML:
         write_model(path, self._fitted, self.options)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], *, mmap: bool = False) -> CML:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        encoder: Callable[[int], Any] | None = None,
+        mmap: bool = False,
+    ) -> CML:
         """Read what `save` wrote.
 
         Parameters
         ----------
         path : path
+        encoder : callable, optional
+            The `build` of a model whose items a `Module` encodes. Without it the model recommends
+            as it is, and refuses to encode new contents.
         mmap : bool
             Map the points into memory, read-only, instead of reading them, so that processes that
             serve the same model share them.
@@ -1086,8 +1100,11 @@ class CML:
         ------
         StoreError
             The folder is missing, damaged or inconsistent, or contains something else.
+        OptionError
+            `encoder` is not callable, or the model has no `Module`.
         """
-        options, known = read_model(path, mmap=switch("mmap", mmap))
+        build = None if encoder is None else a_callable("encoder", encoder)
+        options, known = read_model(path, mmap=switch("mmap", mmap), build=build)
         model = cls(options)
         model._take(known)
         return model

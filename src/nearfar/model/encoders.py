@@ -18,7 +18,6 @@ from nearfar.data.features import Features, checked_features
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
 from nearfar.engine.content import Content, encode, has_content, make_content, rows_of
-from nearfar.errors import OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.options import Options
 from nearfar.runtime.arrays import Arrays, Bool, Float32, Int32, Int64
@@ -91,7 +90,9 @@ class Encoders(NamedTuple):
             "users": whole[:n_users, : widths[0]],
             "items": whole[n_users:, widths[0] :],
         }
-        content = _content(options, data, {side: sp.csr_array(parts[side]) for side in spaces})
+        content = linear_content(
+            options, data, {side: sp.csr_array(parts[side]) for side in spaces}
+        )
         vectors, lengths = arrays["vectors"], arrays["lengths"]
         shapes = (sum(widths), options.dim), (n,)
         if (vectors.shape, lengths.shape) != shapes or content.columns.size != whole.nnz:
@@ -99,6 +100,15 @@ class Encoders(NamedTuple):
         if not all(np.isfinite(part).all() for part in (vectors, lengths, content.values)):
             raise ValueError("the encoder has a value that is not a finite number")
         return cls(content, vectors, lengths, spaces)
+
+    def checked(self, name: str, given: Any) -> Features:
+        """Return features that a caller passed, and refuse anything else."""
+        return checked_features(name, given)
+
+    @property
+    def item_rows(self) -> sp.csr_array | None:
+        """The features of items, (M, F)."""
+        return rows_of(self.content, "items")
 
     @property
     def placed(self) -> Bool:
@@ -154,7 +164,7 @@ class Encoders(NamedTuple):
             if side in self.spaces:
                 own = rows_of(self.content, side)
                 matrices[side] = _merged(self.spaces[side], own, places, after, features.get(side))
-        content = _content(options, new, matrices)
+        content = linear_content(options, new, matrices)
         made = self._replace(content=content, lengths=np.concatenate(lengths))
         fresh = made.placed.copy()
         fresh[: new.n_users][axes["users"][1].places(old.user_ids)] = False
@@ -184,50 +194,10 @@ def _merged(
     return merged
 
 
-def known_content(
-    options: Options, train: Interactions, features: dict[str, Any]
-) -> tuple[Content | None, dict[str, FeatureSpace]]:
-    """Return the content that a model is to learn from, and how features became it.
-
-    It is on the axes of the interactions; None and nothing without hybrids.
-
-    Parameters
-    ----------
-    options : Options
-    train : Interactions
-        The part to learn from; vocabularies, means and frequencies are of its users and items.
-    features : dict
-        `Features` or None, by "users" and "items".
-
-    Raises
-    ------
-    OptionError
-        There are features but no hybrid, or a hybrid without features.
-    """
-    spaces, matrices = {}, {}
-    for side in SIDES:
-        hybrid, given, name = getattr(options, side), features[side], f"{side[:-1]}_features"
-        if given is None and hybrid is None:
-            continue
-        if hybrid is None:
-            raise OptionError(
-                f"`{name}` was given, but the model does not learn from it: pass"
-                f" {side}=nearfar.Hybrid() to CML."
-            )
-        if given is None:
-            raise OptionError(f"`{side}` is {hybrid!r}: fit needs `{name}`, nearfar.Features(...).")
-        checked_features(name, given)
-        ids, counts = (
-            (train.user_ids, train.user_counts)
-            if side == "users"
-            else (train.item_ids, train.item_counts)
-        )
-        spaces[side] = FeatureSpace.fit(given, ids, counts > 0, dict(hybrid.gains))
-        matrices[side] = spaces[side].encode(given, ids).matrix
-    return (_content(options, train, matrices) if spaces else None), spaces
-
-
-def _content(options: Options, data: Interactions, matrices: dict[str, sp.csr_array]) -> Content:
+def linear_content(
+    options: Options, data: Interactions, matrices: dict[str, sp.csr_array]
+) -> Content:
+    """Return the content of users and items, from their features by "users" and "items"."""
     return make_content(
         data.n_users,
         data.n_items,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from nearfar.data.interactions import Interactions
 from nearfar.errors import DataError, OptionError, StoreError
 from nearfar.method.options import Options
 from nearfar.model.card import Effective, card
-from nearfar.model.encoders import Encoders
+from nearfar.model.given_content import AnyEncoders, read_encoders, with_build
 from nearfar.model.item_map import METHODS, Projection, project
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Arrays, Bool, Float32
@@ -47,7 +48,7 @@ class Fitted(NamedTuple):
     """lambda of the co-occurrence term; see `nearfar.method.co_occurrence`."""
     neighbours: NearItems | None = None
     """The neighbours of the items; None if lambda is 0."""
-    encoders: Encoders | None = None
+    encoders: AnyEncoders | None = None
     """What a hybrid has learned besides its points."""
 
     @property
@@ -144,17 +145,26 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
     )
 
 
-def read_model(path: str | PathLike[str], *, mmap: bool) -> tuple[Options, Fitted]:
+def read_model(
+    path: str | PathLike[str], *, mmap: bool, build: Callable[[int], Any] | None = None
+) -> tuple[Options, Fitted]:
     """Read what `write_model` wrote; see `nearfar.CML.load`.
 
     Raises
     ------
     StoreError
         The folder is missing, damaged or inconsistent, or contains something else.
+    OptionError
+        `build` is given, and the model has no module.
     """
     folder = store.load_folder(path, kind=KIND, mmap=mmap)
     try:
         options = Options.from_dict(folder.meta["options"])
+    except (KeyError, OptionError) as error:
+        raise StoreError(f"{str(path)!r} is not a readable model: {error}.") from error
+    if build is not None:
+        options = with_build(options, build)
+    try:
         return options, _read(folder, options)
     except (KeyError, TypeError, ValueError, AttributeError, DataError, OptionError) as error:
         raise StoreError(f"{str(path)!r} is not a readable model: {error}.") from error
@@ -193,7 +203,7 @@ def _read(folder: store.Folder, options: Options) -> Fitted:
         raise ValueError(f"`neighbour_weight` is {weight}, and there are {there}")
     encoders = None
     if "encoders" in folder.arrays:
-        encoders = Encoders.from_store(
+        encoders = read_encoders(
             options, data, folder.arrays["encoders"], meta["spaces"], folder.frames
         )
     if (encoders is None) != (options.users is None and options.items is None):

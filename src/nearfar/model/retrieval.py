@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from nearfar.data.ids import Ids
-from nearfar.engine.content import rows_of
 from nearfar.errors import OptionError
 from nearfar.method.options import Options
 from nearfar.method.prior import ItemWeights, log_popularity
@@ -67,7 +66,7 @@ class Retrieval:
     def weights(self) -> ItemWeights:
         """The weights of the items."""
         encoders = self.encoders
-        content = None if encoders is None else rows_of(encoders.content, "items")
+        content = None if encoders is None else encoders.item_rows
         return ItemWeights(self.gamma, log_popularity(self.interactions.item_counts, content))
 
     # ------------------------------------------------------------------------ scorers

@@ -14,9 +14,20 @@ import nearfar as nf
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
-from common import first_fold, load, show
+from common import (
+    available_mib,
+    first_fold,
+    forget_peak,
+    in_own_process,
+    load,
+    memory_mib,
+    show,
+)
 
-__all__ = ["WITHOUT_PRIOR", "add_line", "first_fold", "has_line", "load", "loss_at", "show"]
+__all__ = [
+    "WITHOUT_PRIOR", "add_line", "available_mib", "first_fold", "forget_peak", "has_line",
+    "in_own_process", "load", "loss_at", "memory_mib", "show",
+]  # fmt: skip
 
 WITHOUT_PRIOR = replace(nf.Options(), sampler=nf.Shared(0.0), negatives=512, prior=None)
 """512 shared uniform negatives and distance alone, the defaults before there was a prior."""

@@ -129,3 +129,15 @@ def test_a_model_without_features_takes_none(folder, run):
     code, _, err = run("add-items", out, folder / "new.csv")
     assert code == 2
     assert "trained without features" in err
+
+
+def test_what_a_module_encodes_is_in_no_file(folder, run, tmp_path):
+    from model.test_modules import SHORT, contents
+
+    nf.CML(**SHORT).fit(DATA, item_features=contents(), epochs=1).save(tmp_path / "m")
+    code, _, err = run("add-items", tmp_path / "m", folder / "new.csv")
+    assert code == 2
+    assert "'content' is of the kind 'array of shape (1, 4, 6)'" in " ".join(err.split())
+    code, said, _ = run("recommend", tmp_path / "m", "--user", 3, "--k", 2, "--json")
+    assert code == 0
+    assert len(json.loads(said)["recommendations"][0]["nearest"]) == 2

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from test_content import LEARNING, features
 
 from conftest import random_data
+from engine.test_content import LEARNING, features
 from nearfar.data.contents import Contents
 from nearfar.engine import Problem, make_engine
 from nearfar.engine.content import has_content, make_content

@@ -5,9 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-from test_hybrid import DATA, N_ITEMS, N_USERS, NEW, features
 
 import nearfar as nf
+from model.test_hybrid import DATA, N_ITEMS, N_USERS, NEW, features
 from nearfar.data.ids import Ids
 from nearfar.errors import DataError, NearfarWarning, OptionError, StoreError
 from nearfar.training.run import Run

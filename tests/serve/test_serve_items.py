@@ -89,3 +89,15 @@ def test_the_point_is_that_of_the_library(hybrid_folder):
     about = nf.Features.from_frame(frame, categories="genres", text="plot")
     again = nf.CML.load(hybrid_folder).add_items(about)
     assert np.array_equal(np.float32(found), again.item_vectors[-1])
+
+
+def test_what_a_module_encodes_is_in_no_request(tmp_path):
+    from model.test_modules import SHORT as WITH_MODULE
+    from model.test_modules import contents
+
+    nf.CML(**WITH_MODULE).fit(DATA, item_features=contents(), epochs=1).save(tmp_path / "m")
+    with serving(create_app(tmp_path / "m", token=TOKEN)) as client:
+        assert ids(post(client, "/v1/recommend", user=3, k=2))
+        answer = add(client, {"id": 60, "features": {"content": "x"}})
+        assert answer.status_code == 409
+        assert "which a request cannot have" in answer.json()["error"]["message"]

@@ -136,6 +136,9 @@ def features_like(file: Path, side: str, model: CML, list_separator: str | None)
     columns: dict[str, Any] = by_kind(kinds)
     others = [name for name, kind in kinds.items() if kind not in columns]
     if others:
-        raise FlagError(f"the field {others[0]!r} is a matrix, which no file of features has.")
+        raise FlagError(
+            f"the field {others[0]!r} is of the kind {kinds[others[0]]!r}, which no file of"
+            " features has; use CML.add_items in Python."
+        )
     ids = model.interactions.item_ids if side == "items" else model.interactions.user_ids
     return Features.read(file, list_separator=list_separator, **columns).with_ids_like(ids)

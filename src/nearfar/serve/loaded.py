@@ -128,6 +128,13 @@ class Loaded:
         kinds, ids = self.model.features_of("items"), self.model.interactions.item_ids
         if not kinds:
             raise OptionError("the model was trained without features of items.")
+        columns: dict[str, Any] = by_kind(kinds)
+        others = [name for name, kind in kinds.items() if kind not in columns]
+        if others:
+            raise OptionError(
+                f"the field {others[0]!r} is of the kind {kinds[others[0]]!r}, which a request"
+                " cannot have; use CML.add_items in Python, save, and reload."
+            )
         unknown = sorted({name for fields in new.values() for name in fields} - set(kinds))
         if unknown:
             raise OptionError(f"{unknown[0]!r} is not a field of the model; it has {list(kinds)}.")
@@ -135,7 +142,6 @@ class Loaded:
         frame = pl.DataFrame(rows, infer_schema_length=None, strict=False).with_columns(
             item_id=pl.Series(ids.typed(map(str, new)))
         )
-        columns: dict[str, Any] = by_kind(kinds)
         features = Features.from_frame(frame, id="item_id", **columns)
         return self.of(copy(self.model).add_items(features), None)
 

@@ -30,7 +30,16 @@ LEAST = {
 """Rows of the reports that are not of the 15 of Table 2, or more."""
 HEAD = ["method", "batch", "negatives", *SHOWN.values()]
 TABLE_2 = ("lastfm", "amazon-cds", "gowalla")
-GUIDES = ("data", "options", "new-users", "item-index", "popularity", "neighbours", "content")
+GUIDES = (
+    "encoders",
+    "data",
+    "options",
+    "new-users",
+    "item-index",
+    "popularity",
+    "neighbours",
+    "content",
+)
 """The guides whose examples run anywhere; that of the GPU needs one."""
 
 

@@ -220,7 +220,7 @@ RULES = {
     "nearest": COUNT.also(10**6, HUGE), "schedule": PART.also(None), "rules": PART,
     "item_features": FEATURES, "user_features": FEATURES, "features": FEATURES,
     "side": CHOICE, "id_dropout": REAL.also(-0.1, 1.1), "id_decay": REAL.also(-1.0),
-    "build": CALLABLE, "chunk": COUNT.but(None), "precision": CHOICE,
+    "build": CALLABLE, "chunk": COUNT.but(None), "fresh": COUNT.but(None), "precision": CHOICE,
     "decay": REAL.also(-1.0), "encoder": PART.also(nf.Linear, None),
     "gains": Rule((3, "x", [1], True, object(), {"a": 0}, {"a": "x"})),
     "index": INDEX, "callbacks": CALLBACKS, "model": MODEL, "evaluation": MODEL,

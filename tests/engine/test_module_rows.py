@@ -37,9 +37,11 @@ def matrix():
     return features(DATA.n_items, COLUMNS, 2)
 
 
-def module_problem(build=linear, *, rate=0.01, chunk=None, seed=3, load=None, decay=0.0, **options):
+def module_problem(
+    build=linear, *, rate=0.01, chunk=None, seed=3, load=None, decay=0.0, fresh=None, **options
+):
     """A problem whose items have the rows of `matrix` as contents, read by `load`."""
-    encoder = Module(build, learning_rate=rate, decay=decay, chunk=chunk)
+    encoder = Module(build, learning_rate=rate, decay=decay, chunk=chunk, fresh=fresh)
     hybrid = Hybrid(encoder, id_dropout=0.4, id_decay=0.05)
     rows = matrix()
     has = np.diff(rows.indptr) > 0
@@ -125,6 +127,42 @@ def test_chunks_give_the_same_gradients(sampler):
     parts.run(20)
     np.testing.assert_allclose(parts.tables(), whole.tables(), atol=1e-5)
     assert parts.modules.n_encoded == whole.modules.n_encoded
+
+
+def test_shared_negatives_partly_from_the_cache():
+    options = {"sampler": Shared(0.5), "negatives": 12, "optimiser": SGD(0.02), "rate": 0.02}
+    plain, all_fresh = (engine_of(module_problem(fresh=n, **options)) for n in (None, 12))
+    plain.run(10)
+    all_fresh.run(10)
+    assert np.array_equal(all_fresh.tables(), plain.tables())
+    assert all_fresh.modules.n_encoded == plain.modules.n_encoded
+
+    problem = module_problem(fresh=3, **options)
+    engine, has = engine_of(problem), has_content(problem.content)
+    for step in range(8):
+        before, encoded = engine.tables(), engine.modules.n_encoded
+        engine.run(1)
+        moved = np.flatnonzero((engine.tables() != before)[: problem.n_rows].any(1))
+        pairs = ReferenceEngine(linear_problem(sampler=Shared(0.5), negatives=12)).pairs(step)
+        candidates = ReferenceEngine(linear_problem(sampler=Shared(0.5), negatives=12)).candidates(
+            step
+        )
+        turn = [k for at, k in enumerate(candidates) if (at - step * 3) % 12 < 3]
+        asked = np.unique([*turn, *(item for _, item in pairs)])
+        assert engine.modules.n_encoded - encoded == has[problem.n_users + asked].sum()
+        items = moved[has[moved]] - problem.n_users
+        assert set(items) <= set(asked)  # the others have no gradient
+
+
+def test_cached_negatives_are_those_of_the_last_encoding():
+    options = {"sampler": Shared(0.5), "negatives": 12, "optimiser": SGD(1e-9), "rate": 1e-9}
+    exact = engine_of(module_problem(**options))
+    cached = engine_of(module_problem(fresh=1, **options))
+    # nothing moves, and delta is 0
+    assert np.allclose(exact.points(), cached.points())
+    assert np.allclose(cached.modules.cache.numpy(), cached.points()[DATA.n_users :], atol=1e-6)
+    log, other = exact.run(6), cached.run(6)
+    np.testing.assert_allclose(log["triplet"], other["triplet"], rtol=1e-5)
 
 
 def test_a_step_is_the_same_in_any_chunk_of_steps_and_from_any_state():

@@ -206,6 +206,8 @@ def test_what_does_not_belong_together_is_refused():
         nf.CML(users=nf.Hybrid(nf.Module(small_net)))
     with pytest.raises(OptionError, match="`gains` are of the fields of Features"):
         nf.Hybrid(nf.Module(small_net), gains={"a": 2})
+    with pytest.raises(OptionError, match="`fresh`=4 is of negatives that a batch shares"):
+        nf.CML(sampler=nf.Uniform(), items=nf.Hybrid(nf.Module(small_net, fresh=4)))
     with pytest.raises(OptionError, match="`build` must be"):
         nf.Module(3)
 

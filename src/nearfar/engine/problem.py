@@ -256,12 +256,17 @@ class Problem:
 
     @property
     def cached(self) -> range:
-        """The joint rows whose points a second stage reads from a cache; empty without content.
+        """The joint rows whose points are read from a cache; empty without content.
 
-        They are those of the items, and those of the users too if users have features.
+        A second stage reads them, and a step with a module that encodes some of its shared
+        negatives only. They are those of the items, and those of the users too if users have
+        features.
         """
         needs = self.options.sampler.needs
-        if self.content is None or not needs.candidates or needs.vectors == "initial":
+        looks = bool(needs.candidates) and needs.vectors != "initial"
+        if self.module is not None and self.module.encoder.fresh is not None:
+            looks = True
+        if self.content is None or not looks:
             return range(0)
         return range(0 if self.content.n_user_columns else self.n_users, self.n_rows)
 

@@ -85,6 +85,9 @@ class Module:
     chunk: int | None = None
     """Items that are encoded at a time. With None a step's graph is of all its items; otherwise it
     is of one chunk, made a second time for its gradient: less memory for more time."""
+    fresh: int | None = None
+    """Of `Shared` negatives, how many a step encodes, in turn. The others enter by points that were
+    encoded at most an epoch ago, without a gradient. With None all are encoded."""
     precision: Precision = "float32"
     """"bfloat16": the module computes in mixed precision, by `torch.autocast`."""
 
@@ -95,6 +98,7 @@ class Module:
             learning_rate=real("Module.learning_rate", self.learning_rate, above=0.0),
             decay=real("Module.decay", self.decay, least=0.0),
             chunk=None if self.chunk is None else whole("chunk", self.chunk),
+            fresh=None if self.fresh is None else whole("fresh", self.fresh),
             precision=one_of("precision", self.precision, get_args(Precision)),
         )
 

@@ -119,6 +119,13 @@ class Options:
                 "a Module encodes items only, of a model whose users are learned from their"
                 f" interactions alone; got `users`={self.users!r}. Use users=None."
             )
+        encoder = None if self.items is None else self.items.encoder
+        if isinstance(encoder, Module) and encoder.fresh is not None and not needs.shared:
+            raise OptionError(
+                f"`fresh`={encoder.fresh} is of negatives that a batch shares, and"
+                f" sampler={type(self.sampler).__name__}(...) draws others. Omit it, or use"
+                " Shared(...)."
+            )
         if needs.shared and self.spread_out is not None:
             raise OptionError(
                 "`spread_out` compares each positive item with its own negatives and is not"

@@ -69,10 +69,16 @@ class ModuleRows:
     def encode(self, now: StepNow, gathered: BatchPoints) -> None:
         """Replace the points of entries with content by those of z, and their lengths."""
         filled = now.row >= 0
+        entry = now.entry[filled].long()
         rows, which = torch.unique_consecutive(now.row[filled].long(), return_inverse=True)
         of_content = self.has[rows]
+        if (fresh := self.module.encoder.fresh) is not None:
+            asked = torch.zeros_like(of_content)
+            asked[which[self._is_fresh(entry, fresh, int(now.step[0]))]] = True
+            self._from_cache(rows, of_content & ~asked, which, entry, gathered)
+            of_content &= asked
         self._rows = rows[of_content]
-        entry = now.entry[filled][of_content[which]].long()
+        entry = entry[of_content[which]]
         which = (torch.cumsum(of_content, 0) - 1)[which][of_content[which]]
         listed, step = self._rows.cpu().numpy(), int(now.step[0])
         kept = keeps_id(self.content, self.problem.seed, step, listed)
@@ -91,13 +97,29 @@ class ModuleRows:
         total, start = eager.gradients(now, gathered, rules, self.draws, flow)
         at, e = now.row[start].long(), now.entry[start].long()
         slope, x = eager.through_normalisation(total, gathered, e, rules)
-        content = self.has[at]
-        moves = (total != 0).any(1) & ~content
+        content = torch.isin(at, self._rows)
+        moves = (total != 0).any(1) & ~self.has[at]
         eager.move(at[moves], x[moves], slope[moves], now, rules, tables)
         kept, own = self._kept, self._own
         pulled = slope[content] + float(self.content.decay[1]) * own
         eager.move(self._rows[kept], own[kept], pulled[kept], now, rules, tables)
         self._learn(slope[content], now)
+
+    def _is_fresh(self, entry: Tensor, fresh: int, step: int) -> Tensor:
+        """Return which entries are of pairs, or of the shared negatives that have their turn."""
+        own, n = self.draws.batch * self.draws.width, self.draws.candidates
+        turn = (entry - own - step * fresh) % n
+        return (entry < own) | (turn < fresh)
+
+    def _from_cache(
+        self, rows: Tensor, stale: Tensor, which: Tensor, entry: Tensor, gathered: BatchPoints
+    ) -> None:
+        """Put the cached points of `stale` rows into their entries."""
+        if self.cache is None:
+            raise ValueError("there is no cache")
+        some = stale[which]
+        gathered.point[entry[some]] = self.cache[rows[which[some]] - self.problem.cached.start]
+        gathered.length[entry[some]] = 1.0
 
     def _encoded(self, listed: Int64, step: int) -> Tensor:
         """Return g(x) of the distinct rows of a step; keep the graph if they are one chunk."""

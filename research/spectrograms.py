@@ -7,7 +7,7 @@ Made-up data: an item has two of 12 tones and a popularity, a user loves three t
 items by both. The log-mel spectrogram of an item, 128 bands and 430 frames, has its tones on and
 off, among noise and clicks; nothing else says what an item is. A fifth of the items is cold.
 
-Accuracy is measured at a lower resolution (32 x 54), with the same network otherwise, so
+Accuracy is measured at a lower resolution (24 x 40), with the same network otherwise, so
 that all settings can be trained; every run encodes about as many contents (`ENCODED`), at a
 learning rate that grows with the root of the batch, and its best epoch is chosen on a validation
 part. Memory is the peak of a process that takes one step at the full resolution, less what it had
@@ -53,8 +53,12 @@ from runs import (
 Float32, Bools = npt.NDArray[np.float32], npt.NDArray[np.bool_]
 DIM, TONES, K = 32, 12, 20
 BATCHES, NEGATIVES = (64, 256, 1024, 4096), (1, 2, 5)
-SAMPLERS = {"uniform": nf.Uniform(), "popularity": nf.Popularity(), "2-stage": nf.TwoStage(500)}
-ENCODED = 100_000
+SAMPLERS = {
+    "uniform": nf.Uniform(),
+    "popularity": nf.Popularity(),
+    "2-stage": nf.TwoStage(500, 0.5, towards="user", sharpness=0.2),
+}
+ENCODED = 150_000
 """Contents that a run has encoded, at most."""
 RATE, MODULE_RATE = 0.01, 3e-3
 """Learning rates at batch 256."""
@@ -69,7 +73,7 @@ class Size(NamedTuple):
     shape: tuple[int, int]
 
 
-SMALL, FULL = Size(800, 1_000, (32, 54)), Size(2_500, 8_000, (128, 430))
+SMALL, FULL = Size(800, 1_000, (24, 40)), Size(2_500, 8_000, (128, 430))
 PAIRS = 20
 """Of each user."""
 

@@ -249,10 +249,14 @@ def test_the_cache_is_as_old_as_is_said(whose):
     for _ in range(2 * steps + 1):
         history.append(engine.points())
         engine.run(1)
+    reference = ReferenceEngine(problem)
+    reference.run(2 * steps + 1)
     age = np.full(problem.n_rows, -1)
     for step in range(2 * steps + 1):
         age[list(problem.refreshed(step))] = step
     assert (age[list(rows)] >= steps).all()
+    assert engine.state.cached_at.tolist() == age[list(rows)].tolist()
+    assert reference.state.cached_at.tolist() == age[list(rows)].tolist()
     for row in rows:
         expected = history[age[row]][row]
         np.testing.assert_allclose(engine.state.cache[row - rows.start], expected, atol=1e-5)
@@ -268,3 +272,20 @@ def test_a_cache_is_part_of_the_state():
     second.run(17)
     assert np.array_equal(whole.state.rows, second.state.rows)
     assert np.array_equal(whole.state.cache, second.state.cache)
+    assert np.array_equal(whole.state.cached_at, second.state.cached_at)
+
+
+@pytest.mark.parametrize("engine", [CPUEngine, ReferenceEngine])
+def test_points_of_some_rows_are_those_of_all(engine):
+    """Only these rows are encoded; with `alone` by content alone, that is, with every delta at 0."""
+    made = engine(problem_of(Options(dim=5, batch=16, **WHOSE["both"])))
+    made.run(20)
+    problem, rows = made.problem, np.array([7, 3, problem_of(Options(dim=5)).n_users + 4, 3])
+    np.testing.assert_array_equal(made.points(rows), made.points()[rows])
+    out = np.empty((4, 5), np.float32)
+    assert made.points(rows, out) is out
+    tables = made.tables()
+    alone = problem.encoded(tables, rows, alone=True)
+    tables[: problem.n_rows] = 0.0
+    np.testing.assert_array_equal(alone, problem.encoded(tables)[rows])
+    assert not np.allclose(alone, made.points(rows))

@@ -52,12 +52,15 @@ class State:
     mean: Float32 | None = None
     """(N + M, d) the mean of the points over epochs, not normalised, if there is one."""
     cache: Float32 | None = None
-    """The points by which a second stage chooses, where there is content; `Problem.new_cache`."""
+    """The points by which a second stage chooses, where there is content; `Problem.start_cache`."""
+    cached_at: Int64 | None = None
+    """The number of completed steps when each point of the cache was encoded."""
 
     def copy(self) -> State:
         """Return a copy that shares no memory."""
         mean, cache = (None if one is None else one.copy() for one in (self.mean, self.cache))
-        return State(self.rows.copy(), self.last.copy(), self.step, mean, cache)
+        at = None if self.cached_at is None else self.cached_at.copy()
+        return State(self.rows.copy(), self.last.copy(), self.step, mean, cache, at)
 
     def average(self, weight: float, now: Callable[[Int64], Floats]) -> None:
         """Update the mean with the current points x: mean + weight (x - mean).
@@ -281,10 +284,15 @@ class Problem:
         first = step % steps * size
         return rows[min(first, len(rows)) : first + size]
 
-    def new_cache(self, tables: Floats) -> Float32 | None:
-        """Return the points of the `cached` rows by the vectors of all rows; None if none are."""
-        rows = self.cached
-        return self.encoded(tables)[rows.start : rows.stop].copy() if len(rows) else None
+    def needs_cache(self, state: State) -> bool:
+        """Return whether the second stage reads a cache that the state does not have yet."""
+        return len(self.cached) > 0 and (state.cache is None or state.cached_at is None)
+
+    def start_cache(self, state: State, tables: Floats) -> None:
+        """Encode all of the `cached` rows by the vectors of all rows, as they are now."""
+        rows = np.arange(self.cached.start, self.cached.stop)
+        state.cache = self.encoded(tables, rows)
+        state.cached_at = np.full(len(rows), state.step, np.int64)
 
     def useful_threads(self, threads: int) -> int:
         """Return the number of threads, at most `threads`, for which a step has enough work.
@@ -309,17 +317,30 @@ class Problem:
         optimiser.start(rows)
         return State(rows, np.zeros(self.n_table_rows, np.int64))
 
-    def encoded(self, tables: Floats) -> Float32:
-        """Return the points (N + M, d) of tables of vectors (N + M + F, d), with content."""
+    def encoded(self, tables: Floats, rows: Int64 | None = None, *, alone: bool = False) -> Float32:
+        """Return points by tables of vectors (N + M + F, d), with content.
+
+        Parameters
+        ----------
+        tables : array of shape (N + M + F, d)
+            As `Engine.tables`.
+        rows : int64 array of shape (n,), optional
+            The joint rows to encode; all if None.
+        alone : bool
+            Leave out delta: the points that the content alone has. Those of rows without content
+            are 0.
+        """
         if self.content is None:
             raise ValueError("there is no content")
-        own, n = np.asarray(tables, np.float32), self.n_rows
+        vectors, n = np.asarray(tables, np.float32), self.n_rows
+        listed = np.arange(n) if rows is None else rows
+        own = np.zeros((len(listed), vectors.shape[1]), np.float32) if alone else vectors[listed]
         if self.module is not None:
-            points, some = own[:n].copy(), np.flatnonzero(has_content(self.content))
-            points[some] += self.module.encode(some - self.n_users, own[n:])
-            return normalise(points)
-        points = np.empty((n, own.shape[1]), np.float32)
-        encode(self.content, np.arange(n), own[n:], own[:n], points, True)
+            some = has_content(self.content)[listed]
+            own[some] += self.module.encode(listed[some] - self.n_users, vectors[n:])
+            return normalise(own)
+        points = np.empty_like(own)
+        encode(self.content, listed, vectors[n:], own, points, True)
         return points
 
 

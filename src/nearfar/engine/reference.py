@@ -29,8 +29,8 @@ class ReferenceEngine:
         self.state = problem.initial_state() if state is None else state
         self.state.rows = self.state.rows.astype(np.float64)
         self._known = TrainingUsers(problem.interactions)
-        if self.state.cache is None and len(problem.cached):
-            self.state.cache = problem.new_cache(self._vectors())
+        if problem.needs_cache(self.state):
+            problem.start_cache(self.state, self._vectors())
         frozen = problem.frozen()
         self._frozen = None if frozen is None else frozen.astype(np.float64)
 
@@ -65,7 +65,7 @@ class ReferenceEngine:
     ) -> Float32:
         """Return the current points; see `Engine.points`."""
         if self.problem.content is not None:
-            return chosen_rows(self.problem.encoded(self.tables()), rows, out)
+            return chosen_rows(self.problem.encoded(self.tables(), rows), None, out)
         if self.state.mean is not None:
             on_sphere = self.problem.options.geometry == "sphere"
             return self.state.mean_points(rows, out, on_sphere).astype(np.float32)
@@ -123,9 +123,10 @@ class ReferenceEngine:
     def _refresh(self, t: int) -> None:
         """Encode the next slice of the cache; see `Problem.refreshed`."""
         rows = np.array(self.problem.refreshed(t), np.int64)
-        if self.state.cache is not None and len(rows):
-            points = self.problem.encoded(self._vectors())[rows]
-            self.state.cache[rows - self.problem.cached.start] = points
+        cache, cached_at = self.state.cache, self.state.cached_at
+        if cache is not None and cached_at is not None and len(rows):
+            places = rows - self.problem.cached.start
+            cache[places], cached_at[places] = self.problem.encoded(self._vectors(), rows), t
 
     def _points(self) -> Floats:
         stored: Floats = self.state.rows[: self.problem.n_rows, 0]

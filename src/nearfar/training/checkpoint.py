@@ -83,8 +83,8 @@ class Checkpoint:
                 f" folder, or remove that folder to start again."
             )
         tables = folder.arrays["tables"]
-        step, mean, cache = folder.meta["step"], tables.get("mean"), tables.get("cache")
-        state = State(tables["rows"], tables["last"], step, mean, cache)
+        step, optional = folder.meta["step"], map(tables.get, ("mean", "cache", "cached_at"))
+        state = State(tables["rows"], tables["last"], step, *optional)
         return Saved(state, tables.get("best_points"), folder.meta["progress"])
 
     def save(
@@ -97,10 +97,9 @@ class Checkpoint:
         tables: dict[str, npt.NDArray[Any]] = {"rows": state.rows, "last": state.last}
         if best_points is not None:
             tables["best_points"] = best_points
-        if state.mean is not None:
-            tables["mean"] = state.mean
-        if state.cache is not None:
-            tables["cache"] = state.cache
+        for name in ("mean", "cache", "cached_at"):
+            if (one := getattr(state, name)) is not None:
+                tables[name] = one
         meta = {"identity": self.identity, "step": state.step, "progress": dict(progress)}
         store.save_folder(self.path, kind=KIND, meta=meta, arrays={"tables": tables})
         self._saved_at = time.monotonic()

@@ -114,9 +114,7 @@ def make_learner(problem: Problem, state: State) -> Learner:
     return Learner(state.rows, state.last, spec.geometry, make_rule(spec, problem.horizon))
 
 
-def make_runs(
-    problem: Problem, learner: Learner, threads: int, cache: Float32 | None = None
-) -> list[Run]:
+def make_runs(problem: Problem, learner: Learner, threads: int, state: State) -> list[Run]:
     """Make a record for each thread: all is shared but what a thread writes on."""
     options, spec = problem.options, make_spec(problem)
     source, loss = make_source(problem), make_loss(spec)
@@ -128,7 +126,7 @@ def make_runs(
         make_covariance(spec, rows, dim),
         make_reading(problem),
     )
-    wide, second = make_wide(problem), make_second(problem, cache)
+    wide, second = make_wide(problem), make_second(problem, state)
     if wide is not None:
         return [
             SharedRun(source, learner, loss, flow, desk, wide._replace(products=_block(problem)))
@@ -180,12 +178,12 @@ def make_wide(problem: Problem) -> Wide | None:
     )
 
 
-def make_second(problem: Problem, cache: Float32 | None) -> Second | None:
+def make_second(problem: Problem, state: State) -> Second | None:
     """Make room for the second stage, if there is one; without a thread's own."""
     options, n = problem.options, problem.n_candidates
     if not options.sampler.needs.candidates:
         return None
-    frozen = problem.frozen()
+    frozen, cache, cached_at = problem.frozen(), state.cache, state.cached_at
     if frozen is None:
         frozen = np.empty((0, options.dim), np.float32)
     return Second(
@@ -194,6 +192,7 @@ def make_second(problem: Problem, cache: Float32 | None) -> Second | None:
         units=make_gathered(options.batch + n, options.dim),
         wanted=np.empty(options.batch + n, np.int64),
         cache=np.empty((0, options.dim), np.float32) if cache is None else cache,
+        cached_at=np.empty(0, np.int64) if cached_at is None else cached_at,
         first_cached=problem.cached.start,
         n_slices=problem.steps_per_epoch,
         n_rows=problem.n_rows,

@@ -72,6 +72,8 @@ class Second(NamedTuple):
     """(batch + C,) their rows."""
     cache: Float32
     """`State.cache`, (n, d): the points of rows with content; without rows if there is none."""
+    cached_at: Int64
+    """`State.cached_at`, (n,)."""
     first_cached: int
     """The joint row of its first point."""
     n_slices: int

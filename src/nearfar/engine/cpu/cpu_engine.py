@@ -47,9 +47,9 @@ class CPUEngine:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
         self._learner = make_learner(problem, self.state)
-        if self.state.cache is None and len(problem.cached):
-            self.state.cache = problem.new_cache(self._vectors(np.arange(problem.n_table_rows)))
-        self._runs = make_runs(problem, self._learner, threads, self.state.cache)
+        if problem.needs_cache(self.state):
+            problem.start_cache(self.state, self._vectors(np.arange(problem.n_table_rows)))
+        self._runs = make_runs(problem, self._learner, threads, self.state)
         entries = most_rows(problem) + reach(problem).entries // 16
         n_ahead = min(max(1, _PLANNED // entries), 48)
         self._plans = make_plans(-(-n_ahead // threads) * threads, problem)
@@ -95,7 +95,7 @@ class CPUEngine:
     ) -> Float32:
         """Return the current points; see `Engine.points`."""
         if self.problem.content is not None:
-            return chosen_rows(self.problem.encoded(self.tables()), rows, out)
+            return chosen_rows(self.problem.encoded(self.tables(), rows), None, out)
         if self.state.mean is None:
             return self._now(rows, out)
         return self.state.mean_points(rows, out, self.problem.options.geometry == "sphere")

@@ -182,6 +182,7 @@ def refresh(
         scale = one / np.sqrt(squares) if squares > 0.0 else one
         for k in range(dim):
             cache[at, k] *= scale
+        second.cached_at[at] = t
 
 
 @inlined

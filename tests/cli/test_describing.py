@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import nearfar as nf
-from model.test_hybrid import DATA, films
+from films import DATA, films
 from nearfar.cli import app as commands
 
 

@@ -277,7 +277,7 @@ def test_a_cache_is_part_of_the_state():
 
 @pytest.mark.parametrize("engine", [CPUEngine, ReferenceEngine])
 def test_points_of_some_rows_are_those_of_all(engine):
-    """Only these rows are encoded; with `alone` by content alone, that is, with every delta at 0."""
+    """Only these rows are encoded; with `alone` as if every delta were 0."""
     made = engine(problem_of(Options(dim=5, batch=16, **WHOSE["both"])))
     made.run(20)
     problem, rows = made.problem, np.array([7, 3, problem_of(Options(dim=5)).n_users + 4, 3])

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 import nearfar as nf
 from conftest import random_data
-from model.test_hybrid import DATA, features
+from films import DATA, features
 from nearfar.errors import OptionError
 from nearfar.evaluation.baselines import MostPopular
 from nearfar.evaluation.content_baselines import ContentCosine, ContentRidge, _solved, rows_of

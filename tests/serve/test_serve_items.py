@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 import nearfar as nf
-from model.test_hybrid import DATA, SHORT, features
+from films import DATA, SHORT, features
 from nearfar.serve import create_app
 from served import TOKEN, ids, post, reload, serving
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
@@ -34,6 +34,7 @@ def card(
     epochs: int,
     best_epoch: int,
     metrics: Mapping[str, Mapping[str, Any]],
+    content: Mapping[str, float] | None = None,
 ) -> str:
     """Return the card of a model.
 
@@ -49,6 +50,9 @@ def card(
     epochs, best_epoch : int
     metrics : mapping
         As `nearfar.CML.metrics`.
+    content : mapping, optional
+        The last diagnostics of a hybrid, by `nearfar.training.content_diagnostics`; None for a
+        model of interactions alone.
     """
     default, shown = Options(), dict(vars(options))
     usual = {name for name, value in shown.items() if value == getattr(default, name)}
@@ -86,10 +90,10 @@ def card(
         _measured(metrics),
         *([] if found.table is None else ["## The popularity dial", _settings(found.table)]),
         *([] if found.near is None else ["## Neighbours", _neighbours(found.weight, found.near)]),
+        *([] if content is None else ["## Content", _content(content)]),
         "## Limits",
-        "The model is learned from interactions only: users and items without interactions in the"
-        " training data have no point. Recommendations are biased towards popular items; MMR"
-        " measures how much (the median, over a list, of the number of users who have the item)."
+        f"{_LEARNED_FROM[content is not None]} Recommendations are biased towards popular items;"
+        " MMR measures how much (the median, over a list, of the number of users who have an item)."
         " The folder also contains the interactions themselves, which may be personal data.",
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
@@ -136,6 +140,34 @@ def _neighbours(weight: float, near: NearItems) -> str:
         f" {weight:g}. It has {len(near.items):,} values, {near.n_bytes / 2**20:.1f} MiB. Lists of"
         " an index and exported vectors are without it."
     )
+
+
+_LEARNED_FROM: Final = (
+    "The model is learned from interactions only: users and items without interactions in the"
+    " training data have no point.",
+    "Users and items without interactions in the training data have a point only if they have"
+    " content that the model knows.",
+)
+
+
+def _content(seen: Mapping[str, float]) -> str:
+    """Return what the last diagnostics of training say of the content."""
+    said = [
+        f"Content explains {100 * seen[name]:.0f} % of the points of {side} with interactions."
+        for side, name in (("items", "explained_items"), ("users", "explained_users"))
+        if name in seen
+    ]
+    if "similar_push" in seen:
+        said.append(
+            "In training, items whose content is like that of the user's own were pushed away"
+            f" {seen['similar_push']:.1f} times as often as by chance."
+        )
+    if "cache_age" in seen:
+        said.append(
+            f"The points by which negatives were chosen were {seen['cache_age']:.2f} epochs old on"
+            f" average, and at most {seen['cache_oldest']:.2f}."
+        )
+    return " ".join(said) or "There are no diagnostics: training ended before the first."
 
 
 def _dial(values: Mapping[str, Any]) -> str:

@@ -547,7 +547,9 @@ class CML:
         a step, ``violated`` the share of pairs with a negative inside the margin, ``missed`` the
         number of negatives that could not be drawn, ``seconds`` the time spent on steps so far.
         Epochs 1, 2, 4, 8 and so on also have ``effective``, ``false_push`` and ``dimension``
-        (`nearfar.training.diagnostics`), and evaluated epochs the metrics of the validation part.
+        (`nearfar.training.diagnostics`), those of a hybrid also ``explained_items``,
+        ``similar_push``, ``cache_age`` and others (`nearfar.training.content_diagnostics`), and
+        evaluated epochs the metrics of the validation part.
         """
         return self._known().history
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from os import PathLike
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,7 @@ from nearfar.runtime import store
 from nearfar.runtime.arrays import Arrays, Bool, Float32
 from nearfar.search.item_item import NearItems
 from nearfar.training.calibration import Calibration
+from nearfar.training.content_diagnostics import ContentSight
 
 KIND: Final = "model"
 """The kind of a folder with a model, for `nearfar.runtime.store`."""
@@ -81,6 +83,15 @@ class Fitted(NamedTuple):
             found["test"] = self.evaluation
         return found
 
+    @property
+    def content_diagnostics(self) -> dict[str, float] | None:
+        """The last diagnostics of a hybrid by name, those there are; None for other models."""
+        if self.encoders is None:
+            return None
+        names = [one.name for one in fields(ContentSight) if one.name in self.history.columns]
+        known = {name: self.history[name].drop_nulls() for name in names}
+        return {name: values[-1] for name, values in known.items() if len(values)}
+
     def projected(self) -> tuple[Fitted, Projection]:
         """Return the state with its projection, and the projection, by PCA if there is none yet."""
         made = project(self.items) if self.projection is None else self.projection
@@ -109,6 +120,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
         epochs=fitted.history.height,
         best_epoch=fitted.best_epoch,
         metrics=fitted.metrics,
+        content=fitted.content_diagnostics,
     )
     store.save_folder(
         path,

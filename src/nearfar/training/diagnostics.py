@@ -21,18 +21,24 @@ chance, because items that a user likes are near, and the items lie in 10 to 20 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from nearfar.data.interactions import Interactions
-from nearfar.engine import Problem
+from nearfar.engine import Engine, Problem, State
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
 from nearfar.runtime.counter import Purpose, stream, uniform
 from nearfar.runtime.threads import one_blas_thread
-from nearfar.training.drawn import Lookup, sampled
+from nearfar.training.content_diagnostics import (
+    NOTHING,
+    ContentSight,
+    EncodedPoints,
+    look_at_content,
+)
+from nearfar.training.drawn import Lookup, drawn_pairs, statistics
 
 FALLEN: Final = 0.7
 """A run has failed if its NDCG falls below this share of its best value."""
@@ -53,37 +59,63 @@ class Sight:
     false_push: float
     """NaN without a validation part."""
     dimension: float
+    content: ContentSight = NOTHING
+    """Those of a hybrid; see `nearfar.training.content_diagnostics`."""
 
     def to_dict(self) -> dict[str, float]:
         """Return the values that are not NaN, for the history."""
-        return {name: value for name, value in asdict(self).items() if not np.isnan(value)}
+        own = {name: getattr(self, name) for name in ("effective", "false_push", "dimension")}
+        known = {name: value for name, value in own.items() if not np.isnan(value)}
+        return known | self.content.to_dict()
 
 
-def look(points_of: Lookup, problem: Problem, held_out: Interactions | None, epoch: int) -> Sight:
+def look_at(engine: Engine, held_out: Interactions | None, epoch: int) -> Sight:
+    """Compute the diagnostics of an engine's run after an epoch; see `look`."""
+    problem = engine.problem
+    if problem.content is None:
+        return look(engine.points, problem, held_out, epoch)
+    state = engine.state if len(problem.cached) else None
+    return look(EncodedPoints(problem, engine.tables()), problem, held_out, epoch, state)
+
+
+def look(
+    points_of: Lookup | EncodedPoints,
+    problem: Problem,
+    held_out: Interactions | None,
+    epoch: int,
+    state: State | None = None,
+) -> Sight:
     """Compute the diagnostics after an epoch, from a sample of some hundred pairs and items.
 
     Parameters
     ----------
     points_of : callable
-        Returns the current points of rows.
+        Returns the current points of rows; `EncodedPoints` to have the diagnostics of a hybrid too.
     problem : Problem
     held_out : Interactions, optional
         The validation part.
     epoch : int
         The completed epoch; the sample is drawn from the next one.
+    state : State, optional
+        Of a hybrid with a cache of points, to measure its age.
     """
     first = epoch * problem.steps_per_epoch
     steps = range(first, first + max(1, _PAIRS // problem.options.batch))
     others = () if held_out is None else (held_out,)
     with one_blas_thread():
-        row = sampled(points_of, problem, others, steps, _PAIRS)
+        drawn = drawn_pairs(points_of, problem, steps, _PAIRS)
+        row = statistics(drawn, problem, others)
         dimension = _dimension(points_of, problem, epoch)
+        content = NOTHING
+        if isinstance(points_of, EncodedPoints):
+            content = look_at_content(points_of, problem, drawn, state, epoch)
     chance = float("nan") if held_out is None else _chance(problem.interactions, held_out)
     effective = row["effective_mean"]
     return Sight(
         float("nan") if effective is None else effective,
         row["false_push"] / chance if chance > 0 else float("nan"),
         dimension,
+        content,
     )
 
 

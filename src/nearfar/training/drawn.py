@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -121,33 +121,62 @@ def sampled(
     most_pairs : int, optional
         Use at most this many pairs of each step; all if None.
     """
-    n_users, n_items = problem.n_users, problem.n_items
+    drawn = drawn_pairs(points_of, problem, steps, most_pairs)
+    return {"steps": len(steps)} | statistics(drawn, problem, held_out)
+
+
+class DrawnPairs(NamedTuple):
+    """The pairs of some steps with the negatives that were drawn for them."""
+
+    user: Int64
+    """(L,)."""
+    positive: Int64
+    """(L,) items."""
+    negatives: Int64
+    """(L, C) items; -1 for an empty place."""
+    inside: Float64
+    """(L, C) how far a negative is inside the margin; -inf for an empty place."""
+    share: Float64
+    """(L, C) the derivative of the pair's loss for each negative."""
+    effective: Float64
+    """(L,) the effective number of items from which a negative is chosen; NaN if not defined."""
+
+
+def drawn_pairs(
+    points_of: Lookup, problem: Problem, steps: range, most_pairs: int | None = None
+) -> DrawnPairs:
+    """Draw the negatives of some steps of a run; see `sampled`."""
     drawing = _Steps(points_of, problem)
     parts = [drawing.draw(t, most_pairs) for t in steps]
     user, positive = (np.concatenate([entries[:, w] for entries, _ in parts]) for w in (0, 1))
     negatives = np.concatenate([entries[:, 2:] for entries, _ in parts])
-    filled = negatives >= 0
-    rows, places = np.nonzero(filled)
-    drawn = user[rows], negatives[rows, places]
-    false = np.zeros(len(rows), np.bool_)
-    for other in held_out:
-        false |= other.contains(*drawn)
-    inside = _inside(points_of, n_users, user, positive, negatives, problem.triplet)
-    share = np.array([_shares(problem.triplet, x, n_items) for x in inside])
-    is_shared = problem.options.sampler.needs.shared
-    row = {
-        "steps": len(steps),
-        "pairs": len(user),
-        "draws": len(rows),
-        "missed": 0.0 if is_shared else 1.0 - float(filled.mean()),
-        "violated": float(np.mean(inside.max(axis=1) > 0)),
-        "held_out": float(false.mean()) if len(false) else float("nan"),
-        "false_push": _ratio(share[rows, places][false].sum(), share.sum()),
-    }
-    if is_shared:
+    inside = _inside(points_of, problem.n_users, user, positive, negatives, problem.triplet)
+    share = np.array([_shares(problem.triplet, x, problem.n_items) for x in inside])
+    if problem.options.sampler.needs.shared:
         effective = _effective_number(share)
     else:
         effective = np.concatenate([numbers for _, numbers in parts])
+    return DrawnPairs(user, positive, negatives, inside, share, effective)
+
+
+def statistics(
+    drawn: DrawnPairs, problem: Problem, held_out: Sequence[Interactions]
+) -> dict[str, Any]:
+    """Return the row of `sampling`, without the number of steps."""
+    filled = drawn.negatives >= 0
+    rows, places = np.nonzero(filled)
+    false = np.zeros(len(rows), np.bool_)
+    for other in held_out:
+        false |= other.contains(drawn.user[rows], drawn.negatives[rows, places])
+    share, effective = drawn.share, drawn.effective
+    row = {
+        "pairs": len(drawn.user),
+        "draws": len(rows),
+        "missed": 0.0 if problem.options.sampler.needs.shared else 1.0 - float(filled.mean()),
+        "violated": float(np.mean(drawn.inside.max(axis=1) > 0)),
+        "held_out": float(false.mean()) if len(false) else float("nan"),
+        "false_push": _ratio(share[rows, places][false].sum(), share.sum()),
+    }
     return row | _spread(effective[np.isfinite(effective)])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from typing import Any
 
@@ -35,6 +35,7 @@ from nearfar.search.scoring import scorer_of
 from nearfar.training import diagnostics
 from nearfar.training.calibration import expected_weight
 from nearfar.training.checkpoint import Checkpoint
+from nearfar.training.content_diagnostics import ContentSight
 from nearfar.training.schedule import Schedule
 
 _CHUNK_SECONDS = 0.2
@@ -42,6 +43,7 @@ _EPOCHS_TO_LEARN = 10
 _COLUMNS = (
     "epoch", "loss", "spread_out", "decorrelate", "violated", "missed", "seconds",
     "effective", "false_push", "dimension",
+    *(one.name for one in fields(ContentSight)),
 )  # fmt: skip
 
 
@@ -311,7 +313,7 @@ class Run:
             )
 
     def _look(self, epoch: int) -> diagnostics.Sight:
-        return diagnostics.look(self.engine.points, self.problem, self.validation, epoch)
+        return diagnostics.look_at(self.engine, self.validation, epoch)
 
     def _warn_of_a_fall(self, epoch: int, ndcg: float) -> None:
         state, top = self.progress, self.progress.top_ndcg

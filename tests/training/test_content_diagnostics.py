@@ -107,7 +107,7 @@ def by_hand(problem, content, drawn, n, chance):
     for at in range(n):
         user = drawn.user[at]
         own = set(problem.interactions.positives(int(user)).tolist())
-        usual = sorted(likeness(user, j) for j in chance[at] if int(j) not in own)
+        usual = sorted(likeness(user, j) for j in chance if int(j) not in own)
         cosine = usual[-max(1, round(0.05 * len(usual)))] - 1e-6
         base = np.mean([one >= cosine for one in usual])
         least.append(cosine)
@@ -129,8 +129,7 @@ def test_the_similar_are_those_that_loops_find(sampler, monkeypatch):
     drawn = drawn_pairs(points, problem, steps, 20)
     seen = look_at_content(points, problem, drawn, None, 1)
     key = watch.stream(problem.seed, watch.Purpose.DIAGNOSTICS, 1)
-    lots = watch.uniform(key, np.arange(20 * 40)).reshape(20, 40)
-    chance = (lots * problem.n_items).astype(int)
+    chance = (watch.uniform(key, np.arange(40)) * problem.n_items).astype(int)
     found = by_hand(problem, CONTENT.astype(float), drawn, 20, chance)
     assert (seen.similar_push, seen.similar_drawn, seen.similar_cosine) == pytest.approx(
         found, rel=1e-3

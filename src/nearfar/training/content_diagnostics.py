@@ -32,7 +32,7 @@ import scipy.sparse as sp
 
 from nearfar.engine import Problem, State
 from nearfar.engine.content import has_content, rows_of
-from nearfar.runtime.arrays import Bool, Float32, Float64, Int64
+from nearfar.runtime.arrays import Float32, Float64, Int64
 from nearfar.runtime.counter import Purpose, stream, uniform
 from nearfar.training.drawn import DrawnPairs
 
@@ -42,10 +42,11 @@ _ROWS: Final = 512
 """Rows of each side whose share is measured."""
 _PLACES: Final = 1024
 """Negatives that are compared with the user's items, about."""
-_CHANCE: Final = 128
-"""Items drawn uniformly for each pair."""
+_CHANCE: Final = 256
+"""Items that are drawn uniformly."""
 _OWN: Final = 128
 """Items of a user that are compared, at most."""
+_USERS_AT_ONCE: Final = 16
 _ROUNDING: Final = 1e-6
 """Cosines that differ by less are the same."""
 
@@ -151,9 +152,9 @@ def _similar(problem: Problem, drawn: DrawnPairs, key: np.uint64) -> tuple[float
     width = drawn.negatives.shape[1]
     n = min(len(drawn.user), max(64, _PLACES // width))
     share, some = drawn.share[:n], np.flatnonzero(problem.interactions.item_counts)
-    lots = uniform(key, np.arange(n * _CHANCE)).reshape(n, _CHANCE)
-    chance = some[(lots * len(some)).astype(np.int64)]
-    found = _likeness(problem, items, drawn.user[:n], np.hstack([drawn.negatives[:n], chance]))
+    chance = some[(uniform(key, np.arange(_CHANCE)) * len(some)).astype(np.int64)]
+    listed = np.hstack([drawn.negatives[:n], np.broadcast_to(chance, (n, _CHANCE))])
+    found = _likeness(problem, items, drawn.user[:n], listed)
     least, base = _thresholds(found[:, width:])
     alike = found[:, :width] >= least[:, None]
     draws = np.isfinite(found[:, :width]).sum(axis=1)
@@ -189,12 +190,17 @@ def _likeness(problem: Problem, items: sp.csr_array, users: Int64, listed: Int64
     It is -inf for empty places (-1) and the user's own items. `items` are the rows of features.
     """
     data, found = problem.interactions, np.empty(listed.shape)
-    for at, user in enumerate(users):
-        own = data.positives(int(user))
-        left_out: Bool = (listed[at] < 0) | np.isin(listed[at], own)
-        mine = _at_length_1(items[own[:: -(-len(own) // _OWN)]])
-        theirs = _at_length_1(items[np.maximum(listed[at], 0)])
-        found[at] = np.where(left_out, -np.inf, (mine @ theirs.T).toarray().max(axis=0))
+    for first in range(0, len(users), _USERS_AT_ONCE):
+        part = slice(first, first + _USERS_AT_ONCE)
+        columns, place = np.unique(np.maximum(listed[part], 0), return_inverse=True)
+        own = [data.positives(int(user)) for user in users[part]]
+        own = [some[:: -(-len(some) // _OWN)] for some in own]
+        starts = np.cumsum([0, *map(len, own[:-1])])
+        mine, theirs = _at_length_1(items[np.concatenate(own)]), _at_length_1(items[columns])
+        best = np.maximum.reduceat((mine @ theirs.T).toarray(), starts, axis=0)
+        found[part] = np.take_along_axis(best, place.reshape(len(own), -1), axis=1)
+    has = data.contains(np.repeat(users, listed.shape[1]), np.maximum(listed, 0).ravel())
+    found[(listed < 0) | has.reshape(listed.shape)] = -np.inf
     return found
 
 

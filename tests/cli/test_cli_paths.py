@@ -27,6 +27,7 @@ REMOTE = {
     "table2, data": "table2 DATA s3://bucket/data -o OUT",
     "datasets": "datasets fetch ml-100k -o s3://bucket/raw",
     "demo": "demo --data s3://bucket/ml-100k.zip",
+    "demo, out": "demo -o s3://bucket/model",
 }
 
 

@@ -118,8 +118,9 @@ def films():
     """Two tastes; ids as in MovieLens, of which the demonstration shows two."""
     pairs = [(u, i) for u in range(60) for i in range(60) if (u + i) % 2 == 0 and (u * i) % 3]
     data = Interactions.from_pairs([(str(196 + u), str(i)) for u, i in pairs])
-    titles = [f"Ё Фильм {one}" for one in data.item_ids]
-    return data.with_item_table(pl.DataFrame({"item_id": data.item_ids.values, "title": titles}))
+    titles = [f"Ё Фильм {one} ({1950 + int(one)})" for one in data.item_ids]
+    table = pl.DataFrame({"item_id": data.item_ids.values, "title": titles})
+    return data.with_item_table(table.with_columns(genres=pl.lit("Drama")))
 
 
 def test_a_real_console(folder):

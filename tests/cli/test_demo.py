@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -12,14 +13,17 @@ from nearfar.data.interactions import Interactions
 from nearfar.datasets import cache
 from nearfar.errors import SourceError
 
+TITLES = {str(i): f"Film {i} ({1950 + i % 40})" for i in range(60)}
+
 
 @pytest.fixture
 def films(monkeypatch):
-    """Two tastes instead of MovieLens."""
+    """Two tastes instead of MovieLens: even users like even films, which are westerns."""
     pairs = [(u, i) for u in range(60) for i in range(60) if (u + i) % 2 == 0 and (u * i) % 3]
     ratings = pl.DataFrame({"user": [str(u) for u, _ in pairs], "item": [str(i) for _, i in pairs]})
     items = pl.DataFrame({"item_id": [str(i) for i in range(60)]}).with_columns(
-        title=pl.concat_str(pl.lit("Film "), "item_id")
+        title=pl.format("Film {} ({})", "item_id", 1950 + pl.int_range(60) % 40),
+        genres=pl.Series(["Western" if i % 2 == 0 else "Drama | War" for i in range(60)]),
     )
     found = Interactions.from_frame(ratings).with_item_table(items)
     monkeypatch.setattr(datasets, "locate", lambda name, path: ("the file", "a test"))
@@ -33,10 +37,11 @@ def test_run_gives_the_figures(films):
     assert len(found.train) + len(found.test) == len(films)
     assert found.model.history.height == 9
     assert set(found.evaluations) == {"CML", "popularity", "random"}
-    assert set(found.seconds) == {"data", "compilation", "training", "evaluation"}
-    assert found.film == f"Film {demo.FILM}"
+    parts = {"data", "compilation", "training", "evaluation", "new films"}
+    assert set(found.seconds) == parts
+    assert found.film == TITLES[demo.FILM]
     assert len(found.recommended) == len(found.neighbours) == demo.SHOWN
-    had = {f"Film {i}" for i in found.train.to_frame().filter(user_id=found.user)["item_id"]}
+    had = {TITLES[i] for i in found.train.to_frame().filter(user_id=found.user)["item_id"]}
     assert set(found.liked) <= had
     assert not had & {title for title, _ in found.recommended}
     figures = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -65,7 +70,9 @@ def test_the_command_prints_it(films, capsys, words):
             "from a test",
             "popularity",
             "NDCG",
-            f"Nearest to Film {demo.FILM}",
+            f"Nearest to {TITLES[demo.FILM]}",
+            f"{TITLES[films.item_ids.id(0)]} (Drama, War): users ",
+            " of 10, and ",
             "Seconds",
         ):
             assert text in out
@@ -106,3 +113,7 @@ def test_cml_beats_popularity_by_half_on_movielens():
     assert found.film == "Star Wars (1977)"
     assert "Return of the Jedi (1983)" in titles
     assert all(math.isfinite(score) for _, score in found.recommended)
+    assert [film.title.split(" (")[0] for film in found.new_films] == [
+        "Toy Story", "Terminator 2: Judgment Day", "Scream",
+    ]  # fmt: skip
+    assert all(np.mean(film.liked) >= 1.5 * film.share for film in found.new_films)

@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 
 from nearfar import datasets
+from nearfar.cli import new_films
+from nearfar.cli.new_films import NewFilm
 from nearfar.data import split
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
@@ -59,8 +61,12 @@ class Demo:
     """Id of the shown user."""
     film: str
     """Title of the shown film."""
+    hybrid: CML
+    """A model that learned from genres and years too, with the films that nobody has rated."""
+    new_films: tuple[NewFilm, ...]
+    """These films, and who would like them."""
     seconds: dict[str, float]
-    """Seconds by part: data, compilation, training, evaluation."""
+    """Seconds by part: data, compilation, training, evaluation, new films."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all results as JSON values."""
@@ -79,6 +85,7 @@ class Demo:
             "recommended": [{"title": t, "score": s} for t, s in self.recommended],
             "film": self.film,
             "neighbours": [{"title": t, "score": s} for t, s in self.neighbours],
+            "new_films": [film.to_dict() for film in self.new_films],
             "seconds": self.seconds,
         }
 
@@ -92,6 +99,9 @@ def run(
     progress: bool | None = None,
 ) -> Demo:
     """Load MovieLens-100K, train, and compare with the popularity and random recommenders.
+
+    A second, small model learns from genres and years too, without three films, and then finds who
+    would like them; see `nearfar.cli.new_films`.
 
     The epoch is chosen on a tenth of the training part. The test part, a quarter of each user's
     films, is used once, at the end.
@@ -130,9 +140,11 @@ def run(
             name: evaluate(one, train, test, k=K, threads=threads, progress=show)
             for name, one in _recommenders(model, train, seed).items()
         }
+    with _doing("Learning from genres and years", show), clock.part("new films"):
+        hybrid, unseen = new_films.train(data, seed=seed, threads=threads)
     return Demo(
-        where, train, test, model, evaluations,
-        **_examples(model, train), seconds=clock.seconds,
+        where, train, test, model, evaluations, **_examples(model, train),
+        hybrid=hybrid, new_films=unseen, seconds=clock.seconds,
     )  # fmt: skip
 
 
@@ -147,11 +159,16 @@ def _recommenders(model: CML, train: Interactions, seed: int) -> dict[str, Any]:
 def _warm_up(threads: int | None) -> None:
     """Call every kernel once on tiny data, so that compilation is not timed as training."""
     rng = np.random.default_rng(0)
-    pairs = {(int(u), int(i)) for u, i in rng.integers(0, 40, (400, 2))}
-    train, test = split.ratio(Interactions.from_pairs(pairs))
+    pairs = {(str(u), str(i)) for u, i in rng.integers(0, 40, (400, 2))}
+    data = Interactions.from_pairs(pairs)
+    train, test = split.ratio(data)
     model = CML().fit(train, epochs=1, validation=0.2, threads=threads, progress=False)
     for one in _recommenders(model, train, 0).values():
         evaluate(one, train, test, k=K, threads=threads)
+    films = pl.DataFrame({"item_id": data.item_ids.values}).with_columns(
+        title=pl.format("Film ({})", 1950 + pl.int_range(pl.len())), genres=pl.lit("Drama | War")
+    )
+    new_films.train(data.with_item_table(films), epochs=1, threads=threads)
 
 
 def _examples(model: CML, train: Interactions) -> dict[str, Any]:

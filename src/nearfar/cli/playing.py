@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,10 @@ import typer
 from nearfar.cli import demo as library
 from nearfar.cli import show
 from nearfar.cli.fitting import Json
+from nearfar.cli.new_films import NewFilm
 from nearfar.evaluation.metrics import REGISTRY, names
+from nearfar.model.fitted import KIND
+from nearfar.runtime import store
 
 
 def demo(
@@ -28,13 +32,35 @@ def demo(
     ] = library.EPOCHS,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     threads: Annotated[int | None, typer.Option(help="[default: all available cores]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="MODEL",
+            help="Save the model that knows the new films, for `nearfar serve`.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Train on MovieLens-100K, compare with popularity, and recommend some films."""
+    """Train on MovieLens-100K, compare with popularity, and recommend some films.
+
+    At the end, films that nobody has rated find their users by genres and year.
+    """
+    if out is not None:
+        store.check_replaceable(out, kind=KIND)
     found = library.run(data, epochs=epochs, seed=seed, threads=threads)
+    if out is not None:
+        found.hybrid.save(out)
     if json:
         show.emit(found.to_dict())
         return
+    _show(found)
+    if out is not None:
+        show.say(f"The model with the new films is in {out}: `nearfar serve {out}` shows it.")
+
+
+def _show(found: library.Demo) -> None:
     train, test = found.train, found.test
     show.say(f"MovieLens-100K, ratings of 4 and 5, from {found.source}:")
     show.say(
@@ -60,5 +86,20 @@ def demo(
         (f"Nearest to {found.film}", found.neighbours),
     ):
         show.table(title, ["film", "score"], [(film, f"{score:.3f}") for film, score in films])
+    _show_new(found.new_films)
     times = ", ".join(f"{part} {seconds:.1f}" for part, seconds in found.seconds.items())
     show.say(f"Seconds: {times}.")
+
+
+def _show_new(films: Sequence[NewFilm]) -> None:
+    """Print new films and their users; those who do like one have a star."""
+    show.say(
+        "Three films that nobody has rated, placed by their genres and year alone, and who would"
+        " like them. A star: the user did rate it 4 or 5, in the ratings that were taken out."
+    )
+    for film in films:
+        users = zip(film.users, film.liked, strict=True)
+        named = ", ".join(f"{user}{'*' if liked else ''}" for user, liked in users)
+        hits = f"{sum(film.liked)} of {len(film.liked)}, and {100 * film.share:.0f} % of all users"
+        show.say(f"  {film.title} ({film.genres}): users {named} ({hits}).")
+    show.say("")

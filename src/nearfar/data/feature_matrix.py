@@ -76,6 +76,8 @@ def _counts(matrix: Any) -> sp.csr_array:
         )
     if max(given.shape) >= 2**31:
         raise DataError(f"`matrix` must have less than 2^31 rows and columns; got {given.shape}.")
+    if given.dtype == np.float16:  # scipy has no sparse arrays of it
+        given = given.astype(np.float32)
     with np.errstate(over="ignore"):
         counts = sp.csr_array(given, copy=True)
         counts.sum_duplicates()  # in the type of the caller, where sums are exact

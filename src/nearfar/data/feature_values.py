@@ -78,6 +78,13 @@ def _from_objects(kind: str, values: pl.Series) -> pl.Series:
             f"Column {values.name!r} of `{kind}` has values that are not of one type:"
             f" {first_line(error)}. Convert them all to text, to numbers or to lists of these."
         ) from error
+    lost = made.is_null().to_numpy() & np.array([value is not None for value in found], np.bool_)
+    if lost.any():  # such as integers of more than 128 bits
+        raise DataError(
+            f"Column {values.name!r} of `{kind}` has values that are not of one type, or too large:"
+            f" {shown(found[int(lost.argmax())])} is not {made.dtype}. Convert them all to text, to"
+            " numbers or to lists of these."
+        )
     return made
 
 

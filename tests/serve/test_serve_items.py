@@ -63,7 +63,11 @@ def test_what_cannot_be_added_changes_nothing(hybrid_folder):
         assert add(client, item(60), headers={"Authorization": "Bearer x"}).status_code == 403
         assert client.get("/v1/model").json() == facts
     with serving(create_app(hybrid_folder)) as closed:
-        assert add(closed, item(60)).status_code == 403
+        answer = add(closed, item(60))
+        assert answer.status_code == 403
+        told = answer.json()["error"]["message"]
+        assert all(part in told for part in ("no token", "--token-file", "nearfar add-items"))
+        assert "SIGHUP" not in told
 
 
 def test_a_model_without_features_says_so(saved_model):

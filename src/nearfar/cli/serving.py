@@ -31,7 +31,8 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"A file with the token for `POST /reload`. [default: the variable {_TOKEN}]",
+            help="A file with the token for `POST /reload` and `POST /v1/items`."
+            f" [default: the variable {_TOKEN}]",
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that compute lists.")] = 1,

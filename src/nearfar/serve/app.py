@@ -55,7 +55,8 @@ def create_app(
     index : path, optional
         A folder with an approximate index of the items of this model.
     token : str, optional
-        The token that ``POST /reload`` requires. Without a token it always answers 403.
+        The token that ``POST /reload`` and ``POST /v1/items`` require. Without a token they always
+        answer 403.
     max_body : int
         Maximum size in bytes of the body of a request.
     max_concurrent : int

@@ -174,7 +174,7 @@ class Endpoints:
 
     async def reload(self, authorization: Annotated[str, Header()] = "") -> Response:
         """Load the model again from its folder; it is served if it passes the test."""
-        if (refused := self._refused(authorization)) is not None:
+        if (refused := self._refused(authorization, "send it SIGHUP instead")) is not None:
             return refused
         try:
             await self.renew()
@@ -186,7 +186,11 @@ class Endpoints:
         self, asked: schemas.NewItems, authorization: Annotated[str, Header()] = ""
     ) -> Response:
         """Add items by their content, to the served model only: a reload forgets them."""
-        if (refused := self._refused(authorization)) is not None:
+        other_way = (
+            "start it with one (`--token-file`, or NEARFAR_TOKEN in the environment), or add the"
+            " items to the saved model with `nearfar add-items` and reload it"
+        )
+        if (refused := self._refused(authorization, other_way)) is not None:
             return refused
         new = {one.id: one.features for one in asked.items}
         try:
@@ -196,10 +200,13 @@ class Endpoints:
         self.metrics.serves(loaded)
         return _json(schemas.Added(added=len(new), n_items=loaded.model.interactions.n_items))
 
-    def _refused(self, authorization: str) -> Response | None:
-        """Return the refusal of a request that changes the served model without the token."""
+    def _refused(self, authorization: str, other_way: str) -> Response | None:
+        """Return the refusal of a request that changes the served model without the token.
+
+        `other_way` is what to do instead where the server has no token.
+        """
         if self.token is None:
-            return failure(403, "Forbidden", "This server has no token; send it SIGHUP instead.")
+            return failure(403, "Forbidden", f"This server has no token; {other_way}.")
         if not authorization:
             told = "Send the header `Authorization: Bearer TOKEN`."
             return failure(401, "Unauthorized", told, {"WWW-Authenticate": "Bearer"})

@@ -180,6 +180,24 @@ def test_a_step_is_the_same_in_any_chunk_of_steps_and_from_any_state():
     assert np.array_equal(one.tables(), again.tables())
     assert np.array_equal(one.points(), again.points())
     assert np.array_equal(one.state.cache, again.state.cache)
+    assert np.array_equal(one.state.cached_at, again.state.cached_at)
+    noted = np.zeros(problem.n_items, int)
+    for step in range(33):
+        noted[np.array(problem.refreshed(step), int) - problem.n_users] = step
+    assert one.state.cached_at.tolist() == noted.tolist()
+
+
+def test_points_of_some_rows_are_those_of_all():
+    """Only these contents are encoded; with `alone` as if every delta were 0."""
+    problem = module_problem(sampler=Shared(0.5), negatives=9)
+    engine, rows = engine_of(problem), problem.n_users + np.array([7, 3, 5])
+    engine.run(20)
+    tables = engine.tables()
+    np.testing.assert_allclose(problem.encoded(tables, rows), engine.points(rows), atol=1e-6)
+    alone = problem.encoded(tables, rows, alone=True)
+    tables[: problem.n_rows] = 0.0
+    np.testing.assert_allclose(alone, problem.encoded(tables)[rows], atol=1e-6)
+    assert not np.allclose(alone, engine.points(rows))
 
 
 def test_dropout_differs_between_steps_and_seeds():

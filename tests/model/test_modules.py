@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nearfar as nf
-from model.test_hybrid import DATA, N_ITEMS, N_USERS, NEW, features
+from films import DATA, N_ITEMS, N_USERS, NEW, features
 from nearfar.data.ids import Ids
 from nearfar.errors import DataError, NearfarWarning, OptionError, StoreError
 from nearfar.training.run import Run
@@ -64,6 +64,17 @@ def test_items_that_nobody_has_used_are_placed_by_what_they_look_like(model):
     assert all(item % 2 == 1 for item in model.similar_items(31, k=6)["item_id"])
     mixed = model.recommend_all(k=20)["item_id"]
     assert set(range(30, 40)) & set(mixed.to_list())
+
+
+def test_the_history_says_what_the_pictures_explain():
+    """Contents have no columns, of which a cosine could be taken."""
+    options = {**SHORT, "sampler": nf.TwoStage(10, towards="user"), "negatives": 2}
+    model = nf.CML(**options).fit(DATA, item_features=contents(), epochs=2)
+    history = model.history
+    assert history["explained_items"].is_between(0.0, 1.0).all()
+    assert history["cache_oldest"].to_list() == [1.0, 1.0]
+    assert history["cache_age"].is_between(0.4, 0.7).all()
+    assert not {"similar_push", "similar_cosine", "explained_users"} & set(history.columns)
 
 
 def test_without_pictures_that_tell_them_apart_they_are_not(model):

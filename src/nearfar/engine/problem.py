@@ -334,8 +334,11 @@ class Problem:
             raise ValueError("there is no content")
         vectors, n = np.asarray(tables, np.float32), self.n_rows
         listed = np.arange(n) if rows is None else rows
-        own = np.zeros((len(listed), vectors.shape[1]), np.float32) if alone else vectors[listed]
+        own = vectors[:n] if rows is None else vectors[rows]
+        if alone:
+            own = np.zeros_like(own)
         if self.module is not None:
+            own = own.copy()
             some = has_content(self.content)[listed]
             own[some] += self.module.encode(listed[some] - self.n_users, vectors[n:])
             return normalise(own)

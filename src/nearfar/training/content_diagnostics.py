@@ -147,7 +147,7 @@ def _similar(problem: Problem, drawn: DrawnPairs, key: np.uint64) -> tuple[float
     """Return `similar_push`, `similar_drawn` and `similar_cosine`."""
     assert problem.content is not None
     items = rows_of(problem.content, "items")
-    if items.nnz == 0:
+    if items.nnz == 0 or problem.module is not None:  # contents of a module are no columns
         return NAN, NAN, NAN
     width = drawn.negatives.shape[1]
     n = min(len(drawn.user), max(64, _PLACES // width))

@@ -100,9 +100,12 @@ class GPUEngine:
         """A copy of the tables on the host; see `Engine.state`."""
         rows, last = (table.to("cpu", copy=True).numpy() for table in self._tables[:2])
         mean = None if self._mean is None else self._mean.to("cpu", copy=True).numpy()
-        cache = None if self.modules is None else self.modules.cache
-        kept = None if cache is None else cache.to("cpu", copy=True).numpy()
-        return State(rows, last, self.step, mean, kept)
+        state = State(rows, last, self.step, mean)
+        modules = self.modules
+        if modules is not None and modules.cache is not None and modules.cached_at is not None:
+            state.cache = modules.cache.to("cpu", copy=True).numpy()
+            state.cached_at = modules.cached_at.copy()
+        return state
 
     def run(self, count: int) -> StepLog:
         """Run the next `count` steps; see `Engine.run`."""
@@ -195,9 +198,7 @@ class GPUEngine:
         if self.problem.module is None:
             return None
         self._parts = EAGER
-        return ModuleRows(
-            self.problem, start.cache, self._tables, self._rules, self._draws, self.device
-        )
+        return ModuleRows(self.problem, start, self._tables, self._rules, self._draws, self.device)
 
     @contextmanager
     def _on_threads(self) -> Iterator[None]:

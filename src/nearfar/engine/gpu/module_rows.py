@@ -22,7 +22,7 @@ from nearfar.engine.item_module import (
     load_rows,
     tensors_of,
 )
-from nearfar.engine.problem import Problem
+from nearfar.engine.problem import Problem, State
 from nearfar.engine.spec import DrawSpec, Spec
 from nearfar.method.geometry import normalise
 from nearfar.runtime.arrays import Float32, Int32, Int64
@@ -36,8 +36,8 @@ class ModuleRows:
     ----------
     problem : Problem
         With a `Problem.module`.
-    cache : float32 array or None
-        `State.cache`.
+    start : State
+        Its cache is copied, if there is one.
     tables, rules, draws, device
         Those of the engine.
     """
@@ -45,7 +45,7 @@ class ModuleRows:
     def __init__(
         self,
         problem: Problem,
-        cache: Float32 | None,
+        start: State,
         tables: Tables,
         rules: Spec,
         draws: DrawSpec,
@@ -57,9 +57,16 @@ class ModuleRows:
         self.tables, self.rules, self.draws, self.device = tables, rules, draws, device
         self.has = torch.from_numpy(has_content(self.content)).to(device)
         self.net = self.module.loaded(tables.rows[problem.n_rows :, 0], device)
-        self.cache = None if cache is None else torch.from_numpy(cache.copy()).to(device)
-        if cache is None and len(problem.cached):
-            self.cache = torch.from_numpy(self.points(np.array(problem.cached), 0)).to(device)
+        self.cache: Tensor | None = None
+        self.cached_at: Int64 | None = None
+        """`State.cached_at`."""
+        if start.cache is not None and start.cached_at is not None:
+            self.cache = torch.from_numpy(start.cache.copy()).to(device)
+            self.cached_at = start.cached_at.copy()
+        elif len(problem.cached):
+            rows = np.array(problem.cached)
+            self.cache = torch.from_numpy(self.points(rows, start.step)).to(device)
+            self.cached_at = np.full(len(rows), start.step, np.int64)
         self.n_encoded, self.n_refreshed = 0, 0
         """Contents that the steps, and the cache, have had encoded."""
         self._graph: Tensor | None = None
@@ -195,11 +202,12 @@ class ModuleRows:
     def refresh(self, step: int) -> None:
         """Encode the next slice of the cache; see `nearfar.engine.Problem.refreshed`."""
         rows = np.array(self.problem.refreshed(step), np.int64)
-        if self.cache is None or not len(rows):
+        if self.cache is None or self.cached_at is None or not len(rows):
             return
         first = self.problem.cached.start
         found = torch.from_numpy(self.points(rows, step)).to(self.device)
-        self.cache[rows[0] - first : rows[-1] + 1 - first] = found
+        part = slice(rows[0] - first, rows[-1] + 1 - first)
+        self.cache[part], self.cached_at[part] = found, step
         self.n_refreshed += int(has_content(self.content)[rows].sum())
 
     def look_up(self, looked: Tensor, units: Tensor) -> None:

@@ -15,7 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from nearfar.cli import (
+    asking,
     changing,
+    evaluating,
     experiments,
     exporting,
     fetching,
@@ -25,7 +27,6 @@ from nearfar.cli import (
     preparing,
     serving,
     show,
-    using,
 )
 from nearfar.cli.binding import FlagError, local, names_of
 from nearfar.errors import NearfarError, NearfarWarning
@@ -46,13 +47,13 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     fitting.fit: "nearfar fit data/ -o model/ --holdout 0.25 --validation 0.1 --epochs 60",
     changing.update: "nearfar update model/ new.csv",
     changing.add_items: "nearfar add-items model/ new-films.parquet",
-    using.evaluate: "nearfar evaluate model/ data/ --baselines",
-    using.front: "nearfar front model/ data/ --popularity 0 --popularity 1",
+    evaluating.evaluate: "nearfar evaluate model/ data/ --baselines",
+    evaluating.front: "nearfar front model/ data/ --popularity 0 --popularity 1",
     fitting.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
     " --sampler uniform",
     experiments.table2: "nearfar table2 data/ -o results/",
-    using.recommend: "nearfar recommend model/ --user 196 --k 10",
-    using.similar: "nearfar similar model/ --item 50",
+    asking.recommend: "nearfar recommend model/ --user 196 --k 10",
+    asking.similar: "nearfar similar model/ --item 50",
     indexing.index: "nearfar index model/ -o index/ --recall 0.95 --k 10",
     exporting.batch: "nearfar batch model/ -o lists/ --k 10",
     exporting.export: "nearfar export model/ -o items.parquet",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nearfar.cli import show
+from nearfar.cli.asking import known_items, unknown_counts
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Json
 from nearfar.cli.inputs import ids_as_flags, load_index, ranking_device, words_in
@@ -25,8 +26,6 @@ from nearfar.cli.using import (
     Threads,
     Unknown,
     WhenUnknown,
-    known_items,
-    unknown_counts,
 )
 from nearfar.errors import UnknownIdError
 from nearfar.model.batch import recommend_to

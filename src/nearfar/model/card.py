@@ -164,8 +164,9 @@ def _content(seen: Mapping[str, float]) -> str:
         )
     if "cache_age" in seen:
         said.append(
-            f"The points by which negatives were chosen were {seen['cache_age']:.2f} epochs old on"
-            f" average, and at most {seen['cache_oldest']:.2f}."
+            f"Cached points, by which negatives were chosen or compared, were"
+            f" {seen['cache_age']:.2f} epochs old on average, and at most"
+            f" {seen['cache_oldest']:.2f}."
         )
     return " ".join(said) or "There are no diagnostics: training ended before the first."
 

@@ -18,8 +18,9 @@
   that the user does not have (more than 5 % if several have the same). ``similar_cosine`` is the
   lowest such cosine, the mean over users. No fixed cosine would do: by genres and years of films
   half of all items are above 0.8, by words of articles one in a thousand is above 0.3.
-- ``cache_age``, ``cache_oldest``: how long ago the points by which a second stage chooses were
-  encoded, on average and at most, in epochs, as noted when they were.
+- ``cache_age``, ``cache_oldest``: how long ago the cached points were encoded by which a second
+  stage chooses, or with which a module of few fresh negatives compares, on average and at most, in
+  epochs, as noted when they were.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from nearfar.method.options import Options
     from nearfar.method.prior import Prior
     from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
+    from nearfar.model import spark
     from nearfar.model.cml import CML
     from nearfar.model.export import export
     from nearfar.prepare import Rules, prepare
@@ -76,6 +77,7 @@ __all__ = [
     "front",
     "prepare",
     "presets",
+    "spark",
     "split",
 ]
 
@@ -97,6 +99,7 @@ _OWNERS = {
     "method.options": ("Options",),
     "method.prior": ("Prior",),
     "method.sampling": ("Popularity", "Shared", "TwoStage", "Uniform"),
+    "model": ("spark",),
     "model.cml": ("CML",),
     "model.export": ("export",),
     "prepare": ("Rules", "prepare"),

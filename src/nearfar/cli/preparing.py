@@ -26,14 +26,17 @@ from nearfar.errors import DataError, EmptyDataError, MissingColumnError
 from nearfar.prepare import Rules
 from nearfar.prepare import prepare as binarise
 from nearfar.prepare.rules import Paper
+from nearfar.prepare.spark_source import spark_log
 from nearfar.readers.raw import Raw
 from nearfar.runtime import store
 from nearfar.runtime.checks import local_path
 from nearfar.runtime.progress import Stages
 
+ReadBy = Enum("ReadBy", {"polars": "polars", "spark": "spark"}, type=str)
 Recipe = Enum("Recipe", {name: name for name in ("table", *RECIPES)}, type=str)  # type: ignore[misc]
 
 _TABLE: Final = Recipe("table")
+_POLARS: Final = ReadBy("polars")
 _LISTED: Final = 5
 """Number of rejected lines that are shown; all of them are in the folder."""
 
@@ -104,12 +107,36 @@ def prepare(
         bool | None,
         typer.Option(help="Show the current step. [default: if stderr is a terminal]"),
     ] = None,
+    engine: Annotated[
+        ReadBy,
+        typer.Option(
+            help="What reads RAW: polars, on this machine; or Spark, by its own configuration, from"
+            " any address that it reads, of Parquet, ORC or JSON."
+        ),
+    ] = _POLARS,
+    spark_scratch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="With --engine spark: a folder for temporary files that every executor can write"
+            " to. [default: a local one, if Spark runs on this machine alone]",
+        ),
+    ] = None,
     json: Json = False,
     rules: dict[str, Any],
 ) -> None:
     """Convert a raw log to a folder of interactions."""
     form = {"separator": separator, "encoding": encoding, "quotes": quotes}
     columns = {"user": user, "item": item, "value": value, "time": time}
+    if engine is not _POLARS:
+        others = {**form, "recipe": None if recipe is _TABLE else recipe.value, "items": items,
+                  "no-header": no_header or None, "like-paper": like_paper or None}  # fmt: skip
+        kept = build(Rules(), RULE_FLAGS, rules)
+        _prepare_on_spark(raw, out, columns, kept, others, spark_scratch, progress=progress,
+                          json=json)  # fmt: skip
+        return
+    if spark_scratch is not None:
+        raise FlagError("`--spark-scratch` belongs to --engine spark.")
     source = _source(raw, recipe, form | columns | {"no-header": no_header or None})
     kept = build(_start(source, like_paper=like_paper), RULE_FLAGS, rules)
     _check_value(source, kept, value)
@@ -138,6 +165,36 @@ def prepare(
         return
     show.say(report.text(source.paper if like_paper else None))
     _list_rejected(found.rejected)
+    show.say(f"Saved in {out}. Next: nearfar fit {out} -o model/")
+
+
+def _prepare_on_spark(
+    raw: str,
+    out: Path,
+    columns: dict[str, str | None],
+    rules: Rules,
+    others: dict[str, Any],
+    scratch: str | None,
+    *,
+    progress: bool | None,
+    json: bool,
+) -> None:
+    for name, value in others.items():
+        if value is not None:
+            raise FlagError(f"`--{name}` belongs to --engine polars.")
+    store.check_replaceable(out, kind=KIND)
+    try:
+        log = spark_log(raw, columns)
+    except DataError as error:
+        raise type(error)(as_flags(error)) from error
+    data, report = binarise(log, rules, scratch=scratch, progress=progress)
+    made = {"source": raw, "recipe": "spark", "rules": asdict(rules),
+            "steps": [asdict(step) for step in report.steps], "n_rejected": 0}  # fmt: skip
+    data.save(out, made=made)
+    if json:
+        show.emit({"data": str(out), **asdict(report), "n_rejected": 0})
+        return
+    show.say(report.text(None))
     show.say(f"Saved in {out}. Next: nearfar fit {out} -o model/")
 
 

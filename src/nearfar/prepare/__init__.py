@@ -17,6 +17,9 @@ engine (`nearfar.prepare.polars_plan`). The table is read four times and never h
 the distinct ids, a part of the rows at a time, and the result; the rows lie as Parquet files in a
 temporary folder meanwhile, 16 bytes each, with weights 24.
 
+A DataFrame of PySpark is prepared where it lies, by the same plan on Spark
+(`nearfar.prepare.spark_plan`), with the same result.
+
 The package can be called: ``nearfar.prepare(table, rules)`` is `prepare`.
 """
 
@@ -26,7 +29,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -38,38 +41,52 @@ from nearfar.data.interactions import Interactions
 from nearfar.errors import EmptyDataError
 from nearfar.prepare.checking import Checked, checked
 from nearfar.prepare.compressed import compressed
-from nearfar.prepare.pair_plan import Survivors, merged, numbered, total, weighed
+from nearfar.prepare.pair_plan import (
+    Frame,
+    PlanEngine,
+    Survivors,
+    merged,
+    numbered,
+    total,
+    weighed,
+)
 from nearfar.prepare.polars_plan import PolarsPlan
 from nearfar.prepare.preparation_report import Report, Step, reported, step
 from nearfar.prepare.rules import Rules
+from nearfar.prepare.spark_plan import SparkPlan, is_spark_frame, spark_checked, spark_scratch
 from nearfar.readers.raw import Raw
 from nearfar.runtime.arrays import Int64
-from nearfar.runtime.checks import an_instance, local_folder
+from nearfar.runtime.checks import an_instance, local_folder, plain_text
 from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame as SparkFrame
 
 __all__ = ["Report", "Rules", "Step", "prepare"]
 
 
 def prepare(
-    table: Raw | pl.LazyFrame | pl.DataFrame,
+    table: Raw | pl.LazyFrame | pl.DataFrame | SparkFrame,
     rules: Rules | None = None,
     *,
-    scratch: Path | None = None,
+    scratch: Path | str | None = None,
     progress: bool | None = None,
 ) -> tuple[Interactions, Report]:
     """Binarise and filter a raw table.
 
     Parameters
     ----------
-    table : Raw, LazyFrame or DataFrame
+    table : Raw, LazyFrame or DataFrame, or a DataFrame of PySpark
         The columns user and item, and value and time if there are such
-        (`nearfar.data.table_columns.select` and the recipes return it).
+        (`nearfar.data.table_columns.select` and the recipes return it). In PySpark ids are integers
+        or text, and values numbers.
     rules : Rules, optional
         By default every row is an interaction.
     scratch : Path, optional
         Where the folder of temporary files is made, which is removed at the end; by default where
-        the system has such.
+        the system has such. Of PySpark, the address of a folder that every executor can write to;
+        not needed if Spark runs on this machine alone.
     progress : bool, optional
         Show what is being done; where the error stream is a terminal if None.
 
@@ -102,6 +119,8 @@ def prepare(
     """
     check_fork()
     rules = an_instance("rules", Rules() if rules is None else rules, Rules)
+    if is_spark_frame(table):
+        return _on_spark(table, rules, scratch, progress)
     scratch = None if scratch is None else local_folder("scratch", scratch)
     raw = table if isinstance(table, Raw) else Raw(table_columns.as_lazy(table))
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder, Stages(progress) as stages:
@@ -109,15 +128,28 @@ def prepare(
         clean = checked(raw, rules)
         steps = _as_read(clean)
         engine = PolarsPlan(steps[-1].n_pairs, Path(folder))
-        data = _planned(clean, rules, engine, steps, stages)
+        data = _planned(nw.from_native(clean.rows), rules, engine, steps, stages)
     return data if raw.items is None else data.with_item_table(raw.items), reported(data, steps)
 
 
+def _on_spark(
+    table: Any, rules: Rules, scratch: Path | str | None, progress: bool | None
+) -> tuple[Interactions, Report]:
+    session = table.sparkSession
+    where = None if scratch is None else plain_text("scratch", str(scratch))
+    with spark_scratch(session, where) as folder, Stages(progress) as stages:
+        stages.begin("checking the table")
+        rows, n_rows = spark_checked(table, rules)
+        steps = _as_read(Checked(pl.LazyFrame(), n_rows, {}))
+        data = _planned(rows, rules, SparkPlan(session, n_rows, folder), steps, stages)
+    return data, reported(data, steps)
+
+
 def _planned(
-    clean: Checked, rules: Rules, engine: PolarsPlan, steps: list[Step], stages: Stages
+    checked_rows: Frame, rules: Rules, engine: PlanEngine, steps: list[Step], stages: Stages
 ) -> Interactions:
     """Run the plan; adds to `steps`."""
-    rows, least = weighed(nw.from_native(clean.rows), rules)
+    rows, least = weighed(checked_rows, rules)
     stages.begin("finding the users")
     users = engine.number(rows, "user", cut=True)
     stages.begin("finding the items")
@@ -134,7 +166,7 @@ def _planned(
     left = Survivors(engine, parts)
     left.check(users)
     left = _filtered(left, rules, least, steps)
-    by_user, by_item = users.collect().to_native(), items.collect().to_native()
+    by_user, by_item = (side.collect("polars").sort("row").to_native() for side in (users, items))
     pairs = compressed(left, (by_user.height, by_item.height))
     user_ids = _ids(by_user, pairs.user_rows, "user")
     item_ids = _ids(by_item, pairs.item_rows, "item")

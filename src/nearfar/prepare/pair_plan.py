@@ -176,9 +176,8 @@ class Survivors:
         """
         counted = users.select("n", user=nw.col("row").cast(nw.Int32))
         both = self.counts["user"].select("user", "rows").join(counted, on="user")
-        n_other, n_rows = _numbers(
-            both, (nw.col("n") != nw.col("rows")).sum().alias("other"), nw.col("rows").sum()
-        )
+        other = (nw.col("n") != nw.col("rows")).cast(nw.Int64).sum().alias("other")
+        n_other, n_rows = _numbers(both, other, nw.col("rows").sum())
         if n_other or n_rows != total(users, "n"):
             raise changed()
 

@@ -38,13 +38,23 @@ def matrix():
 
 
 def module_problem(
-    build=linear, *, rate=0.01, chunk=None, seed=3, load=None, decay=0.0, fresh=None, **options
+    build=linear,
+    *,
+    rate=0.01,
+    chunk=None,
+    seed=3,
+    load=None,
+    decay=0.0,
+    fresh=None,
+    at_most=None,
+    **options,
 ):
     """A problem whose items have the rows of `matrix` as contents, read by `load`."""
     encoder = Module(build, learning_rate=rate, decay=decay, chunk=chunk, fresh=fresh)
     hybrid = Hybrid(encoder, id_dropout=0.4, id_decay=0.05)
     rows = matrix()
     has = np.diff(rows.indptr) > 0
+    has &= np.cumsum(has) <= (len(has) if at_most is None else at_most)
     ids = [DATA.item_ids.id(int(at)) for at in np.flatnonzero(has)]
     dense = rows.toarray()[has]
     contents = Contents.from_array(dense, ids)
@@ -198,6 +208,17 @@ def test_points_of_some_rows_are_those_of_all():
     tables[: problem.n_rows] = 0.0
     np.testing.assert_allclose(alone, problem.encoded(tables)[rows], atol=1e-6)
     assert not np.allclose(alone, engine.points(rows))
+
+
+def test_steps_without_any_content_are_taken():
+    problem = module_problem(at_most=1, batch=2, sampler=Popularity(0.5), negatives=1)
+    engine, encoded = engine_of(problem), []
+    for _ in range(30):
+        before = engine.modules.n_encoded
+        engine.run(1)
+        encoded.append(engine.modules.n_encoded - before)
+    assert set(encoded) == {0, 1}
+    assert np.isfinite(engine.points()).all()
 
 
 def test_dropout_differs_between_steps_and_seeds():

@@ -131,30 +131,30 @@ class ModuleRows:
     def _encoded(self, listed: Int64, step: int) -> Tensor:
         """Return g(x) of the distinct rows of a step; keep the graph if they are one chunk."""
         self.n_encoded += len(listed)
-        chunk = self.module.encoder.chunk or len(listed)
         self.net.train()
-        if len(listed) <= chunk:
+        parts = self._parts(listed)
+        if len(parts) == 1:
             self._graph = self._forward(listed, step, 0)
             return self._graph.detach()
         with torch.no_grad():
-            parts = [
-                self._forward(listed[first : first + chunk], step, first)
-                for first in range(0, len(listed), chunk)
-            ]
-        self._graph = None
-        return torch.cat(parts)
+            found = [self._forward(listed[part], step, part.start) for part in parts]
+        return torch.cat([self._own[:0], *found])
+
+    def _parts(self, listed: Int64) -> list[slice]:
+        """Cut rows into chunks; none if there are no rows."""
+        size = self.module.encoder.chunk or max(1, len(listed))
+        return [slice(first, first + size) for first in range(0, len(listed), size)]
 
     def _learn(self, slopes: Tensor, now: StepNow) -> None:
         """Move the weights by the gradients of g of the rows of the step."""
         self.net.zero_grad(set_to_none=True)
         listed, step = self._rows.cpu().numpy(), int(now.step[0])
-        if self._graph is not None:
-            _backward(self._graph, slopes)
-        else:
-            chunk = self.module.encoder.chunk or len(listed)
-            for first in range(0, len(listed), chunk):
-                part = slice(first, first + chunk)
-                _backward(self._forward(listed[part], step, first), slopes[part])
+        for part in self._parts(listed):
+            graph = self._graph
+            _backward(
+                self._forward(listed[part], step, part.start) if graph is None else graph,
+                slopes[part],
+            )
         self._graph = None
         n, rows = self.problem.n_rows, self.tables.rows
         pace = now.pace.clone()

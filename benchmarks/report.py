@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = (HERE / "results", HERE.parent / "research" / "results")
 PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "guides" / "popularity.md",
-         DOCS / "guides" / "content.md", DOCS / "results" / "gpu.md",
-         DOCS / "results" / "leaderboards.md")  # fmt: skip
+         DOCS / "guides" / "content.md", DOCS / "guides" / "encoders.md",
+         DOCS / "results" / "gpu.md", DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
     "coverage": "items shown %", "setting": "chosen", "runs": "of runs", "epochs": "epochs",
@@ -157,6 +157,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "task": "data", "among": "ranked", "k": "k", "method": "method", "seeds": "seeds",
         "recall": "recall@k", "ndcg": "NDCG@k", "ndcg_std": "its deviation", "epochs": "epochs",
         "gamma": "gamma", "cpu_seconds": "processor, s",
+    },
+    "spectrograms": {
+        "sampler": "sampler", "negatives": "negatives", "batch": "batch", "seeds": "seeds",
+        "ndcg_warm": "NDCG@20, warm", "ndcg_cold": "NDCG@20, cold", "mmr_warm": "MMR",
+        "epochs": "epochs", "best_epoch": "best", "distinct": "items a step",
+        "peak_mib": "peak, MiB", "measured": "",
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,

@@ -11,8 +11,9 @@ Accuracy is measured at a lower resolution (24 x 40), with the same network othe
 that all settings can be trained; every run encodes about as many contents (`ENCODED`), at a
 learning rate that grows with the root of the batch, and its best epoch is chosen on a validation
 part. Memory is the peak of a process that takes one step at the full resolution, less what it had
-before. Where the step would not fit, it is that of a content, measured at smaller batches, times
-the distinct items of the step. Lines that are in spectrogram_runs.csv, or spectrogram_memory.csv,
+before. It is measured with one negative; with more, and where the step would not fit, it is that of
+a content, measured at a smaller batch, times the distinct items of the step ("estimated").
+Lines that are in spectrogram_runs.csv, or spectrogram_memory.csv,
 are not computed again.
 """
 
@@ -242,13 +243,13 @@ def cases() -> list[dict[str, Any]]:
 
 
 def measure_memory(folder: Path) -> None:
-    """Measure the peak of every setting, or estimate it from those that fit."""
+    """Measure the peak of the settings with one negative that fit, and estimate the others."""
     file, slope = folder / "spectrogram_memory.csv", 4.0
     for case in cases():
         if has_line(file, case):
             continue
         distinct = in_own_process(__file__, {**case, "plan": True})["distinct"]
-        if distinct * slope > min(MOST_MIB, available_mib() - 2048):
+        if case["negatives"] > 1 or distinct * slope > min(MOST_MIB, available_mib() - 2048):
             found = {"distinct": distinct, "peak_mib": round(distinct * slope, 1)}
             add_line(file, {**case, **found, "measured": "estimated"})
             continue
@@ -273,13 +274,41 @@ def table(folder: Path) -> None:
         pl.len().alias("seeds"), pl.col("ndcg_warm", "ndcg_cold").mean().round(4),
         pl.col("ndcg_warm").std().round(4).alias("warm_deviation"),
         pl.col("ndcg_cold").std().round(4).alias("cold_deviation"),
-        pl.col("mmr_warm").mean().round(1), pl.col("best_epoch", "seconds").mean().round(1),
+        pl.col("mmr_warm").mean().round(1),
+        pl.col("epochs", "best_epoch", "seconds").mean().round(1),
     )  # fmt: skip
     peaks = folder / "spectrogram_memory.csv"
     if peaks.exists():
         means = means.join(pl.read_csv(peaks), on=of, how="left")
     means.write_csv(folder / "spectrograms.csv")
     show("spectrograms", means.to_dicts())
+    plot(means, folder / "spectrograms.png")
+
+
+def plot(means: pl.DataFrame, file: Path) -> None:
+    """Draw accuracy on warm and cold items against the peak of a step, for each sampler."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    if "peak_mib" not in means.columns:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
+    for axis, kind in zip(axes, ("warm", "cold"), strict=True):
+        for (sampler, negatives), some in means.group_by(
+            "sampler", "negatives", maintain_order=True
+        ):
+            ordered = some.sort("batch")
+            axis.plot(
+                ordered["peak_mib"] / 1024, ordered[f"ndcg_{kind}"], f"C{[*SAMPLERS].index(sampler)}",
+                marker="ox^"[NEGATIVES.index(negatives)], linewidth=1,
+                label=f"{sampler}, {negatives} negative{'s' * (negatives > 1)}",
+            )  # fmt: skip
+        axis.set(xscale="log", xlabel="peak of a step, GiB", ylabel=f"NDCG@20, {kind} items")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[1].legend(fontsize=7, frameon=False)
+    figure.savefig(file, dpi=150)
 
 
 def main() -> None:

@@ -299,9 +299,9 @@ def plot(means: pl.DataFrame, file: Path) -> None:
         for (sampler, negatives), some in means.group_by(
             "sampler", "negatives", maintain_order=True
         ):
-            ordered = some.sort("batch")
+            ordered, colour = some.sort("batch"), f"C{[*SAMPLERS].index(sampler)}"
             axis.plot(
-                ordered["peak_mib"] / 1024, ordered[f"ndcg_{kind}"], f"C{[*SAMPLERS].index(sampler)}",
+                ordered["peak_mib"] / 1024, ordered[f"ndcg_{kind}"], colour,
                 marker="ox^"[NEGATIVES.index(negatives)], linewidth=1,
                 label=f"{sampler}, {negatives} negative{'s' * (negatives > 1)}",
             )  # fmt: skip

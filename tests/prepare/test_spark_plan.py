@@ -95,9 +95,13 @@ def test_many_parts_give_the_same(both, monkeypatch):
 def test_times_of_all_types_are_the_same_moments(session):
     days = pl.datetime_range(pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 6), "1d", eager=True)
     base = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3]})
-    for times in (days, days.cast(pl.Date), days.dt.replace_time_zone("UTC")):
+    for times, kind in (
+        (days, "timestamp_ntz"),
+        (days.cast(pl.Date), "date"),
+        (days.dt.replace_time_zone("UTC"), "timestamp"),
+    ):
         table = base.with_columns(time=times)
-        frame = session.createDataFrame(table.to_arrow())
+        frame = session.createDataFrame(table.rows(), f"user int, item int, time {kind}")
         expected, _ = prepare(table)
         found, _ = prepare(frame, progress=False)
         assert found.fingerprint == expected.fingerprint

@@ -85,7 +85,9 @@ class GPUEngine:
         self._parts = parts_for(self.device, self._draws) if parts is None else parts
         self.modules = self._module_rows(start)
         self._frozen = self._frozen_rows()
-        self._n_steps = steps_at_once(self._draws, self.device)
+        self._n_steps = 1  # a module's step is long, and runs are cut between them
+        if problem.module is None:
+            self._n_steps = steps_at_once(self._draws, self.device)
         self._plan = device_plan.make_plan(self._n_steps, self._draws, self.device)
         self._room = DeviceRoom(self._n_steps, self._draws, self._rules, self.device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}

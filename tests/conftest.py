@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,24 @@ def checkerboard(n=20):
 @pytest.fixture
 def board():
     return checkerboard()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server with pgvector; call it for the address of an empty schema."""
+    with stored().running_postgres() as schema:
+        yield schema
+
+
+@pytest.fixture(params=["pgvector", "milvus", "lancedb"])
+def place(request, tmp_path):
+    """An empty place of each store of vectors, the real thing."""
+    return stored().new_place(request.param, request, tmp_path)
+
+
+def stored():
+    """The module `stored`, which imports this one."""
+    return import_module("stored")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """Collaborative metric learning: items that a user likes are near, other items are far.
 
 Start with `Interactions` (`prepare` makes them from a raw log), divide them with `split`, fit a
-`CML`, `evaluate` it, and call its ``recommend``; `export` writes its vectors for other programs.
-The published methods are in `presets`, grids of runs and their comparison in `experiment`, and
-the exceptions in `errors`.
+`CML`, `evaluate` it, and call its ``recommend``; `export` writes its vectors to files, `export_to`
+to databases. The published methods are in `presets`, grids of runs and their comparison in
+`experiment`, and the exceptions in `errors`.
 
 Public names are imported on first access, so each part of the package loads only its own
 dependencies: kernels and metrics do not load polars, and the library does not load typer.
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from nearfar.model import spark
     from nearfar.model.cml import CML
     from nearfar.model.export import export
+    from nearfar.model.stores.delivery import export_to
     from nearfar.prepare import Rules, prepare
     from nearfar.search.item_index import ItemIndex
 
@@ -74,6 +75,7 @@ __all__ = [
     "evaluate",
     "experiment",
     "export",
+    "export_to",
     "front",
     "prepare",
     "presets",
@@ -102,6 +104,7 @@ _OWNERS = {
     "model": ("spark",),
     "model.cml": ("CML",),
     "model.export": ("export",),
+    "model.stores.delivery": ("export_to",),
     "prepare": ("Rules", "prepare"),
     "search.item_index": ("ItemIndex",),
 }

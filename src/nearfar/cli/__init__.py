@@ -56,7 +56,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     asking.similar: "nearfar similar model/ --item 50",
     indexing.index: "nearfar index model/ -o index/ --recall 0.95 --k 10",
     exporting.batch: "nearfar batch model/ -o lists/ --k 10",
-    exporting.export: "nearfar export model/ -o items.parquet",
+    exporting.export: "nearfar export model/ --to pgvector postgresql://localhost/shop",
     changing.project: "nearfar project model/ --method umap",
     serving.serve: "nearfar serve model/ --port 8000",
 }

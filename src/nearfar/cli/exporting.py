@@ -1,4 +1,4 @@
-"""``nearfar export`` and ``batch``: files of a model's vectors and recommendations."""
+"""``nearfar export`` and ``batch``: a model's vectors and recommendations for other programs."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from nearfar.errors import UnknownIdError
 from nearfar.model.batch import recommend_to
 from nearfar.model.cml import CML
 from nearfar.model.export import export as write
+from nearfar.model.stores.delivery import Delivered, export_to
 
 
 class Format(StrEnum):
@@ -49,23 +50,92 @@ class What(StrEnum):
     users = "users"
 
 
+class Store(StrEnum):
+    """Stores of vectors; see `nearfar.model.stores`."""
+
+    pgvector = "pgvector"
+    milvus = "milvus"
+    lancedb = "lancedb"
+
+
 def export(
     model: Model,
+    where: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WHERE]",
+            help="With --to: a connection string of PostgreSQL; an address of Milvus or a .db file"
+            " of Milvus Lite; a folder of LanceDB.",
+            show_default=False,
+        ),
+    ] = None,
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")],
-    form: Annotated[Format, typer.Option("--format", help="File format.")] = Format.parquet,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="File to write.", show_default=False),
+    ] = None,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="File format. [default: parquet]", show_default=False),
+    ] = None,
     what: Annotated[What, typer.Option(help="The vectors to export.")] = What.items,
     popularity: Dial = None,
+    to: Annotated[
+        Store | None, typer.Option(help="Write to a store instead, at WHERE.", show_default=False)
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            help="With --to: the table. [default: nearfar_items or nearfar_users]",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --to: rows to write at once. [default: 4 MiB of vectors]"),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write a model's vectors and their ids to a file in the format of another program.
+    """Write a model's vectors and their ids to a file, or to a table of a store.
 
     If the format cannot store the ids (numpy; faiss, unless they are integers), they are written to
     a second file, .ids.parquet. The items of a model with a prior have weights, at the setting of
     --popularity: a column of the Parquet file; for numpy and word2vec of the second file; for faiss
     the last coordinate, for queries that end in 1.
+
+    A table of a store is created or updated. An export that was killed continues when it is started
+    again, and rows of items that the model no longer has are removed.
     """
+    if to is None:
+        _check_unused("with --to", WHERE=where, table=table, batch=batch)
+        if out is None:
+            raise FlagError("Give `--out` and a file, or `--to`, a store and its address.")
+        _export_file(CML.load(model), out, form or Format.parquet, what, popularity, json)
+        return
+    _check_unused("without --to", out=out, format=form, popularity=popularity)
+    if where is None:
+        raise FlagError(
+            f"`--to {to.value}` needs an address after the model; see `nearfar export --help`."
+        )
     fitted = CML.load(model)
+    found = export_to(fitted, to.value, where, table=table, what=what.value, batch=batch)
+    if json:
+        show.emit({"store": to.value, **asdict(found)})
+    else:
+        show.say(_delivered(found, to, what))
+
+
+def _check_unused(when: str, **given: object) -> None:
+    """Refuse flags that have an effect only with, or without, another one."""
+    for name, value in given.items():
+        if value is not None:
+            shown = name if name.isupper() else f"--{name}"
+            raise FlagError(f"`{shown}` is only used {when}.")
+
+
+def _export_file(
+    fitted: CML, out: Path, form: Format, what: What, popularity: float | None, json: bool
+) -> None:
     files = write(fitted, out, form.value, what=what.value, popularity=popularity)
     shape = (fitted.item_vectors if what.value == "items" else fitted.user_vectors).shape
     if json:
@@ -75,6 +145,19 @@ def export(
         if fitted.gamma and what.value == "items":
             weights = f", with their weights at popularity {fitted.dial(popularity):g},"
         show.say(f"{shape[0]:,} {what.value} in {shape[1]} dimensions{weights} written to {named}.")
+
+
+def _delivered(found: Delivered, to: Store, what: What) -> str:
+    one = what.value.removesuffix("s")
+    said = (
+        f"{show.counted(found.n_written, 'row')} of {found.width} coordinates written to"
+        f" {found.table} of {to.value}, which has {show.counted(found.n_rows, one)}"
+    )
+    if found.n_removed:
+        said += f"; {show.counted(found.n_removed, 'row')} of other versions removed"
+    if found.n_left_out:
+        said += f"; {show.counted(found.n_left_out, one)} without training interactions left out"
+    return f"{said}."
 
 
 def batch(

@@ -20,6 +20,7 @@ DOCS = HERE.parent / "docs"
 RESULTS = (HERE / "results", HERE.parent / "research" / "results")
 PAGES = (HERE / "README.md", DOCS / "negatives.md", DOCS / "guides" / "popularity.md",
          DOCS / "guides" / "content.md", DOCS / "guides" / "encoders.md",
+         DOCS / "guides" / "stores.md",
          DOCS / "results" / "gpu.md", DOCS / "results" / "leaderboards.md")  # fmt: skip
 LEADERBOARD = {
     "method": "method", "recall": "Recall@20 %", "ndcg": "NDCG@20 %", "mmr": "MMR",
@@ -163,6 +164,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "ndcg_warm": "NDCG@20, warm", "ndcg_cold": "NDCG@20, cold", "mmr_warm": "MMR",
         "epochs": "epochs", "best_epoch": "best", "distinct": "items a step",
         "peak_mib": "peak, MiB", "measured": "",
+    },
+    "stores": {
+        "store": "store", "rows": "items", "coordinates": "coordinates", "first_s": "first, s",
+        "same_s": "again, s", "next_s": "next version, s", "query_ms": "a query, ms",
+        "recall": "recall at 10", "same": "the same list", "exact": "the same list, exactly",
     },
     "leaderboard_gowalla": LEADERBOARD,
     "leaderboard_amazon_cds": LEADERBOARD,

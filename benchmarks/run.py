@@ -21,6 +21,7 @@ SCRIPTS = (
     ["catalogue.py"],
     ["evaluation.py"],
     ["index.py"],
+    ["stores.py"],
     ["memory.py"],
     ["busy.py"],
     ["compilation.py"],

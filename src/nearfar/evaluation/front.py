@@ -20,7 +20,13 @@ from nearfar.errors import OptionError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.cohorts import NewUsers
 from nearfar.evaluation.front_plot import plot_front
-from nearfar.evaluation.ranking import check_data, measured, on_average, ranking_bar
+from nearfar.evaluation.ranking import (
+    check_data,
+    measured,
+    on_average,
+    ranking_bar,
+    values_of,
+)
 from nearfar.evaluation.result import standard_error
 from nearfar.method.prior import ItemWeights, checked_setting, log_popularity
 from nearfar.runtime.arrays import Float32, Int32, Int64
@@ -207,10 +213,8 @@ class _Tally:
     def row(self) -> dict[str, float]:
         """Return all metrics."""
         per_user = pl.concat(self.parts)
-        means = on_average(per_user, self.exposed, self.train.item_counts)
-        errors = {
-            f"{name}_se": standard_error(per_user[name].drop_nans().to_numpy())
-            for name in metrics.per_user()
-        }
+        values = values_of(per_user)
+        means = on_average(values, self.exposed, self.train.item_counts)
+        errors = {f"{name}_se": standard_error(v) for name, v in values.items()}
         shares = metrics.decile_shares(metrics.deciles(self.train.item_counts), self.exposed)
         return means | errors | {f"decile_{t}": float(s) for t, s in enumerate(shares, start=1)}

@@ -45,8 +45,10 @@ def average_precision(hits: Bool, n_relevant: Integers) -> Float64:
     array([0.8333])
     """
     rank = np.arange(1, hits.shape[1] + 1)
-    precisions = np.where(hits, np.cumsum(hits, axis=1) / rank, 0.0)
-    return _ratio(precisions.sum(axis=1), np.minimum(n_relevant, hits.shape[1]), n_relevant)
+    precisions = np.cumsum(hits, axis=1, dtype=np.int32) / rank
+    return _ratio(
+        (hits * precisions).sum(axis=1), np.minimum(n_relevant, hits.shape[1]), n_relevant
+    )
 
 
 def ndcg(hits: Bool, n_relevant: Integers) -> Float64:
@@ -63,7 +65,7 @@ def ndcg(hits: Bool, n_relevant: Integers) -> Float64:
     discount = 1.0 / np.log2(np.arange(2, hits.shape[1] + 2))
     ideal = np.concatenate([np.zeros(1), np.cumsum(discount)])
     reachable = np.minimum(n_relevant, hits.shape[1])
-    return _ratio(np.where(hits, discount, 0.0).sum(axis=1), ideal[reachable], n_relevant)
+    return _ratio((hits * discount).sum(axis=1), ideal[reachable], n_relevant)
 
 
 def recall(hits: Bool, n_relevant: Integers) -> Float64:
@@ -113,10 +115,8 @@ def median_popularity(items: Integers, item_counts: Integers) -> Float64:
     >>> median_popularity(np.array([[0, 1, 2], [2, 0, -1]]), np.array([5, 7, 100]))
     array([ 7. , 52.5])
     """
-    listed = items >= 0
-    counts = np.where(listed, item_counts[items], np.iinfo(np.int64).max)
+    counts, n_listed = _listed_counts(items, item_counts, np.iinfo(np.int64).max)
     counts.sort(axis=1)
-    n_listed = listed.sum(axis=1)
     middle = np.stack([np.maximum(n_listed - 1, 0) // 2, n_listed // 2], axis=1)
     medians = np.take_along_axis(counts, middle, axis=1).mean(axis=1)
     return np.where(n_listed > 0, medians, np.nan)
@@ -124,12 +124,15 @@ def median_popularity(items: Integers, item_counts: Integers) -> Float64:
 
 def mean_popularity(items: Integers, item_counts: Integers) -> Float64:
     """Mean, over a user's recommended items, of the item's training interaction count."""
-    listed = items >= 0
-    return _ratio(
-        np.where(listed, item_counts[items], 0).sum(axis=1),
-        listed.sum(axis=1),
-        listed.sum(axis=1),
-    )
+    counts, n_listed = _listed_counts(items, item_counts, 0)
+    return _ratio(counts.sum(axis=1), n_listed, n_listed)
+
+
+def _listed_counts(items: Integers, item_counts: Integers, missing: int) -> tuple[Int64, Int64]:
+    """Return the count of each listed item, `missing` for padding, and the length of each list."""
+    counts, padding = item_counts[items].astype(np.int64, copy=False), items < 0
+    np.putmask(counts, padding, missing)
+    return counts, items.shape[1] - np.count_nonzero(padding, axis=1)
 
 
 def exposure(items: Integers, n_items: int) -> Int64:

@@ -28,7 +28,7 @@ from nearfar.evaluation.cohorts import Cohorts, NewUsers
 from nearfar.evaluation.metrics import MOST_K
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.prior import checked_setting
-from nearfar.runtime.arrays import Bool, Int32, Int64
+from nearfar.runtime.arrays import Bool, Float64, Int32, Int64
 from nearfar.runtime.checks import one_of, said, switch, whole
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.jit import kernel
@@ -152,7 +152,7 @@ def evaluate(
         how = _arguments(recommender, "fold_in_scorer", device, dial)
         fold_in = partial(recommender.fold_in_scorer, **how)
     exposed, parts = np.zeros(train.n_items, np.int64), []
-    at_once = max(1, min(_PART, _PART_PLACES // min(k, max(train.n_items, 1))))
+    at_once = users_at_once(min(k, train.n_items))
     with ranking_bar(cohorts.n_users, shown) as advance:
         search = partial(top_k, k=k, allow=allowed, threads=n_threads, progress=advance)
         ranked = chain(
@@ -170,7 +170,7 @@ def evaluate(
         k=k,
         n_users=cohorts.n_users,
         n_skipped=train.n_users - cohorts.n_users - cohorts.n_left_out,
-        metrics=on_average(per_user, exposed, train.item_counts),
+        metrics=on_average(values_of(per_user), exposed, train.item_counts),
         per_user=per_user,
         n_new_users=len(cohorts.folded) + cohorts.n_left_out,
         n_folded_in=len(cohorts.folded),
@@ -194,6 +194,14 @@ def _candidates(
             f" items {'with' if which == 'warm' else 'without'} training interactions."
         )
     return allowed, part
+
+
+def users_at_once(places: int) -> int:
+    """Return how many users to rank before their metrics are computed.
+
+    `places` is the number of places in their lists that are in memory for each.
+    """
+    return max(1, min(_PART, _PART_PLACES // max(places, 1)))
 
 
 Lists = Iterator[tuple[Int32, Int32]]
@@ -345,9 +353,14 @@ def measured(
     return frame.insert_column(0, train.user_ids.take(users).alias("user_id"))
 
 
-def on_average(per_user: pl.DataFrame, exposed: Int64, item_counts: Int64) -> dict[str, float]:
+def values_of(per_user: pl.DataFrame) -> dict[str, Float64]:
+    """Return the values of each metric that are not NaN."""
+    each = {name: per_user[name].to_numpy() for name in metrics.per_user()}
+    return {name: values[~np.isnan(values)] for name, values in each.items()}
+
+
+def on_average(values: dict[str, Float64], exposed: Int64, item_counts: Int64) -> dict[str, float]:
     """Average each metric over the users that have a value, NaN if none has; add the others."""
-    values = {name: per_user[name].drop_nans().to_numpy() for name in metrics.per_user()}
     means = {name: float(v.mean()) if len(v) else np.nan for name, v in values.items()}
     known = {name: metrics.REGISTRY[name] for name in metrics.overall()}
     return means | {name: one.measure(exposed, item_counts) for name, one in known.items()}
@@ -365,11 +378,12 @@ def ranking_bar(total: int, shown: bool) -> Iterator[Callable[[int], None] | Non
 
 @kernel
 def _mark_hits(items: Int32, users: Int32, indptr: Int64, relevant: Int32, hits: Bool) -> None:
+    last = np.full(max(relevant.max(), items.max()) + 1, -1, np.int32)  # row that an item is of
     for a in range(items.shape[0]):
-        end = indptr[users[a] + 1]
+        for at in range(indptr[users[a]], indptr[users[a] + 1]):
+            last[relevant[at]] = a
         for r in range(items.shape[1]):
-            at = first_at_least(relevant, indptr[users[a]], end, items[a, r])
-            hits[a, r] = at < end and relevant[at] == items[a, r]
+            hits[a, r] = items[a, r] >= 0 and last[items[a, r]] == a
 
 
 @kernel

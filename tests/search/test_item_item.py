@@ -103,10 +103,10 @@ def test_terms_belong_to_the_queries():
 def test_several_weightings_have_the_lists_of_one_search_for_each():
     scored = points(offset=np.linspace(-1, 1, M, dtype=np.float32)).near(terms())
     weight = np.random.default_rng(0).integers(0, 4, M).astype(np.float32)
-    weights = np.multiply.outer(np.array([0, 0.5, 2], np.float32), weight)
-    found = top_k_each(scored, weights, np.arange(N), 9, exclude=PAIRS)
-    for each, one in zip(found, weights, strict=True):
-        alone = top_k(scored.weighted(one), np.arange(N), 9, exclude=PAIRS)
+    factors = np.array([0, 0.5, 2], np.float32)
+    found = top_k_each(scored, weight, factors, np.arange(N), 9, exclude=PAIRS)
+    for each, factor in zip(found, factors, strict=True):
+        alone = top_k(scored.weighted(factor * weight), np.arange(N), 9, exclude=PAIRS)
         np.testing.assert_array_equal(each.items, alone.items)
         np.testing.assert_array_equal(each.scores, alone.scores)
 

@@ -7,10 +7,11 @@ evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from os import PathLike
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -25,19 +26,20 @@ from nearfar.evaluation.ranking import (
     measured,
     on_average,
     ranking_bar,
+    users_at_once,
     values_of,
 )
 from nearfar.evaluation.result import standard_error
 from nearfar.method.prior import ItemWeights, checked_setting, log_popularity
 from nearfar.runtime.arrays import Float32, Int32, Int64
 from nearfar.runtime.checks import listed, local_path, said, switch, whole
-from nearfar.runtime.threads import checked_threads
+from nearfar.runtime.threads import checked_threads, run_blocks
 from nearfar.search.each_weight import top_k_each
 from nearfar.search.neighbours import Points
 
 SETTINGS: Final = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 """The default settings of the dial."""
-_PART: Final = 2**13
+T = TypeVar("T")
 
 
 class HasDial(Protocol):
@@ -181,40 +183,58 @@ def at_gammas(
     shown = switch("progress", progress)
     check_data(recommender, points, train, test, left_out)
     logs = log_popularity(train.item_counts) if log_counts is None else log_counts
-    weights = np.stack([np.float32(gamma) * logs for gamma in gammas])
+    factors = np.array(gammas, np.float32)
     users = NewUsers("leave_out", None).cohorts(recommender, train, test).known
-    tallies = [_Tally(train, k) for _ in gammas]
+    tallies = [_Tally(train, test, k) for _ in gammas]
+    at_once = users_at_once(len(tallies) * min(k, train.n_items))
     with ranking_bar(len(users), shown) as advance:
-        for start in range(0, len(users), _PART):
-            part = users[start : start + _PART]
-            lists = top_k_each(points, weights, part, k,
+        for start in range(0, len(users), at_once):
+            part = users[start : start + at_once]
+            lists = top_k_each(points, logs, factors, part, k,
                                exclude=(left_out.indptr, left_out.items), threads=n_threads,
                                progress=advance)  # fmt: skip
-            for tally, found in zip(tallies, lists, strict=True):
-                tally.add(found.items, part, test)
-    rows = [{"gamma": float(g)} | tally.row() for g, tally in zip(gammas, tallies, strict=True)]
-    frames = tuple(pl.concat(tally.parts) for tally in tallies)
-    return Front(k, len(users), pl.DataFrame(rows), frames)
+            each = zip(tallies, lists, strict=True)
+            _on_threads([partial(one.add, found.items, part) for one, found in each], n_threads)
+    decile = metrics.deciles(train.item_counts)
+    means = _on_threads([partial(tally.row, decile) for tally in tallies], n_threads)
+    rows = [{"gamma": float(gamma)} | row for gamma, row in zip(gammas, means, strict=True)]
+    return Front(k, len(users), pl.DataFrame(rows), tuple(tally.per_user for tally in tallies))
+
+
+def _on_threads(work: Sequence[Callable[[], T]], threads: int) -> list[T]:
+    """Return the results of calls that are made on several threads, in order."""
+    found: dict[int, T] = {}
+
+    def call(n: int) -> int:
+        found[n] = work[n]()
+        return 1
+
+    run_blocks(call, range(len(work)), threads, lambda n: None)
+    return [found[n] for n in range(len(work))]
 
 
 class _Tally:
     """The metrics of one setting, added up over the parts of the users."""
 
-    def __init__(self, train: Interactions, k: int) -> None:
-        self.train, self.k = train, k
+    def __init__(self, train: Interactions, test: Interactions, k: int) -> None:
+        self.train, self.test, self.k = train, test, k
         self.exposed: Int64 = np.zeros(train.n_items, np.int64)
         self.parts: list[pl.DataFrame] = []
 
-    def add(self, items: Int32, users: Int32, test: Interactions) -> None:
+    @property
+    def per_user(self) -> pl.DataFrame:
+        """The metrics of each user."""
+        return reduce(pl.DataFrame.vstack, self.parts)
+
+    def add(self, items: Int32, users: Int32) -> None:
         """Add the lists of some users."""
         self.exposed += metrics.exposure(items, self.train.n_items)
-        self.parts.append(measured(items, self.k, users, self.train, test))
+        self.parts.append(measured(items, self.k, users, self.train, self.test))
 
-    def row(self) -> dict[str, float]:
-        """Return all metrics."""
-        per_user = pl.concat(self.parts)
-        values = values_of(per_user)
+    def row(self, decile: Int64) -> dict[str, float]:
+        """Return all metrics; `decile` is the one of each item."""
+        values = values_of(self.per_user)
         means = on_average(values, self.exposed, self.train.item_counts)
         errors = {f"{name}_se": standard_error(v) for name, v in values.items()}
-        shares = metrics.decile_shares(metrics.deciles(self.train.item_counts), self.exposed)
+        shares = metrics.decile_shares(decile, self.exposed)
         return means | errors | {f"decile_{t}": float(s) for t, s in enumerate(shares, start=1)}

@@ -65,3 +65,12 @@ def keep_best(
             score = np.float32(exact)
             if score > scores[a, 0] or (score == scores[a, 0] and item < items[a, 0]):
                 sift_down(scores, items, a, k, score, item)
+
+
+@kernel
+def products(tables: Operands, rows: Int32, candidates: Int32, out: Float64) -> None:
+    """Compute the inner products of each row and its candidates, without an offset."""
+    for a in range(len(rows)):
+        for b in range(candidates.shape[1]):
+            if candidates[a, b] >= 0:
+                out[a, b] = product(tables.queries, rows[a], tables.targets, candidates[a, b])

@@ -50,6 +50,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "all_users_s": "31,521 users, s", "to_same_tiles": "x product, same tiles",
         "to_best_tiles": "x product, best tiles", "growth_mib": "memory, MiB",
     },
+    "dial": {
+        "data": "data", "users": "users", "items": "items", "threads": "threads",
+        "front_s": "nine settings, s", "evaluate_s": "one evaluation, s",
+        "x_evaluation": "ratio within a round", "x_medians": "ratio of the medians",
+    },
     "memory": {
         "n_items": "items", "run": "run", "with_kernels_mib": "before, MiB",
         "needed_mib": "needed, MiB", "peak_mib": "peak beyond before, MiB",

@@ -20,6 +20,7 @@ SCRIPTS = (
     ["step.py"],
     ["catalogue.py"],
     ["evaluation.py"],
+    ["dial.py"],
     ["index.py"],
     ["stores.py"],
     ["memory.py"],

@@ -124,7 +124,7 @@ class Hybrid:
 
     encoder: Encoder = Linear()
     """g, which turns the content of an item, or a user, into a vector."""
-    id_dropout: float = 0.5
+    id_dropout: float = 0.25
     """rho, the probability with which a step leaves delta out, 0 to 1; with 1 delta stays 0."""
     id_decay: float = 0.05
     """Pull of delta to 0."""

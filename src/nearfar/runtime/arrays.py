@@ -24,6 +24,9 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 """Arrays of any type by name."""
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
+DType: TypeAlias = npt.DTypeLike
+"""The type of an array's entries."""
+
 Array = TypeVar("Array", bound=npt.NDArray[Any])
 """For a function that returns an array of the same type as its argument."""
 

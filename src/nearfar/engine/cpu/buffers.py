@@ -18,29 +18,30 @@ from nearfar.engine.cpu.descent import make_rule
 from nearfar.engine.cpu.encoding import Reading
 from nearfar.engine.cpu.gradients import PointFlow
 from nearfar.engine.cpu.own_step import PAIRS_AT_ONCE
-from nearfar.engine.cpu.plan_records import DrawSource, Plan, Positives, make_sketch
+from nearfar.engine.cpu.plan_records import DrawSource, PairRange, Plan, Positives, make_sketch
 from nearfar.engine.cpu.regularise import make_covariance, make_spread
 from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Learner, Moved, make_gathered
 from nearfar.engine.cpu.running import Desk, OwnRun, Run, SharedRun, TwoStageRun, Wide
 from nearfar.engine.cpu.second_stage import PAIRS_A_BLOCK
 from nearfar.engine.problem import Problem, State
 from nearfar.engine.spec import make_draw_spec, make_spec
-from nearfar.runtime.arrays import Float32
+from nearfar.runtime.arrays import DType, Floats
 from nearfar.runtime.counter import Purpose, stream_base
 
 _PIECES_A_THREAD = 4
 """Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
 
 
-def make_source(problem: Problem) -> DrawSource:
-    """Return what the steps are planned from."""
+def make_source(problem: Problem, part: PairRange | None = None) -> DrawSource:
+    """Return what the steps are planned from: all pairs, or some."""
     data = problem.interactions
     positives = Positives(data.indptr, data.items, problem.positive_users)
     options = problem.options
     content = make_content_source(problem)
     tied = any(part is not None for part in (options.spread_out, options.decorrelate, content))
     draws = make_draw_spec(problem)
-    return DrawSource(positives, problem.proposal, problem.support, draws, tied, content)
+    part = PairRange(0, data.n_pairs) if part is None else part
+    return DrawSource(positives, part, problem.proposal, problem.support, draws, tied, content)
 
 
 def make_content_source(problem: Problem) -> ContentSource | None:
@@ -82,12 +83,13 @@ def make_reading(problem: Problem) -> Reading | None:
     )
 
 
-def make_plans(n_ahead: int, problem: Problem) -> Plan:
-    """Make room for the plans of `n_ahead` steps."""
+def make_plans(n_ahead: int, problem: Problem, rows: int | None = None) -> Plan:
+    """Make room for the plans of `n_ahead` steps, of `rows` different rows or `most_rows`."""
     batch, candidates = problem.options.batch, problem.n_candidates
-    width, rows = 2 + problem.n_own, most_rows(problem)
+    width, rows = 2 + problem.n_own, most_rows(problem) if rows is None else rows
     return Plan(
         entries=np.empty((n_ahead, batch, width), np.int64),
+        position=np.empty((n_ahead, batch), np.int64),
         slots=np.empty((n_ahead, batch, width), np.int32),
         unique=np.empty((n_ahead, rows), np.int64),
         own=np.empty((n_ahead, batch + 1), np.int32),
@@ -114,37 +116,54 @@ def make_learner(problem: Problem, state: State) -> Learner:
     return Learner(state.rows, state.last, spec.geometry, make_rule(spec, problem.horizon))
 
 
-def make_runs(problem: Problem, learner: Learner, threads: int, state: State) -> list[Run]:
-    """Make a record for each thread: all is shared but what a thread writes on."""
+def make_runs(
+    problem: Problem,
+    learner: Learner,
+    threads: int,
+    state: State,
+    *,
+    part: PairRange | None = None,
+    dtype: DType = np.float32,
+) -> list[Run]:
+    """Make a record for each thread: all is shared but what a thread writes on.
+
+    The pairs are all, or those of `part`; `dtype` is that of the arithmetic.
+    """
     options, spec = problem.options, make_spec(problem)
-    source, loss = make_source(problem), make_loss(spec)
+    source, loss = make_source(problem, part), make_loss(spec)
     rows, dim = most_rows(problem), options.dim
     flow = PointFlow(
-        make_pairs(options.batch, problem.n_own),
-        make_gathered(rows, dim),
-        make_spread(spec, options.batch, problem.n_own),
-        make_covariance(spec, rows, dim),
+        make_pairs(options.batch, problem.n_own, dtype),
+        make_gathered(rows, dim, dtype),
+        make_spread(spec, options.batch, problem.n_own, dtype),
+        make_covariance(spec, rows, dim, dtype),
         make_reading(problem),
     )
-    wide, second = make_wide(problem), make_second(problem, state)
+    wide, second = make_wide(problem, dtype), make_second(problem, state)
     if wide is not None:
         return [
-            SharedRun(source, learner, loss, flow, desk, wide._replace(products=_block(problem)))
-            for desk in _desks(problem, threads)
+            SharedRun(
+                source, learner, loss, flow, desk, wide._replace(products=_block(problem, dtype))
+            )
+            for desk in _desks(problem, threads, dtype)
         ]
     share = options.batch // (_PIECES_A_THREAD * threads)
     share = max(PAIRS_AT_ONCE, share // PAIRS_AT_ONCE * PAIRS_AT_ONCE)
-    own = [OwnRun(source, learner, loss, flow, desk, share) for desk in _desks(problem, threads)]
+    own = [
+        OwnRun(source, learner, loss, flow, desk, share) for desk in _desks(problem, threads, dtype)
+    ]
     if second is None:
         return [*own]
     scratch = np.empty((3, problem.n_candidates), np.float32)
     return [
-        TwoStageRun(*run, second._replace(products=_block(problem), scratch=scratch.copy()))
+        TwoStageRun(
+            *run, second._replace(products=_block(problem, np.float32), scratch=scratch.copy())
+        )
         for run in own
     ]
 
 
-def _desks(problem: Problem, threads: int) -> Iterator[Desk]:
+def _desks(problem: Problem, threads: int, dtype: DType) -> Iterator[Desk]:
     options, width, n = problem.options, 2 + problem.n_own, problem.n_candidates
     shared = most_rows(problem) - options.batch * width
     rows = max(width * PAIRS_AT_ONCE, ROWS_AT_ONCE)
@@ -152,29 +171,29 @@ def _desks(problem: Problem, threads: int) -> Iterator[Desk]:
         yield Desk(
             make_sketch(options.batch, problem.n_own, n if shared else 0, n),
             None if problem.content is None else make_content_sketch(reach(problem).columns),
-            Moved(np.empty((rows, options.dim), np.float32), np.empty(rows, np.int64)),
-            np.empty(max(width, n), np.float32),
+            Moved(np.empty((rows, options.dim), dtype), np.empty(rows, np.int64)),
+            np.empty(max(width, n), dtype),
         )
 
 
-def _block(problem: Problem) -> Float32:
-    return np.empty((PAIRS_A_BLOCK, problem.n_candidates), np.float32)
+def _block(problem: Problem, dtype: DType) -> Floats:
+    return np.empty((PAIRS_A_BLOCK, problem.n_candidates), dtype)
 
 
-def make_wide(problem: Problem) -> Wide | None:
+def make_wide(problem: Problem, dtype: DType = np.float32) -> Wide | None:
     """Make room for shared negatives, if there are any; without a thread's own."""
     if not problem.options.sampler.needs.shared:
         return None
     batch, dim = problem.options.batch, problem.options.dim
     rows, n, blocks = most_rows(problem), problem.n_candidates, -(-batch // PAIRS_A_BLOCK)
     return Wide(
-        points=np.empty((rows, dim), np.float32),
-        users=np.empty((batch, dim), np.float32),
-        pulls=np.empty((batch, dim), np.float32),
-        towards=np.empty((blocks, n, dim), np.float32),
-        flows=np.empty((blocks, n), np.float32),
+        points=np.empty((rows, dim), dtype),
+        users=np.empty((batch, dim), dtype),
+        pulls=np.empty((batch, dim), dtype),
+        towards=np.empty((blocks, n, dim), dtype),
+        flows=np.empty((blocks, n), dtype),
         where=make_where(n),
-        products=np.empty((0, n), np.float32),
+        products=np.empty((0, n), dtype),
     )
 
 
@@ -196,6 +215,7 @@ def make_second(problem: Problem, state: State) -> Second | None:
         first_cached=problem.cached.start,
         n_slices=problem.steps_per_epoch,
         n_rows=problem.n_rows,
+        home=None,
         where=make_where(n),
         missed=np.zeros(-(-options.batch // PAIRS_A_BLOCK), np.int64),
         products=np.empty((0, n), np.float32),

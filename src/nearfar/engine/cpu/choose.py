@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from nearfar.engine.spec import NOT_HALF, Spec
 from nearfar.method.geometry import GAP_FLOOR
 from nearfar.runtime.arrays import Float32, Int, Int32, Int64, Real
 from nearfar.runtime.counter import uniform_at
-from nearfar.runtime.jit import kernel, reduction
+from nearfar.runtime.jit import by_record, kernel, reduction
 
 PIECE = 128
 """Weights are summed in pieces of this many, and a draw looks for its piece first."""
@@ -32,6 +33,13 @@ class Where(NamedTuple):
     """(table_size(C),) from an item to one of its places."""
     following: Int32
     """(C,) from a place to the next one of the same item, -1 after the last."""
+
+
+class Home(NamedTuple):
+    """Where copies of joint rows lie in a table of some rows."""
+
+    table: Int64
+    """A hash table (`nearfar.engine.cpu.hashing`)."""
 
 
 class Rule(NamedTuple):
@@ -80,6 +88,8 @@ class Second(NamedTuple):
     """In as many steps the whole cache is encoded anew."""
     n_rows: int
     """N + M."""
+    home: Home | None
+    """Where the rows lie in the learner's table; None if it is the whole table."""
     where: Where
     missed: Int64
     """(blocks,) places that stayed empty."""
@@ -92,6 +102,20 @@ class Second(NamedTuple):
 def make_where(n: int) -> Where:
     """Make room for a map of n places."""
     return Where(np.empty(table_size(n), np.int64), np.empty(n, np.int32))
+
+
+@kernel
+def _copied(home: Home, row: Int) -> Int:
+    return home.table[find(home.table, row)] & 0xFFFFFFFF
+
+
+@kernel
+def _itself(home: None, row: Int) -> Int:
+    return row
+
+
+place_of = by_record({Home: _copied, NoneType: _itself})
+"""`place_of(home, row)`: where a joint row lies in the learner's table."""
 
 
 @kernel
@@ -306,7 +330,7 @@ def choose_negatives(
             weigh(s, r, n, rule, second.scratch)
         sum_pieces(weight, n, pieces)
         for k in range(n_negatives):
-            u = uniform_at(key, g * n_negatives + k, 0)
+            u = uniform_at(key, plan.position[g] * n_negatives + k, 0)
             c = draw_weighted(weight, n, pieces, u)
             plan.entries[g, 2 + k] = n_users + plan.candidates[c] if c >= 0 else -1
             missed += c < 0

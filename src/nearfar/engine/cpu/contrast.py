@@ -16,7 +16,7 @@ from nearfar.engine.cpu.plan_records import Plan
 from nearfar.engine.cpu.rows import Gathered
 from nearfar.engine.cpu.soft import count_inside, harden, soften, total_of
 from nearfar.engine.spec import Spec
-from nearfar.runtime.arrays import Bool, Float32, Float64, Int, Real
+from nearfar.runtime.arrays import Bool, DType, Float64, Floats, Int, Real
 from nearfar.runtime.jit import by_record, inlined, kernel
 
 
@@ -43,9 +43,9 @@ Loss = Hinge | SoftHinge
 class Pairs(NamedTuple):
     """Room for the numbers of a step's pairs."""
 
-    coefficient: Float32
+    coefficient: Floats
     """(batch,) the sum of the pair's `share`: 0 where nothing flows."""
-    share: Float32
+    share: Floats
     """(batch, N) derivative of the loss by D^2(u_i, v_j) - D^2(u_i, v_k), times 2."""
     violated: Bool
     """(batch,) whether a negative lies inside the margin."""
@@ -69,18 +69,18 @@ def make_loss(spec: Spec) -> Loss:
     return SoftHinge(*numbers, spec.temperature) if spec.temperature > 0.0 else Hinge(*numbers)
 
 
-def make_pairs(batch: int, negatives: int) -> Pairs:
+def make_pairs(batch: int, negatives: int, dtype: DType = np.float32) -> Pairs:
     """Make room for the pairs of a step."""
     return Pairs(
-        coefficient=np.empty(batch, np.float32),
-        share=np.empty((batch, negatives), np.float32),
+        coefficient=np.empty(batch, dtype),
+        share=np.empty((batch, negatives), dtype),
         violated=np.empty(batch, np.bool_),
         loss=np.empty(batch),
     )
 
 
 @inlined
-def pair_weight(loss: Loss, pair: Pair, pairs: Pairs, s: Float32, r: Int) -> Real:
+def pair_weight(loss: Loss, pair: Pair, pairs: Pairs, s: Floats, r: Int) -> Real:
     """Return w_ij, and note whether a negative lies inside the margin."""
     impostors = count_inside(s, r, pair.n, pair.near, loss.margin)
     pairs.violated[pair.g] = impostors > 0
@@ -90,16 +90,16 @@ def pair_weight(loss: Loss, pair: Pair, pairs: Pairs, s: Float32, r: Int) -> Rea
 
 
 @inlined
-def _weigh(loss: Hinge, pair: Pair, pairs: Pairs, s: Float32, r: Int, power: Float32) -> None:
+def _weigh(loss: Hinge, pair: Pair, pairs: Pairs, s: Floats, r: Int, power: Floats) -> None:
     weight = pair_weight(loss, pair, pairs, s, r)
     found = np.float64(harden(s, r, pair.n, pair.near, loss.margin, 2.0 * weight))
-    pairs.coefficient[pair.g] = np.float32(2.0 * weight if found != 0.0 else 0.0)
+    pairs.coefficient[pair.g] = 2.0 * weight if found != 0.0 else 0.0
     pairs.loss[pair.g] = weight * found
 
 
 @inlined
 def _weigh_softly(
-    loss: SoftHinge, pair: Pair, pairs: Pairs, s: Float32, r: Int, power: Float32
+    loss: SoftHinge, pair: Pair, pairs: Pairs, s: Floats, r: Int, power: Floats
 ) -> None:
     weight = pair_weight(loss, pair, pairs, s, r)
     zero = np.float64(pair.near) - 0.5 * loss.margin  # the score at which x_k = 0
@@ -114,7 +114,7 @@ place of the scores in row r of `s`. `power` is room for n numbers."""
 
 
 @inlined
-def measure(g: Int, plan: Plan, now: Gathered, share: Float32) -> tuple[Real, Int]:
+def measure(g: Int, plan: Plan, now: Gathered, share: Floats) -> tuple[Real, Int]:
     """Put the scores of pair g's negatives into `share`; returns score_ij and their number."""
     cur, inv, off = now.current, now.inverse, now.offset
     u, j, found = plan.slots[g, 0], plan.slots[g, 1], 0
@@ -122,7 +122,7 @@ def measure(g: Int, plan: Plan, now: Gathered, share: Float32) -> tuple[Real, In
     for k in range(plan.slots.shape[1] - 2):
         n = plan.slots[g, 2 + k]
         if n < 0:
-            share[g, k] = np.float32(-np.inf)
+            share[g, k] = -np.inf
             continue
         found += 1
         share[g, k] = inv[u] * inv[n] * dot(cur, u, cur, n) - off[u] - off[n]
@@ -131,7 +131,7 @@ def measure(g: Int, plan: Plan, now: Gathered, share: Float32) -> tuple[Real, In
 
 @kernel
 def contrast(
-    loss: Loss, begin: Int, end: Int, plan: Plan, now: Gathered, pairs: Pairs, power: Float32
+    loss: Loss, begin: Int, end: Int, plan: Plan, now: Gathered, pairs: Pairs, power: Floats
 ) -> None:
     """Compare pairs begin..end-1 with negatives of their own. `power` is room for N numbers."""
     n = plan.slots.shape[1] - 2

@@ -12,7 +12,7 @@ import numpy as np
 
 from nearfar.engine.spec import USE_ADAGRAD, USE_ADAM, Spec
 from nearfar.method.optimiser import Adam, adam_drift_tables
-from nearfar.runtime.arrays import Float32, Float64, Int, Real
+from nearfar.runtime.arrays import Float64, Floats, Int, Real
 from nearfar.runtime.jit import by_record, inlined, kernel, reduction
 
 _LONGEST_GAP = 2**15
@@ -48,7 +48,14 @@ class SGDRule(NamedTuple):
     learning_rate: float
 
 
-Rule = AdamRule | AdagradRule | SGDRule
+class SlopeRule(NamedTuple):
+    """No step: the rows are up-to-date copies, and each receives its slope in its own place.
+
+    Whoever owns a row moves it; see `nearfar.engine.cluster`.
+    """
+
+
+Rule = AdamRule | AdagradRule | SGDRule | SlopeRule
 
 
 class Pace(NamedTuple):
@@ -61,9 +68,9 @@ class Pace(NamedTuple):
 class Change(NamedTuple):
     """What flows into a row: gradient (total[r] - radial * current[at]) * inverse of the row."""
 
-    total: Float32
+    total: Floats
     r: int
-    current: Float32
+    current: Floats
     at: int
     radial: Real
     inverse: Real
@@ -104,7 +111,19 @@ def _sgd_pace(rule: SGDRule, t: Int) -> Pace:
     return Pace(rule.learning_rate, 0.0)
 
 
-step_size = by_record({AdamRule: _adam_pace, AdagradRule: _adagrad_pace, SGDRule: _sgd_pace})
+@kernel
+def _no_pace(rule: SlopeRule, t: Int) -> Pace:
+    return Pace(0.0, 0.0)
+
+
+step_size = by_record(
+    {
+        AdamRule: _adam_pace,
+        AdagradRule: _adagrad_pace,
+        SGDRule: _sgd_pace,
+        SlopeRule: _no_pace,
+    }
+)
 """`step_size(rule, t)`: the pace of step t = 1, 2, ..."""
 
 
@@ -137,10 +156,10 @@ def drift(rule: AdamRule, t0: Int, t: Int) -> tuple[Real, Real]:
 
 @inlined
 def _adam_catch_up(
-    rule: AdamRule, rows: Float32, row: Int, t0: Int, t: Int, current: Float32, at: Int
+    rule: AdamRule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats, at: Int
 ) -> bool:
     moved64, eps64 = drift(rule, t0, t)
-    moved, eps = np.float32(moved64), np.float32(eps64)
+    moved, eps = current.dtype.type(moved64), current.dtype.type(eps64)
     if moved == 0.0:
         for k in range(rows.shape[2]):
             current[at, k] = rows[row, 0, k]
@@ -152,33 +171,35 @@ def _adam_catch_up(
 
 
 @inlined
-def _stay(rule: Rule, rows: Float32, row: Int, t0: Int, t: Int, current: Float32, at: Int) -> bool:
+def _stay(rule: Rule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats, at: Int) -> bool:
     for k in range(rows.shape[2]):
         current[at, k] = rows[row, 0, k]
     return False
 
 
-catch_up = by_record({AdamRule: _adam_catch_up, AdagradRule: _stay, SGDRule: _stay})
+catch_up = by_record(
+    {AdamRule: _adam_catch_up, AdagradRule: _stay, SGDRule: _stay, SlopeRule: _stay}
+)
 """`catch_up(rule, rows, row, t0, t, current, at)`: put a row, as it is after t steps, into
 current[at]; returns whether it has moved since t0, when it was last up to date."""
 
 
 @kernel
 def _adam_replay(
-    rule: AdamRule, rows: Float32, row: Int, t0: Int, t: Int, current: Float32, at: Int
+    rule: AdamRule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats, at: Int
 ) -> Real:
-    dim = rows.shape[2]
+    dim, real = rows.shape[2], current.dtype.type
     for k in range(dim):
         current[at, k] = rows[row, 0, k]
-    squares, step = np.float32(0.0), t0
+    squares, step = real(0.0), t0
     keep1, keep2 = 1.0, 1.0
     while step < t and keep1 > 1e-12:
         step += 1
         keep1 *= rule.beta1
         keep2 *= rule.beta2
         pace = _adam_pace(rule, step)
-        rate1, root2 = np.float32(pace.rate * keep1), np.float32(np.sqrt(keep2))
-        eps = np.float32(pace.epsilon)
+        rate1, root2 = real(pace.rate * keep1), real(np.sqrt(keep2))
+        eps = real(pace.epsilon)
         for k in range(dim):
             way = rate1 * rows[row, 1, k] / (root2 * np.sqrt(rows[row, 2, k]) + eps)
             current[at, k] -= way
@@ -187,29 +208,31 @@ def _adam_replay(
 
 
 @kernel
-def _never(rule: Rule, rows: Float32, row: Int, t0: Int, t: Int, current: Float32, at: Int) -> Real:
-    return np.float32(0.0)
+def _never(rule: Rule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats, at: Int) -> Real:
+    return current.dtype.type(0.0)
 
 
-replay = by_record({AdamRule: _adam_replay, AdagradRule: _never, SGDRule: _never})
+replay = by_record(
+    {AdamRule: _adam_replay, AdagradRule: _never, SGDRule: _never, SlopeRule: _never}
+)
 """`replay(rule, rows, row, t0, t, current, at)`: move a row from step t0 to t one step at a time,
 clipped to the ball after each; returns its squared length. It is needed only where the straight way
 of `catch_up` would end outside: a way that ends inside never left the ball, which is convex."""
 
 
 @reduction
-def dot(x: Float32, a: Int, y: Float32, b: Int) -> Real:
-    """Inner product of row a of `x` and row b of `y`, in float32."""
-    total = np.float32(0.0)
+def dot(x: Floats, a: Int, y: Floats, b: Int) -> Real:
+    """Inner product of row a of `x` and row b of `y`, in their type."""
+    total = x.dtype.type(0.0)
     for k in range(x.shape[1]):
         total += x[a, k] * y[b, k]
     return total
 
 
 @kernel
-def clip(x: Float32, at: Int) -> Real:
+def clip(x: Floats, at: Int) -> Real:
     """Shorten row `at` of `x` to length 1 if it is longer; returns its squared length then."""
-    one, squares = np.float32(1.0), dot(x, at, x, at)
+    one, squares = x.dtype.type(1.0), dot(x, at, x, at)
     if squares <= one:
         return squares
     scale = one / np.sqrt(squares)
@@ -223,13 +246,14 @@ def clip(x: Float32, at: Int) -> Real:
 
 @inlined
 def _adam_step(
-    rule: AdamRule, rows: Float32, row: Int, gap: Int, pace: Pace, change: Change
+    rule: AdamRule, rows: Floats, row: Int, gap: Int, pace: Pace, change: Change
 ) -> None:
-    rate, eps = np.float32(pace.rate), np.float32(pace.epsilon)
-    new1, new2 = np.float32(1.0 - rule.beta1), np.float32(1.0 - rule.beta2)
-    keep1, keep2 = np.float32(power(rule.powers1, gap)), np.float32(power(rule.powers2, gap))
+    real = change.total.dtype.type
+    rate, eps = real(pace.rate), real(pace.epsilon)
+    new1, new2 = real(1.0 - rule.beta1), real(1.0 - rule.beta2)
+    keep1, keep2 = real(power(rule.powers1, gap)), real(power(rule.powers2, gap))
     total, r, cur, u = change.total, change.r, change.current, change.at
-    radial, inverse = np.float32(change.radial), np.float32(change.inverse)
+    radial, inverse = real(change.radial), real(change.inverse)
     for k in range(rows.shape[2]):
         slope = (total[r, k] - radial * cur[u, k]) * inverse
         m = keep1 * rows[row, 1, k] + new1 * slope
@@ -241,11 +265,12 @@ def _adam_step(
 
 @inlined
 def _adagrad_step(
-    rule: AdagradRule, rows: Float32, row: Int, gap: Int, pace: Pace, change: Change
+    rule: AdagradRule, rows: Floats, row: Int, gap: Int, pace: Pace, change: Change
 ) -> None:
-    rate, eps = np.float32(pace.rate), np.float32(pace.epsilon)
+    real = change.total.dtype.type
+    rate, eps = real(pace.rate), real(pace.epsilon)
     total, r, cur, u = change.total, change.r, change.current, change.at
-    radial, inverse = np.float32(change.radial), np.float32(change.inverse)
+    radial, inverse = real(change.radial), real(change.inverse)
     for k in range(rows.shape[2]):
         slope = (total[r, k] - radial * cur[u, k]) * inverse
         a = rows[row, 1, k] + slope * slope
@@ -254,16 +279,33 @@ def _adagrad_step(
 
 
 @inlined
-def _sgd_step(rule: SGDRule, rows: Float32, row: Int, gap: Int, pace: Pace, change: Change) -> None:
-    rate = np.float32(pace.rate)
+def _sgd_step(rule: SGDRule, rows: Floats, row: Int, gap: Int, pace: Pace, change: Change) -> None:
+    real = change.total.dtype.type
+    rate = real(pace.rate)
     total, r, cur, u = change.total, change.r, change.current, change.at
-    radial, inverse = np.float32(change.radial), np.float32(change.inverse)
+    radial, inverse = real(change.radial), real(change.inverse)
     for k in range(rows.shape[2]):
         slope = (total[r, k] - radial * cur[u, k]) * inverse
         rows[row, 0, k] = cur[u, k] - rate * slope
 
 
-take_step = by_record({AdamRule: _adam_step, AdagradRule: _adagrad_step, SGDRule: _sgd_step})
+@inlined
+def _keep_slope(
+    rule: SlopeRule, rows: Floats, row: Int, gap: Int, pace: Pace, change: Change
+) -> None:
+    total, r = change.total, change.r
+    for k in range(rows.shape[2]):
+        rows[row, 0, k] = total[r, k]
+
+
+take_step = by_record(
+    {
+        AdamRule: _adam_step,
+        AdagradRule: _adagrad_step,
+        SGDRule: _sgd_step,
+        SlopeRule: _keep_slope,
+    }
+)
 """`take_step(rule, rows, row, gap, pace, change)`: change a row, last up to date `gap` steps ago,
 by its gradient."""
 
@@ -272,17 +314,25 @@ by its gradient."""
 
 
 @kernel
-def _adam_settle(rule: AdamRule, rows: Float32, row: Int, gap: Int) -> None:
-    keep1, keep2 = np.float32(power(rule.powers1, gap)), np.float32(power(rule.powers2, gap))
+def _adam_settle(rule: AdamRule, rows: Floats, row: Int, gap: Int) -> None:
+    real = rows.dtype.type
+    keep1, keep2 = real(power(rule.powers1, gap)), real(power(rule.powers2, gap))
     for k in range(rows.shape[2]):
         rows[row, 1, k] *= keep1
         rows[row, 2, k] *= keep2
 
 
 @kernel
-def _nothing_decays(rule: Rule, rows: Float32, row: Int, gap: Int) -> None:
+def _nothing_decays(rule: Rule, rows: Floats, row: Int, gap: Int) -> None:
     pass
 
 
-settle = by_record({AdamRule: _adam_settle, AdagradRule: _nothing_decays, SGDRule: _nothing_decays})
+settle = by_record(
+    {
+        AdamRule: _adam_settle,
+        AdagradRule: _nothing_decays,
+        SGDRule: _nothing_decays,
+        SlopeRule: _nothing_decays,
+    }
+)
 """`settle(rule, rows, row, gap)`: let the moments of a row decay as they do in `gap` steps."""

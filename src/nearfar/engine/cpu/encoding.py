@@ -21,7 +21,7 @@ from nearfar.engine.cpu.choose import Second
 from nearfar.engine.cpu.content_plan import ContentPlan, ContentSource
 from nearfar.engine.cpu.descent import Change, Pace, catch_up, dot, take_step
 from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Gathered, Learner, Moved, gather, update
-from nearfar.runtime.arrays import Float32, Int, Int64
+from nearfar.runtime.arrays import Floats, Int, Int64
 from nearfar.runtime.jit import by_record, inlined
 
 
@@ -31,9 +31,9 @@ class Reading(NamedTuple):
     content: Content
     n_rows: int
     """N + M."""
-    own: Float32
+    own: Floats
     """(U, d) delta of each unique row."""
-    slope: Float32
+    slope: Floats
     """(U, d) gradients of z."""
     vectors: Gathered
     """(K, d) the vectors w of the columns."""
@@ -159,7 +159,7 @@ def move_vectors(
 
 @inlined
 def refresh(
-    source: ContentSource, piece: Int, t: Int, learner: Learner, room: Float32, second: Second
+    source: ContentSource, piece: Int, t: Int, learner: Learner, room: Floats, second: Second
 ) -> None:
     """Put a piece of the points whose turn it is, as they are after t steps, into the cache.
 

@@ -17,7 +17,7 @@ from nearfar.engine.cpu.encoding import Reading, is_hybrid
 from nearfar.engine.cpu.plan_records import N_SHARED, Plan
 from nearfar.engine.cpu.regularise import Covariance, Spread, add_covariance
 from nearfar.engine.cpu.rows import Gathered, Moved
-from nearfar.runtime.arrays import Float32, Int, Real
+from nearfar.runtime.arrays import Floats, Int, Real
 from nearfar.runtime.jit import by_record, inlined
 
 
@@ -32,45 +32,46 @@ class PointFlow(NamedTuple):
 
 
 @inlined
-def clear(total: Float32, at: Int) -> None:
+def clear(total: Floats, at: Int) -> None:
     """Put zeros into row `at` of `total`."""
     for k in range(total.shape[1]):
-        total[at, k] = np.float32(0.0)
+        total[at, k] = 0.0
 
 
 @inlined
-def add(total: Float32, at: Int, f: Real, current: Float32, a: Int) -> None:
+def add(total: Floats, at: Int, f: Real, current: Floats, a: Int) -> None:
     """Add ``f * current[a]`` to row `at` of `total`."""
-    f32 = np.float32(f)
+    scale = total.dtype.type(f)
     for k in range(total.shape[1]):
-        total[at, k] += f32 * current[a, k]
+        total[at, k] += scale * current[a, k]
 
 
 @inlined
 def add_difference(
-    total: Float32, at: Int, f: Real, a: Int, h: Real, b: Int, current: Float32
+    total: Floats, at: Int, f: Real, a: Int, h: Real, b: Int, current: Floats
 ) -> None:
     """Add ``f * current[a] - h * current[b]`` to row `at` of `total`."""
-    f32, h32 = np.float32(f), np.float32(h)
+    more, less = total.dtype.type(f), total.dtype.type(h)
     for k in range(total.shape[1]):
-        total[at, k] += f32 * current[a, k] - h32 * current[b, k]
+        total[at, k] += more * current[a, k] - less * current[b, k]
 
 
 @inlined
 def set_difference(
-    total: Float32, at: Int, f: Real, a: Int, h: Real, b: Int, current: Float32
+    total: Floats, at: Int, f: Real, a: Int, h: Real, b: Int, current: Floats
 ) -> None:
     """Put ``f * current[a] - h * current[b]`` into row `at` of `total`."""
-    f32, h32 = np.float32(f), np.float32(h)
+    more, less = total.dtype.type(f), total.dtype.type(h)
     for k in range(total.shape[1]):
-        total[at, k] = f32 * current[a, k] - h32 * current[b, k]
+        total[at, k] = more * current[a, k] - less * current[b, k]
 
 
 @inlined
-def pull(total: Float32, at: Int, g: Int, plan: Plan, flow: PointFlow, anew: bool) -> None:
+def pull(total: Floats, at: Int, g: Int, plan: Plan, flow: PointFlow, anew: bool) -> None:
     """Add dL/du of pair g to row `at` of `total`; if `anew`, it replaces what stands there."""
     now, inv, j, share = flow.now, flow.now.inverse, plan.slots[g, 1], flow.pairs.share
-    rest = np.float32(flow.pairs.coefficient[g])  # taken off with the first negative, in one pass
+    real = share.dtype.type
+    rest = real(flow.pairs.coefficient[g])  # taken off with the first negative, in one pass
     for k in range(share.shape[1]):
         c, n = share[g, k], plan.slots[g, 2 + k]
         if c == 0.0:
@@ -79,7 +80,7 @@ def pull(total: Float32, at: Int, g: Int, plan: Plan, flow: PointFlow, anew: boo
             set_difference(total, at, c * inv[n], n, rest * inv[j], j, now.current)
         else:
             add_difference(total, at, c * inv[n], n, rest * inv[j], j, now.current)
-        rest = np.float32(0.0)
+        rest = real(0.0)
 
 
 @inlined
@@ -133,9 +134,7 @@ def collect(begin: Int, end: Int, plan: Plan, flow: PointFlow, moved: Moved) -> 
 
 
 @inlined
-def _add_entry(
-    total: Float32, at: Int, u: Int, g: Int, w: Int, plan: Plan, flow: PointFlow
-) -> bool:
+def _add_entry(total: Floats, at: Int, u: Int, g: Int, w: Int, plan: Plan, flow: PointFlow) -> bool:
     """Add what flows into point u from pair g, in which it stands at place w."""
     cur, inv, pairs = flow.now.current, flow.now.inverse, flow.pairs
     i, j = plan.slots[g, 0], plan.slots[g, 1]
@@ -153,7 +152,7 @@ def _add_entry(
 
 @inlined
 def _add_spread(
-    spread: Spread, total: Float32, at: Int, g: Int, w: Int, plan: Plan, now: Gathered
+    spread: Spread, total: Floats, at: Int, g: Int, w: Int, plan: Plan, now: Gathered
 ) -> bool:
     if w == 0:
         return False
@@ -169,7 +168,7 @@ def _add_spread(
 
 @inlined
 def _no_spread(
-    spread: None, total: Float32, at: Int, g: Int, w: Int, plan: Plan, now: Gathered
+    spread: None, total: Floats, at: Int, g: Int, w: Int, plan: Plan, now: Gathered
 ) -> bool:
     return False
 

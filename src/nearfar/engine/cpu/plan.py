@@ -23,7 +23,7 @@ from nearfar.engine.cpu.plan_records import (
     Sketch,
 )
 from nearfar.engine.cpu.prefetch import prefetch
-from nearfar.engine.spec import DISTINCT, SHARED, TWO_STAGE, DrawSpec
+from nearfar.engine.spec import DISTINCT, SHARED, TWO_STAGE
 from nearfar.method.proposal import AliasTable, draw_at
 from nearfar.runtime.arrays import Float64, Int, Int32
 from nearfar.runtime.counter import permuted, stream_at, uniform_at
@@ -50,7 +50,7 @@ def is_positive(positives: Positives, user: Int, item: Int) -> bool:
 def plan_step(step: Int, source: DrawSource, plan: Plan, sketch: Sketch) -> None:
     """Fill `plan` for the step; with 2-stage sampling all but the negatives."""
     draws, positives = source.draws, source.positives
-    draw_pairs(step, positives, draws, plan, sketch)
+    size = draw_pairs(step, source, plan, sketch)
     if draws.kind == TWO_STAGE or draws.kind == SHARED:
         key = stream_at(draws.candidate, step)
         if draws.distinct:
@@ -62,20 +62,23 @@ def plan_step(step: Int, source: DrawSource, plan: Plan, sketch: Sketch) -> None
             index_rows(plan, True, draws.candidates, positives.indptr.shape[0] - 1, sketch)
         return
     key = stream_at(draws.negative, step)
-    first = sketch.first[: plan.size[N_PAIRS] * draws.negatives]
+    first = sketch.first[: size * draws.negatives]
     if draws.kind == DISTINCT:
         draw_distinct(source.proposal, source.support, key, sketch, first)
     else:
         draw_first(source.proposal, key, sketch.real, first)
+    choose_own(plan, draws.negatives, first)
     draw_negatives(source, key, first, plan)
     index_rows(plan, source.all_shared, 0, 0, sketch)
 
 
 @kernel
-def draw_pairs(
-    step: Int, positives: Positives, draws: DrawSpec, plan: Plan, sketch: Sketch
-) -> None:
-    """Take the step's slice of the epoch's permutation of all pairs."""
+def draw_pairs(step: Int, source: DrawSource, plan: Plan, sketch: Sketch) -> Int:
+    """Take the step's slice of the epoch's permutation of all pairs, and of it the part's.
+
+    Returns the number of pairs in the slice.
+    """
+    positives, draws, part, count = source.positives, source.draws, source.part, 0
     n_users, n_pairs = positives.indptr.shape[0] - 1, positives.users.shape[0]
     steps_per_epoch = (n_pairs + draws.batch - 1) // draws.batch
     key = stream_at(draws.order, step // steps_per_epoch)
@@ -85,10 +88,24 @@ def draw_pairs(
     permuted(key, begin, n_pairs, order)
     for g in range(size):
         pair = order[g]
-        plan.entries[g, 0] = positives.users[pair]
-        plan.entries[g, 1] = n_users + positives.items[pair]
-    plan.size[N_PAIRS] = size
+        if pair < part.first or pair >= part.last:
+            continue
+        plan.entries[count, 0] = positives.users[pair]
+        plan.entries[count, 1] = n_users + positives.items[pair]
+        plan.position[count] = g
+        count += 1
+    plan.size[N_PAIRS] = count
     plan.size[N_MISSED] = 0
+    return size
+
+
+@kernel
+def choose_own(plan: Plan, n: Int, first: Int32) -> None:
+    """Move what was drawn for the n places of the part's pairs to the front of `first`."""
+    for g in range(plan.size[N_PAIRS]):
+        at = plan.position[g]  # never before g
+        for k in range(n if at > g else 0):
+            first[g * n + k] = first[at * n + k]
 
 
 @kernel
@@ -107,8 +124,8 @@ def draw_negatives(source: DrawSource, key: np.uint64, first: Int32, plan: Plan)
         middle += indptr[entries[min(g + _AHEAD, n_pairs - 1), 0] + 1]
         prefetch(items, middle // 2)
         for k in range(draws.negatives):
-            place, attempt = g * draws.negatives + k, 0
-            item = np.int64(first[place])
+            place, attempt = plan.position[g] * draws.negatives + k, 0
+            item = np.int64(first[g * draws.negatives + k])
             while is_positive(positives, user, item):
                 attempt += 1
                 if attempt > draws.redraws:
@@ -231,8 +248,8 @@ def count_rows(plan: Plan, n_shared_items: Int, n_users: Int, sketch: Sketch) ->
     entries, slots, candidates = plan.entries, plan.slots, plan.candidates
     empty(seen)
     for c in range(n_shared_items):
-        unique[c] = n_users + candidates[c]
-        count[find_or_add(seen, unique[c], n)] = 0
+        unique[c], count[c] = n_users + candidates[c], 0
+        find_or_add(seen, unique[c], n)  # the first, should a candidate occur several times
         n += 1
     for g in range(size):
         for w in range(width):

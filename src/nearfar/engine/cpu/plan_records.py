@@ -24,10 +24,18 @@ class Positives(NamedTuple):
     users: Int32
 
 
+class PairRange(NamedTuple):
+    """The pairs that are planned: those with numbers first..last-1; all of them on one machine."""
+
+    first: int
+    last: int
+
+
 class DrawSource(NamedTuple):
     """What steps are planned from."""
 
     positives: Positives
+    part: PairRange
     proposal: AliasTable
     support: Int32
     """The items that the proposal can give, ascending."""
@@ -43,6 +51,8 @@ class Plan(NamedTuple):
 
     entries: Int64
     """(batch, W) rows of the joint table, -1 for an empty place."""
+    position: Int64
+    """(batch,) the place of each pair in the batch: g itself, unless a part is planned."""
     slots: Int32
     """(batch, W) place of each entry's row in `unique`, -1 for an empty place."""
     unique: Int64

@@ -16,7 +16,7 @@ from nearfar.engine.cpu.plan_records import N_PAIRS, Plan
 from nearfar.engine.cpu.products import product
 from nearfar.engine.cpu.rows import Gathered
 from nearfar.engine.spec import Spec
-from nearfar.runtime.arrays import Float32, Float64, Int, Real
+from nearfar.runtime.arrays import DType, Float64, Floats, Int, Real
 from nearfar.runtime.jit import by_record, inlined, kernel
 
 
@@ -24,7 +24,7 @@ class Spread(NamedTuple):
     """Spread-out regularisation, eq. 3."""
 
     weight: float
-    products: Float32
+    products: Floats
     """(batch, N) v_j.v_k, 0 for an empty place."""
     moments: Float64
     """(batch, 3) sums over the pair's negatives of 1, s and s^2."""
@@ -39,22 +39,24 @@ class Covariance(NamedTuple):
     squared: bool
     loss: Float64
     """(1,)."""
-    centred: Float32
-    gradient: Float32
+    centred: Floats
+    gradient: Floats
     """(U, d) each, of the step's points."""
-    slope: Float32
+    slope: Floats
     """(d, d)."""
 
 
-def make_spread(spec: Spec, batch: int, negatives: int) -> Spread | None:
+def make_spread(spec: Spec, batch: int, negatives: int, dtype: DType = np.float32) -> Spread | None:
     """Make room for the spread-out loss, if there is one."""
     if spec.spread_out == 0.0:
         return None
-    products = np.empty((batch, negatives), np.float32)
+    products = np.empty((batch, negatives), dtype)
     return Spread(spec.spread_out, products, np.empty((batch, 3)), np.zeros(3))
 
 
-def make_covariance(spec: Spec, rows: int, dim: int) -> Covariance | None:
+def make_covariance(
+    spec: Spec, rows: int, dim: int, dtype: DType = np.float32
+) -> Covariance | None:
     """Make room for the covariance loss, if there is one."""
     if spec.decorrelate == 0.0:
         return None
@@ -62,9 +64,9 @@ def make_covariance(spec: Spec, rows: int, dim: int) -> Covariance | None:
         weight=spec.decorrelate,
         squared=spec.decorrelate_squared,
         loss=np.zeros(1),
-        centred=np.empty((rows, dim), np.float32),
-        gradient=np.empty((rows, dim), np.float32),
-        slope=np.empty((dim, dim), np.float32),
+        centred=np.empty((rows, dim), dtype),
+        gradient=np.empty((rows, dim), dtype),
+        slope=np.empty((dim, dim), dtype),
     )
 
 
@@ -73,12 +75,13 @@ def make_covariance(spec: Spec, rows: int, dim: int) -> Covariance | None:
 
 @kernel
 def _note_products(spread: Spread, begin: Int, end: Int, plan: Plan, now: Gathered) -> None:
+    real = spread.products.dtype.type
     for g in range(begin, end):
         j = plan.slots[g, 1]
         count, first, second = 0.0, 0.0, 0.0
         for k in range(plan.slots.shape[1] - 2):
             n = plan.slots[g, 2 + k]
-            s = np.float32(0.0)
+            s = real(0.0)
             if n >= 0:
                 s = now.inverse[j] * now.inverse[n] * dot(now.current, j, now.current, n)
                 count += 1.0
@@ -133,13 +136,13 @@ spread_slopes = by_record({Spread: _spread_slopes, NoneType: _no_slopes})
 @kernel
 def _decorrelate(covariance: Covariance, n: Int, now: Gathered) -> Real:
     dim, squared = now.current.shape[1], covariance.squared
-    centred, slope = covariance.centred[:n], covariance.slope
+    centred, slope, real = covariance.centred[:n], covariance.slope, covariance.slope.dtype.type
     _centre(now, n, centred)
     product(centred.T, centred, slope)
     whole, diagonal = 0.0, 0.0
     for a in range(dim):
         for b in range(dim):
-            slope[a, b] /= np.float32(n)
+            slope[a, b] /= real(n)
             whole += np.float64(slope[a, b]) ** 2
         diagonal += np.float64(slope[a, a]) ** 2
     frobenius = np.sqrt(whole)
@@ -147,11 +150,11 @@ def _decorrelate(covariance: Covariance, n: Int, now: Gathered) -> Real:
     for a in range(dim):
         on_diagonal = np.float64(slope[a, a])
         for b in range(dim):
-            slope[a, b] *= np.float32(scale)
-        slope[a, a] -= np.float32(2.0 * on_diagonal)
+            slope[a, b] *= real(scale)
+        slope[a, a] -= real(2.0 * on_diagonal)
     weight = covariance.weight / n
     covariance.loss[0] = weight * ((whole if squared else frobenius) - diagonal)
-    gradient, factor = covariance.gradient[:n], np.float32(2.0 * weight / n)
+    gradient, factor = covariance.gradient[:n], real(2.0 * weight / n)
     product(centred, slope, gradient)
     for u in range(n):
         for k in range(dim):
@@ -160,7 +163,7 @@ def _decorrelate(covariance: Covariance, n: Int, now: Gathered) -> Real:
 
 
 @kernel
-def _centre(now: Gathered, n: Int, centred: Float32) -> None:
+def _centre(now: Gathered, n: Int, centred: Floats) -> None:
     """Put n points, less their mean, into `centred`."""
     inverse, current = now.inverse, now.current
     for k in range(centred.shape[1]):
@@ -170,7 +173,7 @@ def _centre(now: Gathered, n: Int, centred: Float32) -> None:
             mean += centred[u, k]
         mean /= n
         for u in range(n):
-            centred[u, k] -= np.float32(mean)
+            centred[u, k] -= centred.dtype.type(mean)
 
 
 @kernel
@@ -184,7 +187,7 @@ points of the step; returns the loss."""
 
 
 @inlined
-def _covariance_flow(covariance: Covariance, total: Float32, at: Int, u: Int) -> bool:
+def _covariance_flow(covariance: Covariance, total: Floats, at: Int, u: Int) -> bool:
     gradient = covariance.gradient
     for k in range(total.shape[1]):
         total[at, k] += gradient[u, k]
@@ -192,7 +195,7 @@ def _covariance_flow(covariance: Covariance, total: Float32, at: Int, u: Int) ->
 
 
 @inlined
-def _no_flow(covariance: None, total: Float32, at: Int, u: Int) -> bool:
+def _no_flow(covariance: None, total: Floats, at: Int, u: Int) -> bool:
     return False
 
 

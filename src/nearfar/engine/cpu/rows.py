@@ -27,7 +27,7 @@ from nearfar.engine.cpu.descent import (
 )
 from nearfar.engine.cpu.prefetch import prefetch, prefetch_row
 from nearfar.engine.spec import BALL, SPHERE
-from nearfar.runtime.arrays import Float32, Int, Int64
+from nearfar.runtime.arrays import DType, Floats, Int, Int64
 from nearfar.runtime.jit import inlined, kernel
 from nearfar.runtime.references import refer
 
@@ -40,7 +40,7 @@ ROWS_AT_ONCE = 16
 class Learner(NamedTuple):
     """The tables that a run changes, and the rule by which they move."""
 
-    rows: Float32
+    rows: Floats
     """(N + M, slots, d): the parameter and the optimiser's moments."""
     last: Int64
     """(N + M,) the step a row was last brought up to date for."""
@@ -52,28 +52,26 @@ class Learner(NamedTuple):
 class Gathered(NamedTuple):
     """Room for rows of a step, U at most; see the module docstring."""
 
-    current: Float32
+    current: Floats
     """(U, d) stored rows, up to date."""
-    inverse: Float32
+    inverse: Floats
     """(U,) 1 / length on the sphere, else 1."""
-    offset: Float32
+    offset: Floats
     """(U,)."""
 
 
 class Moved(NamedTuple):
     """Gradients of some points: what a thread collects before it changes their rows."""
 
-    total: Float32
+    total: Floats
     """(n, d) gradients of points."""
     at: Int64
     """(n,) which of the step's rows each is of."""
 
 
-def make_gathered(rows: int, dim: int) -> Gathered:
+def make_gathered(rows: int, dim: int, dtype: DType = np.float32) -> Gathered:
     """Make room for so many rows."""
-    return Gathered(
-        np.empty((rows, dim), np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
-    )
+    return Gathered(np.empty((rows, dim), dtype), np.empty(rows, dtype), np.empty(rows, dtype))
 
 
 @inlined
@@ -84,7 +82,8 @@ def gather(listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, into: 
     """
     rows, last = learner.rows, learner.last
     current, inverse, offset = into.current, into.inverse, into.offset
-    one, final = np.float32(1.0), listed.shape[0] - 1
+    real, final = current.dtype.type, listed.shape[0] - 1
+    one = real(1.0)
     for at in range(begin, end):
         row = listed[at]
         prefetch(last, listed[min(at + 2 * _AHEAD, final)])
@@ -93,23 +92,24 @@ def gather(listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, into: 
         squares = dot(current, at, current, at)
         if learner.geometry == SPHERE:
             inverse[at] = one / np.sqrt(squares) if squares > 0.0 else one
-            offset[at] = np.float32(0.0)
+            offset[at] = real(0.0)
             continue
         if learner.geometry == BALL and squares > one and moved:
             squares = replay(learner.rule, rows, row, last[row], t, current, at)
         inverse[at] = one
-        offset[at] = np.float32(0.5) * (squares - one)
+        offset[at] = real(0.5) * (squares - one)
 
 
 @kernel
 def to_unit(begin: Int, end: Int, geometry: Int, points: Gathered) -> None:
     """Bring gathered rows begin..end-1 to length 1, in any geometry."""
-    one, current = np.float32(1.0), points.current
+    current, real = points.current, points.current.dtype.type
+    one = real(1.0)
     for at in range(begin, end):
-        scale = np.float32(points.inverse[at])
+        scale = real(points.inverse[at])
         if geometry != SPHERE:
-            squares = np.float32(2.0) * points.offset[at] + one
-            scale = np.float32(one / np.sqrt(squares)) if squares > 0.0 else one
+            squares = real(2.0) * points.offset[at] + one
+            scale = real(one / np.sqrt(squares)) if squares > 0.0 else one
         for k in range(current.shape[1]):
             current[at, k] *= scale
 
@@ -124,12 +124,13 @@ def update(
     The gradient goes through the normalisation x / |x| first: (g - (g.x) x / |x|^2) / |x|.
     """
     total, cur, rows, last = moved.total, now.current, learner.rows, learner.last
+    real = total.dtype.type
     for r in range(count):
         u = moved.at[r]
         row = listed[u]
-        inverse, radial = np.float32(1.0), np.float32(0.0)
+        inverse, radial = real(1.0), real(0.0)
         if learner.geometry == SPHERE:
-            inverse = np.float32(now.inverse[u])
+            inverse = real(now.inverse[u])
             radial = dot(total, r, cur, u) * inverse * inverse
         gap, change = t - last[row] + 1, Change(total, r, cur, u, radial, inverse)
         take_step(learner.rule, rows, row, gap, pace, change)
@@ -139,7 +140,7 @@ def update(
 
 
 @kernel
-def bring_up_to_date(listed: Int64, t: Int, learner: Learner, room: Gathered, out: Float32) -> None:
+def bring_up_to_date(listed: Int64, t: Int, learner: Learner, room: Gathered, out: Floats) -> None:
     """Bring the rows `listed` up to date for t steps done.
 
     Their points are written to `out` (n, d); if it has no rows, the rows are stored in place.

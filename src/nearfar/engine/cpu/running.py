@@ -15,7 +15,7 @@ from nearfar.engine.cpu.descent import Pace
 from nearfar.engine.cpu.gradients import PointFlow
 from nearfar.engine.cpu.plan_records import N_MISSED, N_PAIRS, DrawSource, Plan, Sketch
 from nearfar.engine.cpu.rows import Learner, Moved
-from nearfar.runtime.arrays import Float32, Float64, Int, Real
+from nearfar.runtime.arrays import Float64, Floats, Int, Real
 from nearfar.runtime.jit import kernel
 
 
@@ -25,7 +25,7 @@ class Desk(NamedTuple):
     sketch: Sketch
     columns: ContentSketch | None
     moved: Moved
-    power: Float32
+    power: Floats
     """(max(W, C),)."""
 
 
@@ -56,19 +56,19 @@ class TwoStageRun(NamedTuple):
 class Wide(NamedTuple):
     """Room for a step of shared negatives."""
 
-    points: Float32
+    points: Floats
     """(U, d) the points of the step's rows."""
-    users: Float32
+    users: Floats
     """(batch, d) those of the pairs' users."""
-    pulls: Float32
+    pulls: Floats
     """(batch, d) dL/du of each pair."""
-    towards: Float32
+    towards: Floats
     """(blocks, C, d) of each block the sum of share_k u, for each shared negative."""
-    flows: Float32
+    flows: Floats
     """(blocks, C) and the sum of share_k."""
     where: Where
     """From an item to its place among the shared negatives."""
-    products: Float32
+    products: Floats
     """(PAIRS_A_BLOCK, C), a thread's own."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearfar.engine.cpu.choose import choose_negatives, map_places
+from nearfar.engine.cpu.choose import choose_negatives, map_places, place_of
 from nearfar.engine.cpu.content_phases import cache_refreshed
 from nearfar.engine.cpu.content_plan import plan_content
 from nearfar.engine.cpu.encoding import look_up
@@ -46,7 +46,7 @@ def _look(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     left_out, anchor = second.n_rows - frozen.shape[0], second.rule.anchor
     for at in range(begin, end):
         wanted = plan.entries[at, anchor] if at < size else n_users + plan.candidates[at - size]
-        listed[at] = wanted
+        listed[at] = place_of(second.home, wanted)
         if frozen.shape[0] > 0:
             for k in range(frozen.shape[1]):
                 units[at, k] = frozen[wanted - left_out, k]

@@ -84,7 +84,8 @@ def _contrast(block: Int, step: PlannedStep, run: SharedRun) -> None:
 def _weigh_block(begin: Int, end: Int, step: PlannedStep, run: SharedRun) -> None:
     """Turn the products of pairs begin..end-1 into shares of the loss."""
     plan, wide, off, points = step.plan, run.wide, run.flow.now.offset, run.wide.points
-    s, n, missing = wide.products, plan.candidates.shape[0], np.float32(-np.inf)
+    s, n = wide.products, plan.candidates.shape[0]
+    missing = s.dtype.type(-np.inf)
     for g in range(begin, end):
         r = g - begin
         u, j = plan.slots[g, 0], plan.slots[g, 1]
@@ -103,7 +104,7 @@ def _sum_block(block: Int, begin: Int, end: Int, step: PlannedStep, run: SharedR
     slots, coefficient, n = step.plan.slots, run.flow.pairs.coefficient, run.wide.flows.shape[1]
     points, pulls, flows, s = run.wide.points, run.wide.pulls, run.wide.flows, run.wide.products
     for c in range(n):
-        flows[block, c] = np.float32(0.0)
+        flows[block, c] = 0.0
     for g in range(begin, end):
         j, whole, r = slots[g, 1], coefficient[g], g - begin
         for k in range(points.shape[1]):
@@ -144,7 +145,7 @@ def _add_shared(at: Int, u: Int, step: PlannedStep, run: SharedRun) -> bool:
     wide, total = run.wide, run.desk.moved.total
     if u >= step.plan.candidates.shape[0]:
         return False
-    whole = np.float32(0.0)
+    whole = wide.flows.dtype.type(0.0)
     for block in range(pieces_of(step.plan.size[N_PAIRS], PAIRS_A_BLOCK)):
         whole += wide.flows[block, u]
         add(total, at, 1.0, wide.towards[block], u)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nearfar.runtime.arrays import Float32, Int, Real
+from nearfar.runtime.arrays import Float32, Floats, Int, Real
 from nearfar.runtime.jit import inlined, kernel, reduction
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = 1.442695041, 0.693359375, -2.12194440e-4
@@ -18,30 +18,30 @@ _LEAST = -87.0
 
 
 @reduction
-def total_of(x: Float32, r: Int, n: Int) -> Real:
-    """Sum x[r, :n], in float32."""
-    total = np.float32(0.0)
+def total_of(x: Floats, r: Int, n: Int) -> Real:
+    """Sum x[r, :n], in its type."""
+    total = x.dtype.type(0.0)
     for k in range(n):
         total += x[r, k]
     return total
 
 
 @reduction
-def most_of(x: Float32, r: Int, n: Int) -> Real:
+def most_of(x: Floats, r: Int, n: Int) -> Real:
     """Largest of x[r, :n], minus infinity if there is none; a NaN may be passed over."""
-    most = np.float32(-np.inf)
+    most = x.dtype.type(-np.inf)
     for k in range(n):
         most = max(most, x[r, k])
     return most
 
 
 @inlined
-def count_inside(s: Float32, r: Int, n: Int, near: Real, margin: Real) -> Int:
+def count_inside(s: Floats, r: Int, n: Int, near: Real, margin: Real) -> Int:
     """How many x_k are positive."""
-    near32, margin32, two = np.float32(near), np.float32(margin), np.float32(2.0)
-    count = 0
+    real, count = s.dtype.type, 0
+    positive, far, two = real(near), real(margin), real(2.0)
     for k in range(n):
-        count += margin32 - two * (near32 - s[r, k]) > np.float32(0.0)
+        count += far - two * (positive - s[r, k]) > real(0.0)
     return count
 
 
@@ -80,39 +80,50 @@ def exp_row(x: Float32, r: Int, n: Int, scale: Real, top: Real, power: Float32) 
 
 
 @kernel
-def scale_row(x: Float32, r: Int, n: Int, factor: Real) -> None:
+def exp_scores(x: Floats, r: Int, n: Int, scale: Real, top: Real, power: Floats) -> None:
+    """Do what `exp_row` does, and in float64 to full precision."""
+    if x.itemsize == 4:  # known when the kernel is compiled
+        exp_row(x, r, n, scale, top, power)
+        return
+    for k in range(n):
+        x[r, k] = np.exp((x[r, k] - top) * scale)
+
+
+@kernel
+def scale_row(x: Floats, r: Int, n: Int, factor: Real) -> None:
     """Multiply x[r, :n] by a number."""
-    f = np.float32(factor)
+    f = x.dtype.type(factor)
     for k in range(n):
         x[r, k] *= f
 
 
 @kernel
 def soften(
-    s: Float32, r: Int, n: Int, zero: Real, temperature: Real, factor: Real, power: Float32
+    s: Floats, r: Int, n: Int, zero: Real, temperature: Real, factor: Real, power: Floats
 ) -> Real:
     """T log(1 + sum exp(x_k / T)), and `factor` times its derivatives in the place of the scores.
 
     `zero` is the score at which x_k = 0, and `power` room for n numbers.
     """
     top = max(np.float64(most_of(s, r, n)), zero)
-    exp_row(s, r, n, 2.0 / temperature, top, power)
+    exp_scores(s, r, n, 2.0 / temperature, top, power)
     whole = np.float64(total_of(s, r, n)) + np.exp(2.0 * (zero - top) / temperature)
     scale_row(s, r, n, factor / whole)
     return 2.0 * (top - zero) + temperature * np.log(whole)
 
 
 @inlined
-def harden(s: Float32, r: Int, n: Int, near: Real, margin: Real, factor: Real) -> Real:
+def harden(s: Floats, r: Int, n: Int, near: Real, margin: Real, factor: Real) -> Real:
     """[max x_k]_+, and `factor` in the place of the first nearest if it is positive, else 0."""
-    best, nearest, zero = np.float32(-np.inf), -1, np.float32(0.0)
+    real, nearest = s.dtype.type, -1
+    best, zero = real(-np.inf), real(0.0)
     for k in range(n):
         # written so that a NaN is chosen rather than passed over: it has to reach the loss
         if not s[r, k] <= best and best == best:
             best, nearest = s[r, k], k
         s[r, k] = zero
-    inside = np.float32(margin) - np.float32(2.0) * (np.float32(near) - best)
+    inside = real(margin) - real(2.0) * (real(near) - best)
     if nearest < 0 or inside <= zero:
         return zero
-    s[r, nearest] = np.float32(factor)
+    s[r, nearest] = real(factor)
     return inside

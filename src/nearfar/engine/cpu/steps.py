@@ -71,6 +71,7 @@ def one_plan(plans: Plan, p: Int) -> Plan:
     """Return the p-th plan."""
     return Plan(
         plans.entries[p],
+        plans.position[p],
         plans.slots[p],
         plans.unique[p],
         plans.own[p],

@@ -17,12 +17,14 @@ from functools import partial
 
 import nearfar as nf
 from conftest import plain, random_data
+from engine.test_cluster import DEFAULT, precise, problem_of, trained
 from engine.test_engine import LEARNING, NEGATIVES, SAMPLERS, SETTINGS, parts_of
 from nearfar.engine import Problem
 from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.method.loss import SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad
 from nearfar.method.sampling import Shared, TwoStage, Uniform
+from ranks import on_ranks
 
 
 def steps(**options):
@@ -34,6 +36,13 @@ def steps(**options):
     engine.settle()
     engine.points()
     engine.close()
+
+
+def steps_of_ranks(name):
+    """Compile a step of a cluster, and the kernels that all its tests use."""
+    problem = problem_of(name)
+    for state in (precise(problem), None):
+        on_ranks(1, partial(trained, problem, state=state, chunks=(1,)))
 
 
 def questions():
@@ -66,7 +75,8 @@ def jobs():
         {"sampler": Uniform(), "optimiser": Adagrad(0.1)},
         {"sampler": Uniform(), "spread_out": SpreadOut(0.1)},
     ]
-    return [partial(steps, **one) for one in (*pairs.values(), *others)] + [questions]
+    ranks = [partial(steps_of_ranks, name) for name in DEFAULT]
+    return [*ranks, *(partial(steps, **one) for one in (*pairs.values(), *others)), questions]
 
 
 def do(job):

@@ -12,6 +12,7 @@
     ├── DivergedError      (ArithmeticError)  the loss is no longer a finite number
     ├── StoreError         (OSError)          a saved folder is missing, foreign, damaged or too new
     ├── SourceError        (OSError)          a data set could not be found or downloaded
+    ├── ClusterError       (RuntimeError)     another process of a cluster has ended or is silent
     ├── ForkError          (RuntimeError)     a forked process cannot do this; start it by spawn
     └── MissingExtraError  (ImportError)      an optional dependency is not installed
 
@@ -63,6 +64,10 @@ class StoreError(NearfarError, OSError):
 
 class SourceError(NearfarError, OSError):
     """A data set could not be found or downloaded."""
+
+
+class ClusterError(NearfarError, RuntimeError):
+    """Another process of a cluster has ended, or does not answer."""
 
 
 class ForkError(NearfarError, RuntimeError):

@@ -2,16 +2,17 @@
 
 `problem` defines the input of every engine: the data, the options, the seed and the initial tables.
 `reference` is the specification: plain loops in float64. `cpu` computes the same with compiled
-kernels on any number of threads, `gpu` on any torch device; both are tested against `reference`.
+kernels on any number of threads, `gpu` on any torch device, `cluster` in several processes; all are
+tested against `reference`.
 """
 
 from __future__ import annotations
 
-from nearfar.engine.problem import Engine, OnDevice, Problem, State, StepLog
+from nearfar.engine.problem import Collective, Engine, OnDevice, Problem, State, StepLog
 from nearfar.errors import OptionError
 from nearfar.runtime.devices import load_torch, resolve, torch_device
 
-__all__ = ["Engine", "OnDevice", "Problem", "State", "StepLog", "make_engine"]
+__all__ = ["Collective", "Engine", "OnDevice", "Problem", "State", "StepLog", "make_engine"]
 
 
 def make_engine(
@@ -44,6 +45,11 @@ def make_engine(
             f"`fast` rounds matrix products on the tensor cores of a GPU, but `device` is {name!r};"
             f" omit `fast`."
         )
+    if name == "cluster":
+        from nearfar.engine.cluster.cluster_engine import ClusterEngine
+        from nearfar.engine.cluster.process_group import join
+
+        return ClusterEngine(problem, state, group=join(), threads=threads)
     if problem.module is not None:
         return _with_module(problem, state, name, threads, fast)
     if name == "cpu":

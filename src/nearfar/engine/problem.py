@@ -305,17 +305,22 @@ class Problem:
             rows += options.batch * self.n_candidates // 16
         return max(1, min(threads, rows * options.dim // 16_384))
 
-    def initial_state(self) -> State:
-        """Return the initial tables: Gaussian rows of length 1 (float32) and initial moments."""
+    def initial_state(self, some: Int64 | None = None) -> State:
+        """Return the initial tables: Gaussian rows of length 1 (float32) and initial moments.
+
+        Without content they may be those of `some` rows only.
+        """
         optimiser, dim = self.options.optimiser, self.options.dim
-        rows = np.zeros((self.n_table_rows, optimiser.n_slots, dim), np.float32)
-        _gaussian_directions(stream(self.seed, Purpose.INITIAL), rows)
+        n = self.n_table_rows if some is None else len(some)
+        rows = np.zeros((n, optimiser.n_slots, dim), np.float32)
+        listed = np.arange(n) if some is None else some
+        _gaussian_directions(stream(self.seed, Purpose.INITIAL), listed, rows)
         if self.content is not None:
             rows[: self.n_rows][has_content(self.content)] = 0.0
         if self.module is not None:
             rows[self.n_rows :, 0] = self.module.initial()
         optimiser.start(rows)
-        return State(rows, np.zeros(self.n_table_rows, np.int64))
+        return State(rows, np.zeros(n, np.int64))
 
     def encoded(self, tables: Floats, rows: Int64 | None = None, *, alone: bool = False) -> Float32:
         """Return points by tables of vectors (N + M + F, d), with content.
@@ -359,19 +364,19 @@ def chosen_rows(points: Float32, rows: Int64 | None, out: Float32 | None) -> Flo
 def initial_points(seed: int, n_rows: int, dim: int) -> Float32:
     """Return directions uniform on the sphere: normalised Gaussian rows, (n_rows, dim)."""
     out = np.empty((n_rows, 1, dim), np.float32)
-    _gaussian_directions(stream(seed, Purpose.INITIAL), out)
+    _gaussian_directions(stream(seed, Purpose.INITIAL), np.arange(n_rows), out)
     return out[:, 0]
 
 
 @kernel
-def _gaussian_directions(key: np.uint64, out: Float32) -> None:
-    """Fill slot 0 of `out` (n_rows, slots, d) with random directions."""
+def _gaussian_directions(key: np.uint64, listed: Int64, out: Float32) -> None:
+    """Fill slot 0 of `out` (n, slots, d) with the random directions of the rows `listed`."""
     n_rows, _, dim = out.shape
     row = np.empty(dim)
     for r in range(n_rows):
         length = 0.0
         for k in range(dim):
-            row[k] = normal_at(key, r * dim + k)
+            row[k] = normal_at(key, listed[r] * dim + k)
             length += row[k] * row[k]
         length = np.sqrt(length)
         for k in range(dim):
@@ -432,6 +437,26 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the threads."""
+        ...
+
+
+@runtime_checkable
+class Collective(Protocol):
+    """An engine of several processes, which make the same calls in the same order."""
+
+    rank: int
+    """The number of this process; 0 reports and saves."""
+    own: State
+    """The state of this process's rows."""
+    own_rows: Int64
+    """Which joint rows they are."""
+
+    def agreed(self, values: Float64) -> Float64:
+        """Return the numbers of process 0, on every process."""
+        ...
+
+    def summed(self, values: Float64) -> Float64:
+        """Return the sums over the processes, on every process."""
         ...
 
 

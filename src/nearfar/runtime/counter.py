@@ -57,6 +57,8 @@ class Purpose(IntEnum):
     """Which rows of a step leave out what their content does not say."""
     MODULE = 11
     """What a torch module draws in a step, such as its dropout."""
+    SHARD = 12
+    """Which process of a cluster owns an item."""
 
 
 def _mix(z: Any) -> Any:

@@ -3,6 +3,8 @@
 ============== ================================================================================
 "cpu"          this package's own compiled kernels, on the CPU
 "reference"    plain loops in float64: slow, for verification, and for training only
+"cluster"      the kernels of "cpu" in several processes that a launcher has started, such as
+               torchrun, each with a part of the tables; for training only
 "cuda"         PyTorch on the current GPU; "cuda:1" is the second GPU
 "auto"         "cuda" if PyTorch is installed and detects a GPU, otherwise "cpu"
 "torch:cpu"    PyTorch on the device that follows the colon; "torch:cuda" is "cuda"
@@ -25,8 +27,9 @@ from nearfar.runtime.forks import openmp_threads
 if TYPE_CHECKING:
     import torch
 
-OWN = ("cpu", "reference")
-"""The devices that do not need PyTorch."""
+OWN = ("cpu", "reference", "cluster")
+"""The devices whose kernels are not PyTorch's; a cluster needs torch.distributed."""
+_FOR_TRAINING = ("reference", "cluster")
 _CUDA = re.compile(r"cuda(?::(\d+))?")
 _INSTEAD = "use device='cpu', or 'auto', which selects a GPU if there is one"
 
@@ -58,7 +61,8 @@ def resolve(device: str) -> str:
     Parameters
     ----------
     device : str
-        "cpu", "reference", "auto", "cuda", "cuda:1", ... or "torch:" and a device of PyTorch.
+        "cpu", "reference", "cluster", "auto", "cuda", "cuda:1", ... or "torch:" and a device of
+        PyTorch.
 
     Returns
     -------
@@ -97,17 +101,17 @@ def resolve(device: str) -> str:
 
 
 def resolve_ranking(device: str) -> str:
-    """Return the canonical name of a device for ranking; like `resolve`, without "reference"."""
+    """Return the canonical name of a device for ranking; not "reference" or "cluster"."""
     name = resolve(device)
-    if name == "reference":
+    if name in _FOR_TRAINING:
         raise OptionError(
-            "`device` is 'reference', which is for training only; rank with device='cpu'."
+            f"`device` is {name!r}, which is for training only; rank with device='cpu'."
         )
     return name
 
 
 def torch_device(device: str) -> torch.device | None:
-    """Return the PyTorch device for a resolved name; None for "cpu" and "reference".
+    """Return the PyTorch device for a resolved name; None for those of `OWN`.
 
     Examples
     --------
@@ -144,8 +148,8 @@ def free_bytes(device: torch.device) -> int | None:
 
 def _unknown(shown: str) -> OptionError:
     return OptionError(
-        "`device` must be one of cpu, reference, auto, cuda, cuda:1, ... or torch:<a device of"
-        f" PyTorch>; got {shown}."
+        "`device` must be one of cpu, reference, auto, cuda, cuda:1, ..., torch:<a device of"
+        f" PyTorch> or cluster; got {shown}."
     )
 
 

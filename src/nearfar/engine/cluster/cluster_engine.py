@@ -1,0 +1,257 @@
+"""Training steps on several processes; see `nearfar.engine.cluster`."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from nearfar.engine.cluster.comparison import compare, make_comparisons, with_home
+from nearfar.engine.cluster.owner import Service, move, serve
+from nearfar.engine.cluster.part_plan import (
+    make_part_plans,
+    make_part_sketch,
+    most_wanted,
+    plan_parts,
+)
+from nearfar.engine.cluster.part_steps import PartStep, part_steps
+from nearfar.engine.cluster.process_group import Group
+from nearfar.engine.cluster.shards import make_shards, rows_of_rank
+from nearfar.engine.cluster.whole_table import whole_rows
+from nearfar.engine.cpu.buffers import make_learner
+from nearfar.engine.cpu.plan_records import PairRange
+from nearfar.engine.cpu.rows import (
+    ROWS_AT_ONCE,
+    bring_up_to_date,
+    make_gathered,
+)
+from nearfar.engine.cpu.team import make_team
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
+from nearfar.errors import OptionError
+from nearfar.runtime.arrays import Float32, Float64, Floats, Int64
+from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
+
+AHEAD = 16
+"""Steps that are planned at a time."""
+_ROWS_AT_ONCE = 4096
+
+
+class ClusterEngine:
+    """Training steps on several processes, each with its part of the tables.
+
+    Every rank makes the same calls in the same order: `run`, `points`, `finish` and `state` are
+    collective.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : State, optional
+        The whole tables to continue from, of which each rank takes its rows; from the start if
+        None. In float64 the arithmetic is float64.
+    group : Group
+    threads : int
+        How many threads of each process work on a step.
+    """
+
+    def __init__(
+        self, problem: Problem, state: State | None = None, *, group: Group, threads: int = 1
+    ) -> None:
+        check_supported(problem)
+        self.problem, self.group, self._threads = problem, group, threads
+        self.shards = make_shards(problem, group.size)
+        self.own_rows = rows_of_rank(self.shards, group.rank)
+        """The joint rows of this rank's table, in its order."""
+        self.own = _part_of(problem, state, self.own_rows)
+        """The state of this rank's rows."""
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
+        self._learner = make_learner(problem, self.own)
+        self._dtype = self.own.rows.dtype
+        first, last = self.shards.pairs[group.rank : group.rank + 2].tolist()
+        self._runs = make_comparisons(
+            problem, self.own, most_wanted(problem), threads, PairRange(first, last)
+        )
+        self._planned = make_part_plans(AHEAD, problem, group.size)
+        self._sketches = [make_part_sketch(problem) for _ in range(threads)]
+        self._now = make_gathered(0, problem.options.dim, self._dtype)
+        self._sent = self._now.current
+        self._steps: dict[int, PartStep] = {}
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.own.step
+
+    @property
+    def state(self) -> State:
+        """The whole tables, on every rank: a copy that is as large as they are."""
+        own, n = self.own, self.problem.n_rows
+        last = self._whole(own.last[:, None])[:, 0]
+        rows = self._whole(own.rows.reshape(len(own.rows), -1)).reshape(n, *own.rows.shape[1:])
+        return State(rows, last, own.step, None if own.mean is None else self._whole(own.mean))
+
+    def run(self, count: int) -> StepLog:
+        """Do the next `count` steps; see `Engine.run`."""
+        first, log = self.own.step, np.zeros((count, len(LOG_FIELDS)))
+        with one_blas_thread(), interrupt_deferred():
+            for i in range(count):
+                if first + i not in self._steps:
+                    self._plan(first + i)
+                self._do(first + i, self._steps.pop(first + i), log[i])
+                self.own.step = first + i + 1
+            if count > 0:
+                log = self.group.total(log)
+        return {name: log[:, i] for i, name in enumerate(LOG_FIELDS)}
+
+    def _plan(self, first: int) -> None:
+        """Plan the next steps, all ranks together."""
+        source, threads = self._runs[0].source, self._threads
+        ends = [AHEAD * i // threads for i in range(threads + 1)]
+        self._together(
+            lambda i: plan_parts(
+                first, ends[i], ends[i + 1], source, self.shards, self._planned, self._sketches[i]
+            )
+        )
+        planned = part_steps(self.group, self._planned, AHEAD)
+        self._steps = {first + p: one for p, one in enumerate(planned)}
+        rows, dim = max(len(one.order.listed) for one in planned), self.problem.options.dim
+        self._now = make_gathered(rows, dim, self._dtype)
+        self._sent = np.empty((max(len(one.order.slot) for one in planned), dim), self._dtype)
+
+    def _do(self, t: int, step: PartStep, log: Float64) -> None:
+        """Do a planned step: rows out, slopes back."""
+        n_copies, n_users = int(step.expected.sum()) + step.n_users, step.n_users
+        sent = self._sent[: len(step.order.slot)]
+        copies = self._runs[0].learner.rows[:n_copies]
+        flat = copies[:, 0]
+        service = Service(t, step.order, self._learner, self._now, sent)
+        team = make_team()
+        self._together(lambda _: serve(team, service))
+        away, here = len(sent) - n_users, n_copies - n_users
+        self.group.exchange(sent[:away], step.counts, step.expected, flat[:here])
+        flat[here:] = sent[away:]
+        runs = [
+            with_home(run._replace(learner=run.learner._replace(rows=copies)), step.home)
+            for run in self._runs
+        ]
+        again = make_team()
+        self._together(lambda i: compare(again, runs[i], t, step.plan, log))
+        self.group.exchange(flat[:here], step.expected, step.counts, sent[:away])
+        sent[away:] = flat[here:]
+        last = make_team()
+        self._together(lambda i: move(last, service, runs[i].desk.moved))
+
+    def settle(self) -> None:
+        """Bring every row up to date; see `Engine.settle`."""
+        if not self.problem.options.optimiser.drifts:
+            return
+        n = len(self.own_rows)
+        bounds = [n * i // self._threads for i in range(self._threads + 1)]
+        nowhere = np.empty((0, self.problem.options.dim), self._dtype)
+        self._together(lambda i: self._bring(np.arange(bounds[i], bounds[i + 1]), nowhere))
+
+    def average(self, weight: float) -> None:
+        """Update the mean of the own rows; see `Engine.average`."""
+        self.own.average(weight, self._own_now)
+
+    def _own_now(self, rows: Int64) -> Floats:
+        """Return the current points of rows of the rank's table."""
+        out = np.empty((len(rows), self.problem.options.dim), self._dtype)
+        self._bring(rows, out)
+        return out
+
+    def _own_points(self, rows: Int64) -> Floats:
+        """Return the model's points of rows of the rank's table."""
+        if self.own.mean is None:
+            return self._own_now(rows)
+        return self.own.mean_points(rows, None, self.problem.options.geometry == "sphere")
+
+    def _bring(self, rows: Int64, out: Floats) -> None:
+        room = make_gathered(ROWS_AT_ONCE, self.problem.options.dim, self._dtype)
+        bring_up_to_date(rows, self.own.step, self._learner, room, out)
+
+    def points(self, rows: Int64 | None = None, out: Float32 | None = None) -> Float32:
+        """Return the current points, on every rank; see `Engine.points`.
+
+        All ranks ask for the same rows.
+        """
+        n = self.problem.n_rows if rows is None else len(rows)
+        if out is None:
+            out = np.empty((n, self.problem.options.dim), np.float32)
+        return whole_rows(self.group, self.shards, self._own_points, rows, out)
+
+    def points_exactly(self) -> Floats:
+        """Return all points in the type of the arithmetic."""
+        out = np.empty((self.problem.n_rows, self.problem.options.dim), self._dtype)
+        return whole_rows(self.group, self.shards, self._own_points, None, out)
+
+    def _whole(self, table: Any) -> Any:
+        """Return all rows of which `table` has the rank's, on every rank."""
+        out = np.empty((self.problem.n_rows, *table.shape[1:]), table.dtype)
+        return whole_rows(self.group, self.shards, table.__getitem__, None, out)
+
+    def tables(self, out: Float32 | None = None) -> Float32:
+        """Return the points, because there is no content; see `Engine.tables`."""
+        return self.points(out=out)
+
+    def finish(self) -> Float32:
+        """Return all points and release the tables; see `Engine.finish`."""
+        found = self.points()
+        self.close()
+        return found
+
+    def close(self) -> None:
+        """Release the threads."""
+        self._pool.shutdown()
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return self.group.rank
+
+    def agreed(self, values: Float64) -> Float64:
+        """Return the numbers of rank 0, on every rank."""
+        return self.group.total(values if self.group.rank == 0 else np.zeros_like(values))
+
+    def summed(self, values: Float64) -> Float64:
+        """Return the sums over the ranks, on every rank."""
+        return self.group.total(values)
+
+    def _together(self, work: Any) -> None:
+        """Run ``work(i)`` for each thread i; they wait for each other, so all must start."""
+        if self._threads == 1:
+            work(0)
+            return
+        with interrupt_deferred():
+            for future in [self._pool.submit(work, i) for i in range(self._threads)]:
+                future.result()
+
+
+def check_supported(problem: Problem) -> None:
+    """Raise if the cluster has no steps for the options.
+
+    Raises
+    ------
+    OptionError
+        There is content, or a loss that ties all pairs of a batch together.
+    """
+    options = problem.options
+    if problem.content is not None:
+        raise OptionError(
+            "a hybrid does not train on a cluster; got device='cluster'. Use device='cpu'."
+        )
+    for name in ("spread_out", "decorrelate"):
+        if getattr(options, name) is not None:
+            raise OptionError(
+                f"`{name}` ties all pairs of a batch together, which a cluster does not compute;"
+                f" got {name}={getattr(options, name)!r} with device='cluster'. Use {name}=None, or"
+                f" device='cpu'."
+            )
+
+
+def _part_of(problem: Problem, state: State | None, rows: Int64) -> State:
+    """Return the state of some rows."""
+    if state is None:
+        return problem.initial_state(rows)
+    mean = None if state.mean is None else state.mean[rows]
+    return State(state.rows[rows], state.last[rows], state.step, mean)

@@ -23,6 +23,7 @@ from nearfar.cli import (
     fetching,
     fitting,
     indexing,
+    launching,
     playing,
     preparing,
     serving,
@@ -90,7 +91,8 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
-    show.note(f"nearfar: warning: {message}")
+    if launching.is_first():
+        show.note(f"nearfar: warning: {message}")
 
 
 for _command, _example in _EXAMPLES.items():

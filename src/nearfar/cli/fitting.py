@@ -24,6 +24,7 @@ from nearfar.cli.inputs import (
     load_data,
     options_of,
 )
+from nearfar.cli.launching import is_first, one_of_several, start
 from nearfar.data import split
 from nearfar.data.interactions import Interactions
 from nearfar.errors import EmptyDataError, NotFittedError
@@ -82,6 +83,14 @@ def fit(
         ),
     ] = None,
     preset: PresetOption = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Train in N processes on this machine, each with a part of the tables; it starts"
+            " torchrun. Without it, the processes are those that a launcher has started.",
+        ),
+    ] = None,
     json: Json = False,
     options: Given,
     about: Given,
@@ -89,6 +98,8 @@ def fit(
     run: Given,
 ) -> None:
     """Train a model on interactions and save it."""
+    if (code := start(processes)) is not None:
+        raise typer.Exit(code)
     chosen = options_of(None if preset is None else preset.value, options)
     model = CML(hybrid_options(chosen, about))
     plan, how = build(Schedule(), SCHEDULE_FLAGS, schedule), circumstances_of(run)
@@ -100,10 +111,14 @@ def fit(
         train, _ = split.ratio(everything, test=held_out, seed=how.seed)
     begun = time.perf_counter()
     try:
-        model.fit(train, **features, **asdict(plan), **asdict(how))
+        with one_of_several(how) as here:
+            model.fit(train, **features, **asdict(plan), **asdict(here))
     except KeyboardInterrupt as error:
-        _keep(model, out)
+        if is_first():
+            _keep(model, out)
         raise typer.Exit(130) from error
+    if not is_first():
+        return
     model.save(out)
     figures = _summary(model, everything, time.perf_counter() - begun) | {"model": str(out)}
     if json:
@@ -235,7 +250,9 @@ def _fold(
         k=plan.k,
         threads=how.threads,
         progress=shows(how.progress),
-        device="cpu" if how.device == "reference" or model.neighbour_weight > 0.0 else how.device,
+        device="cpu"
+        if how.device in {"reference", "cluster"} or model.neighbour_weight > 0.0
+        else how.device,
     )
 
 

@@ -230,7 +230,9 @@ class CML:
         device : str
             "cpu"; "cuda", "cuda:1", ...; "auto", a GPU if there is one; "reference": plain loops in
             float64, slow, for checking; or "torch:" and any device of PyTorch. All except "cpu" and
-            "reference" need the extra ``nearfar[torch]``.
+            "reference" need the extra ``nearfar[torch]``. "cluster" trains in the processes that
+            torchrun or another launcher has started, of which each calls `fit` with the same
+            arguments and has the same model in the end.
         fast : bool
             On a GPU: compute matrix products on tensor cores in TF32 (10 bits of mantissa instead
             of 23). Faster with `Shared` and `TwoStage`; results differ in the third digit of a
@@ -306,7 +308,8 @@ class CML:
         try:
             run.train()
         finally:
-            self._keep(run, train, given, before)
+            if not run.out_of_step:
+                self._keep(run, train, given, before)
             run.close()
 
     def _keep(

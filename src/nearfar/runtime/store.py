@@ -40,6 +40,8 @@ from nearfar.version import VERSION
 
 Bytes = bytes | memoryview
 Writer = Callable[[Path], None]
+Kept = dict[str, Any]
+"""What the manifest says of a file: its name, its size and its SHA-256."""
 
 FORMAT: Final = 1
 """Version of the layout that this code writes and reads."""
@@ -119,9 +121,7 @@ def save_folder(
     _check_types(frames)
     tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
     check_replaceable(folder, kind=kind)
-    manifest = {"kind": kind, "format": FORMAT, "nearfar": VERSION,
-                "files": {}, "meta": meta}  # fmt: skip
-    manifest = json.loads(_json(manifest))  # before anything is written
+    manifest = _new_manifest(kind, meta)  # before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
         kept = {
@@ -132,17 +132,103 @@ def save_folder(
         kept |= {
             name: _keep_parts(folder, name, [text.encode()], "md") for name, text in texts.items()
         }
-        manifest["files"] = kept
-        manifest["seal"] = _seal(manifest)
-        _sync_folder(folder)
-        _write(folder / MANIFEST, [_json(manifest)])
+        _commit(folder, manifest, kept)
     except OSError as error:
-        raise StoreError(
-            f"Writing {str(folder)!r} failed: {error}. Its content is unchanged; check the free "
-            "space and the permissions there."
-        ) from error
+        raise _not_written(folder, error) from error
     finally:
         _sweep(folder)
+    _sync_folder(folder)
+
+
+def _new_manifest(kind: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    made = {"kind": kind, "format": FORMAT, "nearfar": VERSION, "files": {}, "meta": meta}
+    manifest: dict[str, Any] = json.loads(_json(made))
+    return manifest
+
+
+def _commit(folder: Path, manifest: dict[str, Any], kept: Mapping[str, Kept]) -> None:
+    """Write the manifest with its files, with which the new content replaces the old."""
+    manifest["files"] = dict(kept)
+    manifest["seal"] = _seal(manifest)
+    _sync_folder(folder)
+    _write(folder / MANIFEST, [_json(manifest)])
+
+
+def _not_written(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"Writing {str(folder)!r} failed: {error}. Its content is unchanged; check the free "
+        "space and the permissions there."
+    )
+
+
+def keep_part(
+    path: str | PathLike[str], entry: str, tables: Mapping[str, npt.NDArray[Any]], *, kind: str
+) -> Kept:
+    """Write one safetensors file of a folder that several processes write, each with its entry.
+
+    The content of the folder stays as it was until `save_parts` is called with all of them.
+
+    Parameters
+    ----------
+    path : path
+    entry : str
+        A lower-case word, as in `save_folder`; every process has another.
+    tables : mapping of arrays
+    kind : str
+
+    Returns
+    -------
+    dict
+        What the manifest says of the file.
+
+    Raises
+    ------
+    StoreError
+        The folder holds something else, or writing fails.
+    """
+    folder = local_path(path)
+    _check_names({entry: tables})
+    parts = _safetensors(entry, tables)
+    check_replaceable(folder, kind=kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = _keep_parts(folder, entry, parts, "safetensors")
+        _sync_folder(folder)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    return kept
+
+
+def part_of(entry: str, digest: bytes, size: int) -> Kept:
+    """Return what `keep_part` returned in another process, given the file's SHA-256 and size."""
+    name = digest.hex()
+    return {"file": _named(entry, name, "safetensors"), "size": size, "sha256": name}
+
+
+def save_parts(
+    path: str | PathLike[str], *, kind: str, meta: Mapping[str, Any], kept: Mapping[str, Kept]
+) -> None:
+    """Let the files of `keep_part` become the content of a folder, atomically.
+
+    One process calls it after all have written, and before any writes again.
+
+    Raises
+    ------
+    StoreError
+        A file is not there, because the processes do not see the same folder; or writing fails.
+    """
+    folder, manifest = local_path(path), _new_manifest(kind, meta)
+    for entry, part in kept.items():
+        if not (folder / str(part["file"])).is_file():
+            raise StoreError(
+                f"{str(folder)!r} lacks {part['file']!r}, which another process has written there"
+                f" as {entry!r}; give a folder on a disk that all processes share."
+            )
+    try:
+        _commit(folder, manifest, kept)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    _sweep(folder)
     _sync_folder(folder)
 
 

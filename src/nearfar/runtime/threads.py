@@ -32,6 +32,17 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+def processes_here() -> int:
+    """Return how many processes a launcher has started on this machine, 1 without one.
+
+    Examples
+    --------
+    >>> processes_here()
+    1
+    """
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def checked_threads(threads: int | None) -> int:
     """Return `threads`, or the number of available cores for None.
 
@@ -167,6 +178,21 @@ def interrupt_deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
     if caught:
         previous(*caught[0])
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[list[Any]]:
+    """Note each Ctrl-C in the list that is yielded, for a block that looks at it itself."""
+    noted: list[Any] = []
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield noted
+        return
+    signal.signal(signal.SIGINT, lambda *args: noted.append(args))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 T = TypeVar("T")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from os import PathLike
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
+import numpy as np
 
 from nearfar.data.interactions import Interactions
-from nearfar.engine import Problem, State
+from nearfar.engine import Collective, Problem, State
 from nearfar.errors import StoreError
 from nearfar.runtime import store
-from nearfar.runtime.arrays import Float32
+from nearfar.runtime.arrays import Arrays, Float32
 from nearfar.runtime.checks import local_path
 from nearfar.training.schedule import Schedule
 
@@ -82,7 +83,7 @@ class Checkpoint:
                 f"the checkpoint in {str(self.path)!r} is of another run: {detail}. Use another"
                 f" folder, or remove that folder to start again."
             )
-        tables = folder.arrays["tables"]
+        tables = _whole(folder.arrays)
         step, optional = folder.meta["step"], map(tables.get, ("mean", "cache", "cached_at"))
         state = State(tables["rows"], tables["last"], step, *optional)
         return Saved(state, tables.get("best_points"), folder.meta["progress"])
@@ -94,15 +95,113 @@ class Checkpoint:
         progress: Mapping[str, Any],
     ) -> None:
         """Write the current state of the run, atomically."""
-        tables: dict[str, npt.NDArray[Any]] = {"rows": state.rows, "last": state.last}
-        if best_points is not None:
-            tables["best_points"] = best_points
-        for name in ("mean", "cache", "cached_at"):
-            if (one := getattr(state, name)) is not None:
-                tables[name] = one
-        meta = {"identity": self.identity, "step": state.step, "progress": dict(progress)}
+        tables = _tables(state, best_points)
+        meta = self._meta(state, progress)
         store.save_folder(self.path, kind=KIND, meta=meta, arrays={"tables": tables})
         self._saved_at = time.monotonic()
+
+    def save_part(
+        self,
+        engine: Collective,
+        best_points: Float32 | None,
+        progress: Mapping[str, Any],
+    ) -> None:
+        """Write the current state of a run of several processes: each its rows, then one the list.
+
+        They must see the same folder. Until the list is replaced, the folder holds the run as it
+        was saved before.
+
+        Raises
+        ------
+        StoreError
+            A process cannot write its part, or the first one does not see it.
+        """
+        rows = engine.own_rows
+        best = None if best_points is None else best_points[rows]
+        tables = _tables(engine.own, best) | {"joint": rows}
+        write = partial(store.keep_part, self.path, f"part{engine.rank}", tables, kind=KIND)
+        kept = _all_kept(engine, write)
+        meta = self._meta(engine.own, progress)
+        commit = partial(store.save_parts, self.path, kind=KIND, meta=meta, kept=kept)
+        _together(engine, commit if engine.rank == 0 else None)
+        self._saved_at = time.monotonic()
+
+    def _meta(self, state: State, progress: Mapping[str, Any]) -> dict[str, Any]:
+        return {"identity": self.identity, "step": state.step, "progress": dict(progress)}
+
+
+def _tables(state: State, best_points: Float32 | None) -> Arrays:
+    """Return the tables of a state by name."""
+    tables: Arrays = {"rows": state.rows, "last": state.last}
+    if best_points is not None:
+        tables["best_points"] = best_points
+    for name in ("mean", "cache", "cached_at"):
+        if (one := getattr(state, name)) is not None:
+            tables[name] = one
+    return tables
+
+
+def _whole(saved: Mapping[str, Arrays]) -> Arrays:
+    """Return the tables of all rows: as they were saved, or put together from parts."""
+    if "tables" in saved:
+        return saved["tables"]
+    parts = list(saved.values())
+    n = sum(len(part["joint"]) for part in parts)
+    whole = {
+        name: np.empty((n, *table.shape[1:]), table.dtype)
+        for name, table in parts[0].items()
+        if name != "joint"
+    }
+    for part in parts:
+        for name, table in whole.items():
+            table[part["joint"]] = part[name]
+    return whole
+
+
+def _all_kept(engine: Collective, write: Callable[[], store.Kept]) -> dict[str, store.Kept]:
+    """Write this process's part; return what every process has written, by name."""
+    mine = np.zeros(33)
+    found: list[store.Kept] = []
+
+    def written() -> None:
+        found.append(write())
+        mine[:32], mine[32] = list(bytes.fromhex(found[0]["sha256"])), found[0]["size"]
+
+    n = _together(engine, written)
+    table = np.zeros((n, 33))
+    table[engine.rank] = mine
+    parts = engine.summed(table)
+    return {
+        f"part{rank}": store.part_of(
+            f"part{rank}", bytes(part[:32].astype(np.uint8)), int(part[32])
+        )
+        for rank, part in enumerate(parts)
+    }
+
+
+def _together(engine: Collective, work: Callable[[], None] | None) -> int:
+    """Do something in each process, or nothing; return their number.
+
+    Raises
+    ------
+    StoreError
+        It has failed in one of them.
+    """
+    failed: StoreError | None = None
+    try:
+        if work is not None:
+            work()
+    except StoreError as error:
+        failed = error
+    n, n_failed = engine.summed(np.array([1.0, float(failed is not None)])).tolist()
+    if failed is not None:
+        raise failed
+    if n_failed:
+        raise StoreError(
+            f"{int(n_failed)} of {int(n)} processes could not write the checkpoint, which is as it"
+            " was before; see the error of that process."
+        )
+    return int(n)
 
 
 def identity(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from nearfar.data.interactions import Interactions
-from nearfar.engine import Engine, OnDevice, Problem, State, StepLog, make_engine
+from nearfar.engine import Collective, Engine, OnDevice, Problem, State, StepLog, make_engine
 from nearfar.errors import DataError, DivergedError, EmptyDataError, OptionError
 from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular
@@ -29,7 +30,13 @@ from nearfar.runtime.caller import warn
 from nearfar.runtime.checks import a_callable, listed, real, said, switch
 from nearfar.runtime.devices import describe, resolve
 from nearfar.runtime.progress import Reporter, shows
-from nearfar.runtime.threads import Ahead, checked_threads, interrupt_deferred
+from nearfar.runtime.threads import (
+    Ahead,
+    checked_threads,
+    interrupt_deferred,
+    interrupts_noted,
+    processes_here,
+)
 from nearfar.search.neighbours import Scorer
 from nearfar.search.scoring import scorer_of
 from nearfar.training import diagnostics
@@ -158,7 +165,10 @@ class Run:
         ]
         self.show, fast = shows(progress), switch("fast", fast)
         seconds = real("checkpoint_seconds", checkpoint_seconds, least=0.0)
+        self.device = resolve(device)
         self.threads = checked_threads(threads)
+        if self.device == "cluster" and threads is None:  # processes of a host share its cores
+            self.threads = max(1, self.threads // processes_here())
         self.progress = Progress()
         self.best_points: Float32 | None = None
         """The points of the best epoch; with content, the tables that they are made of."""
@@ -171,10 +181,14 @@ class Run:
             state, self.best_points = saved.state, saved.best_points
             self.progress = Progress(**saved.progress)
         workers = self.threads if threads is not None else problem.useful_threads(self.threads)
-        self.device = resolve(device)
         self.engine: Engine = make_engine(
             problem, state, device=self.device, threads=workers, fast=fast
         )
+        self.out_of_step = False
+        """Whether a process of a cluster has failed, so that they cannot act together."""
+        self._interrupts: list[Any] = []
+        self._stopped_together = False
+        self.show = self.show and self._reports
 
     def train(self) -> None:
         """Train to the last epoch, from the beginning or from the checkpoint.
@@ -196,12 +210,17 @@ class Run:
                 report.note(f"{where}compiling, if this is the first run on this machine")
                 self.engine.run(0)
                 by_popularity = self._rank_by_popularity()
-                for _ in self._epochs(report):
-                    pass
+                with self._noting_interrupts() as self._interrupts:
+                    for _ in self._epochs(report):
+                        pass
             if by_popularity is not None:
                 self._compare_with_popularity(by_popularity.result())
-        except KeyboardInterrupt:
-            self._save()
+        except DivergedError:  # in every process
+            raise
+        except BaseException as error:
+            self.out_of_step = self._together and not self._stopped_together
+            if isinstance(error, KeyboardInterrupt) and not self.out_of_step:
+                self._save()
             raise
         self._save()
 
@@ -256,9 +275,12 @@ class Run:
                     sums[name] = _add_in_order(sums.get(name, 0.0), values)
             self._check_finite(log)
             report.steps(self.engine.step, self._mean_loss())
-            if self.checkpoint is not None and self.checkpoint.is_due():
-                self._save()
+            is_due = self.checkpoint is not None and self.checkpoint.is_due()
             count = max(1, min(int(count * _CHUNK_SECONDS / max(now - begun, 1e-6)), 4 * count))
+            saves, count = (int(value) for value in self._agreed([is_due, count]))
+            if saves:
+                self._save()
+            self._interrupt_together()
             begun = time.perf_counter()
 
     def _check_finite(self, log: StepLog) -> None:
@@ -301,6 +323,8 @@ class Run:
         event = Epoch(epoch, dict(record), self.engine.points)
         for callback in self.callbacks:
             state.stopped |= _is_true(callback(event))
+        if self.callbacks:
+            state.stopped = bool(self._agreed([state.stopped])[0])
 
     def _warn_of_missed(self, missed: int) -> None:
         places = self.problem.interactions.n_pairs * self.problem.n_negatives
@@ -371,14 +395,47 @@ class Run:
         }
 
     def _validate(self, validation: Interactions) -> dict[str, float]:
-        scorer = self._scorer()
+        scorer, names = self._scorer(), metrics.names()
         train, k, threads = self.problem.interactions, self.schedule.k, self.threads
-        result = evaluate(scorer, train, validation, k=k, threads=threads)
-        return {f"validation_{name}": value for name, value in result.metrics.items()}
+        values = [0.0] * len(names)
+        if self._reports:
+            result = evaluate(scorer, train, validation, k=k, threads=threads)
+            values = [result.metrics[name] for name in names]
+        values = self._agreed(values)
+        return {f"validation_{name}": value for name, value in zip(names, values, strict=True)}
+
+    def _interrupt_together(self) -> None:
+        """Raise KeyboardInterrupt in every process of a cluster if one was interrupted."""
+        if not isinstance(self.engine, Collective):
+            return
+        if self.engine.summed(np.array([float(len(self._interrupts))]))[0] > 0:
+            self._stopped_together = True
+            raise KeyboardInterrupt
+
+    def _noting_interrupts(self) -> AbstractContextManager[list[Any]]:
+        """Let an interrupt wait until all processes of a cluster know of it."""
+        return interrupts_noted() if self._together else nullcontext([])
+
+    @property
+    def _together(self) -> bool:
+        return isinstance(self.engine, Collective)
+
+    @property
+    def _reports(self) -> bool:
+        """Whether this process evaluates, reports and saves; all but one of a cluster do not."""
+        return not isinstance(self.engine, Collective) or self.engine.rank == 0
+
+    def _agreed(self, values: Sequence[float]) -> list[float]:
+        """Return the values of the first process of a cluster, or the same."""
+        if not isinstance(self.engine, Collective):
+            return list(values)
+        agreed: list[float] = self.engine.agreed(np.array(values, np.float64)).tolist()
+        return agreed
 
     def _scorer(self) -> Scorer:
         """Return a scorer by the current points, on the engine's device."""
-        if self.problem.content is not None:  # all are encoded once, rather than tile by tile
+        if self.problem.content is not None or isinstance(self.engine, Collective):
+            # all are encoded, or sent, once, rather than tile by tile
             points, n = self.engine.points(), self.problem.n_users
             return scorer_of(points[:n], points[n:], self.problem.options.geometry, self.weight)
         if not isinstance(self.engine, OnDevice):
@@ -409,7 +466,10 @@ class Run:
 
     def _save(self) -> None:
         if self.checkpoint is not None:
-            self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
+            if isinstance(self.engine, Collective):
+                self.checkpoint.save_part(self.engine, self.best_points, vars(self.progress))
+            else:
+                self.checkpoint.save(self.engine.state, self.best_points, vars(self.progress))
 
 
 class _Live:

@@ -33,8 +33,8 @@ DEFAULT = {
 ALL = {
     **DEFAULT,
     "own, sgd": {"sampler": Uniform(), "negatives": 3, "optimiser": SGD(0.05)},
-    "own, distinct, ball": {
-        "sampler": Popularity(distinct=True, redraws=3), "negatives": 3, "geometry": "ball",
+    "own, distinct": {
+        "sampler": Popularity(distinct=True, redraws=3), "negatives": 3,
         "optimiser": Adam(0.05), "triplet": Triplet(1.5),
     },
     "own, adagrad, rank, free": {
@@ -240,7 +240,7 @@ def counted(problem, group):
 
 
 def test_bytes_stay_within_a_twentieth_of_the_formula():
-    """2 (P - 1) / P (B / P + C) d 4 bytes a rank and step: CLUSTER.md's floor."""
+    """2 (P - 1) / P (B / P + C) d 4 bytes a rank and step."""
     data, size = random_data(400, 3000, share=0.01), 2
     options = {"batch": 256, "dim": 128, "negatives": 128}
     problem = problem_of("shared, adam", data, **options)
@@ -260,6 +260,7 @@ def test_bytes_stay_within_a_twentieth_of_the_formula():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"geometry": "ball"}, r"`geometry`='ball' .* Use geometry='sphere', or device='cpu'"),
         ({"spread_out": SpreadOut(1.0)}, r"`spread_out` ties .* Use spread_out=None, or device='c"),
         ({"decorrelate": Decorrelate(1.0)}, r"`decorrelate` ties .* Use decorrelate=None, or devi"),
     ],

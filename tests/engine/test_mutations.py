@@ -15,8 +15,8 @@ PACKAGE, TESTS = Path(nearfar.__file__).parent, Path(__file__).parent
 FAULTS = {
     "positive and negative swapped": (
         "soft.py",
-        "inside = np.float32(margin) - np.float32(2.0) * (np.float32(near) - best)",
-        "inside = np.float32(margin) - np.float32(2.0) * (best - np.float32(near))",
+        "inside = real(margin) - real(2.0) * (real(near) - best)",
+        "inside = real(margin) - real(2.0) * (best - real(near))",
     ),
     "farthest instead of nearest negative": (
         "soft.py",
@@ -55,8 +55,8 @@ FAULTS = {
     ),
     "batch transposed": (
         "plan.py",
-        "plan.entries[g, 1] = n_users + positives.items[pair]",
-        "plan.entries[size - 1 - g, 1] = n_users + positives.items[pair]",
+        "plan.entries[count, 1] = n_users + positives.items[pair]",
+        "plan.entries[size - 1 - count, 1] = n_users + positives.items[pair]",
     ),
     "gradient not projected onto the sphere": (
         "rows.py",

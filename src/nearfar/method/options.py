@@ -224,7 +224,7 @@ def _plain(value: Any) -> Any:
 def _strategy(name: str, kinds: tuple[type[Any], ...], value: dict[str, Any]) -> Any:
     by_name = {kind.__name__: kind for kind in kinds}
     kind = value.pop("kind", None)
-    if kind not in by_name:
+    if not isinstance(kind, str) or kind not in by_name:
         raise OptionError(f"`{name}` must be one of {', '.join(by_name)}; got {kind!r}.")
     if isinstance(part := value.get("encoder"), Mapping):
         value["encoder"] = _strategy(f"{name}.encoder", ENCODERS, dict(part))

@@ -100,12 +100,19 @@ class ItemModule:
 
     def initial(self) -> Float32:
         """Return the initial weights as rows, (F, d)."""
-        rows = np.zeros(self.n_rows * self.dim, np.float32)
-        at = 0
-        for one in tensors_of(self.net):
-            rows[at : at + one.numel()] = one.detach().numpy().ravel()
-            at += one.numel()
-        return rows.reshape(-1, self.dim)
+        rows: Float32 = self.as_rows(tensors_of(self.net)).numpy()
+        return rows
+
+    def as_rows(self, tensors: list[Tensor], device: Any = "cpu") -> Tensor:
+        """Return the numbers of tensors, one after the other, as rows (F, d), filled up with 0.
+
+        `device` is that of the tensors; see `load_rows` for the way back.
+        """
+        torch, size = load_torch(), self.n_rows * self.dim
+        flat = [one.detach().reshape(-1).float() for one in tensors]
+        rest = torch.zeros(size - sum(map(len, flat)), device=device)
+        rows: Tensor = torch.cat([*flat, rest])
+        return rows.view(-1, self.dim)
 
     def reading(self, contents: Contents, places: Int32, device: str | None = None) -> ItemModule:
         """Return the same module over other contents, and on another device if it is given."""

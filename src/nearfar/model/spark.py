@@ -16,6 +16,7 @@ import polars as pl
 
 from nearfar.errors import DataError, NearfarWarning, OptionError
 from nearfar.model.cml import CML
+from nearfar.prepare.spark_plan import is_spark_frame
 from nearfar.runtime.checks import local_path, one_of, said, switch, whole
 from nearfar.runtime.extras import load_extra
 
@@ -105,8 +106,7 @@ def _mapped(path: str) -> CML:
 
 def _column_of(users: Any) -> str:
     """Return the name of the column of ids."""
-    kind = type(users)
-    if kind.__name__ != "DataFrame" or not kind.__module__.startswith("pyspark.sql"):
+    if not is_spark_frame(users):
         raise OptionError(f"`users` must be a DataFrame of PySpark; got {said(users)}.")
     names: list[str] = users.columns
     if "user_id" in names or len(names) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +28,17 @@ class Checked:
     """Rows that the recipe leaves out, by its reason."""
 
 
+def check_threshold(rules: Rules, columns: Iterable[str], example: str = "") -> None:
+    """Raise `OptionError` if the threshold needs a column of values that is not there."""
+    names = list(columns)
+    if rules.min_value is not None and rules.repeats == "any" and "value" not in names:
+        raise OptionError(
+            f"`min_value` is {rules.min_value:g}, but the table has no column 'value'; it has "
+            f"{', '.join(names)}. Rename the column of values{example}. With `repeats` 'sum' each "
+            "row is worth 1."
+        )
+
+
 def checked(raw: Raw, rules: Rules) -> Checked:
     """Check the columns that are needed, all in one pass.
 
@@ -40,12 +52,7 @@ def checked(raw: Raw, rules: Rules) -> Checked:
         An id, a value or a time cannot be used; names column, place and value.
     """
     columns = raw.rows.collect_schema().names()
-    if rules.min_value is not None and rules.repeats == "any" and "value" not in columns:
-        raise OptionError(
-            f"`min_value` is {rules.min_value:g}, but the table has no column 'value'; it has "
-            f"{', '.join(columns)}. Rename the column of values, such as with `.rename({{'stars': "
-            f"'value'}})`. With `repeats` 'sum' each row is worth 1."
-        )
+    check_threshold(rules, columns, ", such as with `.rename({'stars': 'value'})`")
     numbers = ["time"] if "time" in columns else []
     if rules.min_value is not None and "value" in columns:
         numbers.append("value")

@@ -19,6 +19,7 @@ import narwhals.stable.v2 as nw
 
 from nearfar.data.ids import check_axis
 from nearfar.errors import DataError, MissingColumnError, OptionError
+from nearfar.prepare.checking import check_threshold
 from nearfar.prepare.pair_plan import SIDES, Frame
 from nearfar.prepare.rules import Rules
 
@@ -164,12 +165,7 @@ def spark_checked(table: DataFrame, rules: Rules) -> tuple[Frame, int]:
                 f"The table has no column {side!r}; it has {', '.join(types)}. Rename the column,"
                 f" such as with .withColumnRenamed('id', {side!r})."
             )
-    if rules.min_value is not None and rules.repeats == "any" and "value" not in types:
-        raise OptionError(
-            f"`min_value` is {rules.min_value:g}, but the table has no column 'value'; it has"
-            f" {', '.join(types)}. Rename the column of values. With `repeats` 'sum' each row is"
-            " worth 1."
-        )
+    check_threshold(rules, types)
     numbers = ["time"] if "time" in types else []
     if rules.min_value is not None and "value" in types:
         numbers.append("value")

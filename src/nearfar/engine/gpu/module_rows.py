@@ -163,25 +163,20 @@ class ModuleRows:
         eager.move(at, rows[n:, 0], self._gradient(), now._replace(pace=pace), self.rules,
                    self.tables)  # fmt: skip
         load_rows(list(self.net.parameters()), rows[n:, 0])
-        rows[n:, 0] = self._as_rows(tensors_of(self.net))  # buffers may have changed too
+        rows[n:, 0] = self.module.as_rows(
+            tensors_of(self.net), self.device
+        )  # buffers may have changed too
 
     def _gradient(self) -> Tensor:
         """Return the gradient by the weights, with their decay, as rows (F, d)."""
         decay = self.module.encoder.decay
-        return self._as_rows(
+        return self.module.as_rows(
             [
                 torch.zeros_like(one) if one.grad is None else one.grad + decay * one.detach()
                 for one in self.net.parameters()
-            ]
+            ],
+            self.device,
         )
-
-    def _as_rows(self, tensors: list[Tensor]) -> Tensor:
-        """Return numbers one after the other as rows (F, d), filled up with 0."""
-        out = torch.zeros(self.module.n_rows * self.module.dim, device=self.device)
-        if tensors:
-            flat = torch.cat([one.detach().reshape(-1).float() for one in tensors])
-            out[: len(flat)] = flat
-        return out.view(-1, self.module.dim)
 
     def _forward(self, listed: Int64, step: int, first: int) -> Tensor:
         """Return g(x) of rows with content; what it draws depends on the step and the place."""

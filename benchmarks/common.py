@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ HINGE = nf.Options(
     triplet=nf.Triplet(), sampler=nf.Uniform(), optimiser=nf.Adam(), averaging=None, prior=None
 )
 """Eq. 1 and Adam: what figures of speed and memory are of, unless they say otherwise."""
+WITHOUT_PRIOR = replace(nf.Options(), sampler=nf.Shared(0.0), negatives=512, prior=None)
+"""512 shared uniform negatives and distance alone, the defaults before there was a prior."""
 MIB = 2.0**20
 """Bytes in the unit of the memory figures."""
 _CHUNK = 2**22

@@ -50,6 +50,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "all_users_s": "31,521 users, s", "to_same_tiles": "x product, same tiles",
         "to_best_tiles": "x product, best tiles", "growth_mib": "memory, MiB",
     },
+    "defaults": {
+        "data": "data", "most_popular": "most popular: NDCG@50", "goal": "former: NDCG@50",
+        "former_epoch": "epoch", "former_s": "former: seconds", "ndcg": "now: NDCG@50",
+        "epoch": "epoch", "seconds": "now: seconds", "ratio": "now / former",
+    },
     "dial": {
         "data": "data", "users": "users", "items": "items", "threads": "threads",
         "front_s": "nine settings, s", "evaluate_s": "one evaluation, s",

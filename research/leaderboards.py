@@ -11,6 +11,12 @@ of each is trained on all training items, and evaluated once on the test part.
 The file has the columns user, item and split, which is train or test. After each run a line is
 written to results/leaderboard_gowalla_runs.csv, and what is there is not computed again; with
 `--test` the output gets a line a method. `--only nearfar EASE` runs some of the methods.
+
+    python research/leaderboards.py gowalla-lightgcn.parquet -o results/leaderboard_gowalla.csv \
+        --curve
+
+trains nearfar's tested setting again and evaluates it on the test part with every gamma, into
+results/leaderboard_gowalla_curve.csv. Nothing is chosen by that.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,6 +48,7 @@ from runs import add_line, has_line
 Float32 = npt.NDArray[np.float32]
 Setting = dict[str, Any]
 K, DIM, SHARE, SEED = 20, 64, 0.1, 0
+GAMMAS = tuple(n / 100 for n in range(16))
 
 
 @dataclass(frozen=True)
@@ -265,6 +272,28 @@ def fit_als(part: Part, setting: Setting) -> tuple[Any, int]:
     return Points(model.user_factors, model.item_factors), 0
 
 
+def fit_ials(part: Part, setting: Setting) -> tuple[Any, int]:
+    """Factorise with the alternating least squares of `irspack`, as its source advises.
+
+    Regularisation grows with the number of interactions (nu = 1), starts are small, and alpha0 and
+    the regularisation are tuned together over powers of three. Rendle et al., Revisiting the
+    Performance of iALS on Item Recommendation Benchmarks, RecSys 2022.
+    """
+    from irspack.recommenders import IALSRecommender
+
+    model = IALSRecommender(
+        matrix(part.train).astype(np.float64),
+        n_components=DIM,
+        nu=1.0,
+        train_epochs=16,
+        random_seed=SEED,
+        n_threads=part.threads,
+        **setting,
+    ).learn()
+    found = model.get_user_embedding(), model.get_item_embedding()
+    return Points(*(np.ascontiguousarray(vectors, np.float32) for vectors in found)), 0
+
+
 def fit_bpr(part: Part, setting: Setting) -> tuple[Any, int]:
     """Factorise with the Bayesian personalised ranking of `implicit`."""
     from implicit.cpu.bpr import BayesianPersonalizedRanking
@@ -290,6 +319,10 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
     "GF-CF": (fit_gfcf, grid(weight=(0.0, 0.1, 0.3))),
     "EASE": (fit_ease, grid(weight=(30.0, 100.0, 300.0))),
     "implicit ALS": (fit_als, grid(regularization=(0.01, 1.0, 30.0), alpha=(1.0, 5.0, 20.0, 80.0))),
+    "irspack iALS": (
+        fit_ials,
+        grid(alpha0=(0.01, 0.03, 0.1, 0.3, 1.0), reg=(0.0003, 0.001, 0.003, 0.01)),
+    ),
     "implicit BPR": (
         fit_bpr,
         grid(learning_rate=(0.03, 0.1), regularization=(0.001, 0.01), iterations=(100, 300)),
@@ -356,6 +389,21 @@ def compute(file: Path, phase: str, name: str, setting: Setting, part: Part) -> 
         add_line(file, {"phase": phase, **run(name, setting, part)})
 
 
+def curve(runs: pl.DataFrame, part: Part) -> pl.DataFrame:
+    """Train the setting that was tested again, and give its figures at every gamma."""
+    tested = runs.filter(phase="test", method="nearfar").row(-1, named=True)
+    again = replace(
+        part, epochs=tested["epochs"], gamma=tested["gamma"], neighbours=tested["neighbours"]
+    )
+    model, _ = fit_nearfar(again, json.loads(tested["setting"]))
+    settings = [gamma / model.gamma for gamma in GAMMAS]
+    found = nf.front(model, part.train, part.held_out, popularity=settings, k=K).frame
+    columns = found.select("recall", "ndcg", "mmr", "coverage").with_columns(
+        gamma=pl.Series(GAMMAS)
+    )
+    return columns.with_columns(tested=pl.col("gamma") == tested["gamma"])
+
+
 def summary(runs: pl.DataFrame) -> pl.DataFrame:
     """Give a line a method: what was chosen, from how many runs, and its figures, some in %."""
     chosen = runs.filter(phase="test").unique("method", keep="last", maintain_order=True)
@@ -393,12 +441,18 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--test", action="store_true")
+    parser.add_argument("--curve", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="of nearfar and of EASE's inverse")
     args = parser.parse_args()
     train, test = fixed_split(args.data)
     learned, held_out = nf.split.ratio(train, test=SHARE, seed=SEED)
     file = args.out.with_name(f"{args.out.stem}_runs.csv")
+    if args.curve:
+        part = Part(train, test, args.threads, device=args.device)
+        found = curve(pl.read_csv(file), part)
+        found.write_csv(args.out.with_name(f"{args.out.stem}_curve.csv"))
+        return
     for name in args.only:
         for setting in METHODS[name][1]:
             part = Part(learned, held_out, args.threads, device=args.device)

@@ -15,6 +15,7 @@ import nearfar as nf
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 from common import (
+    WITHOUT_PRIOR,
     available_mib,
     first_fold,
     forget_peak,
@@ -28,9 +29,6 @@ __all__ = [
     "WITHOUT_PRIOR", "add_line", "available_mib", "first_fold", "forget_peak", "has_line",
     "in_own_process", "load", "loss_at", "memory_mib", "show",
 ]  # fmt: skip
-
-WITHOUT_PRIOR = replace(nf.Options(), sampler=nf.Shared(0.0), negatives=512, prior=None)
-"""512 shared uniform negatives and distance alone, the defaults before there was a prior."""
 
 
 def loss_at(temperature: float) -> nf.Triplet:

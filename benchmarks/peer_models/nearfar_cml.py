@@ -7,15 +7,22 @@ from dataclasses import replace
 import nearfar as nf
 from common import HINGE
 from nearfar.engine import Problem, make_engine
+from nearfar.training.calibration import expected_weight
 from peer_models import Factors, Setting
 
 SAMPLERS = {"uniform": nf.Uniform, "popularity": nf.Popularity, "two-stage": nf.TwoStage}
 OPTIMISERS = {"adam": nf.Adam, "sgd": nf.SGD, "adagrad": nf.Adagrad}
+DEFAULT: Setting = {"options": "default"}
 _OF_SAMPLER = ("beta", "candidates", "vectors")
 
 
 def options_of(setting: Setting) -> nf.Options:
-    """Turn a flat setting into options; d is 128 and the points lie on the sphere."""
+    """Turn a flat setting into options; d is 128 and the points lie on the sphere.
+
+    ``{"options": "default"}`` is what ``nf.CML()`` trains.
+    """
+    if setting == DEFAULT:
+        return nf.Options()
     sampler = SAMPLERS[setting.get("sampler", "uniform")]
     optimiser = OPTIMISERS[setting.get("optimiser", "adam")]
     return replace(
@@ -29,7 +36,7 @@ def options_of(setting: Setting) -> nf.Options:
 
 
 class Nearfar:
-    """Collaborative metric learning on the sphere; dense Adam unless the setting says SGD."""
+    """Collaborative metric learning on the sphere."""
 
     def __init__(
         self, train: nf.Interactions, setting: Setting, *, threads: int, seed: int
@@ -56,6 +63,6 @@ class Nearfar:
         return int(log["pairs"].sum())
 
     def factors(self) -> Factors:
-        """Give the points."""
-        points = self.engine.points()
-        return Factors(points[: self.problem.n_users], points[self.problem.n_users :], None)
+        """Give the points, and the items' weights by the rule if there is a prior."""
+        points, weight = self.engine.points(), expected_weight(self.problem)
+        return Factors(points[: self.problem.n_users], points[self.problem.n_users :], weight)

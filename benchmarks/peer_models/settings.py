@@ -69,6 +69,7 @@ GRIDS: dict[str, list[Setting]] = {
         {"optimiser": "sgd", "batch": 256, "learning_rate": 0.2, "negatives": 10,
          "sampler": "popularity", "beta": 0.25},
         {"batch": 256, "negatives": 10, "learning_rate": 1e-3},
+        {"options": "default"},
     ],
     "implicit BPR": [
         *_grid(learning_rate=(0.05, 0.1), regularization=(0.0003, 0.001)),

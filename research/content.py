@@ -39,6 +39,7 @@ METHODS = {
     "hybrid, d 128": replace(OPTIONS, items=nf.Hybrid()),
     "hybrid, d 256": replace(OPTIONS, dim=256, items=nf.Hybrid()),
     "hybrid, users' words": replace(OPTIONS, items=nf.Hybrid(), users=nf.Hybrid()),
+    "hybrid, d 512, users' words": replace(OPTIONS, dim=512, items=nf.Hybrid(), users=nf.Hybrid()),
     "shuffled features": replace(OPTIONS, items=nf.Hybrid()),
     "no content": OPTIONS,
     "ContentCosine": None,

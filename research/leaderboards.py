@@ -321,7 +321,7 @@ METHODS: dict[str, tuple[Fit, list[Setting]]] = {
     "implicit ALS": (fit_als, grid(regularization=(0.01, 1.0, 30.0), alpha=(1.0, 5.0, 20.0, 80.0))),
     "irspack iALS": (
         fit_ials,
-        grid(alpha0=(0.01, 0.03, 0.1, 0.3, 1.0), reg=(0.0003, 0.001, 0.003, 0.01)),
+        grid(alpha0=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0), reg=(0.0003, 0.001, 0.003, 0.01)),
     ),
     "implicit BPR": (
         fit_bpr,

@@ -427,7 +427,8 @@ class Engine(Protocol):
 
         They are the points of rows without content, the deltas of those with content, and the
         vectors of the columns; of the mean, if there is one. `Problem.encoded` turns them into
-        points.
+        points. If `out` is given, it is filled and returned; if not, the result may lie in the
+        memory of the engine, and is what it says only until the next step.
         """
         ...
 

@@ -23,6 +23,7 @@ from nearfar.method.options import Options
 from nearfar.runtime.arrays import Arrays, Bool, Float32, Int32, Int64
 
 SIDES = ("users", "items")
+_ROWS_A_PART = 2**16
 
 
 class Encoders(NamedTuple):
@@ -41,9 +42,12 @@ class Encoders(NamedTuple):
     def of(cls, content: Content, tables: Float32, spaces: dict[str, FeatureSpace]) -> Self:
         """Return the state after training, from `nearfar.engine.Engine.tables`."""
         n = len(content.indptr) - 1
-        raw = np.empty((n, tables.shape[1]), np.float32)
-        encode(content, np.arange(n), tables[n:], tables[:n], raw, False)
-        lengths = np.linalg.norm(raw, axis=1).astype(np.float32)
+        lengths = np.empty(n, np.float32)
+        for start in range(0, n, _ROWS_A_PART):
+            part = slice(start, min(start + _ROWS_A_PART, n))
+            raw = np.empty_like(tables[part])
+            encode(content, np.arange(n)[part], tables[n:], tables[part], raw, False)
+            lengths[part] = np.linalg.norm(raw, axis=1)
         return cls(content, tables[n:].copy(), lengths, spaces)
 
     def arrays(self) -> Arrays:

@@ -84,9 +84,7 @@ class CPUEngine:
         """Return the vectors of all rows of the tables; see `Engine.tables`."""
         if self.state.mean is None:
             return chosen_rows(self._vectors(np.arange(self.problem.n_table_rows)), None, out)
-        return chosen_rows(
-            self.state.mean, None, np.empty_like(self.state.mean) if out is None else out
-        )
+        return chosen_rows(self.state.mean, None, out)
 
     def points(
         self,

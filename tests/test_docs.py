@@ -32,6 +32,7 @@ HEAD = ["method", "batch", "negatives", *SHOWN.values()]
 TABLE_2 = ("lastfm", "amazon-cds", "gowalla")
 GUIDES = (
     "encoders",
+    "other-libraries",
     "data",
     "options",
     "new-users",

@@ -89,7 +89,7 @@ def public():
 def parameters(one):
     """The names of the parameters that a caller passes."""
     kept = inspect.signature(one).parameters
-    return [name for name in kept if name not in {"self", "cls", "unknown", "changes"}]
+    return [name for name in kept if name not in {"self", "cls", "unknown", "changes", "params"}]
 
 
 PUBLIC = public()
@@ -200,7 +200,8 @@ RULES = {
     "gamma": REAL.but(None).also(-1.0), "popularity": REAL.but(None).also(-1.0),
     "one_error": SWITCH, "sharpness": REAL.also(-1.0, 8.5),
     "rank_weight": SWITCH, "squared": SWITCH, "distinct": SWITCH, "released_weight": SWITCH,
-    "exclude_seen": SWITCH, "mmap": SWITCH, "fast": Rule(SWITCH.bad, ((np.False_, False),)),
+    "deep": SWITCH, "exclude_seen": SWITCH, "mmap": SWITCH,
+    "fast": Rule(SWITCH.bad, ((np.False_, False),)),
     "last": SWITCH, "strictly": SWITCH, "force": SWITCH, "has_header": SWITCH,
     "quotes": SWITCH.but(None),
     "path": PATH, "model_path": PATH, "results": PATH, "checkpoint": PATH.but(None),
@@ -433,6 +434,7 @@ def calls(w):
             lambda features: copy(w.hybrid).add_items(features),
             {"features": nf.Features(Ids([90], "item"), w.colours.of([3]).columns)}),
         "CML.dial": (w.model.dial, {}),
+        "CML.get_params": (w.model.get_params, {}),
         "CML.item_weight": (w.model.item_weight, {}),
         "CML.fold_in": (w.model.fold_in, {"liked": [0, 2], "steps": 2}),
         "CML.fold_in_item": (w.model.fold_in_item, {"liked_by": [0, 2], "steps": 2}),

@@ -40,6 +40,7 @@ from nearfar.model.encoders import SIDES
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.given_content import AnyEncoders, GivenContent, given_content
 from nearfar.model.item_map import Projection, project
+from nearfar.model.parameters import parameters_of, with_parameters
 from nearfar.model.retrieval import Retrieval
 from nearfar.model.suggestions import unknown_option
 from nearfar.runtime.arrays import Bool, Float32, Int32
@@ -171,6 +172,50 @@ class CML:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for copies and for pickle, without what is computed on first use."""
         return {**vars(self), "_searched": None}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the options by name, as scikit-learn's `clone` and searches ask for them.
+
+        Parameters
+        ----------
+        deep : bool
+            Also the fields of the options, as ``sampler__beta``.
+
+        Examples
+        --------
+        >>> CML(dim=8).get_params()["sampler__beta"]
+        0.8
+        """
+        return parameters_of(self.options, deep)
+
+    def set_params(self, **params: Any) -> Self:
+        """Replace options, also single fields of them, and return the model.
+
+        Parameters
+        ----------
+        **params
+            Names as of `get_params`, such as ``dim=64, sampler__beta=0.5``.
+
+        Raises
+        ------
+        OptionError
+            A name is not an option, or a value is out of its range.
+        DataError
+            The model is trained, and its points belong to its options; use scikit-learn's `clone`,
+            or a new `CML`.
+
+        Examples
+        --------
+        >>> CML().set_params(dim=8, sampler__beta=0.5)
+        CML(dim=8, sampler=Shared(beta=0.5))
+        """
+        if self._fitted is not None and params:
+            raise DataError(
+                "`set_params` cannot change a trained model, whose points belong to its options;"
+                " make a new one: CML(model.options).set_params(...)."
+            )
+        self.options = with_parameters(self.options, params)
+        return self
 
     # ------------------------------------------------------------------------------- training
 
@@ -515,6 +560,13 @@ class CML:
         passed to `keep_evaluation`.
         """
         return self._known().metrics
+
+    def card(self) -> str:
+        """Return the model card, in Markdown: data, options, how it was trained, and its metrics.
+
+        `save` writes it into the folder of the model.
+        """
+        return self._known().card(self.options)
 
     def keep_evaluation(self, evaluation: Evaluation) -> None:
         """Store the metrics of an evaluation on test data in the model, to be saved with it.

@@ -92,6 +92,19 @@ class Fitted(NamedTuple):
         known = {name: self.history[name].drop_nulls() for name in names}
         return {name: values[-1] for name, values in known.items() if len(values)}
 
+    def card(self, options: Options) -> str:
+        """Return the model card, in Markdown."""
+        return card(
+            self.interactions,
+            options,
+            effective=self.effective,
+            found=Calibration(self.gamma, self.calibration, self.neighbour_weight, self.neighbours),
+            epochs=self.history.height,
+            best_epoch=self.best_epoch,
+            metrics=self.metrics,
+            content=self.content_diagnostics,
+        )
+
     def projected(self) -> tuple[Fitted, Projection]:
         """Return the state with its projection, and the projection, by PCA if there is none yet."""
         made = project(self.items) if self.projection is None else self.projection
@@ -110,18 +123,6 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
     data = fitted.interactions
     meta, frames = data.to_store()
     spaces, of_spaces = ({}, {}) if fitted.encoders is None else fitted.encoders.to_store()
-    described = card(
-        data,
-        options,
-        effective=fitted.effective,
-        found=Calibration(
-            fitted.gamma, fitted.calibration, fitted.neighbour_weight, fitted.neighbours
-        ),
-        epochs=fitted.history.height,
-        best_epoch=fitted.best_epoch,
-        metrics=fitted.metrics,
-        content=fitted.content_diagnostics,
-    )
     store.save_folder(
         path,
         kind=KIND,
@@ -153,7 +154,7 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
             "history": fitted.history,
             **_optional(calibration=fitted.calibration),
         },
-        texts={"card": described},
+        texts={"card": fitted.card(options)},
     )
 
 

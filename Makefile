@@ -3,14 +3,18 @@
 #   make test   an environment, the package with its test extra, the tests: a few minutes
 #   make test-all  those and the full products of samplers, losses, geometries and devices
 #   make bench  an environment of its own with nearfar and its peers, all benchmarks but one:
+#   make dist   the sdist and the wheel in dist/, built and checked
+#   make release-check  both in clean environments of each Python, with the lowest and the newest
+#               versions of the dependencies: CONTRIBUTING.md
 #   make bench-scale  100 million rows prepared, beside polars and DuckDB; 3 GB of disk
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BENCH  ?= .venv-bench
+RELEASE ?= .venv-release
 
-.PHONY: demo test test-all slow lint types check bench bench-scale clean
+.PHONY: demo test test-all slow lint types check bench bench-scale dist release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/nearfar demo
@@ -54,6 +58,45 @@ $(BENCH)/.bench: pyproject.toml constraints.txt
 	-$(PIP) --no-deps --ignore-requires-python PytorchCML==0.3.1
 	touch $@
 
+$(RELEASE)/.tools: Makefile
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    'build>=1.2' 'check-wheel-contents>=0.6' 'twine>=6.1' 'uv>=0.9'
+	touch $@
+
+DIST_OF = pyproject.toml README.md LICENSE tools/check_dist.py \
+    $(shell find src tests docs benchmarks research -type f -not -path '*/__pycache__/*')
+
+# The wheel is the same for the same files: what has passed with it stays passed.
+dist: build/release/.dist
+
+build/release/.dist: $(RELEASE)/.tools $(DIST_OF)
+	rm -rf dist
+	$(RELEASE)/bin/python -m build
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(RELEASE)/bin/check-wheel-contents dist/*.whl
+	$(RELEASE)/bin/python tools/check_dist.py
+	mkdir -p build/release
+	touch $@
+
+# One environment is one target, `release-3.12-lowest`, and is not repeated once it has passed.
+RELEASE_PYTHONS ?= 3.11 3.12 3.13
+RELEASE_WORKERS ?= 2
+RELEASE_TORCH   ?= 2.13.0
+RELEASE_TORCH_PYTHONS ?= 3.11
+ENVIRONMENTS = $(foreach python,$(RELEASE_PYTHONS),$(python)-lowest $(python)-newest)
+.PHONY: $(ENVIRONMENTS:%=release-%)
+
+release-check: $(ENVIRONMENTS:%=release-%)
+
+$(ENVIRONMENTS:%=release-%): release-%: build/release/%/.passed
+
+build/release/%/.passed: build/release/.dist tools/release_environment.py
+	PATH=$(abspath $(RELEASE)/bin):$$PATH nice -n 10 $(RELEASE)/bin/python \
+	    tools/release_environment.py $(subst -, ,$*) --workers $(RELEASE_WORKERS) \
+	    $(addprefix --torch ,$(if $(filter $(RELEASE_TORCH_PYTHONS:%=%-%),$*),$(RELEASE_TORCH)))
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -70,4 +113,4 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(RELEASE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

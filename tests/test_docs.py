@@ -20,6 +20,8 @@ REPORTS = sorted(path for path in DOCS.glob("results/*/*.md") if path.with_suffi
 PAGES = [
     *sorted(path for path in DOCS.rglob("*.md") if path not in REPORTS),
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "benchmarks" / "README.md",
 ]
 LEAST = {

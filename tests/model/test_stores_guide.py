@@ -13,7 +13,7 @@ from conftest import random_data
 from nearfar.model.stores.coordinates import queries
 from stored import new_place
 
-GUIDE = Path(nf.__file__).parents[2] / "docs" / "guides" / "stores.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "stores.md"
 HEADINGS = {"pgvector": "PostgreSQL with pgvector", "milvus": "Milvus", "lancedb": "LanceDB"}
 WHERE = {"pgvector": "postgresql://shop@localhost:5432/shop", "milvus": "http://localhost:19530",
          "lancedb": "vectors/"}  # fmt: skip

@@ -64,7 +64,7 @@ $(RELEASE)/.tools: Makefile
 	    'build>=1.2' 'check-wheel-contents>=0.6' 'twine>=6.1' 'uv>=0.9'
 	touch $@
 
-DIST_OF = pyproject.toml README.md LICENSE tools/check_dist.py \
+DIST_OF = pyproject.toml constraints.txt $(wildcard *.md) LICENSE CITATION.cff tools/check_dist.py \
     $(shell find src tests docs benchmarks research -type f -not -path '*/__pycache__/*')
 
 # The wheel is the same for the same files: what has passed with it stays passed.

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,6 +57,23 @@ def test_the_pythons_that_are_claimed_are_tried():
     assert PROJECT["requires-python"] == f">={claimed[0]}"
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^RELEASE_PYTHONS \?= (.*)$", makefile, re.MULTILINE)[1].split() == claimed
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_each_environment_is_a_target_of_make():
+    """PyTorch is named where a build of reasonable size is known."""
+    for python in pythons_of(PROJECT["classifiers"]):
+        for end in ("lowest", "newest"):
+            make = ["make", "--dry-run", f"release-{python}-{end}"]
+            done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+            (line,) = re.findall(r"release_environment\.py (.*?)\n *touch", unbroken(done.stdout))
+            assert line.startswith(f"{python} {end} --workers 2")
+            assert ("--torch 2.13.0" in line) == (python == "3.11")
+
+
+def unbroken(text):
+    """Join lines that end with a backslash."""
+    return re.sub(r"\\\n\s*", "", text)
 
 
 @in_a_checkout

@@ -73,7 +73,7 @@ def test_each_environment_is_a_target_of_make():
 
 def unbroken(text):
     """Join lines that end with a backslash."""
-    return re.sub(r"\\\n\s*", "", text)
+    return re.sub(r"\\\n *", "", text)
 
 
 @in_a_checkout

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,10 @@ COMPUTES = [
     "engine.reference",
     "evaluation.metrics",
     "runtime.devices",
-    "search.device_search",
+    pytest.param(
+        "search.device_search",
+        marks=pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed"),
+    ),
     "search.neighbours",
 ]
 

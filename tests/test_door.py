@@ -119,8 +119,8 @@ class Rule:
         return Rule(kept, self.same, self.named)
 
 
-NOTHING = (True, "3", b"3", [2], {}, object(), 2 + 1j, float("nan"), pd.NA, np.datetime64("NaT"),
-           np.timedelta64(3))  # fmt: skip
+NOTHING = (True, "3", b"3", [2], {}, object(), 2 + 1j, float("nan"), pd.NA,
+           np.datetime64("NaT", "s"), np.timedelta64(3, "s"))  # fmt: skip
 HUGE = 10**400
 COUNT = Rule(
     (*NOTHING, None, 0, -1, 2.5, 3.0, float("inf"), Decimal("2.5"), Fraction(5, 2), np.array([2])),

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from conftest import plain
 from nearfar.data.interactions import Interactions
@@ -20,6 +19,7 @@ from nearfar.engine.spec import make_spec
 from nearfar.errors import OptionError
 from nearfar.method.optimiser import SGD, Adagrad, Adam, adam_drift_tables
 
+torch = pytest.importorskip("torch")
 F32, F64 = torch.float32, torch.float64
 
 

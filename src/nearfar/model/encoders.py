@@ -182,7 +182,7 @@ def _merged(
 ) -> sp.csr_array:
     """Return the rows of `own` at their places among `ids`, with those of the features."""
     n, data = len(ids), own.tocoo()
-    parts = [(data.data, places[data.coords[0]], data.coords[1])]
+    parts = [(data.data, places[data.row], data.col)]
     if features is not None:
         new = space.encode(features, ids)
         given = ids.places(features.ids)
@@ -191,7 +191,7 @@ def _merged(
         replaced[given] = True
         kept = ~replaced[parts[0][1]]
         coo = new.matrix.tocoo()
-        parts = [tuple(part[kept] for part in parts[0]), (coo.data, *coo.coords)]  # type: ignore
+        parts = [tuple(part[kept] for part in parts[0]), (coo.data, coo.row, coo.col)]  # type: ignore
     values, rows, columns = (np.concatenate(one) for one in zip(*parts, strict=True))
     merged = sp.csr_array((values.astype(np.float32), (rows, columns)), (n, space.n_columns))
     merged.sort_indices()

@@ -160,6 +160,12 @@ ONE_OR_MANY = Rule(
     ((np.int64(4), 4), (np.array(4), 4), (np.array([0, 2]), [0, 2]), ((0, 2), [0, 2])),
     named=False,
 )  # fmt: skip
+ONE_ID = Rule(
+    ("ab", b"ab", 2.5, True, [0, 2], [0], (0,), {0: 1}, np.array([0]), object(), pl.Series([0]),
+     pl.DataFrame({"id": [0]})),
+    ((np.int64(4), 4), (np.array(4), 4)),
+    named=False,
+)  # fmt: skip
 FRAME = pl.DataFrame({"user": [0, 1], "item": [0, 1]})
 DATA = Rule(
     (None, "data", 3, True, 0.1, FRAME, FRAME.lazy(), FRAME.to_pandas(), np.eye(2), [(0, 0)],
@@ -254,6 +260,7 @@ SPECIAL = {
     "Contents.updated": {"newer": Rule((None, 3, "x", FRAME, nf.Contents))},
     "CML.similar_items": {"popularity": REAL.also(-1.0), "items": ONE_OR_MANY},
     "CML.recommend": {"users": ONE_OR_MANY, "liked": IDS, "among": IDS},
+    "CML.explain": {"liked": IDS.also([]), "user": ONE_ID, "item": ONE_ID.also(None)},
     "CML.user_rows": {"users": IDS},
     "CML.with_users": {"user_ids": Rule((None, 3, [0, 1], "ab"))},
     "front": {"k": COUNT.also(HUGE), "progress": SWITCH,
@@ -440,6 +447,7 @@ def calls(w):
         "CML.fold_in_item": (w.model.fold_in_item, {"liked_by": [0, 2], "steps": 2}),
         "CML.recommend": (w.model.recommend, {**ids, **ext, **quiet}),
         "CML.recommend_all": (w.model.recommend_all, {"k": 3, **ext, **quiet}),
+        "CML.explain": (w.model.explain, {"user": 4, "item": 6, "k": 2}),
         "CML.user_rows": (w.model.user_rows, {"users": [0, 2]}),
         "CML.with_users": (w.model.with_users, {"user_ids": w.train.user_ids}),
         "CML.similar_items": (w.model.similar_items, {"items": 4, "k": 3, **quiet}),
@@ -546,8 +554,8 @@ def opened(name, **how):
 def call(w, name, part, value):
     """Call with one argument replaced."""
     do, good = calls(w).get(name) or (PUBLIC[name], {})
-    if name == "CML.recommend" and part == "liked":
-        good = {**good, "users": None}
+    if name in {"CML.recommend", "CML.explain"} and part == "liked":
+        good = {**good, "users" if name == "CML.recommend" else "user": None}
     if name == "CML" and part == "options":
         return do(value)
     if name == "CML":

@@ -559,6 +559,31 @@ def test_recommend_shows_tables(ok, model):
     assert nothing == "Recommended to 3: no items are left.\n"
 
 
+def test_explain_shows_the_parts_of_a_score_and_the_items_near(as_json, ok, run, model):
+    fitted = nf.CML.load(model)
+    for words, why in (
+        (["--user", 4], fitted.explain(4, 6)),
+        (["--liked", 2, "--liked", 8, "--k", 1], fitted.explain(item=6, liked=[2, 8], k=1)),
+        (["--user", 4, "--k", 2], fitted.explain(4, 6, k=2)),
+    ):
+        found = as_json("explain", model, "--item", 6, *words)
+        assert found["score"] == why.score
+        assert found["closeness"] + found["prior"] + found["neighbours"] == pytest.approx(why.score)
+        assert found["nearest"] == why.nearest.to_dicts()
+        assert ok("explain", model, "--item", 6, *words).strip() == str(why)
+    for words, told in (
+        (["--item", 6], "`--user`"),
+        (["--item", 6, "--user", 4, "--liked", 2], "`--user`"),
+        (["--item", 999, "--user", 4], "999"),
+        (["--item", 6, "--user", "x"], "'x'"),
+        (["--user", 4], "--item"),
+    ):
+        code, _, err = run("explain", model, *words)
+        assert code != 0
+        assert told in err
+        assert "--unknown" not in err
+
+
 def test_similar_asks_for_items_or_for_users(as_json, run, model):
     fitted = nf.CML.load(model)
     for what, find in (("item", fitted.similar_items), ("user", fitted.similar_users)):

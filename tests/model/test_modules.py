@@ -111,6 +111,21 @@ def test_new_items_are_added_before_and_after_saving(model, tmp_path):
     assert again.features_of("users") == {}
 
 
+def test_a_score_is_explained_by_content_and_the_rest(model, tmp_path):
+    why = model.explain(3, 5)
+    own = model._fitted.encoders.own[5]
+    assert why.content + why.own == pytest.approx(why.closeness, abs=1e-12)
+    shown = model.recommend(3, k=N_ITEMS, exclude_seen=False)
+    assert dict(shown.select("item_id", "score").iter_rows())[5] == why.score
+    # v = z / |z| and z = g + own, so that own.v / |z| + g.v / |z| = 1
+    length = np.linalg.norm(model._fitted.encoders.encoded(np.array([N_USERS + 5]))[0] + own)
+    assert why.own == pytest.approx(float(model.user_vectors[3] @ own / length), abs=1e-5)
+    model.save(tmp_path / "m")
+    again = nf.CML.load(tmp_path / "m", encoder=small_net)
+    assert again.explain(3, 5).content is None  # the contents are not saved with the model
+    assert again.explain(3, 5).score == why.score
+
+
 def test_weights_are_saved_by_their_names_without_code(model, tmp_path):
     from safetensors.numpy import load_file
 

@@ -252,6 +252,42 @@ def test_a_search_leads_to_the_neighbours(visit, model):
     assert [float(text.split()[-1]) for text in scores] == pytest.approx(nearest["score"], abs=6e-4)
 
 
+def reasons(page):
+    """The items that are given as the reasons, and the text, when it is there."""
+    page.locator("#reasons .because").wait_for()
+    page.locator("#reasons[aria-busy]").wait_for(state="detached")
+    return page.locator("#reasons .open").all_inner_texts(), page.inner_text("#reasons")
+
+
+def test_a_recommendation_has_reasons(visit, model):
+    page = visit("#taste=6&taste=2&taste=10&taste=9")
+    rows(page, "#recommended")
+    assert page.inner_text("#reasons") == ""
+    page.click("#recommended .rows .open >> nth=0")
+    chosen = parse_qs(urlsplit(page.url).fragment)["item"][0]
+    why = model.explain(item=chosen, liked=["6", "2", "10", "9"])
+    near, text = reasons(page)
+    assert near == titles(model, why.nearest)
+    assert text.startswith("Because you like ")
+    assert "and 1 other item." in text
+    assert f"Score {why.score:.3f} = {why.closeness:.3f} closeness" in text
+    page.click("#reasons .open >> nth=0")  # an item of the taste has none
+    page.locator("#reasons .because").wait_for(state="detached")
+    assert page.locator("#item .name").inner_text().strip() == near[0]
+
+
+def test_the_reasons_for_a_user_follow_the_dial(visit, sites, dialled):
+    page = visit("#user=u3&item=5&popularity=0.5", at=sites(dialled))
+    why = dialled.explain("u3", "5", popularity=0.5)
+    near, text = reasons(page)
+    assert near == titles(dialled, why.nearest)
+    assert text.startswith("Because user u3 has ")
+    assert f"{why.closeness:.3f} closeness + {why.prior:.3f} popularity" in text
+    rows(page, "#recommended")
+    page.fill("#popularity", "1")
+    page.get_by_text(f"{dialled.explain('u3', '5', popularity=1).prior:.3f} popularity").wait_for()
+
+
 def test_a_taste_changes_what_is_recommended(visit):
     page = visit()
     first = recommended(page, lambda: find(page, "western film 6", "Shift+Enter"))

@@ -240,6 +240,28 @@ def test_a_model_without_titles_says_so(other_model, tmp_path):
         assert entry["title"] is None
 
 
+def check_reasons(answer, why):
+    assert answer["id"] == why.item
+    assert answer["title"] == why.title
+    for name in ("score", "closeness", "content", "own", "prior", "neighbours", "n_own"):
+        assert answer[name] == getattr(why, name)
+    own = [(one["id"], one["title"], one["similarity"]) for one in answer["nearest"]]
+    assert own == list(why.nearest.select("item_id", "title", "similarity").iter_rows())
+
+
+def test_reasons_are_those_of_the_library(client, titled_model):
+    check_reasons(post(client, "/v1/explain", user="4", item=6), titled_model.explain(4, 6))
+    answer = post(client, "/v1/explain", items=[2, 8, 2], item="4", k=1)
+    why = titled_model.explain(item=4, liked=[2, 8], k=1)
+    check_reasons(answer, why)
+    assert len(answer["nearest"]) == 1
+    shown = {entry["id"]: entry["score"] for entry in
+             post(client, "/v1/recommend", items=[2, 8], k=20)["results"]}  # fmt: skip
+    assert shown[4] == answer["score"]
+    error = post(client, "/v1/explain", 422, user=4)["error"]["message"]
+    assert "item" in error
+
+
 # ----------------------------------------------------------------------------------------- refusals
 
 
@@ -251,6 +273,9 @@ def test_a_model_without_titles_says_so(other_model, tmp_path):
         ("/v1/recommend", {"items": [1, 88, 77]}, "Unknown item ids .2 of them.: 88, 77"),
         ("/v1/similar/items", {"item": -1}, "Unknown item id: -1"),
         ("/v1/similar/users", {"user": "\u0000"}, "Unknown user id"),
+        ("/v1/explain", {"user": 1, "item": 99}, "Unknown item id: 99"),
+        ("/v1/explain", {"user": 99, "item": 1}, "Unknown user id: 99"),
+        ("/v1/explain", {"items": [1, 88], "item": 1}, "Unknown item id: 88"),
         ("/v1/vectors", {"users": [1, 99]}, "Unknown user id: 99"),
         ("/v1/map/position", {"user": 99}, "Unknown user id: 99"),
     ],
@@ -471,7 +496,8 @@ def test_the_page_works_under_a_prefix(saved_model):
 def test_the_description_needs_nothing_from_elsewhere(client):
     described = client.get("/openapi.json").json()
     assert set(described["paths"]) == {
-        "/v1/recommend", "/v1/similar/items", "/v1/similar/users", "/v1/vectors", "/v1/search",
+        "/v1/recommend", "/v1/similar/items", "/v1/similar/users", "/v1/explain",
+        "/v1/vectors", "/v1/search",
         "/v1/model", "/v1/map", "/v1/map/position", "/health", "/metrics", "/reload",
         "/v1/items",
     }  # fmt: skip

@@ -139,11 +139,15 @@ def as_flags(error: DataError) -> str:
     return re.sub("`(user|item|value|time|separator|encoding|quotes)=?`", r"`--\1`", text)
 
 
-def ids_as_flags(error: UnknownIdError, what: str = "users") -> UnknownIdError:
-    """Return the error about users, or items, with its remedies written as flags."""
+def ids_as_flags(error: UnknownIdError, what: str | None = "users") -> UnknownIdError:
+    """Return the error about users, or items, with its remedies written as flags.
+
+    `what` can be skipped by a flag; None if nothing can.
+    """
     text = str(error).replace("`liked`", "`--liked`").replace("`partial_fit`", "`nearfar update`")
     text = re.sub(r"unknown='skip' leaves such users out\.$", "", text).rstrip()
-    return UnknownIdError(f"{text} `--unknown skip` leaves such {what} out.")
+    skips = "" if what is None else f" `--unknown skip` leaves such {what} out."
+    return UnknownIdError(f"{text}{skips}")
 
 
 def load_index(path: Path | None, model: CML) -> ItemIndex | None:

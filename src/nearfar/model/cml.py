@@ -37,6 +37,7 @@ from nearfar.method.sampling import Sampler
 from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
 from nearfar.model.encoders import SIDES
+from nearfar.model.explanation import Explanation, explain
 from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
 from nearfar.model.given_content import AnyEncoders, GivenContent, given_content
 from nearfar.model.item_map import Projection, project
@@ -1040,6 +1041,59 @@ class CML:
         return search.recommended(
             asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
         )
+
+    def explain(
+        self,
+        user: Any = None,
+        item: Any = None,
+        *,
+        liked: Iterable[Any] | None = None,
+        k: int = 3,
+        popularity: float | None = None,
+    ) -> Explanation:
+        """Return why a user gets an item: their items nearest to it, and the parts of its score.
+
+        Parameters
+        ----------
+        user : id
+        item : id
+            Any item of the model that has a point, whether it is recommended or not.
+        liked : ids of items, optional
+            Instead of `user`: the items that a new user likes; see `fold_in`.
+        k : int
+            Number of the user's items to list.
+        popularity : float, optional
+            As in `recommend`.
+
+        Returns
+        -------
+        Explanation
+            Its ``parts`` add up to its ``score``, which is that of `recommend`; see
+            `nearfar.model.explanation`.
+
+        Raises
+        ------
+        UnknownIdError
+            A user or item that was not in the training interactions.
+        OptionError
+            Neither or both of `user` and `liked` are given, or as in `recommend`.
+        DataError
+            `user` or `item` is not a single id.
+
+        Examples
+        --------
+        >>> import nearfar as nf
+        >>> liked = [(u, i) for u in range(8) for i in range(8) if (u + i) % 2 == 0 and u != i]
+        >>> model = nf.CML(dim=3, batch=8, optimiser=nf.Adam(0.03))
+        >>> model = model.fit(nf.Interactions.from_pairs(liked), epochs=30)
+        >>> why = model.explain(0, 0)  # user 0 has 2, 4 and 6
+        >>> sorted(why.nearest["item_id"])
+        [2, 4, 6]
+        >>> abs(sum(why.parts.values()) - why.score) < 1e-6
+        True
+        """
+        search, setting = self._retrieval, self.dial(popularity)
+        return explain(search, user, item, liked, whole("k", k), setting)
 
     def user_rows(self, users: Iterable[Any], unknown: str = "error") -> tuple[Int32, list[Any]]:
         """Return the rows of users with training interactions, and the ids of the others.

@@ -20,7 +20,7 @@ from nearfar.data.interactions import Interactions
 from nearfar.engine.content import Content, encode, has_content, make_content, rows_of
 from nearfar.method.geometry import normalise
 from nearfar.method.options import Options
-from nearfar.runtime.arrays import Arrays, Bool, Float32, Int32, Int64
+from nearfar.runtime.arrays import Arrays, Bool, Float32, Float64, Int32, Int64
 
 SIDES = ("users", "items")
 _ROWS_A_PART = 2**16
@@ -140,6 +140,13 @@ class Encoders(NamedTuple):
         made = np.zeros((len(rows), self.vectors.shape[1]), np.float32)
         encode(self.content, rows, self.vectors, made, made, False)
         return made
+
+    def content_part(self, row: int) -> Float64 | None:
+        """Return g(x) / |z| of a joint row, (d,); None if it has no content."""
+        if not self.placed[row]:
+            return None
+        part: Float64 = self.encoded(np.array([row]))[0].astype(np.float64) / self.lengths[row]
+        return part
 
     def deltas(self, points: Float32) -> Float32:
         """Return delta of the joint rows with content, and the points of the others, (N + M, d)."""

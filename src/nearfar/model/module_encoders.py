@@ -23,7 +23,7 @@ from nearfar.errors import DataError, OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.hybrid import Hybrid, Module
 from nearfar.method.options import Options
-from nearfar.runtime.arrays import Arrays, Bool, Float32, Int64
+from nearfar.runtime.arrays import Arrays, Bool, Float32, Float64, Int64
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 """The names and shapes of the weights and buffers of a module, in their order in the tables."""
@@ -157,6 +157,18 @@ class ModuleEncoders(NamedTuple):
         self._check_layout()
         made[some] = self.module.encode(rows[some] - self.content.n_users, self.vectors)
         return made
+
+    def content_part(self, row: int) -> Float64 | None:
+        """Return g(x) / |z| of a joint row, (d,).
+
+        None if it has no content, or the model was loaded: its contents are not saved with it.
+        """
+        item = row - self.content.n_users
+        if item < 0 or self.module.places[item] < 0:
+            return None
+        encoded = self.encoded(np.array([row]))[0].astype(np.float64)
+        part: Float64 = encoded / np.linalg.norm(encoded + self.own[item])
+        return part
 
     def deltas(self, points: Float32) -> Float32:
         """Return delta of the joint rows with content, and the points of the others, (N + M, d)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +23,10 @@ _INLINE = 1000
 _NONE = np.empty(0, np.int32)
 _NONE.flags.writeable = False
 _PLACES = 6
+_REASONS: Final = (
+    "score", "closeness", "content", "own", "prior", "neighbours", "popularity", "n_own",
+)  # fmt: skip
+"""What an answer has of an `nearfar.model.explanation.Explanation` as it is."""
 
 
 def takes_long(asked: schemas.Recommend) -> bool:
@@ -93,6 +98,61 @@ def results(
         ],
         unknown=unknown or {},
     )
+
+
+def explained(loaded: Loaded, asked: schemas.Explain) -> schemas.Reasons:
+    """Return the reasons of an item for a user of the model, or for a new user.
+
+    Raises
+    ------
+    UnknownIdError
+        The user or an item is not in the model, or has no training interactions.
+    """
+    who = _subject(loaded, asked)
+    row = np.array([loaded.items.row(asked.item)], np.int32)
+    if (error := loaded.item_axis.untrained(row)) is not None:
+        raise error
+    item = loaded.items.ids.id(int(row[0]))
+    why = loaded.model.explain(item=item, **who, k=asked.k, popularity=asked.popularity)
+    rows = loaded.items.ids.rows(why.nearest["item_id"].to_list())
+    shares = (
+        why.nearest["neighbours"] if "neighbours" in why.nearest.columns else np.zeros(len(rows))
+    )
+    entries = zip(
+        loaded.items.shown(rows.tolist()), loaded.titles.of(rows.tolist()),
+        why.nearest["similarity"], shares, strict=True,
+    )  # fmt: skip
+    known = {name: getattr(why, name) for name in _REASONS}
+    return schemas.Reasons(
+        id=loaded.items.shown(row.tolist())[0],
+        title=loaded.titles.of(row.tolist())[0],
+        nearest=[
+            schemas.Reason(id=one, title=title, similarity=near, neighbours=share)
+            for one, title, near, share in entries
+        ],
+        **known,
+    )
+
+
+def _subject(loaded: Loaded, asked: schemas.Somebody) -> dict[str, Any]:
+    """Return a user of the model, or the items that a new user likes, as `CML.explain` takes them.
+
+    Raises
+    ------
+    UnknownIdError
+        One is not in the model, or has no training interactions.
+    """
+    if asked.user is not None:
+        row = np.array([loaded.users.row(asked.user)], np.int32)
+        error = loaded.user_axis.untrained(row)
+        found = {"user": loaded.users.ids.id(int(row[0]))}
+    else:
+        rows = loaded.items.rows(asked.items or [])
+        error = loaded.item_axis.untrained(rows)
+        found = {"liked": loaded.items.ids.take(rows).to_list()}
+    if error is not None:
+        raise error
+    return found
 
 
 def points(loaded: Loaded, asked: schemas.VectorQuery) -> schemas.PointList:

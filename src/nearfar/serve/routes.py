@@ -85,6 +85,7 @@ class Endpoints:
             ("/v1/recommend", "POST", self.recommend, schemas.Results, (404, 413, 422)),
             ("/v1/similar/items", "POST", self.similar_items, schemas.Results, (404, 413, 422)),
             ("/v1/similar/users", "POST", self.similar_users, schemas.Results, (404, 413, 422)),
+            ("/v1/explain", "POST", self.explain, schemas.Reasons, (404, 413, 422)),
             ("/v1/vectors", "POST", self.vectors, schemas.PointList, (404, 413, 422)),
             ("/v1/search", "GET", self.search, schemas.FoundItems, (422,)),
             ("/v1/model", "GET", self.model, schemas.ModelFacts, ()),
@@ -122,6 +123,10 @@ class Endpoints:
         )
         nearest = await self.batches.nearest(loaded.item_space, wish)
         return _json(answers.results(asked.k, nearest, loaded.items, loaded.titles, unknown))
+
+    async def explain(self, asked: schemas.Explain) -> Response:
+        """Return why somebody gets an item: the parts of its score, and their items near it."""
+        return await self._answer(answers.explained, asked)
 
     async def similar_items(self, asked: schemas.SimilarItems) -> Response:
         """Return the items nearest to an item, without the item itself."""

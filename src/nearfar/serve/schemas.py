@@ -82,6 +82,18 @@ class SimilarItems(_Asked):
     )
 
 
+class Explain(Somebody):
+    """A request for the reasons of an item for somebody."""
+
+    item: Id = Field(description="The item to explain.", examples=["50"])
+    k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = Field(
+        3, description="The maximum number of their items in the answer."
+    )
+    popularity: Setting | None = Field(
+        None, description="The popularity dial, as for recommendations.", examples=[None]
+    )
+
+
 class SimilarUsers(_Asked):
     """A request for the neighbours of a user."""
 
@@ -124,6 +136,33 @@ class Results(BaseModel):
         " that were ignored, if there are any.",
         examples=[{"deny": 3}],
     )
+
+
+class Reason(BaseModel):
+    """An item that somebody has, near the one that is explained."""
+
+    id: int | str
+    title: str | None
+    similarity: float = Field(description="1 - D^2 / 2 between the two items; the cosine.")
+    neighbours: float = Field(description="The part of the co-occurrence term due to this item.")
+
+
+class Reasons(BaseModel):
+    """Why an item is recommended: what its score is the sum of, and what is near it."""
+
+    id: int | str
+    title: str | None
+    score: float = Field(description="closeness + prior + neighbours.")
+    closeness: float = Field(description="1 - D^2 / 2: on the sphere, the cosine.")
+    content: float | None = Field(
+        description="The part of `closeness` due to the item's content; null without any."
+    )
+    own: float | None = Field(description="The rest of `closeness`; null like `content`.")
+    prior: float = Field(description="The weight of the item at this setting of the dial.")
+    neighbours: float = Field(description="The co-occurrence term; 0 without one.")
+    popularity: float = Field(description="The setting of the dial.")
+    n_own: int = Field(description="Number of the other items that they have.")
+    nearest: list[Reason] = Field(description="Those of them that are nearest to the item.")
 
 
 class PointList(BaseModel):

@@ -3,6 +3,7 @@
 import { nameOf } from "./items.js";
 import { showMarks } from "./map.js";
 import { showItem } from "./neighbours.js";
+import { showReasons } from "./reasons.js";
 import { showPlace, showTurned, showYours } from "./taste.js";
 
 export const state = { item: null, taste: [], user: null, place: false, popularity: null };
@@ -35,7 +36,7 @@ export function readAddress() {
 export function change(changes, final = true) {
   Object.assign(state, changes);
   if (final && address() !== location.hash) history.pushState(null, "", address());
-  if ("item" in changes) showItem();
+  if ("item" in changes) { showItem(); showReasons(); }
   if ("popularity" in changes) showTurned();
   if ("taste" in changes || "user" in changes) showYours();
   if ("place" in changes) showPlace();

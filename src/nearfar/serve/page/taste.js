@@ -5,6 +5,7 @@ import { $, counted, el, markOf, say, settled } from "./dom.js";
 import { itemOf, nameOf } from "./items.js";
 import { addButton, listOf, replaced } from "./lists.js";
 import { chart, showMarks } from "./map.js";
+import { showReasons } from "./reasons.js";
 import { ask, Panel } from "./server.js";
 import { add, change, choose, found, next, remove, state } from "./state.js";
 
@@ -73,6 +74,7 @@ export function showTurned() {
 }
 
 function showRecommended() {
+  showReasons();
   recommendedPanel.drop();
   if (!somebody()) {
     found.recommended = [];

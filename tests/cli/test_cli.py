@@ -592,7 +592,15 @@ def test_similar_asks_for_items_or_for_users(as_json, run, model):
         assert entry[f"{what}_id"] == 5
         assert found == find(5, 3).select(f"{what}_id", "score").rows()
         assert all(one % 2 == 1 and one != 5 for one, _ in found)
-    for words in ([], ["--item", "5", "--user", "5"]):
+    found = as_json("similar", model, "--item", 5, "--deny", 7, "--deny", 99, "--allow", 9,
+                    "--allow", 7, "--allow", 11)  # fmt: skip
+    only = fitted.similar_items(5, allow=[7, 9, 11], deny=[7])
+    assert [one["item_id"] for one in found["neighbours"][0]["nearest"]] == only[
+        "item_id"
+    ].to_list()
+    assert sorted(only["item_id"]) == [9, 11]
+    assert found["unknown"] == {"deny": 1}
+    for words in ([], ["--item", "5", "--user", "5"], ["--user", 5, "--deny", 7]):
         code, _, err = run("similar", model, *words)
         assert code == 2
         assert "`--item`" in err

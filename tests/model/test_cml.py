@@ -600,3 +600,17 @@ def test_saving_twice_projects_once(tmp_path, monkeypatch):
     for _ in range(2):
         model.save(tmp_path)
     assert len(made) == 1
+
+
+def test_similar_items_are_those_that_are_allowed():
+    model = CML(PLAIN, dim=4, batch=32).fit(random_data(), epochs=1)
+    whole = model.similar_items([3, 9], k=60)
+    allow, deny = list(range(2, 40)), [4, 5, 6, 7, 8]
+    kept = pl.col("item_id").is_in(allow) & ~pl.col("item_id").is_in(deny)
+    expected = whole.filter(kept).group_by("query_id", maintain_order=True).head(5)
+    found = model.similar_items([3, 9], k=5, allow=allow, deny=deny)
+    assert found.drop("rank").equals(expected.drop("rank"))
+    assert found["rank"].to_list() == [1, 2, 3, 4, 5] * 2
+    assert model.similar_items(3, allow=[]).is_empty()
+    with pytest.raises(UnknownIdError, match="'4'"):
+        model.similar_items(3, deny=["4"])

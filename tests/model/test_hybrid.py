@@ -73,6 +73,8 @@ def test_items_can_be_added_later(model, tmp_path):
     assert all(item % 2 == 1 and item >= N_ITEMS for item in asked["item_id"])
     assert model.interactions.n_items == N_ITEMS
     near = model.similar_items(features=new, k=3)
+    some = model.similar_items(features=new, k=9, allow=[1, 3, 6], deny=[3])
+    assert sorted(set(some["item_id"])) == [1, 6]
     model.save(tmp_path / "m")
     again = nf.CML.load(tmp_path / "m").add_items(new)
     assert again.interactions.n_items == N_ITEMS + NEW

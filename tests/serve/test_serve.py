@@ -240,6 +240,19 @@ def test_a_model_without_titles_says_so(other_model, tmp_path):
         assert entry["title"] is None
 
 
+def test_similar_items_are_filtered(client, titled_model):
+    filters = {"allow": [1, 3, 7, 9, 3], "deny": [7, 500]}
+    answer = post(client, "/v1/similar/items", item=5, **filters)
+    with pytest.warns(nf.errors.NearfarWarning, match="1 of the 2 ids in `deny`"):
+        found = titled_model.similar_items(5, **filters)
+    assert listed(found) == pairs(answer)
+    assert sorted(ids(answer)) == [1, 3, 9]
+    assert answer["unknown"] == {"deny": 1}
+    many = post(client, "/v1/similar/items", item=5, deny=[6, *range(10_000, 11_500)])
+    assert many["unknown"] == {"deny": 1500}
+    assert 6 not in ids(many)
+
+
 def check_reasons(answer, why):
     assert answer["id"] == why.item
     assert answer["title"] == why.title

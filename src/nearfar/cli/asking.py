@@ -146,6 +146,8 @@ def similar(
         float | None,
         typer.Option(min=0, help="The popularity dial, with --item. [default: 0, distance alone]"),
     ] = None,
+    allow: Annotated[list[str] | None, ids_option("Show only these items.")] = None,
+    deny: Annotated[list[str] | None, ids_option("Never show these items.")] = None,
     index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -158,6 +160,8 @@ def similar(
         raise FlagError("`--index` is an index of items and needs `--item`.")
     if popularity is not None and not item:
         raise FlagError("`--popularity` is for items, which have weights, and needs `--item`.")
+    if (allow or deny) and not item:
+        raise FlagError("`--allow` and `--deny` are for items, and need `--item`.")
     device = ranking_device(device)
     fitted = CML.load(model)
     ids = fitted.interactions
@@ -166,15 +170,18 @@ def similar(
     if not asked:
         raise EmptyDataError("There is no id in the files of `--item` or `--user`.")
     titles = ids.titles if item else None
+    allowed, n_allow = known_items(ids.item_ids, allow, "--allow")
+    denied, n_deny = known_items(ids.item_ids, deny, "--deny")
     if item:
         of = load_index(index, fitted)
         found = fitted.similar_items(
-            asked, k, popularity=popularity or 0.0, threads=threads, device=device, index=of
-        )
+            asked, k, allow=allowed, deny=denied, popularity=popularity or 0.0, threads=threads,
+            device=device, index=of,
+        )  # fmt: skip
     else:
         found = fitted.similar_users(asked, k, threads=threads, device=device)
     lists = show.lists_of(found, asked, "query_id", name, titles)
     if json:
-        show.emit({"k": k, "neighbours": lists})
+        show.emit({"k": k, "neighbours": lists, **unknown_counts(allow=n_allow, deny=n_deny)})
     else:
         show.ranked("Nearest to", lists)

@@ -1121,6 +1121,8 @@ class CML:
         k: int = 10,
         *,
         features: Features | Contents | None = None,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
         popularity: float = 0.0,
         threads: int | None = None,
         device: str = "cpu",
@@ -1137,6 +1139,8 @@ class CML:
         features : Features, optional
             Instead of `items`: content of items that need not be the model's, of which each is
             compared as g(x).
+        allow, deny : ids of items, optional
+            List only these; never list these. As in `recommend`.
         popularity : float
             As in `recommend`; by default distance alone.
         threads : int, optional
@@ -1152,20 +1156,21 @@ class CML:
         Raises
         ------
         UnknownIdError
-            An item that was not in the training interactions.
+            An item that was not in the training interactions; `allow` and `deny` as in `recommend`.
         """
         points, search = self.item_vectors, self._retrieval
         setting = self.dial(checked_setting(popularity))
         if (items is None) == (features is None):
             raise OptionError("`similar_items` needs either `items` or `features`.")
+        mask = search.mask(allow, deny)
         if features is not None:
             encoders = self._item_encoders()
             given: Any = encoders.checked("features", features)
             queries, missing = encoders.encode("items", given)
             scorer = search.items_near(queries, device, index, threads, setting)
-            return search.similar_to(features.ids, queries, missing, k, threads, scorer)
+            return search.similar_to(features.ids, queries, missing, k, threads, scorer, mask)
         scorer = search.items_near(points, device, index, threads, setting)
-        return search.similar(items, k, points, search.item_axis("`items`"), threads, scorer)
+        return search.similar(items, k, points, search.item_axis("`items`"), threads, scorer, mask)
 
     def similar_users(
         self, users: Any, k: int = 10, *, threads: int | None = None, device: str = "cpu"

@@ -234,13 +234,24 @@ class Retrieval:
         return self._frame(found, asked, ("user_id", data.user_ids), ("item_id", data.item_ids))
 
     def similar(
-        self, asked: Any, k: int, points: Float32, axis: Axis, threads: int | None, scorer: Scorer
+        self,
+        asked: Any,
+        k: int,
+        points: Float32,
+        axis: Axis,
+        threads: int | None,
+        scorer: Scorer,
+        mask: Bool | None = None,
     ) -> pl.DataFrame:
-        """Return the users nearest to users, or the items nearest to items, without themselves."""
+        """Return the users nearest to users, or the items nearest to items, without themselves.
+
+        `mask` are those that may be listed; None for all that have a point.
+        """
         one, rows, _ = known_rows(axis, asked, "error")
         n, ids, trained = len(points), axis.ids, axis.placed
         itself = (np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32))
-        mask = None if trained.all() else trained
+        if mask is None and not trained.all():
+            mask = trained
         found = top_k(scorer, rows, k, exclude=itself, allow=mask, threads=threads)
         name = "user_id" if ids is self.interactions.user_ids else "item_id"
         return self._frame(found, Asked(one, rows, points, itself), ("query_id", ids), (name, ids))
@@ -253,6 +264,7 @@ class Retrieval:
         k: int,
         threads: int | None,
         scorer: Scorer,
+        mask: Bool | None,
     ) -> pl.DataFrame:
         """Return the items nearest to queries of their own; those that are missing have no list."""
         if missing.any():
@@ -260,8 +272,7 @@ class Retrieval:
                 f"{np.count_nonzero(missing):,} of the {len(ids):,} items of `features` have no"
                 " feature that the model knows, and get no list."
             )
-        rows, trained = np.flatnonzero(~missing).astype(np.int32), self.placed_items
-        mask = None if trained.all() else trained
+        rows = np.flatnonzero(~missing).astype(np.int32)
         found = top_k(scorer, rows, k, allow=mask, threads=threads)
         nothing = (np.zeros(len(ids) + 1, np.int64), np.empty(0, np.int32))
         target = ("item_id", self.interactions.item_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from typing import Any, Final
 
@@ -29,9 +30,10 @@ _REASONS: Final = (
 """What an answer has of an `nearfar.model.explanation.Explanation` as it is."""
 
 
-def takes_long(asked: schemas.Recommend) -> bool:
+def takes_long(asked: schemas.Filtered) -> bool:
     """Return whether the query of a request has to be computed, or is long to look up."""
-    return asked.items is not None or len(asked.allow or ()) + len(asked.deny or ()) > _INLINE
+    folds_in = isinstance(asked, schemas.Recommend) and asked.items is not None
+    return folds_in or len(asked.allow or ()) + len(asked.deny or ()) > _INLINE
 
 
 def recommended(loaded: Loaded, asked: schemas.Recommend) -> tuple[Wish, dict[str, int]]:
@@ -44,16 +46,35 @@ def recommended(loaded: Loaded, asked: schemas.Recommend) -> tuple[Wish, dict[st
     """
     query = loaded.vector(asked.user, asked.items)
     own = _seen(loaded, asked)
-    hidden = own if asked.exclude_seen else _NONE
+    setting = loaded.model.dial(asked.popularity)
+    wish = Wish(query, asked.k, own if asked.exclude_seen else _NONE, None, setting, own)
+    return filtered(loaded, wish, asked)
+
+
+def filtered(loaded: Loaded, wish: Wish, asked: schemas.Filtered) -> tuple[Wish, dict[str, int]]:
+    """Return a list query with the filters of a request, and the unknown ids by filter, counted."""
+    hidden = wish.hidden
     deny, n_deny = loaded.items.known(asked.deny or ())
     if len(deny):
         hidden = np.union1d(hidden, deny)
     allow, n_allow = loaded.items.known(asked.allow or ())
     among = None if asked.allow is None else np.unique(allow)
     counts = {"allow": n_allow, "deny": n_deny}
+    return replace(wish, hidden=hidden, among=among), {n: c for n, c in counts.items() if c}
+
+
+def similar_items(loaded: Loaded, asked: schemas.SimilarItems) -> tuple[Wish, dict[str, int]]:
+    """Return the query for the neighbours of an item, and the number of unknown ids by filter.
+
+    Raises
+    ------
+    UnknownIdError
+        The item is not in the model, or has no training interactions.
+    """
+    row, vectors = loaded.items.row(asked.item), loaded.model.item_vectors
     setting = loaded.model.dial(asked.popularity)
-    wish = Wish(query, asked.k, hidden, among, setting, own)
-    return wish, {name: n for name, n in counts.items() if n}
+    wish = similar(vectors, loaded.item_axis, row, asked.k, setting)
+    return filtered(loaded, wish, asked)
 
 
 def _seen(loaded: Loaded, asked: schemas.Somebody) -> Int32:

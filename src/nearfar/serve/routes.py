@@ -131,11 +131,13 @@ class Endpoints:
     async def similar_items(self, asked: schemas.SimilarItems) -> Response:
         """Return the items nearest to an item, without the item itself."""
         loaded = self.holder.current
-        row, vectors = loaded.items.row(asked.item), loaded.model.item_vectors
-        setting = loaded.model.dial(asked.popularity)
-        wish = answers.similar(vectors, loaded.item_axis, row, asked.k, setting)
+        wish, unknown = (
+            await self._work(answers.similar_items, loaded, asked)
+            if answers.takes_long(asked)
+            else answers.similar_items(loaded, asked)
+        )
         nearest = await self.batches.nearest(loaded.item_space, wish)
-        return _json(answers.results(asked.k, nearest, loaded.items, loaded.titles))
+        return _json(answers.results(asked.k, nearest, loaded.items, loaded.titles, unknown))
 
     async def similar_users(self, asked: schemas.SimilarUsers) -> Response:
         """Return the users nearest to a user, without the user."""

@@ -47,22 +47,27 @@ class Somebody(_Asked):
         return self
 
 
-class Recommend(Somebody):
+class Filtered(_Asked):
+    """Which items a list may have."""
+
+    allow: Filter | None = Field(
+        None,
+        description="List only these items. Unknown ids are ignored and counted.",
+        examples=[None],
+    )
+    deny: Filter | None = Field(
+        None,
+        description="Never list these items. Unknown ids are ignored and counted.",
+        examples=[["50"]],
+    )
+
+
+class Recommend(Somebody, Filtered):
     """A request for recommendations."""
 
     k: K = 10
     exclude_seen: bool = Field(
         True, strict=True, description="Leave out the items of the user, or those in `items`."
-    )
-    allow: Filter | None = Field(
-        None,
-        description="Recommend only these items. Unknown ids are ignored and counted.",
-        examples=[None],
-    )
-    deny: Filter | None = Field(
-        None,
-        description="Never recommend these items. Unknown ids are ignored and counted.",
-        examples=[["50"]],
     )
     popularity: Setting | None = Field(
         None,
@@ -72,7 +77,7 @@ class Recommend(Somebody):
     )
 
 
-class SimilarItems(_Asked):
+class SimilarItems(Filtered):
     """A request for the neighbours of an item."""
 
     item: Id = Field(examples=["50"])

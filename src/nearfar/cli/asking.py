@@ -18,6 +18,7 @@ from nearfar.cli.using import (
     Deny,
     Device,
     Dial,
+    Diversity,
     IncludeSeen,
     IndexFolder,
     Length,
@@ -71,6 +72,7 @@ def recommend(
     allow: Allow = None,
     deny: Deny = None,
     popularity: Dial = None,
+    diversity: Diversity = 0.0,
     unknown: Unknown = WhenUnknown.error,
     index: IndexFolder = None,
     threads: Threads = None,
@@ -93,7 +95,8 @@ def recommend(
         found = fitted.recommend(
             users if user else None, k, liked=theirs if liked else None,
             exclude_seen=not include_seen, allow=allowed, deny=denied, unknown=unknown.value,
-            popularity=popularity, threads=threads, device=device, index=load_index(index, fitted),
+            popularity=popularity, diversity=diversity, threads=threads, device=device,
+            index=load_index(index, fitted),
         )  # fmt: skip
     except UnknownIdError as error:
         raise ids_as_flags(error, "items") from error

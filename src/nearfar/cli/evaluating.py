@@ -21,7 +21,6 @@ from nearfar.errors import EmptyDataError, NearfarWarning
 from nearfar.evaluation import metrics
 from nearfar.evaluation.baselines import MostPopular, Random
 from nearfar.evaluation.cohorts import NEW_USERS
-from nearfar.evaluation.front import SETTINGS
 from nearfar.evaluation.front import front as measure_front
 from nearfar.evaluation.front_plot import FORMATS
 from nearfar.evaluation.ranking import CANDIDATES
@@ -179,6 +178,15 @@ def front(
         list[float] | None,
         typer.Option(min=0, help="A setting of the dial; repeatable. [default: 0, 0.25, ..., 2]"),
     ] = None,
+    diversity: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How much the items of a list shall differ; repeatable. Without --popularity, at"
+            " the model's own setting of the dial.",
+        ),
+    ] = None,
     k: Length = 50,
     threads: Threads = None,
     out: Annotated[
@@ -191,7 +199,7 @@ def front(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure accuracy and popularity of a model with a prior at several settings of its dial.
+    """Measure accuracy and popularity of a model at several settings of its dial, or diversities.
 
     On the interactions of DATA that it was not trained on, as `evaluate`.
     """
@@ -200,8 +208,9 @@ def front(
     fitted = CML.load(model)
     train = fitted.interactions
     test, _ = _rest(load_data(data, like=train), train)
-    found = measure_front(fitted, train, test, popularity=popularity or SETTINGS, k=k,
-                          threads=threads, progress=shows(None))  # fmt: skip
+    found = measure_front(fitted, train, test, popularity=popularity or None,
+                          diversity=diversity or None, k=k, threads=threads,
+                          progress=shows(None))  # fmt: skip
     if out is not None:
         getattr(found.frame, _WRITERS[out.suffix])(out)
     if plot is not None:
@@ -210,11 +219,12 @@ def front(
         show.emit({"k": k, "n_users": found.n_users, "settings": found.frame.to_dicts()})
         return
     names = [name for name in metrics.names("short") if name in found.frame.columns]
+    dials = [c for c in ("popularity", "diversity", "intra_list_distance") if c in found.frame]
     rows = [
-        [f"{row['popularity']:g}", *(show.figure(name, row[name]) for name in names)]
+        [*(f"{row[c]:.4g}" for c in dials), *(show.figure(name, row[name]) for name in names)]
         for row in found.frame.iter_rows(named=True)
     ]
-    show.table(f"Top {k} of {found.n_users:,} users", ["popularity", *names], rows)
+    show.table(f"Top {k} of {found.n_users:,} users", [*dials, *names], rows)
 
 
 def _check_file(file: Path | None, flag: str, suffixes: Iterable[str]) -> None:

@@ -30,6 +30,14 @@ Dial = Annotated[
 ]
 
 
+Diversity = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="How much the items of a list shall differ: 0 not at all, 1 most."
+    ),
+]
+
+
 class WhenUnknown(StrEnum):
     """What to do with users that a model does not know."""
 

@@ -1,6 +1,7 @@
 """Accuracy against popularity: one model's metrics at several settings of the popularity dial.
 
-At setting x the score is u_i.v_j + x gamma log f_j (`nearfar.method.prior`). All settings are
+At setting x the score is u_i.v_j + x gamma log f_j (`nearfar.method.prior`). Lists can also be
+measured at several settings of their diversity (`nearfar.search.diversity`). All settings are
 measured in one pass over the products: on Last.fm and Gowalla nine of them took 1.1 to 1.25 times
 as long as one evaluation (`python benchmarks/dial.py`).
 """
@@ -31,11 +32,17 @@ from nearfar.evaluation.ranking import (
 )
 from nearfar.evaluation.result import standard_error
 from nearfar.method.prior import ItemWeights, checked_setting, log_popularity
-from nearfar.runtime.arrays import Float32, Int32, Int64
+from nearfar.runtime.arrays import Float32, Float64, Int32, Int64
 from nearfar.runtime.checks import listed, local_path, said, switch, whole
 from nearfar.runtime.threads import checked_threads, run_blocks
+from nearfar.search.diversity import (
+    checked_diversity,
+    diversified,
+    intra_list_distances,
+    pool_size,
+)
 from nearfar.search.each_weight import top_k_each
-from nearfar.search.neighbours import Points
+from nearfar.search.neighbours import Points, TopK
 
 SETTINGS: Final = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 """The default settings of the dial."""
@@ -80,13 +87,19 @@ class Front:
     frame: pl.DataFrame
     """One row a setting: ``popularity``, ``gamma``, each metric of `nearfar.evaluate`, the standard
     error of each mean over users as ``<metric>_se``, and ``decile_1`` (the most popular tenth of
-    the items) to ``decile_10``, the shares of all recommendations."""
+    the items) to ``decile_10``, the shares of all recommendations. If it was varied, after gamma
+    also ``diversity`` and ``intra_list_distance``, 1 - cosine of two items of a list: the mean over
+    its pairs, and over users (`nearfar.search.diversity.intra_list_distances`)."""
     per_user: tuple[pl.DataFrame, ...]
     """The metrics of each user, a frame a setting."""
 
     def __str__(self) -> str:
-        columns = ["popularity", "map", "ndcg", "recall", "mmr", "coverage", "decile_1"]
-        lines = [f"top {self.k} of {self.n_users:,} users", "".join(f"{c:>12}" for c in columns)]
+        apart = [c for c in ("diversity", "intra_list_distance") if c in self.frame.columns]
+        columns = ["popularity", *apart, "map", "ndcg", "recall", "mmr", "coverage", "decile_1"]
+        lines = [
+            f"top {self.k} of {self.n_users:,} users",
+            "".join(f"{c[:11]:>12}" for c in columns),
+        ]
         rows = self.frame.select(columns).iter_rows()
         lines += ["".join(f"{value:>12.4f}" for value in row) for row in rows]
         return "\n".join(lines)
@@ -116,7 +129,8 @@ def front(
     train: Interactions,
     test: Interactions,
     *,
-    popularity: Sequence[float] = SETTINGS,
+    popularity: Sequence[float] | None = None,
+    diversity: Sequence[float] | None = None,
     k: int = 50,
     exclude: Interactions | None = None,
     threads: int | None = None,
@@ -127,11 +141,15 @@ def front(
     Parameters
     ----------
     model : CML
-        A fitted model with a prior.
+        A fitted model, with a prior unless only the diversity is varied.
     train, test, k, exclude, threads, progress
         As in `nearfar.evaluate`.
     popularity : sequence of float
-        The settings: 0 is distance alone, 1 the model's own.
+        The settings: 0 is distance alone, 1 as the prior was calibrated. By default 0, .25, ... to
+        2 or, if `diversity` is given, the model's own alone.
+    diversity : sequence of float, optional
+        Settings of the diversity of lists, 0 to 1, as in `nearfar.CML.recommend`. There is a row
+        for each pair of settings.
 
     Returns
     -------
@@ -141,23 +159,34 @@ def front(
     Raises
     ------
     OptionError
-        A setting is not a number from 0 to 1,000, there is none, or one is above 0 and the model
-        has no prior.
+        A setting is not a number from 0 to 1,000, of diversity from 0 to 1, there is none, or one
+        of popularity is above 0 and the model has no prior.
     DataError, EmptyDataError
         As `nearfar.evaluate`.
     """
-    settings = listed("popularity", popularity, "numbers")
+    apart = None if diversity is None else _settings("diversity", diversity)
     if not hasattr(model, "dial") or isinstance(model, type):
         raise OptionError(f"`model` must be a fitted model with a prior; got {said(model)}.")
-    if not settings:
-        raise OptionError("`popularity` must have at least one setting; got an empty list.")
-    dial = [model.dial(checked_setting(x)) for x in settings]
+    if popularity is None:
+        dial = [model.dial(x) for x in (SETTINGS if apart is None else (None,))]
+    else:
+        dial = [model.dial(checked_setting(x)) for x in _settings("popularity", popularity)]
     gammas, log_counts = [x * model.gamma for x in dial], model.weights.log_popularity
     points = model.scorer(popularity=0.0)
     found = at_gammas(points, train, test, gammas, k=k, exclude=exclude, log_counts=log_counts,
-                      threads=threads, progress=progress, recommender=model)  # fmt: skip
-    frame = found.frame.insert_column(0, pl.Series("popularity", dial))
+                      threads=threads, progress=progress, recommender=model,
+                      diversity=apart)  # fmt: skip
+    each = np.repeat(dial, found.frame.height // len(dial))
+    frame = found.frame.insert_column(0, pl.Series("popularity", each))
     return replace(found, frame=frame)
+
+
+def _settings(name: str, given: Sequence[float]) -> list[Any]:
+    """Return the settings of a dial; refuse none."""
+    found = listed(name, given, "numbers")
+    if not found:
+        raise OptionError(f"`{name}` must have at least one setting; got an empty list.")
+    return [checked_diversity(x) for x in found] if name == "diversity" else found
 
 
 def at_gammas(
@@ -172,10 +201,12 @@ def at_gammas(
     threads: int | None = None,
     progress: bool = False,
     recommender: object = None,
+    diversity: Sequence[float] | None = None,
 ) -> Front:
     """Evaluate points with the weights gamma log f_j for several gamma; see `front`.
 
-    log f_j are `log_counts`, float32 (M,); by default those of `train`.
+    log f_j are `log_counts`, float32 (M,); by default those of `train`. With `diversity` there is a
+    row for each of its settings and each gamma.
     """
     k, n_threads = whole("k", k, 1, metrics.MOST_K), checked_threads(threads)
     train, test = checked_interactions("train", train), checked_interactions("test", test)
@@ -185,19 +216,23 @@ def at_gammas(
     logs = log_popularity(train.item_counts) if log_counts is None else log_counts
     factors = np.array(gammas, np.float32)
     users = NewUsers("leave_out", None).cohorts(recommender, train, test).known
-    tallies = [_Tally(train, test, k) for _ in gammas]
-    at_once = users_at_once(len(tallies) * min(k, train.n_items))
+    apart = (None,) if diversity is None else diversity
+    each = [(gamma, x) for gamma in gammas for x in apart]
+    tallies = [_Tally(train, test, k, points, x) for _, x in each]
+    depth = max(pool_size(k, x or 0.0) for x in apart)
+    at_once = users_at_once(len(gammas) * min(depth, train.n_items))
     with ranking_bar(len(users), shown) as advance:
         for start in range(0, len(users), at_once):
             part = users[start : start + at_once]
-            lists = top_k_each(points, logs, factors, part, k,
+            lists = top_k_each(points, logs, factors, part, depth,
                                exclude=(left_out.indptr, left_out.items), threads=n_threads,
                                progress=advance)  # fmt: skip
-            each = zip(tallies, lists, strict=True)
-            _on_threads([partial(one.add, found.items, part) for one, found in each], n_threads)
+            of_each = [found for found in lists for _ in apart]
+            both = zip(tallies, of_each, strict=True)
+            _on_threads([partial(one.add, found, part) for one, found in both], n_threads)
     decile = metrics.deciles(train.item_counts)
     means = _on_threads([partial(tally.row, decile) for tally in tallies], n_threads)
-    rows = [{"gamma": float(gamma)} | row for gamma, row in zip(gammas, means, strict=True)]
+    rows = [{"gamma": float(gamma)} | row for (gamma, _), row in zip(each, means, strict=True)]
     return Front(k, len(users), pl.DataFrame(rows), tuple(tally.per_user for tally in tallies))
 
 
@@ -214,10 +249,22 @@ def _on_threads(work: Sequence[Callable[[], T]], threads: int) -> list[T]:
 
 
 class _Tally:
-    """The metrics of one setting, added up over the parts of the users."""
+    """The metrics of one setting, added up over the parts of the users.
 
-    def __init__(self, train: Interactions, test: Interactions, k: int) -> None:
+    With a `diversity`, the lists are chosen from those that are added, and their distances kept.
+    """
+
+    def __init__(
+        self,
+        train: Interactions,
+        test: Interactions,
+        k: int,
+        points: Points,
+        diversity: float | None,
+    ) -> None:
         self.train, self.test, self.k = train, test, k
+        self.points, self.diversity = points, diversity
+        self.distances: list[Float64] = []
         self.exposed: Int64 = np.zeros(train.n_items, np.int64)
         self.parts: list[pl.DataFrame] = []
 
@@ -226,10 +273,34 @@ class _Tally:
         """The metrics of each user."""
         return reduce(pl.DataFrame.vstack, self.parts)
 
-    def add(self, items: Int32, users: Int32) -> None:
+    def add(self, best: TopK, users: Int32) -> None:
         """Add the lists of some users."""
+        items = self._chosen(best)
         self.exposed += metrics.exposure(items, self.train.n_items)
         self.parts.append(measured(items, self.k, users, self.train, self.test))
+
+    def _chosen(self, best: TopK) -> Int32:
+        """Return the items of the lists."""
+        if self.diversity is None:
+            return best.items
+        targets, on_sphere = self.points.targets, self.points.offset is None
+        items = best.items[:, : self.k]
+        if self.diversity > 0.0:
+            depth = pool_size(self.k, self.diversity)
+            pool = TopK(best.items[:, :depth], best.scores[:, :depth])
+            chosen = diversified(pool, targets, self.k, self.diversity, on_sphere=on_sphere)
+            items = chosen.items
+        self.distances.append(intra_list_distances(items, targets, on_sphere=on_sphere))
+        return items
+
+    def _apart(self) -> dict[str, float]:
+        """Return the diversity and the mean distance within a list, if there is one."""
+        if self.diversity is None:
+            return {}
+        distances = np.concatenate(self.distances)
+        known = distances[~np.isnan(distances)]
+        mean = float(known.mean()) if len(known) else np.nan
+        return {"diversity": self.diversity, "intra_list_distance": mean}
 
     def row(self, decile: Int64) -> dict[str, float]:
         """Return all metrics; `decile` is the one of each item."""
@@ -237,4 +308,5 @@ class _Tally:
         means = on_average(values, self.exposed, self.train.item_counts)
         errors = {f"{name}_se": standard_error(v) for name, v in values.items()}
         shares = metrics.decile_shares(decile, self.exposed)
+        means = self._apart() | means
         return means | errors | {f"decile_{t}": float(s) for t, s in enumerate(shares, start=1)}

@@ -50,10 +50,11 @@ def draw_front(figure: Figure, frame: pl.DataFrame, k: int) -> None:
         x, 100 * y, yerr=100 * error, marker="o", markerfacecolor="white", color="black",
         elinewidth=0.5,
     )  # fmt: skip
-    for setting, at, height in zip(frame["popularity"], x, 100 * y, strict=True):
+    varied = "diversity" if "diversity" in frame.columns else "popularity"
+    for setting, at, height in zip(frame[varied], x, 100 * y, strict=True):
         axes.annotate(f"{setting:g}", (at, height), xytext=(5, -10), textcoords="offset points")
     axes.set(
         xlabel=f"MMR@{k} (median training interactions of a list): low is less biased",
         ylabel=f"NDCG@{k} (%), with its standard error",
-        title="The settings of the popularity dial",
+        title="The settings of the popularity dial" if varied == "popularity" else "Diversity",
     )

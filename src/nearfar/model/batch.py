@@ -29,6 +29,7 @@ from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages, shows
 from nearfar.runtime.threads import checked_threads
+from nearfar.search.diversity import checked_diversity
 from nearfar.search.item_index import ItemIndex, digest_of
 
 KIND = "batch"
@@ -63,6 +64,7 @@ def recommend_to(
     deny: Iterable[Any] | None = None,
     unknown: str = "error",
     popularity: float | None = None,
+    diversity: float = 0.0,
     index: ItemIndex | None = None,
     threads: int | None = None,
     device: str = "cpu",
@@ -85,7 +87,7 @@ def recommend_to(
         refuse them, or leave them out and count them in `Written.n_skipped`.
     k : int
         Length of the lists; above the number of items it is cut to that number.
-    exclude_seen, allow, deny, popularity, index, threads, device
+    exclude_seen, allow, deny, popularity, diversity, index, threads, device
         As in `CML.recommend`.
     progress : bool, optional
         Whether to show a progress bar; if None, only if standard error is a terminal.
@@ -119,6 +121,7 @@ def recommend_to(
         "allow": _known(model, allow, "allow"),
         "deny": _known(model, deny, "deny"),
         "popularity": model.dial(popularity),
+        "diversity": checked_diversity(diversity),
         "device": device,
     }
     if model.neighbours is not None:  # an index or a GPU is refused before there is a folder
@@ -151,6 +154,7 @@ def _identity(
         "allow": _digest(options["allow"]),
         "deny": _digest(options["deny"]),
         "popularity": options["popularity"],
+        "diversity": options["diversity"] or None,
         "gamma": model.gamma,
         "neighbours": [model.neighbour_weight, str(model.options.neighbours)]
         if model.neighbour_weight > 0.0

@@ -57,6 +57,7 @@ from nearfar.runtime.checks import (
     whole,
 )
 from nearfar.runtime.devices import resolve
+from nearfar.search.diversity import checked_diversity
 from nearfar.search.item_item import NearItems, near_items
 from nearfar.search.neighbours import Index, Points
 from nearfar.training.calibration import Calibration, calibrated, uncalibrated
@@ -901,6 +902,7 @@ class CML:
         among: Features | Contents | Iterable[Any] | None = None,
         unknown: str = "error",
         popularity: float | None = None,
+        diversity: float = 0.0,
         threads: int | None = None,
         device: str = "cpu",
         index: Index | None = None,
@@ -934,6 +936,11 @@ class CML:
             The popularity dial of a model with a prior: 0 orders by distance alone, which is the
             least popular list, 1 as the prior was calibrated, and more is more popular. If None,
             the setting of the model's `Prior`, by default 1. See `nearfar.method.prior`.
+        diversity : float
+            How much the items of a list shall differ, 0 to 1. With x above 0, each place gets the
+            item with the largest (1 - x) score - x max sim, the largest similarity to an item above
+            it, among the 300 best or, for long lists, the 2 k best. The first place gets the best.
+            Scores are shown as they are, so they need not fall. See `nearfar.search.diversity`.
         threads : int, optional
             Number of threads; all available cores if None.
         device : str
@@ -958,9 +965,10 @@ class CML:
             `deny` that cannot be an id, or an item's id in another type.
         OptionError
             `k` is not a whole number of at least 1, `device` is not available, neither or both of
-            `users` and `liked` are given, `popularity` is given but the model has no prior, or
-            `index` belongs to another model or is used with another `device` than the CPU; or the
-            model has neighbours and `index` or another `device` than the CPU is given.
+            `users` and `liked` are given, `diversity` is not from 0 to 1, `popularity` is given but
+            the model has no prior, or `index` belongs to another model or is used with another
+            `device` than the CPU; or the model has neighbours and `index` or another `device` than
+            the CPU is given.
         DataError
             `liked`, `allow` or `deny` is a single id.
         EmptyDataError
@@ -984,17 +992,18 @@ class CML:
         if isinstance(among, Features | Contents):
             return self._with_items(among).recommend(
                 users, k, liked=liked, exclude_seen=exclude_seen, allow=allow, deny=deny,
-                among=among.ids.values, unknown=unknown, popularity=popularity, threads=threads,
-                device=device, index=index,
+                among=among.ids.values, unknown=unknown, popularity=popularity, diversity=diversity,
+                threads=threads, device=device, index=index,
             )  # fmt: skip
         search, setting = self._retrieval, self.dial(popularity)
+        apart = checked_diversity(diversity)
         mask = search.mask(allow, deny, among)
         asked = (
             search.known_users(users, unknown) if liked is None else search.new_user(liked, unknown)
         )
         scorer = search.items_for(asked, device, index, threads, setting)
         return search.recommended(
-            asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
+            asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads, diversity=apart
         )
 
     def _with_items(self, features: Features | Contents) -> CML:
@@ -1013,6 +1022,7 @@ class CML:
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
         popularity: float | None = None,
+        diversity: float = 0.0,
         threads: int | None = None,
         device: str = "cpu",
         index: Index | None = None,
@@ -1025,7 +1035,7 @@ class CML:
 
         Parameters
         ----------
-        k, exclude_seen, allow, deny, popularity, threads, device, index
+        k, exclude_seen, allow, deny, popularity, diversity, threads, device, index
             As in `recommend`.
 
         Returns
@@ -1036,10 +1046,11 @@ class CML:
         """
         k, exclude_seen = whole("k", k), switch("exclude_seen", exclude_seen)
         search, setting = self._retrieval, self.dial(popularity)
+        apart = checked_diversity(diversity)
         mask, asked = search.mask(allow, deny), search.all_users()
         scorer = search.items_for(asked, device, index, threads, setting)
         return search.recommended(
-            asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads
+            asked, scorer, k, exclude_seen=exclude_seen, mask=mask, threads=threads, diversity=apart
         )
 
     def explain(

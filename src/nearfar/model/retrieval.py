@@ -30,6 +30,7 @@ from nearfar.model.fitted import Fitted
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.caller import warn
 from nearfar.runtime.devices import resolve_ranking
+from nearfar.search.diversity import diverse_top_k
 from nearfar.search.item_item import Terms
 from nearfar.search.neighbours import Exclusion, Index, Points, Scorer, TopK, top_k
 from nearfar.search.scoring import closeness, scorer_of
@@ -227,10 +228,15 @@ class Retrieval:
         exclude_seen: bool,
         mask: Bool | None,
         threads: int | None,
+        diversity: float = 0.0,
     ) -> pl.DataFrame:
-        """Return the items nearest to users."""
+        """Return the items nearest to users, or some of these that differ."""
         exclude, data = asked.hidden if exclude_seen else None, self.interactions
-        found = top_k(scorer, asked.rows, k, exclude=exclude, allow=mask, threads=threads)
+        found = diverse_top_k(
+            scorer, self.items, asked.rows, k, diversity,
+            on_sphere=self.options.geometry == "sphere", exclude=exclude, allow=mask,
+            threads=threads,
+        )  # fmt: skip
         return self._frame(found, asked, ("user_id", data.user_ids), ("item_id", data.item_ids))
 
     def similar(

@@ -48,6 +48,7 @@ def recommended(loaded: Loaded, asked: schemas.Recommend) -> tuple[Wish, dict[st
     own = _seen(loaded, asked)
     setting = loaded.model.dial(asked.popularity)
     wish = Wish(query, asked.k, own if asked.exclude_seen else _NONE, None, setting, own)
+    wish = replace(wish, diversity=asked.diversity)
     return filtered(loaded, wish, asked)
 
 

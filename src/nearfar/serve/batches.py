@@ -35,7 +35,7 @@ class _Waiting:
 
         In a batch with a list of 1000 items, a list of 10 would cost as much as the long one.
         """
-        return id(self.space), (self.wish.k - 1).bit_length()
+        return id(self.space), (self.wish.depth - 1).bit_length()
 
 
 class Batches:

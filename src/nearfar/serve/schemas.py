@@ -75,6 +75,11 @@ class Recommend(Somebody, Filtered):
         " calibrated, more is more popular. By default the model's own setting.",
         examples=[None],
     )
+    diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = Field(
+        0.0,
+        description="How much the items of the list shall differ, 0 to 1; see `nearfar.CML`.",
+        examples=[0.2],
+    )
 
 
 class SimilarItems(Filtered):

@@ -10,6 +10,7 @@ import numpy as np
 
 from nearfar.method.prior import ItemWeights
 from nearfar.runtime.arrays import Bool, Float32, Int32
+from nearfar.search.diversity import diversified, pool_size
 from nearfar.search.item_index import ItemIndex
 from nearfar.search.item_item import NearItems, Terms
 from nearfar.search.neighbours import Exclusion, Points, Scorer, TopK, top_k
@@ -41,6 +42,13 @@ class Wish:
     """The setting of the popularity dial."""
     own: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
     """The rows whose neighbours by co-occurrence score higher, increasing."""
+    diversity: float = 0.0
+    """How much the rows of the list differ; see `nearfar.search.diversity`."""
+
+    @property
+    def depth(self) -> int:
+        """The number of best rows that the list is made of."""
+        return pool_size(self.k, self.diversity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +133,10 @@ class Space:
             popularity = wishes[0].popularity
             scorer = self.index.scorer(points.queries, popularity=popularity, threads=1)
         excluded = _lists([wish.hidden for wish in wishes])
-        k = min(max(wish.k for wish in wishes), self.points.n_items)
+        k = min(max(wish.depth for wish in wishes), self.points.n_items)
         rows = np.arange(len(wishes))
         found = top_k(scorer, rows, k, exclude=excluded, allow=self.allowed)
-        return [self._list(found, row, wish.query, wish.k) for row, wish in enumerate(wishes)]
+        return [self._list(found, row, wish) for row, wish in enumerate(wishes)]
 
     def _chosen(self, wish: Wish, among: Int32) -> Nearest:
         """Rank the allowed rows."""
@@ -136,14 +144,21 @@ class Space:
             among = among[self.allowed[among]]
         left = np.setdiff1d(among, wish.hidden).astype(np.int32)[None]
         found = self._scored([wish]).best_of(
-            np.zeros(1, np.int32), left, max(min(wish.k, left.size), 1)
+            np.zeros(1, np.int32), left, max(min(wish.depth, left.size), 1)
         )
-        return self._list(found, 0, wish.query, wish.k)
+        return self._list(found, 0, wish)
 
-    def _list(self, found: TopK, row: int, query: Float32, k: int) -> Nearest:
-        rows, scores = found.items[row, :k], found.scores[row, :k]
-        there = rows >= 0
-        return Nearest(rows[there], closeness(scores[there], query, self.geometry))
+    def _list(self, found: TopK, row: int, wish: Wish) -> Nearest:
+        part = slice(row, row + 1), slice(0, wish.depth)
+        best = TopK(found.items[part], found.scores[part])
+        if wish.diversity > 0.0:
+            best = diversified(
+                best, self.points.targets, wish.k, wish.diversity,
+                on_sphere=self.geometry == "sphere",
+            )  # fmt: skip
+        there = best.items[0] >= 0
+        rows, scores = best.items[0][there], best.scores[0][there]
+        return Nearest(rows, closeness(scores, wish.query, self.geometry))
 
 
 def _lists(rows: Sequence[Int32]) -> Exclusion:

@@ -41,6 +41,7 @@ GUIDES = (
     "item-index",
     "popularity",
     "neighbours",
+    "reasons",
     "content",
 )
 """The guides whose examples run anywhere; that of the GPU needs one."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nearfar.engine.cluster.fresh_store import fresh_store
 from nearfar.errors import ClusterError, OptionError, first_line
 from nearfar.runtime.arrays import Array, Float64, Int64
 from nearfar.runtime.devices import load_torch
@@ -148,5 +149,14 @@ def join() -> ProcessGroup:
                 " set: run `torchrun --nproc-per-node 4 -m nearfar fit ...`, or `nearfar fit"
                 " --processes 4`. Use device='cpu' for one process."
             )
-        distributed.init_process_group("gloo", timeout=TIMEOUT)
+        _initialise(distributed)
     return ProcessGroup(distributed)
+
+
+def _initialise(distributed: Any) -> None:
+    """Join the default group by the launcher's environment, as ``init_process_group`` would."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    own = fresh_store(store, rank, size, TIMEOUT)
+    distributed.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=TIMEOUT)

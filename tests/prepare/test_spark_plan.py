@@ -10,7 +10,7 @@ import pytest
 import nearfar as nf
 from nearfar.errors import DataError, MissingColumnError, OptionError, SourceError
 from nearfar.prepare import Rules, prepare
-from nearfar.prepare.spark_plan import SparkPlan, spark_scratch
+from nearfar.prepare.spark_plan import SparkEngine, spark_scratch
 
 there = find_spec("pyspark") is not None and shutil.which("java") is not None
 pytestmark = [
@@ -87,7 +87,7 @@ def test_many_parts_give_the_same(both, monkeypatch):
     table, frame = both
     rules = Rules(min_value=9, repeats="sum", min_user_items=2)
     expected, report = prepare(table, rules)
-    monkeypatch.setattr("nearfar.prepare.spark_plan._PART", 6_000)
+    monkeypatch.setattr("nearfar.prepare.remote_plan._PART", 6_000)
     found, theirs = prepare(frame, rules, progress=False)
     assert (found.fingerprint, theirs) == (expected.fingerprint, report)
 
@@ -117,7 +117,7 @@ def test_bad_rows_are_named(session):
         DataError, match=r"'value' .* NaN or infinite; 1 of 1 rows are, such as nan"
     ):
         prepare(frame, Rules(min_value=1))
-    with pytest.raises(DataError, match="'item' is of the type double"):
+    with pytest.raises(DataError, match="'item' is of the type Float64"):
         prepare(session.createDataFrame([(1, 2.5)], "user int, item double"))
     with pytest.raises(DataError, match="'time' must hold numbers, dates or times; its"):
         prepare(session.createDataFrame([(1, 2, "x")], "user int, item int, time string"))
@@ -132,7 +132,7 @@ def test_temporary_files_are_removed(session, both, tmp_path):
     prepare(frame, Rules(min_value=4), scratch=f"file://{tmp_path}", progress=False)
     assert list(tmp_path.iterdir()) == []
     with spark_scratch(session, f"file://{tmp_path}") as place:
-        SparkPlan(session, 3, place)._kept(frame)
+        SparkEngine(session).keep(frame, f"{place}/0")
         assert list(tmp_path.iterdir()) != []
     assert list(tmp_path.iterdir()) == []
 
@@ -212,7 +212,7 @@ def test_users_that_are_not_known(session, tmp_path):
 
 
 def test_an_address_that_spark_cannot_read(session):
-    from nearfar.prepare.spark_source import spark_log
+    from nearfar.prepare.remote_source import remote_log
 
     with pytest.raises(SourceError, match=r"cannot read 'file:///nowhere\.orc' as orc"):
-        spark_log("file:///nowhere.orc", {})
+        remote_log("spark", "file:///nowhere.orc", {})

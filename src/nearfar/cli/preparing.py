@@ -26,13 +26,13 @@ from nearfar.errors import DataError, EmptyDataError, MissingColumnError
 from nearfar.prepare import Rules
 from nearfar.prepare import prepare as binarise
 from nearfar.prepare.rules import Paper
-from nearfar.prepare.spark_source import spark_log
+from nearfar.prepare.remote_source import remote_log
 from nearfar.readers.raw import Raw
 from nearfar.runtime import store
 from nearfar.runtime.checks import local_path
 from nearfar.runtime.progress import Stages
 
-ReadBy = Enum("ReadBy", {"polars": "polars", "spark": "spark"}, type=str)
+ReadBy = Enum("ReadBy", {"polars": "polars", "spark": "spark", "daft": "daft"}, type=str)
 Recipe = Enum("Recipe", {name: name for name in ("table", *RECIPES)}, type=str)  # type: ignore[misc]
 
 _TABLE: Final = Recipe("table")
@@ -110,16 +110,17 @@ def prepare(
     engine: Annotated[
         ReadBy,
         typer.Option(
-            help="What reads RAW: polars, on this machine; or Spark, by its own configuration, from"
-            " any address that it reads, of Parquet, ORC or JSON."
+            help="What reads RAW: polars, on this machine; or Spark or Daft, by their own"
+            " configuration, from any address that they read, of Parquet, JSON, ORC (Spark) or CSV"
+            " (Daft)."
         ),
     ] = _POLARS,
     spark_scratch: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="With --engine spark: a folder for temporary files that every executor can write"
-            " to. [default: a local one, if Spark runs on this machine alone]",
+            help="With --engine spark or daft: a folder for temporary files that every executor can"
+            " write to. [default: a local one, if the engine runs on this machine alone]",
         ),
     ] = None,
     json: Json = False,
@@ -132,11 +133,11 @@ def prepare(
         others = {**form, "recipe": None if recipe is _TABLE else recipe.value, "items": items,
                   "no-header": no_header or None, "like-paper": like_paper or None}  # fmt: skip
         kept = build(Rules(), RULE_FLAGS, rules)
-        _prepare_on_spark(raw, out, columns, kept, others, spark_scratch, progress=progress,
-                          json=json)  # fmt: skip
+        _prepare_where_it_lies(engine.value, raw, out, columns, kept, others, spark_scratch,
+                               progress=progress, json=json)  # fmt: skip
         return
     if spark_scratch is not None:
-        raise FlagError("`--spark-scratch` belongs to --engine spark.")
+        raise FlagError("`--spark-scratch` belongs to --engine spark or daft.")
     source = _source(raw, recipe, form | columns | {"no-header": no_header or None})
     kept = build(_start(source, like_paper=like_paper), RULE_FLAGS, rules)
     _check_value(source, kept, value)
@@ -168,7 +169,8 @@ def prepare(
     show.say(f"Saved in {out}. Next: nearfar fit {out} -o model/")
 
 
-def _prepare_on_spark(
+def _prepare_where_it_lies(
+    engine: Any,
     raw: str,
     out: Path,
     columns: dict[str, str | None],
@@ -184,11 +186,11 @@ def _prepare_on_spark(
             raise FlagError(f"`--{name}` belongs to --engine polars.")
     store.check_replaceable(out, kind=KIND)
     try:
-        log = spark_log(raw, columns)
+        log = remote_log(engine, raw, columns)
     except DataError as error:
         raise type(error)(as_flags(error)) from error
     data, report = binarise(log, rules, scratch=scratch, progress=progress)
-    made = {"source": raw, "recipe": "spark", "rules": asdict(rules),
+    made = {"source": raw, "recipe": engine, "rules": asdict(rules),
             "steps": [asdict(step) for step in report.steps], "n_rejected": 0}  # fmt: skip
     data.save(out, made=made)
     if json:

@@ -17,8 +17,8 @@ engine (`nearfar.prepare.polars_plan`). The table is read four times and never h
 the distinct ids, a part of the rows at a time, and the result; the rows lie as Parquet files in a
 temporary folder meanwhile, 16 bytes each, with weights 24.
 
-A DataFrame of PySpark is prepared where it lies, by the same plan on Spark
-(`nearfar.prepare.spark_plan`), with the same result.
+A DataFrame of PySpark or Daft is prepared where it lies, by the same plan
+(`nearfar.prepare.remote_plan`), with the same result.
 
 The package can be called: ``nearfar.prepare(table, rules)`` is `prepare`.
 """
@@ -41,6 +41,7 @@ from nearfar.data.interactions import Interactions
 from nearfar.errors import EmptyDataError
 from nearfar.prepare.checking import Checked, checked
 from nearfar.prepare.compressed import compressed
+from nearfar.prepare.daft_plan import DaftEngine, is_daft_frame
 from nearfar.prepare.pair_plan import (
     Frame,
     PlanEngine,
@@ -52,8 +53,10 @@ from nearfar.prepare.pair_plan import (
 )
 from nearfar.prepare.polars_plan import PolarsPlan
 from nearfar.prepare.preparation_report import Report, Step, reported, step
+from nearfar.prepare.remote_checking import remote_checked
+from nearfar.prepare.remote_plan import RemoteEngine, RemotePlan
 from nearfar.prepare.rules import Rules
-from nearfar.prepare.spark_plan import SparkPlan, is_spark_frame, spark_checked, spark_scratch
+from nearfar.prepare.spark_plan import SparkEngine, is_spark_frame
 from nearfar.readers.raw import Raw
 from nearfar.runtime.arrays import Int64
 from nearfar.runtime.checks import an_instance, local_folder, plain_text
@@ -61,13 +64,14 @@ from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages
 
 if TYPE_CHECKING:
+    from daft import DataFrame as DaftFrame
     from pyspark.sql import DataFrame as SparkFrame
 
 __all__ = ["Report", "Rules", "Step", "prepare"]
 
 
 def prepare(
-    table: Raw | pl.LazyFrame | pl.DataFrame | SparkFrame,
+    table: Raw | pl.LazyFrame | pl.DataFrame | SparkFrame | DaftFrame,
     rules: Rules | None = None,
     *,
     scratch: Path | str | None = None,
@@ -77,16 +81,16 @@ def prepare(
 
     Parameters
     ----------
-    table : Raw, LazyFrame or DataFrame, or a DataFrame of PySpark
+    table : Raw, LazyFrame or DataFrame, or a DataFrame of PySpark or Daft
         The columns user and item, and value and time if there are such
-        (`nearfar.data.table_columns.select` and the recipes return it). In PySpark ids are integers
-        or text, and values numbers.
+        (`nearfar.data.table_columns.select` and the recipes return it). In PySpark and Daft ids are
+        integers or text, and values numbers.
     rules : Rules, optional
         By default every row is an interaction.
     scratch : Path, optional
         Where the folder of temporary files is made, which is removed at the end; by default where
-        the system has such. Of PySpark, the address of a folder that every executor can write to;
-        not needed if Spark runs on this machine alone.
+        the system has such. For PySpark and Daft, the address of a folder that every executor can
+        write to; not needed if they run on this machine alone.
     progress : bool, optional
         Show what is being done; where the error stream is a terminal if None.
 
@@ -119,8 +123,8 @@ def prepare(
     """
     check_fork()
     rules = an_instance("rules", Rules() if rules is None else rules, Rules)
-    if is_spark_frame(table):
-        return _on_spark(table, rules, scratch, progress)
+    if (engine := _remote_engine(table)) is not None:
+        return _where_it_lies(engine, table, rules, scratch, progress)
     scratch = None if scratch is None else local_folder("scratch", scratch)
     raw = table if isinstance(table, Raw) else Raw(table_columns.as_lazy(table))
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder, Stages(progress) as stages:
@@ -132,16 +136,29 @@ def prepare(
     return data if raw.items is None else data.with_item_table(raw.items), reported(data, steps)
 
 
-def _on_spark(
-    table: Any, rules: Rules, scratch: Path | str | None, progress: bool | None
+def _remote_engine(table: Any) -> RemoteEngine | None:
+    """Return what computes a frame that is not in this process."""
+    if is_spark_frame(table):
+        return SparkEngine(table.sparkSession)
+    if is_daft_frame(table):
+        return DaftEngine()
+    return None
+
+
+def _where_it_lies(
+    engine: RemoteEngine,
+    table: Any,
+    rules: Rules,
+    scratch: Path | str | None,
+    progress: bool | None,
 ) -> tuple[Interactions, Report]:
-    session = table.sparkSession
     where = None if scratch is None else plain_text("scratch", str(scratch))
-    with spark_scratch(session, where) as folder, Stages(progress) as stages:
+    with engine.scratch(where) as folder, Stages(progress) as stages:
         stages.begin("checking the table")
-        rows, n_rows = spark_checked(table, rules)
+        rows, n_rows = remote_checked(nw.from_native(engine.moments(table)), rules)
         steps = _as_read(Checked(pl.LazyFrame(), n_rows, {}))
-        data = _planned(rows, rules, SparkPlan(session, n_rows, folder), steps, stages)
+        plan = RemotePlan(engine, n_rows, folder)
+        data = _planned(rows, rules, plan, steps, stages)
     return data, reported(data, steps)
 
 

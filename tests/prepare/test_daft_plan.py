@@ -108,7 +108,7 @@ def test_scratch_is_a_folder_that_all_reach(monkeypatch, tmp_path):
         name = "ray"
 
     monkeypatch.setattr("daft.get_or_create_runner", Ray)
-    with pytest.raises(OptionError, match="Daft can write to, .* got None, and Daft runs on ray"):
+    with pytest.raises(OptionError, match=r"Daft can write to, .* got None, and Daft runs on ray"):
         prepare(daft_frame(log(n=100)))
 
 

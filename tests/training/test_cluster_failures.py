@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import uuid
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +40,12 @@ from training.test_cluster_failures import fitted, stop_in_a_save
 rank, start = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
 
 def tell(what):
-    print(f"<{what} {rank} {os.environ['WORLD_SIZE']} {start} {os.getpid()} {time.time()}>", flush=True)
+    size, pid = os.environ["WORLD_SIZE"], os.getpid()
+    print(f"<{what} {rank} {size} {start} {pid} {time.time()}>", flush=True)
+
+def each_epoch(_):
+    tell("epoch")
+    time.sleep(0.5)  # long enough to be hit
 
 process_group.TIMEOUT = timedelta(seconds=float(timeout))
 if stop_at and rank == "0":
@@ -49,20 +53,20 @@ if stop_at and rank == "0":
 process_group.join()
 tell("joined")
 try:
-    model = fitted(checkpoint, lambda _: tell("epoch"))
+    model = fitted(checkpoint, each_epoch)
 except ClusterError:
     tell("noticed")
     raise
 np.save(f"{out}/{rank}.npy", np.concatenate([model.user_vectors, model.item_vectors]))
 """
-EPOCHS, PATIENCE = 40, 240
+EPOCHS, PATIENCE = 10, 500
 """PATIENCE: seconds after which a test gives up."""
 
 
 def fitted(checkpoint, each_epoch):
-    """Train for some seconds, with a checkpoint after each epoch."""
+    """Train with a checkpoint after each epoch."""
     triplet = Triplet(0.5, temperature=0.8)
-    model = CML(PLAIN, dim=8, batch=64, negatives=20, sampler=Shared(0.5), triplet=triplet)
+    model = CML(PLAIN, dim=8, batch=512, negatives=20, sampler=Shared(0.5), triplet=triplet)
     return model.fit(
         LONG, epochs=EPOCHS, threads=1, checkpoint=checkpoint, checkpoint_seconds=0.0,
         progress=False, device="cluster", callbacks=[each_epoch],
@@ -76,7 +80,7 @@ def stop_in_a_save(where, tell):
     def stopping(target, parts):
         is_list = target.name == store.MANIFEST
         saves.append(is_list)
-        if sum(saves) == 4 and where == "list" or sum(saves) == 3 and where == "part":
+        if (sum(saves) == 4 and where == "list") or (sum(saves) == 3 and where == "part"):
             whole = b"".join(map(bytes, parts))
             store._temporary(target.parent).write_bytes(whole[: len(whole) // 2])
             tell()
@@ -180,7 +184,7 @@ def whole(tmp_path_factory):
 
 def test_a_killed_worker_is_noticed_and_the_only_restart_goes_on(torchrun, whole, tmp_path):
     run = torchrun(tmp_path, *ALONE, "--max-restarts", 1)
-    killed = next(pid for rank, _, pid, _ in run.until("epoch", n=6) if rank == 1)
+    killed = next(pid for rank, _, pid, _ in run.until("epoch", n=4) if rank == 1)
     at = time.time()
     os.kill(killed, signal.SIGKILL)
     ((rank, _, _, noticed),) = run.until("noticed")
@@ -271,7 +275,7 @@ class Link:
             ip("-n", name, "addr", "add", f"{address}/24", "dev", name)
             ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "link", "set", name, "up")
-            limit = "rate 200mbit burst 256kb latency 50ms".split()
+            limit = ["rate", "200mbit", "burst", "256kb", "latency", "50ms"]
             ip("netns", "exec", name, "tc", "qdisc", "add", "dev", name, "root", "tbf", *limit)
 
     def cut(self, seconds):

@@ -25,8 +25,8 @@ from nearfar.datasets.recipes import RECIPES
 from nearfar.errors import DataError, EmptyDataError, MissingColumnError
 from nearfar.prepare import Rules
 from nearfar.prepare import prepare as binarise
-from nearfar.prepare.rules import Paper
 from nearfar.prepare.remote_source import remote_log
+from nearfar.prepare.rules import Paper
 from nearfar.readers.raw import Raw
 from nearfar.runtime import store
 from nearfar.runtime.checks import local_path

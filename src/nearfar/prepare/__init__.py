@@ -123,8 +123,8 @@ def prepare(
     """
     check_fork()
     rules = an_instance("rules", Rules() if rules is None else rules, Rules)
-    if (engine := _remote_engine(table)) is not None:
-        return _where_it_lies(engine, table, rules, scratch, progress)
+    if (remote := _remote_engine(table)) is not None:
+        return _where_it_lies(remote, table, rules, scratch, progress)
     scratch = None if scratch is None else local_folder("scratch", scratch)
     raw = table if isinstance(table, Raw) else Raw(table_columns.as_lazy(table))
     with TemporaryDirectory(prefix="nearfar-", dir=scratch) as folder, Stages(progress) as stages:

@@ -64,7 +64,8 @@ class SparkEngine:
         from pyspark.sql import functions as fn
 
         ranges = int(self._session.conf.get("spark.sql.shuffle.partitions"))
-        ranged = values.repartitionByRange(ranges, name).withColumn("range", fn.spark_partition_id())
+        cut = values.repartitionByRange(ranges, name)
+        ranged = cut.withColumn("range", fn.spark_partition_id())
         order = Window.partitionBy("range").orderBy(name)
         return ranged.withColumn("place", fn.row_number().over(order) - 1)
 

@@ -37,10 +37,10 @@ def fresh_store(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     ClusterError
         A rank has not come.
     """
-    from torch.distributed import PrefixStore
+    from torch import distributed
 
     place = _told_to_all(store, size, timeout) if rank == 0 else _asked(store, rank, timeout)
-    return PrefixStore(place, store)
+    return distributed.PrefixStore(place, store)  # type: ignore[attr-defined]
 
 
 def _told_to_all(store: Any, size: int, timeout: timedelta) -> str:

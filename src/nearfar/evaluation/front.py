@@ -20,6 +20,7 @@ import polars as pl
 from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.errors import OptionError
 from nearfar.evaluation import metrics
+from nearfar.evaluation.averages import ALONE, Averages
 from nearfar.evaluation.cohorts import NewUsers
 from nearfar.evaluation.front_plot import plot_front
 from nearfar.evaluation.ranking import (
@@ -30,7 +31,6 @@ from nearfar.evaluation.ranking import (
     users_at_once,
     values_of,
 )
-from nearfar.evaluation.result import standard_error
 from nearfar.method.prior import ItemWeights, checked_setting, log_popularity
 from nearfar.runtime.arrays import Float32, Float64, Int32, Int64
 from nearfar.runtime.checks import listed, local_path, said, switch, whole
@@ -218,7 +218,7 @@ def at_gammas(
     users = NewUsers("leave_out", None).cohorts(recommender, train, test).known
     apart = (None,) if diversity is None else diversity
     each = [(gamma, x) for gamma in gammas for x in apart]
-    tallies = [_Tally(train, test, k, points, x) for _, x in each]
+    lots = [_Lists(Tally(train, test, k), points, x) for _, x in each]
     depth = max(pool_size(k, x or 0.0) for x in apart)
     at_once = users_at_once(len(gammas) * min(depth, train.n_items))
     with ranking_bar(len(users), shown) as advance:
@@ -228,12 +228,23 @@ def at_gammas(
                                exclude=(left_out.indptr, left_out.items), threads=n_threads,
                                progress=advance)  # fmt: skip
             of_each = [found for found in lists for _ in apart]
-            both = zip(tallies, of_each, strict=True)
+            both = zip(lots, of_each, strict=True)
             _on_threads([partial(one.add, found, part) for one, found in both], n_threads)
     decile = metrics.deciles(train.item_counts)
-    means = _on_threads([partial(tally.row, decile) for tally in tallies], n_threads)
-    rows = [{"gamma": float(gamma)} | row for (gamma, _), row in zip(each, means, strict=True)]
-    return Front(k, len(users), pl.DataFrame(rows), tuple(tally.per_user for tally in tallies))
+    means = _on_threads([partial(one.row, decile) for one in lots], n_threads)
+    return front_of(k, len(users), [gamma for gamma, _ in each], means, [one.tally for one in lots])
+
+
+def front_of(
+    k: int,
+    n_users: int,
+    gammas: Sequence[float],
+    means: Sequence[dict[str, float]],
+    tallies: Sequence[Tally],
+) -> Front:
+    """Return the front of several gamma, given `Tally.row` of each."""
+    rows = [{"gamma": float(gamma)} | row for gamma, row in zip(gammas, means, strict=True)]
+    return Front(k, n_users, pl.DataFrame(rows), tuple(tally.per_user for tally in tallies))
 
 
 def _on_threads(work: Sequence[Callable[[], T]], threads: int) -> list[T]:
@@ -248,47 +259,71 @@ def _on_threads(work: Sequence[Callable[[], T]], threads: int) -> list[T]:
     return [found[n] for n in range(len(work))]
 
 
-class _Tally:
-    """The metrics of one setting, added up over the parts of the users.
+class Tally:
+    """The metrics of one list for each user, added up over the parts of the users.
 
-    With a `diversity`, the lists are chosen from those that are added, and their distances kept.
+    Parameters
+    ----------
+    train, test : Interactions
+    k : int
+    pool : Averages
+        Where the users are; with several processes, all call `row` in the same order.
     """
 
     def __init__(
-        self,
-        train: Interactions,
-        test: Interactions,
-        k: int,
-        points: Points,
-        diversity: float | None,
+        self, train: Interactions, test: Interactions, k: int, pool: Averages = ALONE
     ) -> None:
-        self.train, self.test, self.k = train, test, k
-        self.points, self.diversity = points, diversity
-        self.distances: list[Float64] = []
+        self.train, self.test, self.k, self._pool = train, test, k, pool
         self.exposed: Int64 = np.zeros(train.n_items, np.int64)
         self.parts: list[pl.DataFrame] = []
 
     @property
     def per_user(self) -> pl.DataFrame:
-        """The metrics of each user."""
+        """The metrics of each user of this process."""
         return reduce(pl.DataFrame.vstack, self.parts)
 
-    def add(self, best: TopK, users: Int32) -> None:
+    def add(self, items: Int32, users: Int32) -> None:
         """Add the lists of some users."""
-        items = self._chosen(best)
         self.exposed += metrics.exposure(items, self.train.n_items)
         self.parts.append(measured(items, self.k, users, self.train, self.test))
+
+    def row(self, decile: Int64) -> dict[str, float]:
+        """Return all metrics; `decile` is the one of each item."""
+        values, exposed = values_of(self.per_user), self._pool.added(self.exposed)
+        means = on_average(values, exposed, self.train.item_counts, self._pool)
+        errors = {f"{name}_se": self._pool.error(v) for name, v in values.items()}
+        shares = metrics.decile_shares(decile, exposed)
+        return means | errors | {f"decile_{t}": float(s) for t, s in enumerate(shares, start=1)}
+
+
+class _Lists:
+    """The lists of one setting, and their metrics.
+
+    With a `diversity`, the lists are chosen from those that are added, and their distances kept.
+    """
+
+    def __init__(self, tally: Tally, points: Points, diversity: float | None) -> None:
+        self.tally, self.points, self.diversity = tally, points, diversity
+        self.distances: list[Float64] = []
+
+    def add(self, best: TopK, users: Int32) -> None:
+        """Add the best items of some users."""
+        self.tally.add(self._chosen(best), users)
+
+    def row(self, decile: Int64) -> dict[str, float]:
+        """Return all metrics; `decile` is the one of each item."""
+        return self._apart() | self.tally.row(decile)
 
     def _chosen(self, best: TopK) -> Int32:
         """Return the items of the lists."""
         if self.diversity is None:
             return best.items
         targets, on_sphere = self.points.targets, self.points.offset is None
-        items = best.items[:, : self.k]
+        items = best.items[:, : self.tally.k]
         if self.diversity > 0.0:
-            depth = pool_size(self.k, self.diversity)
+            depth = pool_size(self.tally.k, self.diversity)
             pool = TopK(best.items[:, :depth], best.scores[:, :depth])
-            chosen = diversified(pool, targets, self.k, self.diversity, on_sphere=on_sphere)
+            chosen = diversified(pool, targets, self.tally.k, self.diversity, on_sphere=on_sphere)
             items = chosen.items
         self.distances.append(intra_list_distances(items, targets, on_sphere=on_sphere))
         return items
@@ -301,12 +336,3 @@ class _Tally:
         known = distances[~np.isnan(distances)]
         mean = float(known.mean()) if len(known) else np.nan
         return {"diversity": self.diversity, "intra_list_distance": mean}
-
-    def row(self, decile: Int64) -> dict[str, float]:
-        """Return all metrics; `decile` is the one of each item."""
-        values = values_of(self.per_user)
-        means = on_average(values, self.exposed, self.train.item_counts)
-        errors = {f"{name}_se": standard_error(v) for name, v in values.items()}
-        shares = metrics.decile_shares(decile, self.exposed)
-        means = self._apart() | means
-        return means | errors | {f"decile_{t}": float(s) for t, s in enumerate(shares, start=1)}

@@ -24,6 +24,7 @@ from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions, checked_interactions
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.evaluation import metrics
+from nearfar.evaluation.averages import ALONE, Averages
 from nearfar.evaluation.cohorts import Cohorts, NewUsers
 from nearfar.evaluation.metrics import MOST_K
 from nearfar.evaluation.result import Evaluation
@@ -359,9 +360,14 @@ def values_of(per_user: pl.DataFrame) -> dict[str, Float64]:
     return {name: values[~np.isnan(values)] for name, values in each.items()}
 
 
-def on_average(values: dict[str, Float64], exposed: Int64, item_counts: Int64) -> dict[str, float]:
-    """Average each metric over the users that have a value, NaN if none has; add the others."""
-    means = {name: float(v.mean()) if len(v) else np.nan for name, v in values.items()}
+def on_average(
+    values: dict[str, Float64], exposed: Int64, item_counts: Int64, pool: Averages = ALONE
+) -> dict[str, float]:
+    """Average each metric over the users that have a value, NaN if none has; add the others.
+
+    `exposed` is of all processes.
+    """
+    means = {name: pool.mean(v) for name, v in values.items()}
     known = {name: metrics.REGISTRY[name] for name in metrics.overall()}
     return means | {name: one.measure(exposed, item_counts) for name, one in known.items()}
 
@@ -378,6 +384,8 @@ def ranking_bar(total: int, shown: bool) -> Iterator[Callable[[int], None] | Non
 
 @kernel
 def _mark_hits(items: Int32, users: Int32, indptr: Int64, relevant: Int32, hits: Bool) -> None:
+    if items.shape[0] == 0:  # a process without users
+        return
     last = np.full(max(relevant.max(), items.max()) + 1, -1, np.int32)  # row that an item is of
     for a in range(items.shape[0]):
         for at in range(indptr[users[a]], indptr[users[a] + 1]):

@@ -51,7 +51,8 @@ class Sums(NamedTuple):
     weight: float
     """lambda."""
     order: Int32
-    """The items in the order in which a search visits them, or empty if it is their own."""
+    """The items in the order in which a search visits them, or empty if it is their own; of a
+    search in some of the items only, all of these."""
 
 
 class Summed(NamedTuple):
@@ -260,6 +261,7 @@ def sum_terms(found: Summed, sums: Sums, rows: Int32) -> None:
     starts, ends, found_items, found_values = found
     indptr, items, values, own_indptr, own, weight, order = sums
     n_items = len(indptr) - 1
+    n_columns = len(order) if len(order) > 0 else n_items  # fewer if only some items are searched
     total = np.zeros(n_items)
     for a in range(len(rows)):
         begin, end = own_indptr[rows[a]], own_indptr[rows[a] + 1]
@@ -268,7 +270,7 @@ def sum_terms(found: Summed, sums: Sums, rows: Int32) -> None:
                 total[items[at]] += np.float64(values[at])
         place = starts[a]
         factor = weight / np.sqrt(np.float64(max(end - begin, 1)))
-        for b in range(n_items if begin < end else 0):
+        for b in range(n_columns if begin < end else 0):
             j = order[b] if len(order) > 0 else np.int32(b)
             if total[j] > 0.0:
                 found_items[place] = b

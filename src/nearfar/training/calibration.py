@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -19,9 +20,9 @@ import polars as pl
 from nearfar.data.interactions import Interactions
 from nearfar.engine import Problem
 from nearfar.evaluation import metrics
+from nearfar.evaluation.averages import ALONE, Averages
 from nearfar.evaluation.front import Front, at_gammas
 from nearfar.evaluation.ranking import evaluate
-from nearfar.evaluation.result import standard_error
 from nearfar.method.co_occurrence import DEFAULT_WEIGHT, WEIGHTS
 from nearfar.method.prior import ItemWeights, gamma_by_rule
 from nearfar.runtime.arrays import Float32
@@ -111,28 +112,97 @@ def calibrated(
         Its metric and k are those by which both are chosen.
     threads : int, optional
     """
+    if validation is None:
+        return uncalibrated(problem)
+    points = scorer_of(users, items, problem.options.geometry)
+    return calibrated_by(Rankings(points, problem, validation, schedule, threads), problem, threads)
+
+
+class Comparisons(Protocol):
+    """Rankings of the validation part by a model's points, in one process or in several."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its metric and k are those of the comparisons."""
+        ...
+
+    @property
+    def pool(self) -> Averages:
+        """Where the users are."""
+        ...
+
+    def near(self, near: NearItems, weight: float) -> Comparisons:
+        """Return comparisons of scores with the term of co-occurrence."""
+        ...
+
+    def metric(self, weight: Float32 | None) -> float:
+        """Return the schedule's metric with a weight (M,) on the items."""
+        ...
+
+    def front(self, gammas: Sequence[float]) -> Front:
+        """Return the front of the weights gamma log f_j for several gamma."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Rankings:
+    """Comparisons in one process, which has all points."""
+
+    points: Points
+    problem: Problem
+    validation: Interactions
+    schedule: Schedule
+    threads: int | None
+    pool: Averages = ALONE
+
+    def near(self, near: NearItems, weight: float) -> Rankings:
+        """Add the term of co-occurrence; see `Comparisons.near`."""
+        train = self.problem.interactions
+        terms = Terms(near, weight, (train.indptr, train.items))
+        return replace(self, points=self.points.near(terms))
+
+    def metric(self, weight: Float32 | None) -> float:
+        """Evaluate; see `Comparisons.metric`."""
+        train, k, threads = self.problem.interactions, self.schedule.k, self.threads
+        points = self.points.weighted(weight)
+        found = evaluate(points, train, self.validation, k=k, threads=threads)
+        return found[self.schedule.metric]
+
+    def front(self, gammas: Sequence[float]) -> Front:
+        """Evaluate at several gamma; see `Comparisons.front`."""
+        return at_gammas(
+            self.points,
+            self.problem.interactions,
+            self.validation,
+            gammas,
+            k=self.schedule.k,
+            log_counts=self.problem.log_popularity,
+            threads=self.threads,
+        )
+
+
+def calibrated_by(
+    compared: Comparisons, problem: Problem, threads: int | None = None
+) -> Calibration:
+    """Return gamma and lambda by the comparisons of a trained model's points; see `calibrated`."""
     prior, neighbours = problem.options.prior, problem.options.neighbours
-    expected = uncalibrated(problem)
+    expected, train = uncalibrated(problem), problem.interactions
     gamma, weight = expected.gamma, expected.weight
     finds_gamma = prior is not None and prior.gamma is None
     finds_weight = neighbours is not None and neighbours.weight is None
-    if validation is None or not (finds_gamma or finds_weight):
+    if not (finds_gamma or finds_weight):
         return expected
-    points, train = scorer_of(users, items, problem.options.geometry), problem.interactions
     if neighbours is not None and weight > 0.0:
         own = (train.indptr, train.items)
         near = near_items(own, train.n_items, neighbours.nearest, threads=threads)
         if finds_weight:
-            tried = [
-                points.weighted(expected_weight(problem)).near(Terms(near, one, own))
-                for one in WEIGHTS
-            ]
-            weight = WEIGHTS[_best_of(tried, train, validation, schedule, threads)]
-        points = points.near(Terms(near, weight, own) if weight > 0.0 else None)
+            expects = expected_weight(problem)
+            tried = [compared.near(near, one).metric(expects) for one in WEIGHTS]
+            weight = WEIGHTS[_best_of(tried, compared.schedule.metric)]
+        compared = compared.near(near, weight) if weight > 0.0 else compared
     if prior is None or not finds_gamma:
         return Calibration(gamma, weight=weight)
-    found = found_on(points, problem, validation, schedule, threads, one_error=prior.one_error)
-    return found._replace(weight=weight)
+    return _gamma_by(compared, problem, one_error=prior.one_error)._replace(weight=weight)
 
 
 def found_on(
@@ -159,10 +229,15 @@ def found_on(
     one_error : bool
         As in `chosen`.
     """
-    tried = gammas(by_rule(problem))
-    found = at_gammas(points, problem.interactions, validation, tried, k=schedule.k,
-                      log_counts=problem.log_popularity, threads=threads)  # fmt: skip
-    gamma = chosen(found, tried, schedule.metric, one_error=one_error)
+    compared = Rankings(points, problem, validation, schedule, threads)
+    return _gamma_by(compared, problem, one_error=one_error)
+
+
+def _gamma_by(compared: Comparisons, problem: Problem, *, one_error: bool) -> Calibration:
+    """Return the best one of `gammas`, and the front that shows it."""
+    tried, metric = gammas(by_rule(problem)), compared.schedule.metric
+    found = compared.front(tried)
+    gamma = chosen(found, tried, metric, one_error=one_error, pool=compared.pool)
     if gamma == 0.0:
         return Calibration(gamma)
     setting = pl.Series("popularity", [one / gamma for one in tried])
@@ -178,25 +253,25 @@ def expected_lambda(problem: Problem) -> float:
     return DEFAULT_WEIGHT if neighbours.weight is None else neighbours.weight
 
 
-def _best_of(
-    tried: Sequence[Points],
-    train: Interactions,
-    validation: Interactions,
-    schedule: Schedule,
-    threads: int | None,
-) -> int:
-    """Return which of several scorers is best on the validation part; the first of equals."""
-    sign = -1.0 if metrics.REGISTRY[schedule.metric].lower_is_better else 1.0
-    found = (evaluate(one, train, validation, k=schedule.k, threads=threads) for one in tried)
-    return int(np.argmax([sign * one[schedule.metric] for one in found]))
+def _best_of(values: Sequence[float], metric: str) -> int:
+    """Return which of several values of a metric is best; the first of equals."""
+    sign = -1.0 if metrics.REGISTRY[metric].lower_is_better else 1.0
+    return int(np.argmax([sign * value for value in values]))
 
 
-def chosen(front: Front, gammas: Sequence[float], metric: str, *, one_error: bool = False) -> float:
+def chosen(
+    front: Front,
+    gammas: Sequence[float],
+    metric: str,
+    *,
+    one_error: bool = False,
+    pool: Averages = ALONE,
+) -> float:
     """Return the gamma whose metric is best; the smallest of equals.
 
     With `one_error` it is the smallest gamma whose metric is within one standard error of the best,
     the error being that of the difference between the two, user by user; with one user it is the
-    best.
+    best. The front's users may be divided among processes, see `nearfar.evaluation.averages`.
     """
     sign = -1.0 if metrics.REGISTRY[metric].lower_is_better else 1.0
     values = sign * front.frame[metric].to_numpy()
@@ -206,6 +281,6 @@ def chosen(front: Front, gammas: Sequence[float], metric: str, *, one_error: boo
         for g in range(best):
             lost = top - sign * front.per_user[g][metric].to_numpy()
             lost = lost[np.isfinite(lost)]
-            if lost.mean() <= standard_error(lost):
+            if pool.mean(lost) <= pool.error(lost):
                 return float(gammas[g])
     return float(gammas[best])

@@ -19,6 +19,7 @@ from nearfar.method.proposal import AliasTable, alias_table
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int32, Int64
 from nearfar.runtime.counter import Purpose, normal_at, stream
 from nearfar.runtime.jit import kernel
+from nearfar.search.shard_search import Ranks
 
 if TYPE_CHECKING:
     from nearfar.data.interactions import Interactions
@@ -445,12 +446,23 @@ class Engine(Protocol):
 class Collective(Protocol):
     """An engine of several processes, which make the same calls in the same order."""
 
+    problem: Problem
+    group: Ranks
+    """The processes."""
     rank: int
     """The number of this process; 0 reports and saves."""
     own: State
     """The state of this process's rows."""
     own_rows: Int64
-    """Which joint rows they are."""
+    """Which joint rows they are: a range of users, then items in any order."""
+
+    def own_points(self, out: Float32 | None = None) -> Float32:
+        """Return the current points of this process's rows; see `Engine.points`. Not collective."""
+        ...
+
+    def whole(self, table: Floats) -> Floats:
+        """Return the rows (N + M, ...) of all processes, of which `table` has this one's."""
+        ...
 
     def agreed(self, values: Float64) -> Float64:
         """Return the numbers of process 0, on every process."""

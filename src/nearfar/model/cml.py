@@ -60,7 +60,7 @@ from nearfar.runtime.devices import resolve
 from nearfar.search.diversity import checked_diversity
 from nearfar.search.item_item import NearItems, near_items
 from nearfar.search.neighbours import Index, Points
-from nearfar.training.calibration import Calibration, calibrated, uncalibrated
+from nearfar.training.calibration import Calibration, uncalibrated
 from nearfar.training.fold_in import MOST_STEPS, STEPS
 from nearfar.training.run import Callback, Run
 from nearfar.training.schedule import Schedule
@@ -384,7 +384,7 @@ class CML:
             )
             try:
                 if before is None:
-                    found = self._calibrated(run, users, items)
+                    found = run.calibrated(trained.points)
             finally:  # if this is interrupted, the points are kept too
                 near = self._near_items(train, run.threads) if found.weight > 0.0 else None
                 known = Fitted(users, items, history, best, train, effective=effective,
@@ -400,11 +400,6 @@ class CML:
         return near_items(
             (train.indptr, train.items), train.n_items, chosen.nearest, threads=threads
         )
-
-    def _calibrated(self, run: Run, users: Float32, items: Float32) -> Calibration:
-        # a run that was interrupted or went astray before its first validation has no best epoch
-        validation = None if run.best_points is None else run.validation
-        return calibrated(run.problem, users, items, validation, run.schedule, run.threads)
 
     def _take(self, fitted: Fitted) -> None:
         self._fitted, self._searched = fitted, None

@@ -109,7 +109,7 @@ class Checkpoint:
         """Write the current state of a run of several processes: each its rows, then one the list.
 
         They must see the same folder. Until the list is replaced, the folder holds the run as it
-        was saved before.
+        was saved before. `best_points` are those of the process's rows.
 
         Raises
         ------
@@ -117,8 +117,7 @@ class Checkpoint:
             A process cannot write its part, or the first one does not see it.
         """
         rows = engine.own_rows
-        best = None if best_points is None else best_points[rows]
-        tables = _tables(engine.own, best) | {"joint": rows}
+        tables = _tables(engine.own, best_points) | {"joint": rows}
         write = partial(store.keep_part, self.path, f"part{engine.rank}", tables, kind=KIND)
         kept = _all_kept(engine, write)
         meta = self._meta(engine.own, progress)

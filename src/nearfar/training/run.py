@@ -40,10 +40,16 @@ from nearfar.runtime.threads import (
 from nearfar.search.neighbours import Scorer
 from nearfar.search.scoring import scorer_of
 from nearfar.training import diagnostics
-from nearfar.training.calibration import expected_weight
+from nearfar.training.calibration import (
+    Calibration,
+    calibrated,
+    calibrated_by,
+    expected_weight,
+)
 from nearfar.training.checkpoint import Checkpoint
 from nearfar.training.content_diagnostics import ContentSight
 from nearfar.training.schedule import Schedule
+from nearfar.training.shard_comparisons import over_shards
 
 _CHUNK_SECONDS = 0.2
 _EPOCHS_TO_LEARN = 10
@@ -171,7 +177,8 @@ class Run:
             self.threads = max(1, self.threads // processes_here())
         self.progress = Progress()
         self.best_points: Float32 | None = None
-        """The points of the best epoch; with content, the tables that they are made of."""
+        """The points of the best epoch; with content, the tables that they are made of. In a
+        cluster, those of this process's rows."""
         self.checkpoint = (
             None
             if checkpoint is None
@@ -184,6 +191,8 @@ class Run:
         self.engine: Engine = make_engine(
             problem, state, device=self.device, threads=workers, fast=fast
         )
+        if isinstance(self.engine, Collective) and self.best_points is not None:
+            self.best_points = self.best_points[self.engine.own_rows]
         self.out_of_step = False
         """Whether a process of a cluster has failed, so that they cannot act together."""
         self._interrupts: list[Any] = []
@@ -232,6 +241,8 @@ class Run:
         if self.problem.content is not None:
             tables = self.engine.tables() if best is None else best
             return Trained(self.problem.encoded(tables), self.history(), epoch, tables)
+        if isinstance(self.engine, Collective) and best is not None:
+            best = self.engine.whole(best)
         return Trained(self.engine.finish() if best is None else best, self.history(), epoch)
 
     def _average(self, epoch: int) -> None:
@@ -395,14 +406,32 @@ class Run:
         }
 
     def _validate(self, validation: Interactions) -> dict[str, float]:
-        scorer, names = self._scorer(), metrics.names()
         train, k, threads = self.problem.interactions, self.schedule.k, self.threads
-        values = [0.0] * len(names)
-        if self._reports:
-            result = evaluate(scorer, train, validation, k=k, threads=threads)
-            values = [result.metrics[name] for name in names]
-        values = self._agreed(values)
-        return {f"validation_{name}": value for name, value in zip(names, values, strict=True)}
+        if isinstance(self.engine, Collective):
+            compared = over_shards(
+                self.engine, self.engine.own_points(), validation, self.schedule, threads
+            )
+            found = compared.metrics(self.weight)
+        else:
+            found = evaluate(self._scorer(), train, validation, k=k, threads=threads).metrics
+        return {f"validation_{name}": found[name] for name in metrics.names()}
+
+    def calibrated(self, points: Float32) -> Calibration:
+        """Return gamma and lambda, on the validation part if it has chosen an epoch.
+
+        `points` are all points; in a cluster each process uses those of its rows instead.
+        """
+        # a run that was interrupted or went astray before its first validation has no best epoch
+        validation = None if self.best_points is None else self.validation
+        problem, threads, n = self.problem, self.threads, self.problem.n_users
+        if isinstance(self.engine, Collective) and validation is not None:
+            assert self.best_points is not None
+            compared = over_shards(
+                self.engine, self.best_points, validation, self.schedule, threads
+            )
+            return calibrated_by(compared, problem, threads)
+        users, items = points[:n], points[n:]
+        return calibrated(problem, users, items, validation, self.schedule, threads)
 
     def _interrupt_together(self) -> None:
         """Raise KeyboardInterrupt in every process of a cluster if one was interrupted."""
@@ -434,8 +463,8 @@ class Run:
 
     def _scorer(self) -> Scorer:
         """Return a scorer by the current points, on the engine's device."""
-        if self.problem.content is not None or isinstance(self.engine, Collective):
-            # all are encoded, or sent, once, rather than tile by tile
+        if self.problem.content is not None:
+            # all are encoded once, rather than tile by tile
             points, n = self.engine.points(), self.problem.n_users
             return scorer_of(points[:n], points[n:], self.problem.options.geometry, self.weight)
         if not isinstance(self.engine, OnDevice):
@@ -458,11 +487,16 @@ class Run:
         state = self.progress
         if self.schedule.improves(value, state.best):
             state.best, state.best_epoch, state.stale = value, epoch, 0
-            of = self.engine.points if self.problem.content is None else self.engine.tables
-            self.best_points = of(out=self.best_points)
+            self.best_points = self._points_to_keep(self.best_points)
         else:
             state.stale += 1
             state.stopped = state.stale == self.schedule.patience
+
+    def _points_to_keep(self, out: Float32 | None) -> Float32:
+        if isinstance(self.engine, Collective):
+            return self.engine.own_points(out)
+        of = self.engine.points if self.problem.content is None else self.engine.tables
+        return of(out=out)
 
     def _save(self) -> None:
         if self.checkpoint is not None:

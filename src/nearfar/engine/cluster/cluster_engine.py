@@ -34,7 +34,6 @@ from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
 
 AHEAD = 16
 """Steps that are planned at a time."""
-_ROWS_AT_ONCE = 4096
 
 
 class ClusterEngine:
@@ -86,9 +85,9 @@ class ClusterEngine:
     def state(self) -> State:
         """The whole tables, on every rank: a copy that is as large as they are."""
         own, n = self.own, self.problem.n_rows
-        last = self._whole(own.last[:, None])[:, 0]
-        rows = self._whole(own.rows.reshape(len(own.rows), -1)).reshape(n, *own.rows.shape[1:])
-        return State(rows, last, own.step, None if own.mean is None else self._whole(own.mean))
+        last = self.whole(own.last[:, None])[:, 0]
+        rows = self.whole(own.rows.reshape(len(own.rows), -1)).reshape(n, *own.rows.shape[1:])
+        return State(rows, last, own.step, None if own.mean is None else self.whole(own.mean))
 
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; see `Engine.run`."""
@@ -180,13 +179,23 @@ class ClusterEngine:
             out = np.empty((n, self.problem.options.dim), np.float32)
         return whole_rows(self.group, self.shards, self._own_points, rows, out)
 
+    def own_points(self, out: Float32 | None = None) -> Float32:
+        """Return the points of the rank's rows; see `Collective.own_points`."""
+        n = len(self.own_rows)
+        if out is None:
+            out = np.empty((n, self.problem.options.dim), np.float32)
+        for first in range(0, n, ROWS_AT_ONCE):
+            rows = np.arange(first, min(first + ROWS_AT_ONCE, n))
+            out[rows[0] : rows[-1] + 1] = self._own_points(rows)
+        return out
+
     def points_exactly(self) -> Floats:
         """Return all points in the type of the arithmetic."""
         out = np.empty((self.problem.n_rows, self.problem.options.dim), self._dtype)
         return whole_rows(self.group, self.shards, self._own_points, None, out)
 
-    def _whole(self, table: Any) -> Any:
-        """Return all rows of which `table` has the rank's, on every rank."""
+    def whole(self, table: Any) -> Any:
+        """Return all rows, of which `table` has the rank's; see `Collective.whole`."""
         out = np.empty((self.problem.n_rows, *table.shape[1:]), table.dtype)
         return whole_rows(self.group, self.shards, table.__getitem__, None, out)
 

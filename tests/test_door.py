@@ -212,6 +212,7 @@ RULES = {
     "last": SWITCH, "strictly": SWITCH, "force": SWITCH, "has_header": SWITCH,
     "quotes": SWITCH.but(None),
     "path": PATH, "model_path": PATH, "results": PATH, "checkpoint": PATH.but(None),
+    "out": PATH.but(None),
     "scratch": PATH.but(None).also("nowhere"), "folder": PATH.but(None),
     "geometry": CHOICE, "vectors": CHOICE, "towards": CHOICE, "metric": CHOICE, "method": CHOICE,
     "form": CHOICE, "what": CHOICE, "core": CHOICE, "repeats": CHOICE, "order": CHOICE,

@@ -112,14 +112,13 @@ def fit(
     begun = time.perf_counter()
     try:
         with one_of_several(how) as here:
-            model.fit(train, **features, **asdict(plan), **asdict(here))
+            model.fit(train, **features, **asdict(plan), **asdict(here), out=out)
     except KeyboardInterrupt as error:
         if is_first():
-            _keep(model, out)
+            _note_kept(model, out)
         raise typer.Exit(130) from error
     if not is_first():
         return
-    model.save(out)
     figures = _summary(model, everything, time.perf_counter() - begun) | {"model": str(out)}
     if json:
         show.emit(figures)
@@ -127,8 +126,8 @@ def fit(
         _report(figures, plan.metric, data, show_evaluate=holdout is not None)
 
 
-def _keep(model: CML, out: Path) -> None:
-    """Save the model of an interrupted run, and print a note."""
+def _note_kept(model: CML, out: Path) -> None:
+    """Print which model an interrupted run has saved."""
     try:
         epochs = model.history.height
     except NotFittedError:
@@ -136,7 +135,6 @@ def _keep(model: CML, out: Path) -> None:
     if epochs == 0:
         show.note("nearfar: interrupted before the end of the first epoch; no model is saved.")
         return
-    model.save(out)
     show.note(f"nearfar: interrupted after {epochs} epochs; the model of epoch {model.best_epoch}"
               f" is saved in {out}.")  # fmt: skip
 

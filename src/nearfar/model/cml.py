@@ -23,7 +23,7 @@ from nearfar.data.features import Features
 from nearfar.data.id_values import first_few
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions, checked_interactions
-from nearfar.engine import Problem
+from nearfar.engine import Collective, Problem
 from nearfar.errors import DataError, NotFittedError, OptionError
 from nearfar.evaluation.result import Evaluation
 from nearfar.method.co_occurrence import CoOccurrence
@@ -38,12 +38,14 @@ from nearfar.model.asked import distinct_rows, known_rows, several
 from nearfar.model.card import Effective
 from nearfar.model.encoders import SIDES
 from nearfar.model.explanation import Explanation, explain
-from nearfar.model.fitted import Fitted, all_finite, read_model, write_model
+from nearfar.model.fitted import KIND, Fitted, all_finite, read_model, write_model
 from nearfar.model.given_content import AnyEncoders, GivenContent, given_content
 from nearfar.model.item_map import Projection, project
 from nearfar.model.parameters import parameters_of, with_parameters
 from nearfar.model.retrieval import Retrieval
+from nearfar.model.shards_written import finite_everywhere, write_shards
 from nearfar.model.suggestions import unknown_option
+from nearfar.runtime import store
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.checks import (
     a_callable,
@@ -62,7 +64,7 @@ from nearfar.search.item_item import NearItems, near_items
 from nearfar.search.neighbours import Index, Points
 from nearfar.training.calibration import Calibration, uncalibrated
 from nearfar.training.fold_in import MOST_STEPS, STEPS
-from nearfar.training.run import Callback, Run
+from nearfar.training.run import Callback, Run, Trained
 from nearfar.training.schedule import Schedule
 from nearfar.training.warm_start import grown_state
 
@@ -241,6 +243,7 @@ class CML:
         device: str = "cpu",
         fast: bool = False,
         progress: bool | None = None,
+        out: str | PathLike[str] | None = None,
     ) -> Self:
         """Learn the points from interactions.
 
@@ -279,13 +282,17 @@ class CML:
             float64, slow, for checking; or "torch:" and any device of PyTorch. All except "cpu" and
             "reference" need the extra ``nearfar[torch]``. "cluster" trains in the processes that
             torchrun or another launcher has started, of which each calls `fit` with the same
-            arguments and has the same model in the end.
+            arguments and has the same model in the end; with `out`, none of them holds all points.
         fast : bool
             On a GPU: compute matrix products on tensor cores in TF32 (10 bits of mantissa instead
             of 23). Faster with `Shared` and `TwoStage`; results differ in the third digit of a
             product. Refused on the CPU.
         progress : bool, optional
             Whether to show a progress bar; if None, only if standard error is a terminal.
+        out : path, optional
+            A folder to save the model in at the end, as `save` does; also the model of a run that
+            is interrupted after its first epoch. On a cluster every process writes a part of the
+            points there and maps all of them from it, so all must see the folder.
 
         Returns
         -------
@@ -303,6 +310,8 @@ class CML:
             The validation part has no interactions of users who have training interactions.
         MissingExtraError
             `device` needs PyTorch.
+        StoreError
+            `out` or `checkpoint` contains something else, or cannot be written.
         DivergedError
             The loss is NaN or infinite. The best points so far, if any, are kept.
         KeyboardInterrupt
@@ -319,6 +328,8 @@ class CML:
         """
         train, seed = checked_interactions("train", train), checked_seed(seed)
         schedule = Schedule(epochs, every, metric, k, patience)
+        if out is not None:
+            store.check_replaceable(out := local_path(out, "out"), kind=KIND)
         if patience is not None and validation is None:
             raise OptionError(
                 f"`patience` is {said(patience)}, but there is nothing to evaluate after an epoch:"
@@ -342,7 +353,7 @@ class CML:
             threads=threads,
             progress=progress,
         )
-        self._train(run, train, known)
+        self._train(run, train, known, out=out)
         return self
 
     def _train(
@@ -351,12 +362,17 @@ class CML:
         train: Interactions,
         given: GivenContent,
         before: Fitted | None = None,
+        out: str | PathLike[str] | None = None,
     ) -> None:
         try:
             run.train()
         finally:
             if not run.out_of_step:
-                self._keep(run, train, given, before)
+                with run.acting_together():
+                    if out is not None and isinstance(run.engine, Collective):
+                        self._keep_shards(run, run.engine, train, out)
+                    else:
+                        self._keep(run, train, given, before, out)
             run.close()
 
     def _keep(
@@ -365,20 +381,17 @@ class CML:
         train: Interactions,
         given: GivenContent,
         before: Fitted | None,
+        out: str | PathLike[str] | None,
     ) -> None:
-        """Store the result of the run, unless it has no finite points."""
+        """Store the result of the run, unless it has no finite points; save that of an epoch."""
         trained, n = run.outcome(), train.n_users
         if before is not None:
             trained = trained.after(before.history)
         if all_finite(trained.points):
             users, items = trained.points[:n], trained.points[n:]
-            problem = run.problem
-            negatives = problem.n_own or problem.n_candidates
-            effective = Effective(problem.triplet.known_temperature, negatives)
-            history, best = trained.history, trained.best_epoch
             encoders = given.encoders(trained.tables)
             found = (
-                uncalibrated(problem)
+                uncalibrated(run.problem)
                 if before is None
                 else Calibration(before.gamma, weight=before.neighbour_weight)
             )
@@ -386,12 +399,32 @@ class CML:
                 if before is None:
                     found = run.calibrated(trained.points)
             finally:  # if this is interrupted, the points are kept too
-                near = self._near_items(train, run.threads) if found.weight > 0.0 else None
-                known = Fitted(users, items, history, best, train, effective=effective,
-                               gamma=found.gamma, calibration=found.table,
-                               neighbour_weight=found.weight, neighbours=near,
-                               encoders=encoders)  # fmt: skip
-                self._take(known)
+                known = self._described(run, trained, train, found)
+                self._take(known._replace(users=users, items=items, encoders=encoders))
+                if out is not None and trained.history.height:
+                    self.save(out)
+
+    def _keep_shards(
+        self, run: Run, engine: Collective, train: Interactions, out: str | PathLike[str]
+    ) -> None:
+        """Save the result of the run, of which this process has a part; then map it."""
+        trained = run.outcome_here()
+        if trained.history.height and finite_everywhere(engine, trained.points):
+            found = run.calibrated(trained.points)
+            known = self._described(run, trained, train, found)
+            self._take(write_shards(out, engine, trained.points, known, self.options))
+
+    def _described(
+        self, run: Run, trained: Trained, train: Interactions, found: Calibration
+    ) -> Fitted:
+        """Return the fitted state without points."""
+        problem, nothing = run.problem, np.empty((0, self.options.dim), np.float32)
+        negatives = problem.n_own or problem.n_candidates
+        effective = Effective(problem.triplet.known_temperature, negatives)
+        near = self._near_items(train, run.threads) if found.weight > 0.0 else None
+        return Fitted(nothing, nothing, trained.history, trained.best_epoch, train,
+                      effective=effective, gamma=found.gamma, calibration=found.table,
+                      neighbour_weight=found.weight, neighbours=near)  # fmt: skip
 
     def _near_items(self, train: Interactions, threads: int | None) -> NearItems | None:
         chosen = self.options.neighbours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from os import PathLike
 from typing import Any, Final, NamedTuple
@@ -25,6 +25,8 @@ from nearfar.training.content_diagnostics import ContentSight
 
 KIND: Final = "model"
 """The kind of a folder with a model, for `nearfar.runtime.store`."""
+SHARDS: Final = ("users_part", "items_part")
+"""The entries of points that several processes have written, without their numbers."""
 _VALIDATION: Final = "validation_"
 _CALIBRATED: Final = ("popularity", "gamma", "k", "ndcg", "mmr")
 
@@ -120,17 +122,44 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
         The folder contains something else, or writing fails.
     """
     fitted, projected = fitted.projected()
-    data = fitted.interactions
-    meta, frames = data.to_store()
-    spaces, of_spaces = ({}, {}) if fitted.encoders is None else fitted.encoders.to_store()
+    meta, arrays, frames, texts = _besides(fitted, options)
     store.save_folder(
         path,
         kind=KIND,
+        meta={**meta, "projection": projected.method},
+        arrays={
+            "points": {"users": fitted.users, "items": fitted.items},
+            "projection": {
+                "points": projected.points,
+                "mean": projected.mean,
+                "axes": projected.axes,
+            },
+            **arrays,
+        },
+        frames=frames,
+        texts=texts,
+    )
+
+
+class _Besides(NamedTuple):
+    """What a folder with a model has besides its points."""
+
+    meta: dict[str, Any]
+    arrays: dict[str, Arrays]
+    frames: dict[str, pl.DataFrame]
+    texts: dict[str, str]
+
+
+def _besides(fitted: Fitted, options: Options) -> _Besides:
+    """Return the content of a folder besides the points and their projection."""
+    data = fitted.interactions
+    meta, frames = data.to_store()
+    spaces, of_spaces = ({}, {}) if fitted.encoders is None else fitted.encoders.to_store()
+    return _Besides(
         meta={
             "interactions": meta,
             "options": options.to_dict(),
             "evaluation": fitted.evaluation,
-            "projection": projected.method,
             "fingerprint": data.fingerprint,
             "best_epoch": fitted.best_epoch,
             "effective": fitted.effective._asdict(),
@@ -139,12 +168,6 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
             **({} if fitted.encoders is None else {"spaces": spaces}),
         },
         arrays={
-            "points": {"users": fitted.users, "items": fitted.items},
-            "projection": {
-                "points": projected.points,
-                "mean": projected.mean,
-                "axes": projected.axes,
-            },
             **_arrays_of(fitted.neighbours),
             **({} if fitted.encoders is None else {"encoders": fitted.encoders.arrays()}),
         },
@@ -155,6 +178,55 @@ def write_model(path: str | PathLike[str], fitted: Fitted, options: Options) -> 
             **_optional(calibration=fitted.calibration),
         },
         texts={"card": fitted.card(options)},
+    )
+
+
+def keep_shards(
+    path: str | PathLike[str], number: int, users: Float32, items: Float32
+) -> list[store.Kept]:
+    """Write a process's part of the points, which follows that of process ``number - 1``.
+
+    The bytes of all but the last part must fill whole pages, see `nearfar.runtime.joined_files`, if
+    the tables are to be mapped.
+
+    Returns
+    -------
+    list
+        What `nearfar.runtime.store` keeps of the part of each of `SHARDS`.
+    """
+    each = zip(SHARDS, (users, items), strict=True)
+    return [
+        store.keep_part(path, f"{stem}{number}", {"points": table}, kind=KIND, aligned=True)
+        for stem, table in each
+    ]
+
+
+def map_shards(
+    path: str | PathLike[str], kept: Mapping[str, store.Kept]
+) -> tuple[Float32, Float32]:
+    """Map the points of users and items that all processes have written by `keep_shards`."""
+    n = len(kept) // len(SHARDS)
+    users, items = (
+        store.map_parts(path, [kept[f"{stem}{i}"] for i in range(n)])["points"] for stem in SHARDS
+    )
+    return users, items
+
+
+def commit_shards(
+    path: str | PathLike[str], kept: Mapping[str, store.Kept], fitted: Fitted, options: Options
+) -> None:
+    """Write a model whose points processes have written by `keep_shards`; one process calls it.
+
+    The projection of the items is left to the first who asks for it.
+
+    Raises
+    ------
+    StoreError
+        A part is not there, or writing fails.
+    """
+    meta, arrays, frames, texts = _besides(fitted, options)
+    store.save_folder(
+        path, kind=KIND, meta=meta, arrays=arrays, frames=frames, texts=texts, cut=kept
     )
 
 
@@ -186,7 +258,7 @@ def read_model(
 def _read(folder: store.Folder, options: Options) -> Fitted:
     """Read the saved state, and check that its parts fit together."""
     dim = options.dim
-    meta, points = folder.meta, folder.arrays["points"]
+    meta, points = folder.meta, _points_of(folder)
     data = Interactions.from_store(meta["interactions"], folder.frames)
     users = _checked(points["users"], "users", (data.n_users, dim))
     items = _checked(points["items"], "items", (data.n_items, dim))
@@ -195,16 +267,7 @@ def _read(folder: store.Folder, options: Options) -> Fitted:
         raise ValueError(f"`best_epoch` must be a whole number from 0; got {best!r}")
     if evaluation is not None and not isinstance(evaluation, dict):
         raise ValueError(f"`evaluation` must be metrics by name; got {evaluation!r}")
-    saved, method = folder.arrays["projection"], meta["projection"]
-    if method not in METHODS:
-        raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
-    projection = Projection(
-        method,
-        _checked(saved["points"], "projection", (data.n_items, 2)),
-        items,
-        _checked(saved["mean"], "its mean", (dim,)),
-        _checked(saved["axes"], "its axes", (dim, 2)),
-    )
+    projection = None if "points" not in folder.arrays else _projection(folder, items)
     used = meta["effective"]
     effective = Effective(float(used["temperature"]), int(used["negatives"]))
     gamma = float(meta.get("gamma", 0.0))  # models saved before there was a prior have none
@@ -225,6 +288,28 @@ def _read(folder: store.Folder, options: Options) -> Fitted:
         users, items, history, best, data, effective, evaluation, projection, gamma, found,
         weight, near, encoders,
     )  # fmt: skip
+
+
+def _points_of(folder: store.Folder) -> Arrays:
+    """Return the points of users and items, from one file or from parts."""
+    if "points" in folder.arrays:
+        return folder.arrays["points"]
+    return {name: folder.arrays[name]["points"] for name in ("users", "items")}
+
+
+def _projection(folder: store.Folder, items: Float32) -> Projection:
+    """Return the saved projection; a model in parts has none."""
+    saved, method = folder.arrays["projection"], folder.meta["projection"]
+    if method not in METHODS:
+        raise ValueError(f"`projection` must be one of {', '.join(METHODS)}; got {method!r}")
+    n, dim = items.shape
+    return Projection(
+        method,
+        _checked(saved["points"], "projection", (n, 2)),
+        items,
+        _checked(saved["mean"], "its mean", (dim,)),
+        _checked(saved["axes"], "its axes", (dim, 2)),
+    )
 
 
 def _arrays_of(near: NearItems | None) -> dict[str, Arrays]:

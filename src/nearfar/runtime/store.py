@@ -7,7 +7,9 @@ temporary name, synchronised and renamed. The manifest is written last, with a s
 only then does the new content replace the old. A reader, also after a crash, finds either the old
 or the new content, complete. Files that are no longer listed are removed afterwards.
 
-Only one process at a time may write to a folder; any number may read it meanwhile.
+Only one process at a time may write to a folder; any number may read it meanwhile. Several may
+write one together (`keep_part`): tables that are too large for one process are cut
+into files whose entries end in ``_part0``, ``_part1``, ..., and are read as one again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from os import PathLike
@@ -36,6 +38,7 @@ from nearfar.errors import StoreError
 from nearfar.runtime.arrays import Arrays
 from nearfar.runtime.checks import local_path
 from nearfar.runtime.forks import check_fork
+from nearfar.runtime.joined_files import PAGE, Piece, read_joined
 from nearfar.version import VERSION
 
 Bytes = bytes | memoryview
@@ -49,6 +52,7 @@ MANIFEST: Final = "nearfar.json"
 _TEMPORARY: Final = re.compile(r"\.nearfar-[0-9a-f]{32}\.tmp")
 _PAYLOAD: Final = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}\.(safetensors|parquet|faiss|md)")
 _ENTRY: Final = re.compile(r"[a-z][a-z0-9_]*")
+_CUT: Final = re.compile(r"(.+)_part(\d+)")
 _TENSOR_TYPES: Final = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
@@ -87,6 +91,7 @@ def save_folder(
     frames: Mapping[str, pl.DataFrame] = _NOTHING,
     files: Mapping[str, Writer] = _NOTHING,
     texts: Mapping[str, str] = _NOTHING,
+    cut: Mapping[str, Kept] = _NOTHING,
 ) -> None:
     """Write a folder atomically: at every moment it holds either the old or the new content.
 
@@ -107,24 +112,29 @@ def save_folder(
         differ from the others.
     texts : mapping of str
         Each entry becomes one Markdown file.
+    cut : mapping of dicts
+        Files that processes have written by `keep_part`, each with what that has returned.
 
     Raises
     ------
     StoreError
-        The folder holds something else, the content cannot be represented on disk, or writing
-        fails. In each case the folder is left unchanged.
+        The folder holds something else, a file of `cut` is missing, the content cannot be
+        represented on disk, or writing fails. In each case the folder is left unchanged.
     """
     folder = local_path(path)
     if frames:
         check_fork()
-    _check_names(arrays, frames, files, texts)
+    _check_names(arrays, frames, files, texts, cut)
     _check_types(frames)
     tensors = {name: _safetensors(name, tables) for name, tables in arrays.items()}
     check_replaceable(folder, kind=kind)
     manifest = _new_manifest(kind, meta)  # before anything is written
+    for entry, part in cut.items():
+        _check_there(folder, entry, part)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = {
+        kept = dict(cut)
+        kept |= {
             name: _keep_parts(folder, name, parts, "safetensors") for name, parts in tensors.items()
         }
         kept |= {name: _keep_frame(folder, name, frame) for name, frame in frames.items()}
@@ -162,19 +172,28 @@ def _not_written(folder: Path, error: OSError) -> StoreError:
 
 
 def keep_part(
-    path: str | PathLike[str], entry: str, tables: Mapping[str, npt.NDArray[Any]], *, kind: str
+    path: str | PathLike[str],
+    entry: str,
+    tables: Mapping[str, npt.NDArray[Any]],
+    *,
+    kind: str,
+    aligned: bool = False,
 ) -> Kept:
     """Write one safetensors file of a folder that several processes write, each with its entry.
 
-    The content of the folder stays as it was until `save_parts` is called with all of them.
+    The content of the folder stays as it was until `save_folder` is called with all of them.
 
     Parameters
     ----------
     path : path
     entry : str
-        A lower-case word, as in `save_folder`; every process has another.
+        A lower-case word, as in `save_folder`; every process has another. Tables of entries that
+        end in ``_part0``, ``_part1``, ... are read as one.
     tables : mapping of arrays
     kind : str
+    aligned : bool
+        Begin the data on a page, so that a single table can be mapped next to those of other parts
+        (`nearfar.runtime.joined_files`).
 
     Returns
     -------
@@ -188,7 +207,7 @@ def keep_part(
     """
     folder = local_path(path)
     _check_names({entry: tables})
-    parts = _safetensors(entry, tables)
+    parts = _safetensors(entry, tables, PAGE if aligned else 8)
     check_replaceable(folder, kind=kind)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,31 +224,13 @@ def part_of(entry: str, digest: bytes, size: int) -> Kept:
     return {"file": _named(entry, name, "safetensors"), "size": size, "sha256": name}
 
 
-def save_parts(
-    path: str | PathLike[str], *, kind: str, meta: Mapping[str, Any], kept: Mapping[str, Kept]
-) -> None:
-    """Let the files of `keep_part` become the content of a folder, atomically.
-
-    One process calls it after all have written, and before any writes again.
-
-    Raises
-    ------
-    StoreError
-        A file is not there, because the processes do not see the same folder; or writing fails.
-    """
-    folder, manifest = local_path(path), _new_manifest(kind, meta)
-    for entry, part in kept.items():
-        if not (folder / str(part["file"])).is_file():
-            raise StoreError(
-                f"{str(folder)!r} lacks {part['file']!r}, which another process has written there"
-                f" as {entry!r}; give a folder on a disk that all processes share."
-            )
-    try:
-        _commit(folder, manifest, kept)
-    except OSError as error:
-        raise _not_written(folder, error) from error
-    _sweep(folder)
-    _sync_folder(folder)
+def _check_there(folder: Path, entry: str, part: Kept) -> None:
+    """Refuse a file of `keep_part` that is not there."""
+    if not (folder / str(part["file"])).is_file():
+        raise StoreError(
+            f"{str(folder)!r} lacks {part['file']!r}, which another process has written there"
+            f" as {entry!r}; give a folder on a disk that all processes share."
+        )
 
 
 def load_folder(path: str | PathLike[str], *, kind: str, mmap: bool = False) -> Folder:
@@ -337,11 +338,12 @@ def _check_types(frames: Mapping[str, pl.DataFrame]) -> None:
                 )
 
 
-def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Bytes]:
+def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]], align: int = 8) -> list[Bytes]:
     """Return a safetensors file in parts: the header, then the memory of each array, not copied.
 
     The library's own writer makes a second copy of all arrays. The format is the length of the
-    header in 8 bytes, the header as JSON, padded with spaces to a multiple of 8, and the data.
+    header in 8 bytes, the header as JSON, padded with spaces so that the data begin at a multiple
+    of `align`, and the data.
     """
     header: dict[str, Any] = {}
     parts: list[Bytes] = []
@@ -360,7 +362,7 @@ def _safetensors(name: str, tables: Mapping[str, npt.NDArray[Any]]) -> list[Byte
         }
         parts.append(ordered.reshape(-1).view(np.uint8).data)
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % align)
     return [len(text).to_bytes(8, "little") + text, *parts]
 
 
@@ -530,7 +532,11 @@ def _contents(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> Folder:
     try:
         listed = [(name, dict(entry)) for name, entry in manifest["files"].items()]
         meta = dict(manifest["meta"])
+        for name, parts in _cut(dict(listed)).items():
+            arrays[name] = _joined(folder, parts, mmap)
         for name, entry in listed:
+            if _CUT.fullmatch(name):
+                continue
             with _verified(folder, entry["file"], entry["size"], entry["sha256"]) as file:
                 if entry["file"].endswith(".safetensors"):
                     arrays[name] = _mapped(file) if mmap else parse_arrays(file.read())
@@ -549,21 +555,69 @@ def _contents(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> Folder:
     return Folder(meta, arrays, frames, files, texts)
 
 
+def _cut(listed: Mapping[str, Kept]) -> dict[str, list[Kept]]:
+    """Return the entries of each table that is cut into files, in order."""
+    found: dict[str, dict[int, Kept]] = {}
+    for name, entry in listed.items():
+        if (of := _CUT.fullmatch(name)) is not None:
+            found.setdefault(of[1], {})[int(of[2])] = entry
+    return {name: [parts[i] for i in range(len(parts))] for name, parts in found.items()}
+
+
+def _joined(folder: Path, parts: Sequence[Kept], mmap: bool, *, verify: bool = True) -> Arrays:
+    """Read, or map side by side, tables that are cut into files."""
+    with ExitStack() as opened:
+        pieces: dict[str, list[Piece]] = {}
+        for entry in parts:
+            how = entry["file"], entry["size"], entry["sha256"]
+            file = opened.enter_context(
+                _verified(folder, *how) if verify else (folder / how[0]).open("rb")
+            )
+            for name, piece in _pieces(file).items():
+                pieces.setdefault(name, []).append(piece)
+        return {name: read_joined(each, mapped=mmap) for name, each in pieces.items()}
+
+
+def map_parts(path: str | PathLike[str], kept: Sequence[Kept]) -> Arrays:
+    """Map the tables of files that `keep_part` has just written, without reading them.
+
+    Raises
+    ------
+    StoreError
+        A file is missing or damaged.
+    """
+    folder = local_path(path)
+    try:
+        return _joined(folder, kept, mmap=True, verify=False)
+    except (*_UNREADABLE, OSError) as error:
+        raise StoreError(
+            f"The files just written to {str(folder)!r} cannot be mapped: {error}. Give a folder"
+            " on a disk that all processes share."
+        ) from error
+
+
 def _mapped(file: BinaryIO) -> Arrays:
-    """Map the arrays of a safetensors file; the library checks that they lie inside it."""
-    with safe_open(file.name, framework="numpy") as checked:
-        names = set(checked.keys())
-    length = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(length))
+    """Map the arrays of a safetensors file."""
     found: Arrays = {}
-    for name in names:
-        entry, types = header[name], {known: name for name, known in _TENSOR_TYPES.items()}
-        dtype, shape = np.dtype(types[entry["dtype"]]).newbyteorder("<"), tuple(entry["shape"])
-        begin = 8 + length + entry["data_offsets"][0]
+    for name, (_, begin, dtype, shape) in _pieces(file).items():
         if 0 in shape:  # an empty array cannot be mapped
             found[name] = np.empty(shape, dtype)
         else:
             found[name] = np.memmap(file, dtype, "r", begin, shape)
+    return found
+
+
+def _pieces(file: BinaryIO) -> dict[str, Piece]:
+    """Return where the arrays of a safetensors file lie; the library checks that it is inside."""
+    with safe_open(file.name, framework="numpy") as checked:
+        names = set(checked.keys())
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    found, types = {}, {known: name for name, known in _TENSOR_TYPES.items()}
+    for name in names:
+        entry = header[name]
+        dtype, shape = np.dtype(types[entry["dtype"]]).newbyteorder("<"), tuple(entry["shape"])
+        found[name] = Piece(file, 8 + length + entry["data_offsets"][0], dtype, shape)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from os import PathLike
@@ -17,6 +17,7 @@ from nearfar.errors import StoreError
 from nearfar.runtime import store
 from nearfar.runtime.arrays import Arrays, Float32
 from nearfar.runtime.checks import local_path
+from nearfar.training.kept_together import all_kept, together
 from nearfar.training.schedule import Schedule
 
 KIND = "checkpoint"
@@ -119,10 +120,11 @@ class Checkpoint:
         rows = engine.own_rows
         tables = _tables(engine.own, best_points) | {"joint": rows}
         write = partial(store.keep_part, self.path, f"part{engine.rank}", tables, kind=KIND)
-        kept = _all_kept(engine, write)
+        told = "the checkpoint"
+        kept = all_kept(engine, ["part"], lambda: [write()], told)
         meta = self._meta(engine.own, progress)
-        commit = partial(store.save_parts, self.path, kind=KIND, meta=meta, kept=kept)
-        _together(engine, commit if engine.rank == 0 else None)
+        commit = partial(store.save_folder, self.path, kind=KIND, meta=meta, cut=kept)
+        together(engine, commit if engine.rank == 0 else None, told)
         self._saved_at = time.monotonic()
 
     def _meta(self, state: State, progress: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,52 +157,6 @@ def _whole(saved: Mapping[str, Arrays]) -> Arrays:
         for name, table in whole.items():
             table[part["joint"]] = part[name]
     return whole
-
-
-def _all_kept(engine: Collective, write: Callable[[], store.Kept]) -> dict[str, store.Kept]:
-    """Write this process's part; return what every process has written, by name."""
-    mine = np.zeros(33)
-    found: list[store.Kept] = []
-
-    def written() -> None:
-        found.append(write())
-        mine[:32], mine[32] = list(bytes.fromhex(found[0]["sha256"])), found[0]["size"]
-
-    n = _together(engine, written)
-    table = np.zeros((n, 33))
-    table[engine.rank] = mine
-    parts = engine.summed(table)
-    return {
-        f"part{rank}": store.part_of(
-            f"part{rank}", bytes(part[:32].astype(np.uint8)), int(part[32])
-        )
-        for rank, part in enumerate(parts)
-    }
-
-
-def _together(engine: Collective, work: Callable[[], None] | None) -> int:
-    """Do something in each process, or nothing; return their number.
-
-    Raises
-    ------
-    StoreError
-        It has failed in one of them.
-    """
-    failed: StoreError | None = None
-    try:
-        if work is not None:
-            work()
-    except StoreError as error:
-        failed = error
-    n, n_failed = engine.summed(np.array([1.0, float(failed is not None)])).tolist()
-    if failed is not None:
-        raise failed
-    if n_failed:
-        raise StoreError(
-            f"{int(n_failed)} of {int(n)} processes could not write the checkpoint, which is as it"
-            " was before; see the error of that process."
-        )
-    return int(n)
 
 
 def identity(

@@ -106,7 +106,8 @@ class Trained:
     """The result of a run, including one that was interrupted."""
 
     points: Float32
-    """(N + M, d): those of the best epoch if there is a validation part, otherwise the last."""
+    """(N + M, d): those of the best epoch if there is a validation part, otherwise the last. Of
+    `Run.outcome_here`, those of the process's rows."""
     history: pl.DataFrame
     best_epoch: int
     """The epoch that the points are from; 0 before the end of the first."""
@@ -244,6 +245,14 @@ class Run:
         if isinstance(self.engine, Collective) and best is not None:
             best = self.engine.whole(best)
         return Trained(self.engine.finish() if best is None else best, self.history(), epoch)
+
+    def outcome_here(self) -> Trained:
+        """Return the result with the points of this process's rows, in a cluster."""
+        assert isinstance(self.engine, Collective)
+        epoch, best = self.progress.best_epoch, self.best_points
+        if best is None:
+            epoch, best = len(self.progress.history), self.engine.own_points()
+        return Trained(best, self.history(), epoch)
 
     def _average(self, epoch: int) -> None:
         """Add the points after `epoch` to the mean, once."""
@@ -444,6 +453,10 @@ class Run:
     def _noting_interrupts(self) -> AbstractContextManager[list[Any]]:
         """Let an interrupt wait until all processes of a cluster know of it."""
         return interrupts_noted() if self._together else nullcontext([])
+
+    def acting_together(self) -> AbstractContextManager[None]:
+        """Let an interrupt wait for the end of what all processes of a cluster do together."""
+        return interrupt_deferred() if self._together else nullcontext()
 
     @property
     def _together(self) -> bool:

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 
+from nearfar.engine.cluster import process_group
 from nearfar.engine.cluster.process_group import Traffic
 
 
@@ -64,6 +65,21 @@ def on_ranks(size, work):
     if errors:
         raise errors[0]
     return found
+
+
+def joined_ranks(monkeypatch):
+    """Return `on_ranks` for work that takes the rank, where `join` returns the group of each."""
+    mine = threading.local()
+    monkeypatch.setattr(process_group, "join", lambda: mine.group)
+
+    def run(size, work):
+        def go(group):
+            mine.group = group
+            return work(group.rank)
+
+        return on_ranks(size, go)
+
+    return run
 
 
 def start(size, script, *arguments, **environment):

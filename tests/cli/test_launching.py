@@ -33,6 +33,16 @@ def test_the_number_of_processes_is_that_of_the_launcher(run, log, tmp_path, mon
     assert "--processes is 4, but this is one of 3 processes" in err
 
 
+def test_a_device_for_one_process_is_refused_for_lists_of_several(run, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    code, _, err = run("batch", tmp_path / "model", "-o", tmp_path / "lists", "--device", "auto")
+    assert code == 2
+    assert "--device is 'auto', but a launcher has started 3 processes" in err
+    code, _, err = run("batch", tmp_path / "model", "-o", tmp_path / "lists", "--processes", 4)
+    assert code == 2
+    assert "--processes is 4, but this is one of 3 processes" in err
+
+
 @pytest.mark.parametrize("device", ["reference", "torch:cpu"])
 def test_a_device_for_one_process_is_refused_in_several(run, log, tmp_path, monkeypatch, device):
     if device.startswith("torch") and torch is None:
@@ -102,6 +112,14 @@ def test_two_processes_print_once_and_save_the_model_of_one(log, tmp_path):
     assert two.history["validation_ndcg"].to_list() == pytest.approx(
         one.history["validation_ndcg"].to_list(), abs=5e-5
     )
+    assert len(list((tmp_path / "two").glob("items_part*"))) == 2
+    for lists, flags in (("of-one", []), ("of-two", ["--processes", "2"])):
+        words = [sys.executable, "-m", "nearfar", "batch", tmp_path / "two", "-o", tmp_path / lists]
+        done = subprocess.run([*map(str, words), *flags], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Lists of 60 users") == 1
+    each = [pl.read_parquet(tmp_path / lists / "part-*.parquet") for lists in ("of-one", "of-two")]
+    assert each[0].equals(each[1])
     refused = fit("three", "--processes", "2", "--sampler", "uniform", "--spread-out", "0.1")
     assert refused.returncode != 0
     assert "`spread_out` ties all pairs of a batch together" in refused.stderr

@@ -1,6 +1,5 @@
 """Models that several ranks train and save together, of which none has all points."""
 
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import pytest
 
 import nearfar as nf
 from conftest import hopeless, plain, random_data
-from nearfar.engine.cluster import process_group
 from nearfar.errors import StoreError
 from nearfar.runtime import store
 from nearfar.serve.loaded import Loaded
-from ranks import on_ranks
+from ranks import joined_ranks
 
 pytestmark = hopeless
 DATA = random_data(600, 530, 0.01, seed=3)
@@ -23,18 +21,7 @@ DIM = 64
 
 @pytest.fixture
 def ranks(monkeypatch):
-    """Returns the result of some work on each of several ranks, which `join` gives their group."""
-    mine = threading.local()
-    monkeypatch.setattr(process_group, "join", lambda: mine.group)
-
-    def run(size, work):
-        def go(group):
-            mine.group = group
-            return work(group.rank)
-
-        return on_ranks(size, go)
-
-    return run
+    return joined_ranks(monkeypatch)
 
 
 def fitted(_rank=0, *, device="cluster", options=None, **how):

@@ -13,7 +13,8 @@ from nearfar.cli import show
 from nearfar.cli.asking import known_items, unknown_counts
 from nearfar.cli.binding import FlagError
 from nearfar.cli.fitting import Json
-from nearfar.cli.inputs import ids_as_flags, load_index, ranking_device, words_in
+from nearfar.cli.inputs import ids_as_flags, load_index, words_in
+from nearfar.cli.launching import is_first, ranking_device, start
 from nearfar.cli.using import (
     Allow,
     Deny,
@@ -179,6 +180,14 @@ def batch(
     index: IndexFolder = None,
     threads: Threads = None,
     device: Device = "cpu",
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Rank in N processes on this machine, each a part of the items; it starts"
+            " torchrun. Without it, the processes are those that a launcher has started.",
+        ),
+    ] = None,
     progress: Annotated[
         bool | None,
         typer.Option(
@@ -193,10 +202,12 @@ def batch(
 
     A run that was killed continues with the missing parts when it is started again.
     """
+    if (code := start(processes)) is not None:
+        raise typer.Exit(code)
     if users is not None and (users.is_dir() or not users.exists()):
         raise FlagError(f"`--users` must be a file of ids, one per line; got {str(users)!r}.")
     device = ranking_device(device)
-    fitted = CML.load(model)
+    fitted = CML.load(model, mmap=device == "cluster")
     ids = fitted.interactions
     asked = None if users is None else ids.user_ids.typed(words_in(users))
     allowed, n_allow = known_items(ids.item_ids, allow, "--allow")
@@ -216,10 +227,12 @@ def batch(
             index=load_index(index, fitted),
             threads=threads,
             device=device,
-            progress=progress,
+            progress=progress if is_first() else False,
         )
     except UnknownIdError as error:
         raise ids_as_flags(error) from error
+    if not is_first():
+        return
     if json:
         show.emit(
             {"folder": str(out), **asdict(done), **unknown_counts(allow=n_allow, deny=n_deny)}

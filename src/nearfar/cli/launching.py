@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from nearfar.cli.binding import FlagError
 from nearfar.cli.inputs import Circumstances
+from nearfar.cli.inputs import ranking_device as checked_ranking_device
 from nearfar.engine.cluster.process_group import world_size
 from nearfar.runtime.checks import whole
 from nearfar.runtime.devices import load_torch
@@ -66,6 +67,19 @@ def _torchrun(processes: int) -> int:
                 return running.wait()
             except KeyboardInterrupt:  # the processes have it too, and end in their own way
                 continue
+
+
+def ranking_device(device: str) -> str:
+    """Return the device of a ranking: the cluster, if this is one of several processes."""
+    size = world_size()
+    if size == 1:
+        return checked_ranking_device(device)
+    if device not in {"cpu", "cluster"}:
+        raise FlagError(
+            f"--device is {device!r}, but a launcher has started {size} processes, and each would"
+            " rank for all users; omit --device to rank together."
+        )
+    return "cluster"
 
 
 @contextmanager

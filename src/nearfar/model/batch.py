@@ -19,18 +19,20 @@ import numpy as np
 import polars as pl
 
 from nearfar.data.id_values import first_few
-from nearfar.errors import EmptyDataError, StoreError
+from nearfar.errors import EmptyDataError, OptionError, StoreError
 from nearfar.model.asked import checked_index, filter_rows
 from nearfar.model.cml import CML
 from nearfar.model.export import write_new
+from nearfar.model.joint_index import JointIndex
 from nearfar.runtime import store
 from nearfar.runtime.checks import an_instance, local_path, switch, whole
 from nearfar.runtime.devices import resolve_ranking
 from nearfar.runtime.forks import check_fork
 from nearfar.runtime.progress import Stages, shows
-from nearfar.runtime.threads import checked_threads
+from nearfar.runtime.threads import checked_threads, processes_here
 from nearfar.search.diversity import checked_diversity
 from nearfar.search.item_index import ItemIndex, digest_of
+from nearfar.search.shard_search import Ranks
 
 KIND = "batch"
 """The kind of the folder, as its manifest names it."""
@@ -87,8 +89,14 @@ def recommend_to(
         refuse them, or leave them out and count them in `Written.n_skipped`.
     k : int
         Length of the lists; above the number of items it is cut to that number.
-    exclude_seen, allow, deny, popularity, diversity, index, threads, device
+    exclude_seen, allow, deny, popularity, diversity, index, threads
         As in `CML.recommend`.
+    device : str
+        As in `CML.recommend`, or "cluster": in the processes that torchrun or another launcher has
+        started, of which each makes the same call and ranks a range of the items. The lists are
+        those of "cpu", and a run of one goes on as one of the other. Load the model by
+        ``CML.load(path, mmap=True)``, and each process reads the points of its items only. An
+        `index` is refused.
     progress : bool, optional
         Whether to show a progress bar; if None, only if standard error is a terminal.
 
@@ -112,8 +120,13 @@ def recommend_to(
     """
     check_fork()
     folder, model = local_path(path), an_instance("model", model, CML)
-    k, threads = min(whole("k", k), model.interactions.n_items), checked_threads(threads)
-    progress, _ = shows(progress), resolve_ranking(device)
+    k, shared = min(whole("k", k), model.interactions.n_items), threads is None
+    threads = checked_threads(threads)
+    progress, ranks = shows(progress), _ranks(device, index)
+    if ranks is None:
+        resolve_ranking(device)
+    else:
+        device, threads = "cpu", max(1, threads // processes_here()) if shared else threads
     index = None if index is None else checked_index(index)
     asked, n_skipped = _column(model, users, unknown)
     options: dict[str, Any] = {
@@ -127,18 +140,59 @@ def recommend_to(
     if model.neighbours is not None:  # an index or a GPU is refused before there is a folder
         model.recommend(asked.head(0), k, **options, index=index)
     size = max(1, PART_ROWS // k)
-    starts, n_made = range(0, len(asked), size), 0
-    _open(folder, {**_identity(model, asked, k, index, options), "part_users": size})
+    if ranks is None or ranks.rank == 0:
+        _open(folder, {**_identity(model, asked, k, index, options), "part_users": size})
+    parts = [asked.slice(start, size) for start in range(0, len(asked), size)]
+    missing = _missing(folder, len(parts), ranks)
+    found_by: Any = index
+    if ranks is not None:
+        found_by = JointIndex(model, ranks, options["popularity"], threads)
     with Stages(progress) as stages:
         stages.begin("recommending", len(asked))
-        for part, start in enumerate(starts):
-            some, file = asked.slice(start, size), folder / f"part-{part:05}.parquet"
-            if not file.exists():
-                found = model.recommend(some, k, **options, threads=threads, index=index)
-                write_new({file: found.write_parquet})
-                n_made += 1
-            stages.advance(len(some))
-    return Written(len(asked), len(starts), n_made, n_skipped)
+        for part in sorted(set(range(len(parts))) - set(missing)):
+            stages.advance(len(parts[part]))
+        at_once, first = (1, 0) if ranks is None else (ranks.size, ranks.rank)
+        for start in range(0, len(missing), at_once):
+            mine = missing[start + first : start + first + 1]  # the last round has not one for each
+            some = parts[mine[0]] if mine else asked.head(0)
+            found = model.recommend(some, k, **options, threads=threads, index=found_by)
+            for part in mine:
+                write_new({_file(folder, part): found.write_parquet})
+            stages.advance(sum(len(parts[i]) for i in missing[start : start + at_once]))
+    if ranks is not None:
+        ranks.total(np.zeros(1))  # until all have written
+    return Written(len(asked), len(parts), len(missing), n_skipped)
+
+
+def _ranks(device: str, index: object) -> Ranks | None:
+    """Return the processes of a cluster; None without one.
+
+    Raises
+    ------
+    OptionError
+        There is an index, or no launcher has started this process.
+    """
+    if device != "cluster":
+        return None
+    if index is not None:
+        raise OptionError(
+            "`index` cannot be used with device='cluster', whose search is exact; omit one of them."
+        )
+    from nearfar.engine.cluster import process_group  # it imports PyTorch
+
+    return process_group.join()
+
+
+def _file(folder: Path, part: int) -> Path:
+    return folder / f"part-{part:05}.parquet"
+
+
+def _missing(folder: Path, n: int, ranks: Ranks | None) -> list[int]:
+    """Return the parts that are to be written, as the first process sees them."""
+    missing = np.array([not _file(folder, part).exists() for part in range(n)], np.float64)
+    if ranks is not None:
+        missing = ranks.total(missing if ranks.rank == 0 else np.zeros(n))
+    return np.flatnonzero(missing).tolist()
 
 
 def _identity(

@@ -27,6 +27,7 @@ from nearfar.model.asked import (
     warn_of_skipped,
 )
 from nearfar.model.fitted import Fitted
+from nearfar.model.joint_index import JointIndex
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.caller import warn
 from nearfar.runtime.devices import resolve_ranking
@@ -135,11 +136,13 @@ class Retrieval:
         self,
         asked: Asked,
         device: str,
-        index: Index | None,
+        index: Index | JointIndex | None,
         threads: int | None,
         popularity: float,
     ) -> Scorer:
         """Return a scorer of all items for users, with their neighbours if the model has any."""
+        if isinstance(index, JointIndex):
+            return index.for_users(asked.queries, asked.hidden)
         if index is None:
             return self.for_users(asked.queries, asked.hidden, device, popularity)
         if self.near is not None:

@@ -191,8 +191,8 @@ def test_more_ranks_than_users_train_too():
         assert np.abs(points - reference._points()).max() <= 1e-10
 
 
-def rows_sent(problem, size, step):
-    """By the reference's draws: of each rank, the items that it asks of others and is asked for."""
+def asked(problem, size, step):
+    """By the reference's draws: the owner of each row; each rank's items; the shared items."""
     shards, engine = make_shards(problem, size), ReferenceEngine(problem)
     owner = np.empty(problem.n_rows, np.int64)
     for rank in range(size):
@@ -201,18 +201,56 @@ def rows_sent(problem, size, step):
     own = engine.negatives(step, pairs) if problem.n_own else [[] for _ in pairs]
     shared = set(engine.candidates(step))
     two_stage = problem.n_own and problem.n_candidates
-    asked = [set() for _ in range(size)]
+    items = [set() for _ in range(size)]
     for (user, item), drawn in zip(pairs, own, strict=True):
-        asked[owner[user]] |= {item} | (set() if two_stage else {k for k in drawn if k >= 0})
-    asked = [items - shared for items in asked]
+        items[owner[user]] |= {item} | (set() if two_stage else {k for k in drawn if k >= 0})
+    return owner, [some - shared for some in items], shared
+
+
+def rows_sent(problem, size, step):
+    """By the reference's draws: of each rank, the items that it asks of others and is asked for."""
+    owner, items, shared = asked(problem, size, step)
     counts = np.zeros((size, size), np.int64)  # from the owner, to the one who asks
-    for rank, items in enumerate(asked):
-        for item in items:
-            counts[owner[problem.n_users + item], rank] += 1
-        for item in shared:
+    for rank, some in enumerate(items):
+        for item in some | shared:
             counts[owner[problem.n_users + item], rank] += 1
     counts[np.arange(size), np.arange(size)] = 0
     return counts
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_a_rank_copies_of_its_rows_those_that_others_need_too(name):
+    problem, size = problem_of(name), 3
+
+    def work(group):
+        engine = ClusterEngine(problem, group=group)
+        engine._plan(0)
+        copied = [engine._steps[t].expected for t in range(AHEAD)]
+        engine.close()
+        return copied
+
+    found = on_ranks(size, work)
+    for t in range(AHEAD):
+        owner, items, shared = asked(problem, size, t)
+        for rank in range(size):
+            others = set().union(*(items[r] for r in range(size) if r != rank))
+            both = {k for k in items[rank] & others if owner[problem.n_users + k] == rank}
+            common = sum(owner[problem.n_users + k] == rank for k in shared)
+            assert found[rank][t][rank] == len(both) + common
+    assert sum(one[t][rank] for rank, one in enumerate(found) for t in range(AHEAD)) > 0
+
+
+def test_one_rank_copies_and_sends_nothing():
+    problem = problem_of("own, adam")
+
+    def work(group):
+        engine = ClusterEngine(problem, group=group)
+        engine.run(STEPS)
+        copied = sum(int(step.expected.sum()) for step in engine._steps.values())
+        engine.close()
+        return np.array_equal(engine.own_rows, np.arange(problem.n_rows)), copied
+
+    assert on_ranks(1, work) == [(True, 0)]
 
 
 @pytest.mark.parametrize("name", DEFAULT)

@@ -7,8 +7,9 @@ rank hashes the whole batch and keeps the pairs of its users: the batch is that 
 (`part_plan`). A step is then
 
 1. owners bring the rows that were asked for up to date and send them: one exchange (`owner`);
-2. each rank compares its pairs with the kernels of `nearfar.engine.cpu`, on a table of copies;
-   where a kernel would change a row, it leaves the row's slope instead (`comparison`);
+2. each rank compares its pairs with the kernels of `nearfar.engine.cpu`, on its own table and on
+   copies of rows: where a kernel would change a copy, it leaves the row's slope instead
+   (`comparison`). A row that no other rank needs in the step is read and moved where it is;
 3. slopes go back to the owners: the second exchange. They add them in the order of the ranks and
    take the optimiser's step, which is that of the CPU engine.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.engine.cluster.comparison import compare, make_comparisons, with_home
+from nearfar.engine.cluster.comparison import compare, make_comparisons, with_copies
 from nearfar.engine.cluster.owner import Service, move, serve
 from nearfar.engine.cluster.part_plan import (
     make_part_plans,
@@ -19,7 +19,7 @@ from nearfar.engine.cluster.part_steps import PartStep, part_steps
 from nearfar.engine.cluster.process_group import Group
 from nearfar.engine.cluster.shards import make_shards, rows_of_rank
 from nearfar.engine.cluster.whole_table import whole_rows
-from nearfar.engine.cpu.buffers import make_learner
+from nearfar.engine.cpu.buffers import make_learner, steps_ahead
 from nearfar.engine.cpu.plan_records import PairRange
 from nearfar.engine.cpu.rows import (
     ROWS_AT_ONCE,
@@ -33,7 +33,7 @@ from nearfar.runtime.arrays import Float32, Float64, Floats, Int64
 from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
 
 AHEAD = 16
-"""Steps that are planned at a time."""
+"""Steps that are planned at a time, by several ranks."""
 
 
 class ClusterEngine:
@@ -64,16 +64,21 @@ class ClusterEngine:
         self.own = _part_of(problem, state, self.own_rows)
         """The state of this rank's rows."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
-        self._learner = make_learner(problem, self.own)
         self._dtype = self.own.rows.dtype
-        first, last = self.shards.pairs[group.rank : group.rank + 2].tolist()
+        n, part = len(self.own_rows), self.shards.pairs[group.rank : group.rank + 2].tolist()
+        last = np.zeros(n + most_wanted(problem), np.int64)
+        last[:n] = self.own.last
+        self.own.last = last[:n]
+        self._learner = make_learner(problem, self.own)
         self._runs = make_comparisons(
-            problem, self.own, most_wanted(problem), threads, PairRange(first, last)
+            problem, self.own, self._learner, last, threads, PairRange(*part)
         )
-        self._planned = make_part_plans(AHEAD, problem, group.size)
+        # one rank has no collectives to save, so it plans as few as stay in the cache
+        self._ahead = AHEAD if group.size > 1 else min(AHEAD, steps_ahead(problem))
+        self._planned = make_part_plans(self._ahead, problem, group.size)
         self._sketches = [make_part_sketch(problem) for _ in range(threads)]
         self._now = make_gathered(0, problem.options.dim, self._dtype)
-        self._sent = self._now.current
+        self._sent = self._copies = self._now.current
         self._steps: dict[int, PartStep] = {}
 
     @property
@@ -105,40 +110,44 @@ class ClusterEngine:
     def _plan(self, first: int) -> None:
         """Plan the next steps, all ranks together."""
         source, threads = self._runs[0].source, self._threads
-        ends = [AHEAD * i // threads for i in range(threads + 1)]
+        ends = [self._ahead * i // threads for i in range(threads + 1)]
         self._together(
             lambda i: plan_parts(
                 first, ends[i], ends[i + 1], source, self.shards, self._planned, self._sketches[i]
             )
         )
-        planned = part_steps(self.group, self._planned, AHEAD)
+        planned = part_steps(self.group, self._planned, self._ahead, len(self.own_rows))
         self._steps = {first + p: one for p, one in enumerate(planned)}
-        rows, dim = max(len(one.order.listed) for one in planned), self.problem.options.dim
-        self._now = make_gathered(rows, dim, self._dtype)
-        self._sent = np.empty((max(len(one.order.slot) for one in planned), dim), self._dtype)
+        self._make_room(planned)
+
+    def _make_room(self, planned: list[PartStep]) -> None:
+        """Make room for what the steps send and get."""
+        dim = self.problem.options.dim
+        rows = max(len(one.order.listed) for one in planned)
+        if rows > len(self._now.current):
+            self._now = make_gathered(rows, dim, self._dtype)
+        rows = max(len(one.order.slot) for one in planned)
+        if rows > len(self._sent):
+            self._sent = np.empty((rows, dim), self._dtype)
+        rows = max(int(one.expected.sum()) for one in planned)
+        if rows > len(self._copies):
+            self._copies = np.empty((rows, dim), self._dtype)
 
     def _do(self, t: int, step: PartStep, log: Float64) -> None:
         """Do a planned step: rows out, slopes back."""
-        n_copies, n_users = int(step.expected.sum()) + step.n_users, step.n_users
-        sent = self._sent[: len(step.order.slot)]
-        copies = self._runs[0].learner.rows[:n_copies]
-        flat = copies[:, 0]
+        sent, copies = self._sent[: step.counts.sum()], self._copies[: step.expected.sum()]
         service = Service(t, step.order, self._learner, self._now, sent)
-        team = make_team()
-        self._together(lambda _: serve(team, service))
-        away, here = len(sent) - n_users, n_copies - n_users
-        self.group.exchange(sent[:away], step.counts, step.expected, flat[:here])
-        flat[here:] = sent[away:]
-        runs = [
-            with_home(run._replace(learner=run.learner._replace(rows=copies)), step.home)
-            for run in self._runs
-        ]
+        if len(sent) > 0:
+            team = make_team()
+            self._together(lambda _: serve(team, service))
+        self.group.exchange(sent, step.counts, step.expected, copies)
+        runs = [with_copies(run, copies, step.home) for run in self._runs]
         again = make_team()
         self._together(lambda i: compare(again, runs[i], t, step.plan, log))
-        self.group.exchange(flat[:here], step.expected, step.counts, sent[:away])
-        sent[away:] = flat[here:]
-        last = make_team()
-        self._together(lambda i: move(last, service, runs[i].desk.moved))
+        self.group.exchange(copies, step.expected, step.counts, sent)
+        if len(sent) > 0:
+            last = make_team()
+            self._together(lambda i: move(last, service, runs[i].desk.moved))
 
     def settle(self) -> None:
         """Bring every row up to date; see `Engine.settle`."""

@@ -1,8 +1,8 @@
 """What an owner does in a step: it sends up-to-date rows, and moves them by the slopes it gets.
 
-The rows that a step sends are the **sent rows**: for rank 0, for rank 1, ..., and last the own
-users, which are not sent. A row may be among them several times; it is gathered once, and its
-slopes are added in the order of the sent rows, which is that of the ranks.
+The rows that a step sends are the **sent rows**: for rank 0, for rank 1, ... A rank sends itself
+those of its rows that others need as well. A row may be among them several times; it is gathered
+once, and its slopes are added in the order of the sent rows, which is that of the ranks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nearfar.runtime.references import refer
 
 
 class Order(NamedTuple):
-    """The rows of a rank's table that a step needs."""
+    """The rows of a rank's table that a step sends."""
 
     listed: Int64
     """(n,) each of them once, in order of first appearance."""

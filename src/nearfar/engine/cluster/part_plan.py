@@ -2,9 +2,11 @@
 
 The batch is hashed as a whole, so the draws are those of one machine, and the CPU engine's planning
 is used as it is, for the pairs of the rank. What it calls rows of the joint table is then replaced
-by places in the **table of copies**, in which the rows lie that a step needs:
+by places in the order of
 
-    from rank 0: shared candidates that it owns, rows asked of it; from rank 1: ...; own users
+    rank 0: shared candidates that it owns, rows asked of it; rank 1: ...; own users
+
+of which `nearfar.engine.cluster.part_steps` makes rows of the rank's table and of its copies.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Wanted(NamedTuple):
     local: Int64
     """(R,) its row in the table of its owner."""
     rows: Int64
-    """(R,) the same in the order of the table of copies."""
+    """(R,) the same in the order of places."""
     sections: Int64
     """(P + 1, 2) numbers of shared candidates and of rows asked for, by owner; own users last."""
     home: Int64
@@ -85,7 +87,8 @@ def plan_parts(
     for p in range(begin, end):
         plan, wanted = refer(one_plan(ahead.plan, p)), refer(_one_wanted(ahead.wanted, p))
         plan_step(first + p, here, plan, room)
-        _address(plan, here, divided, wanted, room)
+        if shards.users.shape[0] > 2:  # one rank has all rows, at their joint numbers
+            _address(plan, here, divided, wanted, room)
 
 
 @kernel
@@ -99,7 +102,7 @@ def _one_wanted(wanted: Wanted, p: Int) -> Wanted:
 def _address(
     plan: Plan, source: DrawSource, shards: Shards, wanted: Wanted, sketch: Sketch
 ) -> None:
-    """Find out where the rows of a planned step come from, and where their copies lie."""
+    """Find out where the rows of a planned step come from, and give each a place."""
     draws, n_users = source.draws, source.positives.indptr.shape[0] - 1
     two_stage = draws.kind == TWO_STAGE
     if two_stage:
@@ -137,7 +140,7 @@ def _divide(rows: Int64, n_common: Int, n_users: Int, shards: Shards, wanted: Wa
 
 @kernel
 def _begins(sections: Int64) -> Int64:
-    """Return where each section begins in the table of copies."""
+    """Return the place at which each section begins."""
     begins, at = np.empty_like(sections), 0
     for rank in range(sections.shape[0]):
         for kind in range(2):

@@ -15,7 +15,8 @@ from nearfar.runtime.jit import kernel
 class Shards(NamedTuple):
     """How users and items are divided among the ranks.
 
-    A **place** of an item is its image under a keyed permutation of 0..M-1. Rank r owns the users
+    A **place** of an item is its image under a keyed permutation of 0..M-1; the item itself, if
+    there is one rank, whose table is then the joint one. Rank r owns the users
     ``users[r]``..``users[r + 1] - 1`` and the items with places r K..(r + 1) K - 1, where
     K = ceil(M / P).
     Its table holds its users, then its items, in these orders.
@@ -75,10 +76,18 @@ def rows_of_rank(shards: Shards, rank: int) -> Int64:
 
 
 @kernel
+def _place(shards: Shards, item: Int) -> Int:
+    """Return the place of an item."""
+    if shards.chunk >= shards.n_items:
+        return item
+    return permuted_at(shards.key, item, shards.n_items)
+
+
+@kernel
 def _items_at(shards: Shards, first: Int, out: Int64) -> None:
     """Put the items with places first..first+len(out)-1 into `out`, in this order."""
     for item in range(shards.n_items if out.shape[0] > 0 else 0):
-        at = permuted_at(shards.key, item, shards.n_items) - first
+        at = _place(shards, item) - first
         if 0 <= at < out.shape[0]:
             out[at] = item
 
@@ -93,6 +102,6 @@ def locate(shards: Shards, rows: Int64, owner: Int64, local: Int64) -> None:
             owner[i] = np.searchsorted(users[1:], rows[i], side="right")
             local[i] = rows[i] - users[owner[i]]
         else:
-            place = permuted_at(shards.key, rows[i] - n_users, shards.n_items)
+            place = _place(shards, rows[i] - n_users)
             owner[i] = place // shards.chunk
             local[i] = users[owner[i] + 1] - users[owner[i]] + place % shards.chunk

@@ -28,6 +28,8 @@ from nearfar.engine.spec import make_draw_spec, make_spec
 from nearfar.runtime.arrays import DType, Floats
 from nearfar.runtime.counter import Purpose, stream_base
 
+_PLANNED = 65_536
+"""Entries that are planned at a time, about."""
 _PIECES_A_THREAD = 4
 """Into so many pieces a thread's share of the pairs is cut; none is smaller than a block."""
 
@@ -108,6 +110,12 @@ def most_rows(problem: Problem) -> int:
     """Count the rows that a step touches at most."""
     shared = problem.n_candidates if problem.options.sampler.needs.shared else 0
     return problem.options.batch * (2 + problem.n_own) + shared
+
+
+def steps_ahead(problem: Problem) -> int:
+    """Return how many steps are planned at a time, so that their plans stay in the cache."""
+    entries = most_rows(problem) + reach(problem).entries // 16
+    return min(max(1, _PLANNED // entries), 48)
 
 
 def make_learner(problem: Problem, state: State) -> Learner:

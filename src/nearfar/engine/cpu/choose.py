@@ -36,10 +36,12 @@ class Where(NamedTuple):
 
 
 class Home(NamedTuple):
-    """Where copies of joint rows lie in a table of some rows."""
+    """Where joint rows lie in the table of a part, and its copies of other rows."""
 
     table: Int64
-    """A hash table (`nearfar.engine.cpu.hashing`)."""
+    """A hash table (`nearfar.engine.cpu.hashing`) from a joint row to a place."""
+    row: Int64
+    """From a place to the row of the learner."""
 
 
 class Rule(NamedTuple):
@@ -106,7 +108,7 @@ def make_where(n: int) -> Where:
 
 @kernel
 def _copied(home: Home, row: Int) -> Int:
-    return home.table[find(home.table, row)] & 0xFFFFFFFF
+    return home.row[home.table[find(home.table, row)] & 0xFFFFFFFF]
 
 
 @kernel

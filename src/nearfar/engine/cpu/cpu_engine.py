@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.engine.content import is_plain
-from nearfar.engine.cpu.buffers import make_learner, make_plans, make_runs, most_rows, reach
+from nearfar.engine.cpu.buffers import make_learner, make_plans, make_runs, steps_ahead
 from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Learner, bring_up_to_date, make_gathered
 from nearfar.engine.cpu.steps import run_steps
 from nearfar.engine.cpu.team import make_team
@@ -25,8 +25,6 @@ from nearfar.runtime.arrays import Float32, Int64
 from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
 
 _ROWS_A_PART = 4096
-_PLANNED = 65_536
-"""Entries that are planned at a time, about."""
 
 
 class CPUEngine:
@@ -50,8 +48,7 @@ class CPUEngine:
         if problem.needs_cache(self.state):
             problem.start_cache(self.state, self._vectors(np.arange(problem.n_table_rows)))
         self._runs = make_runs(problem, self._learner, threads, self.state)
-        entries = most_rows(problem) + reach(problem).entries // 16
-        n_ahead = min(max(1, _PLANNED // entries), 48)
+        n_ahead = steps_ahead(problem)
         self._plans = make_plans(-(-n_ahead // threads) * threads, problem)
 
     @property

@@ -48,14 +48,19 @@ class SGDRule(NamedTuple):
     learning_rate: float
 
 
-class SlopeRule(NamedTuple):
-    """No step: the rows are up-to-date copies, and each receives its slope in its own place.
+class PartRule(NamedTuple):
+    """A table followed by copies of rows of other tables; see `nearfar.engine.cluster`.
 
-    Whoever owns a row moves it; see `nearfar.engine.cluster`.
+    Rows of the table move by their rule. Rows beyond its end are the copies, which are up to date:
+    each receives its slope in its own place, because whoever owns the row moves it.
     """
 
+    rule: AdamRule | AdagradRule | SGDRule
+    copies: Floats
+    """(m, d)."""
 
-Rule = AdamRule | AdagradRule | SGDRule | SlopeRule
+
+Rule = AdamRule | AdagradRule | SGDRule | PartRule
 
 
 class Pace(NamedTuple):
@@ -111,19 +116,7 @@ def _sgd_pace(rule: SGDRule, t: Int) -> Pace:
     return Pace(rule.learning_rate, 0.0)
 
 
-@kernel
-def _no_pace(rule: SlopeRule, t: Int) -> Pace:
-    return Pace(0.0, 0.0)
-
-
-step_size = by_record(
-    {
-        AdamRule: _adam_pace,
-        AdagradRule: _adagrad_pace,
-        SGDRule: _sgd_pace,
-        SlopeRule: _no_pace,
-    }
-)
+step_size = by_record({AdamRule: _adam_pace, AdagradRule: _adagrad_pace, SGDRule: _sgd_pace})
 """`step_size(rule, t)`: the pace of step t = 1, 2, ..."""
 
 
@@ -177,8 +170,23 @@ def _stay(rule: Rule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats, 
     return False
 
 
+_catch_up_own = by_record({AdamRule: _adam_catch_up, AdagradRule: _stay, SGDRule: _stay})
+
+
+@inlined
+def _part_catch_up(
+    rule: PartRule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats, at: Int
+) -> bool:
+    if row < rows.shape[0]:
+        return bool(_catch_up_own(rule.rule, rows, row, t0, t, current, at))
+    copies, copy = rule.copies, row - rows.shape[0]
+    for k in range(copies.shape[1]):
+        current[at, k] = copies[copy, k]
+    return False
+
+
 catch_up = by_record(
-    {AdamRule: _adam_catch_up, AdagradRule: _stay, SGDRule: _stay, SlopeRule: _stay}
+    {AdamRule: _adam_catch_up, AdagradRule: _stay, SGDRule: _stay, PartRule: _part_catch_up}
 )
 """`catch_up(rule, rows, row, t0, t, current, at)`: put a row, as it is after t steps, into
 current[at]; returns whether it has moved since t0, when it was last up to date."""
@@ -212,8 +220,18 @@ def _never(rule: Rule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats,
     return current.dtype.type(0.0)
 
 
+_replay_own = by_record({AdamRule: _adam_replay, AdagradRule: _never, SGDRule: _never})
+
+
+@kernel
+def _part_replay(
+    rule: PartRule, rows: Floats, row: Int, t0: Int, t: Int, current: Floats, at: Int
+) -> Real:
+    return _replay_own(rule.rule, rows, row, t0, t, current, at)
+
+
 replay = by_record(
-    {AdamRule: _adam_replay, AdagradRule: _never, SGDRule: _never, SlopeRule: _never}
+    {AdamRule: _adam_replay, AdagradRule: _never, SGDRule: _never, PartRule: _part_replay}
 )
 """`replay(rule, rows, row, t0, t, current, at)`: move a row from step t0 to t one step at a time,
 clipped to the ball after each; returns its squared length. It is needed only where the straight way
@@ -289,13 +307,19 @@ def _sgd_step(rule: SGDRule, rows: Floats, row: Int, gap: Int, pace: Pace, chang
         rows[row, 0, k] = cur[u, k] - rate * slope
 
 
+_step_own = by_record({AdamRule: _adam_step, AdagradRule: _adagrad_step, SGDRule: _sgd_step})
+
+
 @inlined
-def _keep_slope(
-    rule: SlopeRule, rows: Floats, row: Int, gap: Int, pace: Pace, change: Change
+def _part_step(
+    rule: PartRule, rows: Floats, row: Int, gap: Int, pace: Pace, change: Change
 ) -> None:
-    total, r = change.total, change.r
-    for k in range(rows.shape[2]):
-        rows[row, 0, k] = total[r, k]
+    if row < rows.shape[0]:
+        _step_own(rule.rule, rows, row, gap, pace, change)
+        return
+    copies, copy, total, r = rule.copies, row - rows.shape[0], change.total, change.r
+    for k in range(copies.shape[1]):
+        copies[copy, k] = total[r, k]
 
 
 take_step = by_record(
@@ -303,7 +327,7 @@ take_step = by_record(
         AdamRule: _adam_step,
         AdagradRule: _adagrad_step,
         SGDRule: _sgd_step,
-        SlopeRule: _keep_slope,
+        PartRule: _part_step,
     }
 )
 """`take_step(rule, rows, row, gap, pace, change)`: change a row, last up to date `gap` steps ago,
@@ -327,12 +351,5 @@ def _nothing_decays(rule: Rule, rows: Floats, row: Int, gap: Int) -> None:
     pass
 
 
-settle = by_record(
-    {
-        AdamRule: _adam_settle,
-        AdagradRule: _nothing_decays,
-        SGDRule: _nothing_decays,
-        SlopeRule: _nothing_decays,
-    }
-)
+settle = by_record({AdamRule: _adam_settle, AdagradRule: _nothing_decays, SGDRule: _nothing_decays})
 """`settle(rule, rows, row, gap)`: let the moments of a row decay as they do in `gap` steps."""

@@ -15,9 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from nearfar.engine.cpu.descent import (
+    AdagradRule,
+    AdamRule,
     Change,
     Pace,
+    PartRule,
     Rule,
+    SGDRule,
     catch_up,
     clip,
     dot,
@@ -28,7 +32,7 @@ from nearfar.engine.cpu.descent import (
 from nearfar.engine.cpu.prefetch import prefetch, prefetch_row
 from nearfar.engine.spec import BALL, SPHERE
 from nearfar.runtime.arrays import DType, Floats, Int, Int64
-from nearfar.runtime.jit import inlined, kernel
+from nearfar.runtime.jit import by_record, inlined, kernel
 from nearfar.runtime.references import refer
 
 _AHEAD = 8
@@ -43,7 +47,7 @@ class Learner(NamedTuple):
     rows: Floats
     """(N + M, slots, d): the parameter and the optimiser's moments."""
     last: Int64
-    """(N + M,) the step a row was last brought up to date for."""
+    """(N + M,) the step a row was last brought up to date for; of copies too, with a `PartRule`."""
     geometry: int
     """SPHERE, BALL or FREE."""
     rule: Rule
@@ -75,6 +79,25 @@ def make_gathered(rows: int, dim: int, dtype: DType = np.float32) -> Gathered:
 
 
 @inlined
+def _ask_table(rule: Rule, rows: Floats, row: Int) -> None:
+    prefetch_row(rows, row)
+
+
+@inlined
+def _ask_part(rule: PartRule, rows: Floats, row: Int) -> None:
+    if row < rows.shape[0]:
+        prefetch_row(rows, row)
+    else:
+        prefetch_row(rule.copies, row - rows.shape[0])
+
+
+ask = by_record(
+    {AdamRule: _ask_table, AdagradRule: _ask_table, SGDRule: _ask_table, PartRule: _ask_part}
+)
+"""`ask(rule, rows, row)`: ask for the memory of a row before it is needed."""
+
+
+@inlined
 def gather(listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, into: Gathered) -> None:
     """Put the rows listed[begin:end], as they are after t steps, into places begin..end-1.
 
@@ -87,7 +110,7 @@ def gather(listed: Int64, begin: Int, end: Int, t: Int, learner: Learner, into: 
     for at in range(begin, end):
         row = listed[at]
         prefetch(last, listed[min(at + 2 * _AHEAD, final)])
-        prefetch_row(rows, listed[min(at + _AHEAD, final)])
+        ask(learner.rule, rows, listed[min(at + _AHEAD, final)])
         moved = catch_up(learner.rule, rows, row, last[row], t, current, at)
         squares = dot(current, at, current, at)
         if learner.geometry == SPHERE:
@@ -135,7 +158,7 @@ def update(
         gap, change = t - last[row] + 1, Change(total, r, cur, u, radial, inverse)
         take_step(learner.rule, rows, row, gap, pace, change)
         last[row] = t + 1
-        if learner.geometry == BALL:
+        if learner.geometry == BALL and row < rows.shape[0]:  # a copy is clipped by its owner
             clip(rows[:, 0], row)
 
 

@@ -251,16 +251,12 @@ def check_supported(problem: Problem) -> None:
     Raises
     ------
     OptionError
-        There is content, the ball, or a loss that ties all pairs of a batch together.
+        There is content, or a loss that ties all pairs of a batch together.
     """
     options = problem.options
     if problem.content is not None:
         raise OptionError(
             "a hybrid does not train on a cluster; got device='cluster'. Use device='cpu'."
-        )
-    if options.geometry == "ball":  # clipped rows are 2e-8 off in float64: more than rounding
-        raise OptionError(
-            "`geometry`='ball' does not train on a cluster. Use geometry='sphere', or device='cpu'."
         )
     for name in ("spread_out", "decorrelate"):
         if getattr(options, name) is not None:

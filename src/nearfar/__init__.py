@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from nearfar.model.stores.delivery import export_to
     from nearfar.prepare import Rules, prepare
     from nearfar.search.item_index import ItemIndex
+    from nearfar.tuning.tuner import tune
 
 __all__ = [
     "CML",
@@ -81,6 +82,7 @@ __all__ = [
     "presets",
     "spark",
     "split",
+    "tune",
 ]
 
 _OWNERS = {
@@ -107,6 +109,7 @@ _OWNERS = {
     "model.stores.delivery": ("export_to",),
     "prepare": ("Rules", "prepare"),
     "search.item_index": ("ItemIndex",),
+    "tuning.tuner": ("tune",),
 }
 """The package or module that contains each public name."""
 _OWNER = {name: owner for owner, names in _OWNERS.items() for name in names}

@@ -29,6 +29,7 @@ from nearfar.cli import (
     preparing,
     serving,
     show,
+    trying,
 )
 from nearfar.cli.binding import FlagError, local, names_of
 from nearfar.errors import NearfarError, NearfarWarning
@@ -53,6 +54,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     evaluating.front: "nearfar front model/ data/ --popularity 0 --popularity 1",
     fitting.crossvalidate: "nearfar crossvalidate data/ --folds 4 --preset paper_2019"
     " --sampler uniform",
+    trying.tune: "nearfar tune data/ -o study/ --holdout 0.25 --trials 30",
     experiments.table2: "nearfar table2 data/ -o results/",
     asking.recommend: "nearfar recommend model/ --user 196 --k 10",
     asking.similar: "nearfar similar model/ --item 50",

@@ -12,7 +12,7 @@ from nearfar.cli.flags import flags_of, kebab
 from nearfar.data.feature_columns import by_kind
 from nearfar.data.features import Features
 from nearfar.data.interactions import Interactions
-from nearfar.method.hybrid import Hybrid
+from nearfar.method.hybrid import Hybrid, Linear
 from nearfar.method.options import Options
 from nearfar.model.cml import CML
 
@@ -54,9 +54,13 @@ class Descriptions:
     not say."""
     id_decay: float | None = None
     """With features: how strongly that is pulled to 0."""
+    encoder_decay: float | None = None
+    """With features: how strongly the vectors of words, categories and numbers are pulled to 0."""
 
 
 DESCRIPTION_FLAGS = flags_of(Descriptions)
+STRENGTHS = ("id_dropout", "id_decay", "encoder_decay")
+"""The options of a hybrid, among the fields of `Descriptions`."""
 _PARTS = tuple(by_kind({}))
 
 
@@ -89,7 +93,7 @@ def features_of(given: Mapping[str, Any], like: Interactions) -> dict[str, Any]:
         read = Features.read(file, id=key, list_separator=separator, **columns)
         found[f"{one}_features"] = read.with_ids_like(ids)
     if not any(found.values()):
-        rest = {name: getattr(asked, name) for name in ("list_separator", "id_dropout", "id_decay")}
+        rest = {name: getattr(asked, name) for name in ("list_separator", *STRENGTHS)}
         _refuse(rest, "--item-features or --user-features")
     return found
 
@@ -97,8 +101,9 @@ def features_of(given: Mapping[str, Any], like: Interactions) -> dict[str, Any]:
 def hybrid_options(options: Options, given: Mapping[str, Any]) -> Options:
     """Return the options with a hybrid for each side that has a file of features."""
     asked = Descriptions(**given)
-    names = ("id_dropout", "id_decay")
-    rates = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    rates = {name: value for name in STRENGTHS if (value := getattr(asked, name)) is not None}
+    if (decay := rates.pop("encoder_decay", None)) is not None:
+        rates["encoder"] = Linear(decay)
     sides = [side for side, one in SIDES.items() if getattr(asked, f"{one}_features") is not None]
     changed: dict[str, Any] = {side: Hybrid(**rates) for side in sides}
     return replace(options, **changed)

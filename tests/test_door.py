@@ -29,6 +29,7 @@ from nearfar.experiment import table2
 from nearfar.method.prior import ItemWeights, log_popularity
 from nearfar.model.batch import recommend_to
 from nearfar.serve import create_app
+from nearfar.tuning.tuned import Tuned
 
 # --------------------------------------------------------------------------------- the interface
 
@@ -234,6 +235,10 @@ RULES = {
     "gains": Rule((3, "x", [1], True, object(), {"a": 0}, {"a": "x"})),
     "index": INDEX, "callbacks": CALLBACKS, "model": MODEL, "evaluation": MODEL,
     "plain": MAPPING.also(None),
+    "space": CHOICE.also("hybrid"), "trials": COUNT.also(10**6, HUGE),
+    "seconds": POSITIVE.but(None), "trial_seconds": POSITIVE.but(None), "study": PATH.but(None),
+    "objectives": Rule((None, 3, "ndcg", b"ndcg", {}, [], ["luck"], [3], ["ndcg", "ndcg"]),
+                       ((("ndcg",), ["ndcg"]),)),
 }  # fmt: skip
 """By the name of the parameter."""
 
@@ -350,6 +355,9 @@ SPECIAL = {
     "datasets.fetch": OF_DATASETS, "datasets.load": OF_DATASETS, "datasets.locate": OF_DATASETS,
     "datasets.opened": OF_DATASETS, "datasets.info": OF_DATASETS,
     "Schedule": {"k": COUNT.also(HUGE)},
+    "tune": {"k": COUNT.also(HUGE), "progress": PROGRESS,
+             "validation": SHARE.also(*DATA.but(0.1).bad),
+             "folds": COUNT.also(HUGE), "workers": COUNT.also(10**6)},
 }  # fmt: skip
 """Rules of one function, before those of the name."""
 
@@ -534,6 +542,8 @@ def calls(w):
         "summary": (nf.experiment.summary, {"outcomes": w.outcomes}),
         "tidy": (nf.experiment.tidy, {"outcomes": w.outcomes}),
         "write_report": (nf.experiment.write_report, {"results": w.place / "results"}),
+        "tune": (nf.tune, {"train": data, "trials": 1, "epochs": 1, "k": 3, "every": 1,
+                           "validation": 0.2, "study": None}),
         "split.by_time": (nf.split.by_time, {"data": data, "test": 0.4}),
         "datasets.fetch": (nf.datasets.fetch, {"name": "ml-100k", "folder": csv}),
         "datasets.load": (nf.datasets.load, {"name": "ml-100k", "path": w.place / "nowhere"}),
@@ -638,6 +648,8 @@ def plainly(result):
         return result.tolist()
     if isinstance(result, readers.Raw):
         return plainly(result.rows.collect())
+    if isinstance(result, Tuned):
+        return plainly(result.table)
     if isinstance(result, nf.ItemIndex):
         return result.digest()
     if isinstance(result, dict):

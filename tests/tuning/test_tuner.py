@@ -28,13 +28,13 @@ def rows(tuned):
 
 
 def test_the_best_is_the_trial_with_the_best_value_and_not_worse_than_the_start():
-    tuned = nf.tune(BOARD, trials=6, **SHORT)
-    assert tuned.table["trial"].to_list() == list(range(6))
+    tuned = nf.tune(BOARD, trials=4, **SHORT)
+    assert tuned.table["trial"].to_list() == list(range(4))
     complete = tuned.table.filter(pl.col("state") == "complete")
     best = complete.sort("ndcg", descending=True, maintain_order=True)["trial"][0]
     assert (tuned.trial, tuned.options[0]) == (best, nf.Options())
     assert tuned.front["ndcg"][0] >= tuned.table["ndcg"][0]
-    assert len({repr(one) for one in tuned.options.values()}) == 6
+    assert len({repr(one) for one in tuned.options.values()}) == 4
 
 
 def test_the_winner_is_trained_again_to_the_same_figures():
@@ -52,16 +52,16 @@ def test_the_winner_is_trained_again_to_the_same_figures():
 
 
 def test_the_same_call_makes_the_same_study_and_another_seed_another():
-    first, second = (nf.tune(BOARD, trials=4, **SHORT) for _ in range(2))
+    first, second = (nf.tune(BOARD, trials=3, **SHORT) for _ in range(2))
     assert rows(first).equals(rows(second))
-    assert not rows(first).equals(rows(nf.tune(BOARD, trials=4, seed=1, **SHORT)))
+    assert not rows(first).equals(rows(nf.tune(BOARD, trials=3, seed=1, **SHORT)))
 
 
 def test_a_study_goes_on_as_if_it_had_never_ended(tmp_path):
-    for trials in (2, 5):
+    for trials in (2, 4):
         tuned = nf.tune(BOARD, trials=trials, study=tmp_path / "study", **SHORT)
         assert tuned.table.height == trials
-    assert rows(tuned).equals(rows(nf.tune(BOARD, trials=5, **SHORT)))
+    assert rows(tuned).equals(rows(nf.tune(BOARD, trials=4, **SHORT)))
 
 
 def test_a_trial_that_was_killed_is_tried_again(tmp_path, monkeypatch):
@@ -70,31 +70,30 @@ def test_a_trial_that_was_killed_is_tried_again(tmp_path, monkeypatch):
 
     folder = tmp_path / "study"
     nf.tune(BOARD, trials=1, study=folder, **SHORT)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(study, "attempt", killed)
+    monkeypatch.setattr(study, "attempt", killed)
+    with pytest.raises(KeyboardInterrupt):
         nf.tune(BOARD, trials=3, study=folder, **SHORT)
+    monkeypatch.undo()
     tuned = nf.tune(BOARD, trials=3, study=folder, **SHORT)
     assert tuned.table["trial"].to_list() == [0, 2, 3]  # 1 was killed
     assert rows(tuned).drop("trial").equals(rows(nf.tune(BOARD, trials=3, **SHORT)).drop("trial"))
 
 
 def test_two_workers_make_all_trials():
-    tuned = nf.tune(BOARD, trials=4, workers=2, **SHORT)
-    assert sorted(tuned.table["trial"]) == [0, 1, 2, 3]
+    tuned = nf.tune(BOARD, trials=3, workers=2, **SHORT)
+    assert sorted(tuned.table["trial"]) == [0, 1, 2]
     assert set(tuned.table["state"]) <= {"complete", "pruned"}
     assert tuned.options[0] == nf.Options()
 
 
 def test_curves_below_the_median_are_pruned():
-    tuned = nf.tune(BOARD, trials=14, **SHORT | {"epochs": 4})
+    tuned = nf.tune(BOARD, trials=10, **SHORT | {"epochs": 4})
     pruned = tuned.table.filter(pl.col("state") == "pruned")
     assert 0 < pruned.height < 9
     assert pruned["epochs"].max() < 4
     assert pruned["ndcg"].max() < tuned.front["ndcg"][0]
     complete = tuned.table.filter(pl.col("state") == "complete")
     assert set(complete["epochs"]) == {4}
-    if complete.height >= 10:
-        assert tuned.importance["importance"].sum() == pytest.approx(1.0)
 
 
 def test_importances_come_with_ten_complete_trials():
@@ -180,8 +179,7 @@ def test_a_study_of_other_data_or_settings_is_refused(tmp_path):
 
 def test_features_are_data_too(tmp_path):
     one, two = (
-        nf.Features.from_frame(films(0, 40), id="item_id", **{kind: "genres"})
-        for kind in ("categories", "categories")
+        nf.Features.from_frame(films(0, 40), id="item_id", categories="genres") for _ in range(2)
     )
     how = {"space": "hybrid", "trials": 1, "study": tmp_path / "study", **SHORT}
     nf.tune(FILMS, item_features=one, **how)

@@ -71,7 +71,8 @@ def _value(flag: Flag, options: Options) -> Any:
         return None
     value = getattr(now, flag.field)
     start: Any = _unchanged(type(now)) if changed else before
-    return None if value == getattr(start, flag.field) else value
+    switches_on = before is None and flag.name == kebab(flag.part)
+    return None if value == getattr(start, flag.field) and not switches_on else value
 
 
 def _unchanged(kind: Any) -> Any:

@@ -43,6 +43,7 @@ GUIDES = (
     "neighbours",
     "reasons",
     "content",
+    "tuning",
 )
 """The guides whose examples run anywhere; that of the GPU needs one."""
 

@@ -120,9 +120,9 @@ class SearchSpace:
         >>> space.options(space.defaults, data) == Options()
         True
         >>> space.options({**space.defaults, "triplet.temperature": 0.5}, data).triplet.temperature
-        0.8
+        0.824
 
-        With 7.6 effective items the recommended temperature is (50 / 7.6)^(1/4) = 1.6.
+        With 6.78 effective items the recommended temperature is (50 / 6.78)^(1/4) = 1.648.
         """
         options = self.base
         for one in sorted(self.dimensions, key=lambda one: one.relative):

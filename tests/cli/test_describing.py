@@ -48,6 +48,18 @@ def test_files_of_both_kinds_give_the_same_model(folder, fitted, run):
     assert np.array_equal(one.item_vectors, two.item_vectors)
 
 
+def test_the_decay_of_the_encoder_is_a_flag(folder, fitted, run):
+    out = folder / "decayed"
+    how = ("--item-features", folder / "films.parquet", *ABOUT, "--id-dropout", 0.4)
+    code, _, err = run("fit", folder / "data", "-o", out, *how, *LEARN, "--encoder-decay", 0.3)
+    assert code == 0, err
+    model = nf.CML.load(out)
+    assert model.options.items == nf.Hybrid(nf.Linear(0.3), id_dropout=0.4)
+    assert not np.array_equal(nf.CML.load(fitted).item_vectors, model.item_vectors)
+    code, _, err = run("fit", folder / "data", "-o", out, *LEARN, "--encoder-decay", 0.3)
+    assert (code, "`--encoder-decay` is only used with --item-features" in err) == (2, True)
+
+
 def test_items_are_added(folder, fitted, run):
     out = folder / "more"
     words = (folder / "new.csv", "-o", out, "--list-separator", "|")

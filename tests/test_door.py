@@ -236,7 +236,8 @@ RULES = {
     "index": INDEX, "callbacks": CALLBACKS, "model": MODEL, "evaluation": MODEL,
     "plain": MAPPING.also(None),
     "space": CHOICE.also("hybrid"), "trials": COUNT.also(10**6, HUGE),
-    "seconds": POSITIVE.but(None), "trial_seconds": POSITIVE.but(None), "study": PATH.but(None),
+    "seconds": Rule(POSITIVE.but(None).bad, ((Fraction(600), 600.0), (np.array(600.0), 600.0))),
+    "trial_seconds": POSITIVE.but(None), "study": PATH.but(None),
     "objectives": Rule((None, 3, "ndcg", b"ndcg", {}, [], ["luck"], [3], ["ndcg", "ndcg"]),
                        ((("ndcg",), ["ndcg"]),)),
 }  # fmt: skip

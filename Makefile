@@ -2,6 +2,7 @@
 #   make demo   an environment, the package, `nearfar demo`
 #   make test   an environment, the package with its test extra, the tests: a few minutes
 #   make test-all  those and the full products of samplers, losses, geometries and devices
+#   make docs   the documentation site, in build/site/html
 #   make bench  an environment of its own with nearfar and its peers, all benchmarks but one:
 #   make dist   the sdist and the wheel in dist/, built and checked
 #   make release-check  both in clean environments of each Python, with the lowest and the newest
@@ -14,10 +15,13 @@ PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 BENCH  ?= .venv-bench
 RELEASE ?= .venv-release
 
-.PHONY: demo test test-all slow lint types check bench bench-scale dist release-check clean
+.PHONY: demo docs test test-all slow lint types check bench bench-scale dist release-check clean
 
 demo: $(VENV)/.core
 	$(BIN)/nearfar demo
+
+docs: $(VENV)/.docs
+	$(BIN)/python website/make_site.py
 
 # No two workers compile the same kernel: tests/warm.py has compiled what several files use.
 PYTEST  = $(BIN)/python -m pytest -n auto --dist loadfile
@@ -102,6 +106,10 @@ $(BIN)/python:
 
 $(VENV)/.core: pyproject.toml | $(BIN)/python
 	$(PIP) -e .
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[docs]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python

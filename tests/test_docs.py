@@ -4,6 +4,7 @@ import ast
 import re
 import runpy
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import polars as pl
@@ -233,6 +234,55 @@ def test_every_equation_is_one_step_from_the_readme():
         (row,) = [row for row in rows if row[0].startswith(equation)]
         assert "](../src/nearfar/method/" in row[1]
         assert "`tests/method/" in row[2]
+
+
+def test_an_equation_of_a_docstring_is_in_the_row_of_its_number():
+    """Each "eq. N" of the method is in the table, with a function whose docstring says so."""
+    found = set()
+    for path in (ROOT / "src" / "nearfar" / "method").glob("*.py"):
+        found |= set(re.findall(r"\b[Ee]q\. (\d)", path.read_text()))
+    rows = [row for table in tables((DOCS / "paper.md").read_text()) for row in table]
+    assert {"1", "3", "4", "5"} <= found
+    for number in found:
+        (row,) = [row for row in rows if row[0].startswith(f"Eq. {number}")]
+        named = re.findall(r"`(nearfar\.method\.[\w.]+)`", row[1])
+        says = [n for n in named if re.search(rf"[Ee]q\. {number}\b", documentation(n))]
+        assert says, f"eq. {number}: none of {named} says so"
+
+
+def documentation(name):
+    """The docstrings of an object and of what it belongs to, below its module."""
+    parts = name.split(".")
+    value, texts = import_module(".".join(parts[:3])), []
+    for part in parts[3:]:
+        value = getattr(value, part)
+        texts.append(value.__doc__ or "")
+    return " ".join(texts)
+
+
+LIBRARIES = ("implicit", "LightFM", "RecBole", "LensKit", "RecTools")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_table_leads_from_each_library_here(library):
+    text = (DOCS / "coming-from.md").read_text()
+    (part,) = [part for part in text.split("\n## ") if part.startswith(f"{library}\n")]
+    ((head, _, *rows),) = tables(part)
+    assert head == ["there", "here"]
+    assert len(rows) >= 10
+    named = [set(re.findall(r"\bnf\.[\w.]*\w", here)) for _, here in rows]
+    assert sum(map(bool, named)) >= 8  # test_dotted_names_can_be_imported has imported them
+    for there, _ in rows:
+        assert there
+
+
+def test_arguments_on_the_right_of_these_tables_are_there():
+    here = [row[1] for table in tables((DOCS / "coming-from.md").read_text()) for row in table]
+    named = set(re.findall(r"`(\w+)=[^`]*`", " ".join(here)))
+    calls = (nf.CML.fit, nf.CML.recommend, nf.evaluate, nf.split.by_user, nf.split.leave_one_out,
+             nf.Features.from_frame)  # fmt: skip
+    assert {"validation", "liked", "given"} <= named
+    assert named <= {name for call in calls for name in signature(call).parameters}
 
 
 # ------------------------------------------------------------------------------- what it shows

@@ -76,8 +76,11 @@ def defined_name(name: str) -> str:
     --------
     >>> defined_name("nearfar.method.sampling.popularity_weight")
     'nearfar.method.proposal.popularity_weight'
+    >>> defined_name("nearfar.experiment.paired")
+    'nearfar.experiment.paired'
     """
-    if public_name(name) != name:
+    documented = {one for _, names in REFERENCE.values() for one in names}
+    if public_name(name) != name or name.rpartition(".")[0] in documented:
         return public_name(name)
     value = found(name)
     home, own = getattr(value, "__module__", None), getattr(value, "__qualname__", None)

@@ -7,7 +7,7 @@ them to that.
 from __future__ import annotations
 
 NAVIGATION: dict[str, tuple[str, ...]] = {
-    "Tutorial": ("docs/tutorial.md",),
+    "Start": ("docs/tutorial.md", "docs/coming-from.md"),
     "Guides": (
         "docs/guides/data.md",
         "docs/guides/popularity.md",

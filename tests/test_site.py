@@ -1,6 +1,7 @@
 """The documentation site: every page and public name is on it, and it works in a browser."""
 
 import doctest
+import json
 import os
 import re
 import shutil
@@ -151,6 +152,40 @@ def test_the_reference_on_the_site_has_every_public_name(site):
     expected -= {"nearfar.split", "nearfar.presets", "nearfar.baselines", "nearfar.spark"}
     assert expected - names == set()
     assert "nearfar.prepare.prepare" in names
+
+
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+CLAIMS = {
+    "first-model": r"largest cosine ([\d.]+)\s+first score +([\d.]+)",
+    "against-popularity": r"NDCG: model ([\d.]+), popularity ([\d.]+)",
+    "content": r"hybrid ([\d.]+), random ([\d.]+)",
+}
+"""Two numbers that each notebook prints: they are equal, or the first is far larger."""
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_results(notebook):
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if "outputs" in cell]
+    assert cells
+    assert [cell for cell in cells if cell["outputs"] or cell["execution_count"]] == []
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("ml_100k")
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_shown_with_its_results(site, notebook):
+    page = (site / "notebooks" / f"{notebook.stem}.html").read_text()
+    cells = json.loads(notebook.read_text())["cells"]
+    assert page.count('class="cell_output ') >= sum("outputs" in cell for cell in cells) - 1
+    assert "Traceback" not in page
+    assert page.count("<img") >= sum("plt.show()" in "".join(cell["source"]) for cell in cells)
+    first, second = map(
+        float, re.search(CLAIMS[notebook.stem], re.sub("<[^>]+>", "", page)).groups()
+    )
+    if notebook.stem == "first-model":
+        assert first == pytest.approx(second, abs=2e-4)
+    else:
+        assert first > 1.5 * second > 0
 
 
 @pytest.mark.full

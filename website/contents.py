@@ -26,6 +26,11 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "docs/guides/spark.md",
         "docs/troubleshooting.md",
     ),
+    "Notebooks": (
+        "docs/notebooks/first-model.ipynb",
+        "docs/notebooks/against-popularity.ipynb",
+        "docs/notebooks/content.ipynb",
+    ),
     "Explanation": (
         "docs/paper.md",
         "docs/negatives.md",

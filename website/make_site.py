@@ -11,22 +11,38 @@ from pathlib import Path
 
 from sphinx.cmd.build import build_main
 
+import nearfar as nf
 from stage import ROOT, stage
 
 HERE = Path(__file__).parent
 
 
-def sphinx(sources: Path, folder: Path, *, fresh: bool = False) -> int:
-    """Build ``folder/html`` from sources and return Sphinx's exit code: 0 without warnings."""
+def sphinx(sources: Path, folder: Path, *, fresh: bool = False, run: bool = True) -> int:
+    """Build ``folder/html`` from sources and return Sphinx's exit code: 0 without warnings.
+
+    Notebooks that changed are run unless `run` is false.
+    """
     options = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(HERE)]
     options += ["-d", str(folder / "doctrees"), *(["-E", "-a"] if fresh else [])]
+    options += ["-D", f"nb_execution_mode={'cache' if run else 'off'}"]
+    options += ["-D", f"nb_execution_cache_path={folder / 'notebooks'}"]
     return build_main([*options, str(sources), str(folder / "html")])
 
 
 def build(folder: Path, *, fresh: bool = False) -> int:
     """Lay out the sources, build the site, and return the exit code."""
     stage(folder / "sources")
-    return sphinx(folder / "sources", folder, fresh=fresh)
+    return sphinx(folder / "sources", folder, fresh=fresh, run=has_data())
+
+
+def has_data() -> bool:
+    """Return whether the notebooks can be run; say so if not."""
+    try:
+        nf.datasets.load("ml-100k")
+    except nf.errors.SourceError as error:
+        print(f"Notebooks are shown without results: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def main() -> int:

@@ -146,8 +146,12 @@ def stage(folder: Path) -> None:
     """Write the sources of the site to a folder."""
     kept, files = set(), set()
     for name in pages():
+        if name.endswith(".ipynb"):
+            copy(ROOT / name, folder / place_of(name))
+            kept.add(folder / place_of(name))
+            continue
         text = (ROOT / name).read_text()
-        files |= {one for one in targets(text, name) if not one.endswith(".md")}
+        files |= {one for one in targets(text, name) if not one.endswith((".md", ".ipynb"))}
         body = linked(text, name)
         place = folder / place_of(name)
         if place.name == "index.md":

@@ -152,8 +152,10 @@ def linked(text: str, path: str) -> str:
         return one[0] if outside else f"![{one[1]}]({moved(one[2])})"
 
     def name(one: re.Match[str]) -> str:
-        target = defined_name(re.sub(r"^nf\b", "nearfar", one[1]))
-        return role("obj", one[1], target) if in_reference(target) else one[0]
+        full = re.sub(r"^nf\b", "nearfar", one[1])
+        if not in_reference(full) and not in_reference(public_name(full)):
+            return one[0]  # it may need what is not installed
+        return role("obj", one[1], defined_name(full))
 
     def change(part: str) -> str:
         pieces, end = [], 0

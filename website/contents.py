@@ -56,17 +56,16 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
             "nearfar.Interactions",
             "nearfar.prepare",
             "nearfar.Rules",
-            "nearfar.split",
-            "nearfar.datasets",
             "nearfar.Features",
             "nearfar.Contents",
+            "nearfar.split",
+            "nearfar.datasets",
         ),
     ),
     "Options": (
         "What is trained: sampler, loss, optimiser, prior and content.",
         (
             "nearfar.Options",
-            "nearfar.presets",
             "nearfar.Shared",
             "nearfar.Uniform",
             "nearfar.Popularity",
@@ -83,6 +82,7 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
             "nearfar.Hybrid",
             "nearfar.Linear",
             "nearfar.Module",
+            "nearfar.presets",
         ),
     ),
     "Evaluation": (
@@ -99,9 +99,9 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
         "Lists in milliseconds, over HTTP, from a database or on Spark.",
         (
             "nearfar.ItemIndex",
-            "nearfar.serve",
             "nearfar.export",
             "nearfar.export_to",
+            "nearfar.serve",
             "nearfar.spark",
         ),
     ),
@@ -111,7 +111,7 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Errors": ("Every exception names the thing, its value and the remedy.", ("nearfar.errors",)),
 }
-"""Pages of the reference: title, what they are about, and the public names."""
+"""Pages of the reference: title, what they are about, and the public names, modules last."""
 
 PARTS: dict[str, tuple[str, ...]] = {
     "The method, in plain numpy": (

@@ -89,7 +89,8 @@ def checked_module(name: str) -> ModuleType:
 def reference_page(title: str, about: str, names: tuple[str, ...]) -> str:
     """Return a page of the reference."""
     rows = "".join(
-        f"   * - :py:obj:`{public_name(name)}`\n     - {next(with_bars([summary(name)]))}\n"
+        f"   * - :py:obj:`{name.rpartition('.')[2]} <{public_name(name)}>`\n"
+        f"     - {next(with_bars([summary(name)]))}\n"
         for name in names
     )
     table = (

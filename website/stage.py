@@ -15,7 +15,8 @@ from contents import NAVIGATION, PARTS, REFERENCE
 from docstrings import with_bars
 
 ROOT = Path(__file__).parent.parent
-REPORTS = "results/*/*.md"
+REPORTS = "docs/results/*/*.md"
+"""Tables of all rows, which are on the site but not in the navigation."""
 
 
 def pages() -> list[str]:
@@ -143,34 +144,45 @@ def copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def stage(folder: Path) -> None:
-    """Write the sources of the site to a folder."""
-    kept, files = set(), set()
-    for name in pages():
-        if name.endswith(".ipynb"):
-            copy(ROOT / name, folder / place_of(name))
-            kept.add(folder / place_of(name))
-            continue
-        text = (ROOT / name).read_text()
-        files |= {one for one in targets(text, name) if not one.endswith((".md", ".ipynb"))}
-        body = linked(text, name)
-        place = folder / place_of(name)
-        if place.name == "index.md":
-            body += "\n" + navigation()
-        elif (ROOT / name).match("docs/results/*/*.md"):
-            body = "---\norphan: true\n---\n" + body
-        write(place, body)
-        kept.add(place)
+def texts() -> dict[str, str]:
+    """Return the text of each staged page, by its place: those of the repository, the reference."""
+    staged = {place_of(name): page(name) for name in pages() if name.endswith(".md")}
     for title, (about, names) in REFERENCE.items():
-        kept.add(folder / f"reference/{slug(title)}.rst")
-        write(folder / f"reference/{slug(title)}.rst", reference_page(title, about, names))
+        staged[f"reference/{slug(title)}.rst"] = reference_page(title, about, names)
     for title, modules in PARTS.items():
-        kept.add(folder / f"reference/{slug(title)}.rst")
-        write(folder / f"reference/{slug(title)}.rst", parts_page(title, modules))
-    for name in files:
-        if (ROOT / name).is_file() and not name.startswith("src/"):
-            copy(ROOT / name, folder / place_of(name))
-            kept.add(folder / place_of(name))
+        staged[f"reference/{slug(title)}.rst"] = parts_page(title, modules)
+    return staged
+
+
+def page(name: str) -> str:
+    """Return a page of the repository as it is on the site."""
+    text = linked((ROOT / name).read_text(), name)
+    if place_of(name) == "index.md":
+        return f"{text}\n{navigation()}"
+    if (ROOT / name).match(REPORTS):  # a page links to it
+        return f"---\norphan: true\n---\n{text}"
+    return text
+
+
+def files() -> list[str]:
+    """Return the files that are copied: notebooks, and what pages show or link to."""
+    named = set(pages())
+    for name in pages():
+        if name.endswith(".md"):
+            named |= targets((ROOT / name).read_text(), name)
+    beside = [one for one in named if not one.endswith(".md") and not one.startswith("src/")]
+    return sorted(one for one in beside if (ROOT / one).is_file())
+
+
+def stage(folder: Path) -> None:
+    """Write the sources of the site to a folder, and remove what is no longer part of it."""
+    kept = set()
+    for place, text in texts().items():
+        write(folder / place, text)
+        kept.add(folder / place)
+    for name in files():
+        copy(ROOT / name, folder / place_of(name))
+        kept.add(folder / place_of(name))
     for path in folder.rglob("*"):
         if path.is_file() and path not in kept:
             path.unlink()

@@ -18,12 +18,14 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "docs/guides/gpu.md",
         "docs/cluster.md",
         "docs/guides/command-line.md",
+        "docs/guides/reasons.md",
         "docs/guides/map.md",
         "docs/guides/item-index.md",
         "docs/guides/stores.md",
         "docs/guides/neighbours.md",
         "docs/guides/encoders.md",
         "docs/guides/spark.md",
+        "docs/guides/other-libraries.md",
         "docs/troubleshooting.md",
     ),
     "Notebooks": (
@@ -44,7 +46,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "benchmarks/README.md",
         "research/README.md",
     ),
-    "Project": ("README.md", "CHANGELOG.md"),
+    "Project": ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
 }
 """Captions, and the pages below each: files, from the root of the repository."""
 

@@ -13,6 +13,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "docs/guides/popularity.md",
         "docs/guides/new-users.md",
         "docs/guides/content.md",
+        "docs/guides/tuning.md",
         "docs/guides/options.md",
         "docs/guides/serving.md",
         "docs/guides/gpu.md",
@@ -108,8 +109,8 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Experiments": (
-        "Grids of runs over folds, and their statistical comparison.",
-        ("nearfar.experiment",),
+        "A search for better options, grids of runs over folds, and their statistical comparison.",
+        ("nearfar.tune", "nearfar.experiment"),
     ),
     "Errors": ("Every exception names the thing, its value and the remedy.", ("nearfar.errors",)),
 }

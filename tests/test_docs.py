@@ -27,7 +27,7 @@ PAGES = [
 ]
 LEAST = {
     "gowalla-presets": 4, "lastfm-presets": 7, "amazon-cds-presets": 7,
-    "lastfm-prior": 4,
+    "lastfm-prior": 4, "amazon-cds-prior": 3, "ml-100k-prior": 8,
     "amazon-cds-study": 20, "gowalla-study": 21, "lastfm-study": 24, "ml-100k-study": 24,
 }  # fmt: skip
 """Rows of the reports that are not of the 15 of Table 2, or more."""

@@ -11,6 +11,7 @@ from nearfar.errors import OptionError, StoreError
 from nearfar.model import batch, joint_index
 from nearfar.model.batch import Written, recommend_to
 from nearfar.runtime import store
+from nearfar.search import diversity
 from ranks import joined_ranks
 
 pytestmark = hopeless
@@ -42,6 +43,7 @@ ASKED = {
     "all": {},
     "some": {"users": [5, 3, 29, 4, 8, 9, 7, 1, 2], "allow": range(0, 60, 2), "deny": [4, 8]},
     "seen": {"exclude_seen": False},
+    "diverse": {"diversity": 0.4},
 }
 
 
@@ -60,6 +62,14 @@ def test_the_files_are_those_of_one_process(name, asked, size, ranks, tmp_path):
     assert contents(tmp_path / "all") == contents(tmp_path / "one")
     found = store.load_folder(tmp_path / "all", kind="batch").meta
     assert found == store.load_folder(tmp_path / "one", kind="batch").meta
+
+
+def test_ranks_search_equally_often_for_pools_in_parts(ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(diversity, "_PLACES", 3 * 60)  # 3 users at a time, of 7 or of the last 2
+    model, how = fitted(), {"diversity": 0.4, "users": range(23), "k": 5}
+    recommend_to(tmp_path / "one", model, **how)
+    ranks(2, lambda _: recommend_to(tmp_path / "all", model, device="cluster", **how))
+    assert contents(tmp_path / "all") == contents(tmp_path / "one")
 
 
 def test_a_rank_looks_at_its_items_only(ranks, tmp_path, monkeypatch):

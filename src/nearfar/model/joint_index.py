@@ -15,7 +15,7 @@ from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.search.neighbours import Exclusion, TopK
 from nearfar.search.row_ranges import even_bounds
 from nearfar.search.scoring import scorer_of
-from nearfar.search.shard_search import Ranks, ShardSearch
+from nearfar.search.shard_search import Ranks, ShardSearch, parts_of
 
 if TYPE_CHECKING:
     from nearfar.model.cml import CML
@@ -51,7 +51,7 @@ class JointIndex:
 
 
 class JointScorer:
-    """A `nearfar.search.neighbours.Finder`, which searches together with the other ranks."""
+    """A `Finder` and a `Divider`, which searches together with the other ranks."""
 
     def __init__(self, search: ShardSearch, queries: Float32, own: Exclusion) -> None:
         self._search, self._queries, self._own = search, queries, own
@@ -60,6 +60,10 @@ class JointScorer:
     def score_block(self, rows: Int32, first_item: int, out: Float32) -> None:
         """Refuse: no rank can score all items."""
         raise NotImplementedError("a rank has the points of some items only")
+
+    def parts(self, n: int, at_once: int) -> list[slice]:
+        """Divide n rows, which differ between ranks, so that all ranks search equally often."""
+        return parts_of(self._search.ranks, n, at_once)
 
     def best(
         self,

@@ -24,7 +24,7 @@ Carbonell and Goldstein, *The Use of MMR, Diversity-Based Reranking*, SIGIR 1998
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,6 +43,15 @@ _BLOCK_LISTS: Final = 64
 """Lists that a thread takes at a time."""
 _PLACES: Final = 2**23
 """Maximum number of places of pools in memory at the same time."""
+
+
+@runtime_checkable
+class Divider(Protocol):
+    """A scorer that says in which parts rows are searched, since others search along with it."""
+
+    def parts(self, n: int, at_once: int) -> list[slice]:
+        """Divide n rows into parts of at most `at_once`, of which some may be empty."""
+        ...
 
 
 def checked_diversity(diversity: float) -> float:
@@ -84,6 +93,7 @@ def diverse_top_k(
     Parameters
     ----------
     scorer : Scorer
+        If it is also a `Divider`, the rows are searched in its parts.
     targets : float32 array of shape (n_items, d)
         The points of the items.
     rows, k, exclude, allow, threads
@@ -98,12 +108,18 @@ def diverse_top_k(
     k = min(k, scorer.n_items)
     pool = min(pool_size(k, diversity), scorer.n_items)
     found, at_once = TopK.empty(len(rows), k), max(1, _PLACES // pool)
-    for start in range(0, len(rows), at_once):
-        part = slice(start, start + at_once)
+    for part in _parts(scorer, len(rows), at_once):
         best = top_k(scorer, rows[part], pool, exclude=exclude, allow=allow, threads=threads)
         chosen = diversified(best, targets, k, diversity, on_sphere=on_sphere, threads=threads)
         found.items[part], found.scores[part] = chosen
     return found
+
+
+def _parts(scorer: Scorer, n: int, at_once: int) -> list[slice]:
+    """Return the parts in which n rows are searched."""
+    if isinstance(scorer, Divider):
+        return scorer.parts(n, at_once)
+    return [slice(start, start + at_once) for start in range(0, n, at_once)]
 
 
 def diversified(

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import nearfar as nf
+from nearfar.errors import NotFittedError, OptionError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of LensKit and its libraries, on import
@@ -115,6 +116,28 @@ def test_the_dial_is_the_models(data):
         one.train(data, TrainingOptions(rng=1))
     scores = [one(RecQuery(user_id=0), items).scores() for one in (low, high)]
     np.testing.assert_allclose(scores[1] - scores[0], high.model.item_weight(1.0), atol=1e-6)
+
+
+def test_scores_are_those_of_recommend_off_the_sphere(data):
+    options = nf.Options(dim=8, batch=32, negatives=8, geometry="ball")
+    scorer = CMLScorer(options=options, epochs=2)
+    scorer.train(data)
+    expected = scorer.model.recommend(3, k=30, exclude_seen=False)
+    found = scorer(3, ItemList(item_ids=expected["item_id"].to_list()))
+    np.testing.assert_allclose(found.scores(), expected["score"], rtol=1e-6)
+
+
+def test_a_setting_of_the_dial_is_refused_before_lists_are_made(data):
+    with pytest.raises(ValueError, match="`popularity` must be a finite number at least 0"):
+        CMLScorer(popularity=-1)
+    scorer = CMLScorer(options=nf.Options(dim=4, prior=None), epochs=1, popularity=0.5)
+    with pytest.raises(OptionError, match="it has no popularity prior"):
+        scorer.train(data)
+
+
+def test_a_scorer_that_is_not_trained_says_so():
+    with pytest.raises(NotFittedError, match=r"not been trained; call train\(data\) first"):
+        CMLScorer()(RecQuery(user_id=3), ItemList(item_ids=[1]))
 
 
 def test_a_configuration_makes_the_same_component(pipeline):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import nearfar as nf
+from nearfar.errors import OptionError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of RecTools and its libraries, on import
@@ -57,6 +58,26 @@ def test_lists_are_those_of_recommend(data, model):
         row = int(data.user_id_map.convert_to_internal([user])[0])
         expected = model.model.recommend(row, k=5)["item_id"].to_list()
         assert found[user] == data.item_id_map.convert_to_external(expected).tolist()
+
+
+def test_scores_are_those_of_recommend_off_the_sphere(data):
+    options = nf.Options(dim=8, batch=32, negatives=8, geometry="ball")
+    made = CMLModel(options, epochs=2).fit(data)
+    found = made.recommend(USERS[:1], data, k=5, filter_viewed=True)
+    row = int(data.user_id_map.convert_to_internal(USERS[:1])[0])
+    expected = made.model.recommend(row, k=5)["score"]
+    np.testing.assert_allclose(found[Columns.Score], expected, rtol=1e-6)
+    near = made.recommend_to_items([2], data, k=5, add_rank_col=False)
+    item = int(data.item_id_map.convert_to_internal([2])[0])
+    similar = made.model.similar_items(item, k=5)["score"]
+    np.testing.assert_allclose(near[Columns.Score], similar, rtol=1e-6)
+
+
+def test_a_setting_of_the_dial_is_refused_before_lists_are_made(data):
+    with pytest.raises(OptionError, match="`popularity` must be a finite number at least 0"):
+        CMLModel(popularity=-1)
+    with pytest.raises(OptionError, match="it has no popularity prior"):
+        CMLModel(nf.Options(dim=4, prior=None), epochs=1, popularity=0.5).fit(data)
 
 
 def test_viewed_items_stay_if_asked(data, model):

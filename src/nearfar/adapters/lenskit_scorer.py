@@ -1,7 +1,7 @@
 """A scorer for LensKit: ``topn_pipeline(CMLScorer(epochs=30))``.
 
 It trains on the distinct pairs of a LensKit dataset, whatever their ratings, and gives candidate
-items the scores by which `nearfar.CML.recommend` ranks. Users without training interactions are
+items the scores that `nearfar.CML.recommend` shows. Users without training interactions are
 scored by the point that fold-in finds from their history.
 """
 
@@ -13,16 +13,18 @@ import numpy as np
 from lenskit.data import Dataset, ItemList, QueryInput, RecQuery
 from lenskit.pipeline import Component
 from lenskit.training import Trainable, TrainingOptions
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 from scipy.sparse import csr_array
 
 from nearfar.data.ids import Ids
 from nearfar.data.interactions import Interactions
-from nearfar.errors import OptionError
+from nearfar.errors import NotFittedError, OptionError
 from nearfar.method.options import Options
+from nearfar.method.prior import checked_setting
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.checks import said
+from nearfar.search.scoring import closeness
 
 _USUAL = TrainingOptions()
 
@@ -45,7 +47,7 @@ class CMLConfig(BaseModel):
     """All hyper-parameters, `nearfar.Options`."""
     epochs: int = 20
     """Passes over the training pairs."""
-    popularity: float | None = None
+    popularity: Annotated[float, AfterValidator(checked_setting)] | None = None
     """The popularity dial; see `nearfar.CML.recommend`."""
     threads: int | None = None
     """Threads of training; None for the available cores."""
@@ -75,6 +77,11 @@ class CMLScorer(Component[ItemList], Trainable):
         ----------
         data : lenskit.data.Dataset
         options : lenskit.training.TrainingOptions
+
+        Raises
+        ------
+        OptionError
+            `popularity` is above 0 and the model has no prior.
         """
         if hasattr(self, "model") and not options.retrain:
             return
@@ -89,6 +96,7 @@ class CMLScorer(Component[ItemList], Trainable):
             threads=self.config.threads,
             progress=False,
         )
+        self.model.dial(self.config.popularity)  # refused here, and not for each user
         self._users, self._items = data.users, data.items
         self._user_rows, self._item_rows = train.user_ids.rows(users), train.item_ids.rows(items)
 
@@ -97,7 +105,14 @@ class CMLScorer(Component[ItemList], Trainable):
 
         That is for an item without training interactions, and for all items of a user who has
         neither training interactions nor known items in the history of the query.
+
+        Raises
+        ------
+        NotFittedError
+            The scorer has not been trained.
         """
+        if not hasattr(self, "model"):
+            raise NotFittedError("The scorer has not been trained; call train(data) first.")
         scores = np.full(len(items), np.nan, np.float32)
         found = self._scores(RecQuery.create(query))
         if found is not None:
@@ -124,7 +139,8 @@ class CMLScorer(Component[ItemList], Trainable):
             scorer = self.model.fold_in_scorer(liked, user, popularity=dial)
         block = np.empty((1, scorer.n_items), np.float32)
         scorer.score_block(np.array([row], np.int32), 0, block)
-        scores: Float32 = block[0]
+        points = np.asarray(scorer.queries[row : row + 1])
+        scores: Float32 = closeness(block, points, self.config.options.geometry)[0]
         return scores
 
     def _user_row(self, query: RecQuery) -> int | None:

@@ -17,11 +17,12 @@ from rectools.models.base import ModelBase, ModelConfig
 from nearfar.data.interactions import Interactions
 from nearfar.errors import OptionError
 from nearfar.method.options import Options
+from nearfar.method.prior import checked_setting
 from nearfar.model.cml import CML
 from nearfar.runtime.arrays import Bool, Float32, Int32
 from nearfar.runtime.checks import said
 from nearfar.search.neighbours import TopK, top_k
-from nearfar.search.scoring import scorer_of
+from nearfar.search.scoring import closeness, scorer_of
 
 Triplet = tuple[Int32, Int32, Float32]
 """Users or items asked for, the items of their lists, and the scores, all of the same length."""
@@ -83,7 +84,8 @@ class CMLModel(ModelBase[CMLModelConfig]):
     ) -> None:
         super().__init__(verbose=verbose)
         self.options = Options() if options is None else _options(options)
-        self.epochs, self.popularity = epochs, popularity
+        self.epochs = epochs
+        self.popularity = None if popularity is None else checked_setting(popularity)
         self.seed, self.threads = seed, threads
         self.model: CML
 
@@ -106,6 +108,7 @@ class CMLModel(ModelBase[CMLModelConfig]):
             threads=self.threads,
             progress=self.verbose > 0,
         )
+        self.model.dial(self.popularity)  # refused here, and not when lists are made
 
     def _recommend_u2i(
         self,
@@ -125,7 +128,7 @@ class CMLModel(ModelBase[CMLModelConfig]):
             allow=self._allowed(sorted_item_ids_to_recommend),
             threads=self.threads,
         )
-        return _flat(users, found)
+        return self._flat(users, self.model.user_vectors, found)
 
     def _recommend_i2i(
         self, target_ids: Any, dataset: Dataset, k: int, sorted_item_ids_to_recommend: Any
@@ -134,7 +137,8 @@ class CMLModel(ModelBase[CMLModelConfig]):
         points = self.model.item_vectors
         near = scorer_of(points, points, self.options.geometry)
         allow = self._allowed(sorted_item_ids_to_recommend)
-        return _flat(items, top_k(near, items, k, allow=allow, threads=self.threads))
+        found = top_k(near, items, k, allow=allow, threads=self.threads)
+        return self._flat(items, points, found)
 
     def _allowed(self, listed: Any) -> Bool:
         """Return which items may be in a list: trained ones, and of those the listed."""
@@ -145,6 +149,13 @@ class CMLModel(ModelBase[CMLModelConfig]):
             allowed &= some
         return allowed
 
+    def _flat(self, asked: Int32, points: Float32, found: TopK) -> Triplet:
+        """Return lists one below the other, without their empty places, and 1 - D^2 / 2."""
+        there = found.items >= 0
+        repeated = np.repeat(asked, there.sum(axis=1))
+        scores = closeness(found.scores, points[asked], self.options.geometry)
+        return repeated, found.items[there], scores[there].astype(np.float32)
+
 
 def _interactions(dataset: Dataset) -> Interactions:
     """Return the distinct pairs of a dataset, with its internal ids."""
@@ -152,10 +163,3 @@ def _interactions(dataset: Dataset) -> Interactions:
     shape = dataset.user_id_map.size, dataset.item_id_map.size
     matrix.resize(shape)
     return Interactions.from_csr(matrix)
-
-
-def _flat(asked: Int32, found: TopK) -> Triplet:
-    """Return lists one below the other, without their empty places."""
-    there = found.items >= 0
-    repeated = np.repeat(asked, there.sum(axis=1))
-    return repeated, found.items[there], found.scores[there]

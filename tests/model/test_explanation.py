@@ -168,3 +168,9 @@ def test_an_item_without_interactions_has_no_reasons():
         model.explain(0, 77)
     with pytest.raises(NearfarError, match="has not been fitted"):
         nf.CML(SHORT).explain(0, 5)
+
+
+def test_who_has_nothing_else_is_told_so(model):
+    why = model.explain(item=3, liked=[3])
+    assert why.n_own == 0
+    assert str(why).endswith("the user has no other item")

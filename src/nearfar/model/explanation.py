@@ -83,7 +83,8 @@ class Explanation:
         lines = [f"{who}, {what}: score {self.score:.4f}"]
         notes = {"prior": f"  at popularity {self.popularity:g}"} if self.prior else {}
         lines += [f"  {name:<12}{v:>10.4f}{notes.get(name, '')}" for name, v in self.parts.items()]
-        lines.append(f"nearest of the {self.n_own:,} other items that the user has:")
+        told = f"nearest of the {self.n_own:,} other items that the user has:"
+        lines.append(told if self.n_own else "the user has no other item")
         for row in self.nearest.iter_rows(named=True):
             title = f"  {row['title']}" if row.get("title") else ""
             lines.append(f"  {row['similarity']:.4f}  {row['item_id']}{title}")

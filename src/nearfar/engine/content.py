@@ -131,6 +131,20 @@ def keeps_id_at(content: Content, key: np.uint64, row: Int) -> bool:
 
 
 @kernel
+def id_pull(content: Content, row: Int) -> np.float32:
+    """Return the decay of delta of a joint row; 0 for a row without content."""
+    if content.indptr[row + 1] == content.indptr[row]:
+        return np.float32(0.0)
+    return np.float32(content.decay[0 if row < content.n_users else 1])
+
+
+@kernel
+def weight_pull(content: Content, column: Int) -> np.float32:
+    """Return the decay of the vector w of a column."""
+    return np.float32(content.weight_decay[0 if column < content.n_user_columns else 1])
+
+
+@kernel
 def encode(
     content: Content, listed: Int64, weights: Float32, own: Float32, out: Float32, unit: bool
 ) -> None:

@@ -61,27 +61,26 @@ class Reach(NamedTuple):
     columns: int
 
 
-def reach(problem: Problem) -> Reach:
-    """Count the entries and the different columns that the rows of a step have at most."""
+def reach(problem: Problem, rows: int | None = None) -> Reach:
+    """Count the entries and different columns that `rows` rows, or a step's, have at most."""
     if problem.content is None:
         return Reach(0, 0)
     lengths = np.diff(problem.content.indptr)
-    n = min(most_rows(problem), len(lengths))
+    n = min(most_rows(problem) if rows is None else rows, len(lengths))
     entries = int(np.partition(lengths, len(lengths) - n)[len(lengths) - n :].sum())
     return Reach(entries, min(entries, problem.content.n_columns))
 
 
-def make_reading(problem: Problem) -> Reading | None:
+def make_reading(problem: Problem, dtype: DType = np.float32) -> Reading | None:
     """Make room for the content of a step, if there is content."""
     if problem.content is None:
         return None
     rows, dim = most_rows(problem), problem.options.dim
     return Reading(
         problem.content,
-        problem.n_rows,
-        np.empty((rows, dim), np.float32),
-        np.empty((rows, dim), np.float32),
-        make_gathered(reach(problem).columns, dim),
+        np.empty((rows, dim), dtype),
+        np.empty((rows, dim), dtype),
+        make_gathered(reach(problem).columns, dim, dtype),
     )
 
 
@@ -145,7 +144,7 @@ def make_runs(
         make_gathered(rows, dim, dtype),
         make_spread(spec, options.batch, problem.n_own, dtype),
         make_covariance(spec, rows, dim, dtype),
-        make_reading(problem),
+        make_reading(problem, dtype),
     )
     wide, second = make_wide(problem, dtype), make_second(problem, state)
     if wide is not None:
@@ -218,6 +217,7 @@ def make_second(problem: Problem, state: State) -> Second | None:
         frozen=frozen,
         units=make_gathered(options.batch + n, options.dim),
         wanted=np.empty(options.batch + n, np.int64),
+        joint=np.empty(options.batch + n, np.int64),
         cache=np.empty((0, options.dim), np.float32) if cache is None else cache,
         cached_at=np.empty(0, np.int64) if cached_at is None else cached_at,
         first_cached=problem.cached.start,

@@ -80,6 +80,8 @@ class Second(NamedTuple):
     """(batch + C) unit vectors: of the pairs' users or positives, then of the candidates."""
     wanted: Int64
     """(batch + C,) their rows."""
+    joint: Int64
+    """(batch + C,) their rows in the joint table."""
     cache: Float32
     """`State.cache`, (n, d): the points of rows with content; without rows if there is none."""
     cached_at: Int64

@@ -27,10 +27,14 @@ class ContentSource(NamedTuple):
 class ContentPlan(NamedTuple):
     """Room for the content of a step: U rows with E entries in K different columns."""
 
+    row: Int64
+    """(U,) each unique row as a row of the joint table."""
     kept: Bool
     """(U,) m of each unique row."""
+    column: Int32
+    """(K,) the different columns."""
     wanted: Int64
-    """(K,) the rows of the tables that hold the vectors of the columns."""
+    """(K,) the rows of the tables that hold their vectors."""
     begin: Int32
     """(U + 1,) where the entries of each unique row begin in `slot`."""
     slot: Int32
@@ -57,7 +61,9 @@ class ContentSketch(NamedTuple):
 def make_content_plan(n_ahead: int, rows: int, entries: int, columns: int) -> ContentPlan:
     """Make room for the content of `n_ahead` steps."""
     return ContentPlan(
+        row=np.empty((n_ahead, rows), np.int64),
         kept=np.empty((n_ahead, rows), np.bool_),
+        column=np.empty((n_ahead, columns), np.int32),
         wanted=np.empty((n_ahead, columns), np.int64),
         begin=np.empty((n_ahead, rows + 1), np.int32),
         slot=np.empty((n_ahead, entries), np.int32),
@@ -109,12 +115,12 @@ def _number_columns(
     empty(table)
     for u in range(unique.shape[0]):
         row = unique[u]
-        kept[u], begin[u] = keeps_id_at(content, key, row), e
+        plan.row[u], kept[u], begin[u] = row, keeps_id_at(content, key, row), e
         for x in range(content.indptr[row], content.indptr[row + 1]):
             column = np.int64(content.columns[x])
             place = find_or_add(table, column, n)
             if place == n:
-                wanted[n], count[n] = source.n_rows + column, 0
+                plan.column[n], wanted[n], count[n] = column, source.n_rows + column, 0
                 n += 1
             count[place] += 1
             slot[e] = place
@@ -135,8 +141,8 @@ plan_content = by_record({ContentSource: _plan, NoneType: _no_plan})
 @kernel
 def _one(plans: ContentPlan, p: Int) -> ContentPlan:
     return ContentPlan(
-        plans.kept[p], plans.wanted[p], plans.begin[p], plans.slot[p], plans.start[p],
-        plans.reader[p], plans.value[p], plans.size[p],
+        plans.row[p], plans.kept[p], plans.column[p], plans.wanted[p], plans.begin[p],
+        plans.slot[p], plans.start[p], plans.reader[p], plans.value[p], plans.size[p],
     )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ With x_r the content of row r, w_f the vector of column f and m_r the draw of
     z_r = sum_f x_rf w_f + m_r delta_r
 
 and a gradient s_r of z_r goes to delta_r as m_r s_r + decay delta_r, if m_r = 1, and to w_f as
-sum_r x_rf s_r over the rows of the step, in their order.
+sum_r x_rf s_r over the rows of the step, in their order, and decay w_f. A copy of another table's
+row (`nearfar.engine.cpu.descent.PartRule`) gets its slope without the decay, which its owner adds.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearfar.engine.content import Content
-from nearfar.engine.cpu.choose import Second
+from nearfar.engine.content import Content, id_pull, weight_pull
+from nearfar.engine.cpu.choose import Second, place_of
 from nearfar.engine.cpu.content_plan import ContentPlan, ContentSource
 from nearfar.engine.cpu.descent import Change, Pace, catch_up, dot, take_step
 from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Gathered, Learner, Moved, gather, update
@@ -29,8 +30,6 @@ class Reading(NamedTuple):
     """Room for the content of a step."""
 
     content: Content
-    n_rows: int
-    """N + M."""
     own: Floats
     """(U, d) delta of each unique row."""
     slope: Floats
@@ -50,9 +49,7 @@ def gather_vectors(
 
 
 @inlined
-def _encode_rows(
-    reading: Reading, begin: Int, end: Int, listed: Int64, plan: ContentPlan, now: Gathered
-) -> None:
+def _encode_rows(reading: Reading, begin: Int, end: Int, plan: ContentPlan, now: Gathered) -> None:
     own, current, inverse, vectors = reading.own, now.current, now.inverse, reading.vectors.current
     indptr, values, slot = reading.content.indptr, reading.content.values, plan.slot
     one, dim = np.float32(1.0), current.shape[1]
@@ -62,7 +59,7 @@ def _encode_rows(
             own[at, k] = current[at, k]
             current[at, k] = keep * own[at, k]
         first, last = np.int64(plan.begin[at]), np.int64(plan.begin[at + 1])
-        shift = indptr[listed[at]] - first
+        shift = indptr[plan.row[at]] - first
         for e in range(first, last):
             x, f = values[e + shift], slot[e]
             for k in range(dim):
@@ -73,13 +70,13 @@ def _encode_rows(
 
 
 @inlined
-def _stay(reading: None, begin: Int, end: Int, listed: Int64, plan: None, now: Gathered) -> None:
+def _stay(reading: None, begin: Int, end: Int, plan: None, now: Gathered) -> None:
     pass
 
 
 encode_rows = by_record({Reading: _encode_rows, NoneType: _stay})
-"""`encode_rows(reading, begin, end, listed, plan, now)`: replace gathered deltas begin..end-1 of
-the rows `listed` by z, on the sphere."""
+"""`encode_rows(reading, begin, end, plan, now)`: replace gathered deltas begin..end-1 by z, on the
+sphere."""
 
 
 @inlined
@@ -102,14 +99,14 @@ def _move(
     pace: Pace, learner: Learner, now: Gathered,
 ) -> None:  # fmt: skip
     total, own, slope, current = moved.total, reading.own, reading.slope, now.current
-    rows, last, indptr = learner.rows, learner.last, reading.content.indptr
+    rows, last, real = learner.rows, learner.last, moved.total.dtype.type
     for r in range(count):
         u = moved.at[r]
-        row, inverse = listed[u], np.float32(now.inverse[u])
+        row, inverse = listed[u], real(now.inverse[u])
         radial = dot(total, r, current, u) * inverse * inverse
         pull = np.float32(0.0)
-        if indptr[row + 1] > indptr[row]:
-            pull = reading.content.decay[0 if row < reading.content.n_users else 1]
+        if row < rows.shape[0]:
+            pull = id_pull(reading.content, plan.row[u])
         for k in range(slope.shape[1]):
             slope[u, k] = (total[r, k] - radial * current[u, k]) * inverse
             total[r, k] = slope[u, k] + pull * own[u, k]
@@ -143,9 +140,9 @@ def move_vectors(
     total, slope, vectors = moved.total, reading.slope, reading.vectors.current
     rows, last, content = learner.rows, learner.last, reading.content
     for f in range(begin, end):
-        row = plan.wanted[f]
-        side = 0 if row - reading.n_rows < content.n_user_columns else 1
-        pull = content.weight_decay[side]
+        row, pull = plan.wanted[f], np.float32(0.0)
+        if row < rows.shape[0]:
+            pull = weight_pull(content, plan.column[f])
         for k in range(slope.shape[1]):
             total[0, k] = pull * vectors[f, k]
         for e in range(plan.start[f], plan.start[f + 1]):
@@ -172,9 +169,11 @@ def refresh(
     begin, last_one = first + piece * ROWS_AT_ONCE, min(first + size, n)
     for at in range(begin, min(begin + ROWS_AT_ONCE, last_one)):
         row = at + second.first_cached
-        catch_up(learner.rule, rows, row, last[row], t, cache, at)
+        place = place_of(second.home, row)
+        catch_up(learner.rule, rows, place, last[place], t, cache, at)
         for e in range(content.indptr[row], content.indptr[row + 1]):
-            vector, x = source.n_rows + content.columns[e], content.values[e]
+            vector = place_of(second.home, source.n_rows + np.int64(content.columns[e]))
+            x = content.values[e]
             catch_up(learner.rule, rows, vector, last[vector], t, room, 0)
             for k in range(dim):
                 cache[at, k] += x * room[0, k]
@@ -186,20 +185,20 @@ def refresh(
 
 
 @inlined
-def _look_up(source: ContentSource, begin: Int, end: Int, listed: Int64, second: Second) -> None:
+def _look_up(source: ContentSource, begin: Int, end: Int, second: Second) -> None:
     indptr, cache, units = source.content.indptr, second.cache, second.units.current
     for at in range(begin, end):
-        row = listed[at]
+        row = second.joint[at]
         if indptr[row + 1] > indptr[row]:
             for k in range(cache.shape[1]):
                 units[at, k] = cache[row - second.first_cached, k]
 
 
 @inlined
-def _look_at_none(source: None, begin: Int, end: Int, listed: Int64, second: Second) -> None:
+def _look_at_none(source: None, begin: Int, end: Int, second: Second) -> None:
     pass
 
 
 look_up = by_record({ContentSource: _look_up, NoneType: _look_at_none})
-"""`look_up(source, begin, end, listed, second)`: replace unit vectors begin..end-1, those of the
-rows `listed`, by the cached points of rows with content."""
+"""`look_up(source, begin, end, second)`: replace unit vectors begin..end-1 by the cached points of
+rows with content."""

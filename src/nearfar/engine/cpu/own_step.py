@@ -47,7 +47,7 @@ def _gather(piece: Int, step: PlannedStep, run: OwnRun | TwoStageRun) -> None:
     begin, n_shared = piece * ROWS_AT_ONCE, step.plan.size[N_SHARED]
     listed, end = step.plan.unique[: step.plan.size[N_UNIQUE]], min(begin + ROWS_AT_ONCE, n_shared)
     gather(listed, begin, end, step.t, run.learner, run.flow.now)
-    encode_rows(run.flow.reading, begin, end, listed, step.plan.content, run.flow.now)
+    encode_rows(run.flow.reading, begin, end, step.plan.content, run.flow.now)
 
 
 @kernel

@@ -46,14 +46,14 @@ def _look(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     left_out, anchor = second.n_rows - frozen.shape[0], second.rule.anchor
     for at in range(begin, end):
         wanted = plan.entries[at, anchor] if at < size else n_users + plan.candidates[at - size]
-        listed[at] = place_of(second.home, wanted)
+        listed[at], second.joint[at] = place_of(second.home, wanted), wanted
         if frozen.shape[0] > 0:
             for k in range(frozen.shape[1]):
                 units[at, k] = frozen[wanted - left_out, k]
     if frozen.shape[0] == 0:
         gather(listed[:end], begin, end, step.t, run.learner, second.units)
         to_unit(begin, end, run.learner.geometry, second.units)
-        look_up(run.source.content, begin, end, listed, second)
+        look_up(run.source.content, begin, end, second)
 
 
 @kernel

@@ -54,7 +54,7 @@ def _gather(piece: Int, step: PlannedStep, run: SharedRun) -> None:
     end = min(begin + ROWS_AT_ONCE, n_rows)
     listed = plan.unique[:n_rows]
     gather(listed, begin, end, step.t, run.learner, now)
-    encode_rows(run.flow.reading, begin, end, listed, plan.content, now)
+    encode_rows(run.flow.reading, begin, end, plan.content, now)
     points, inverse, current = wide.points, now.inverse, now.current
     for at in range(begin, end):
         for k in range(points.shape[1]):

@@ -182,22 +182,16 @@ def measured() -> dict[str, float]:
 
 def _planner(problem: Any) -> Any:
     """Return what plans `AHEAD` steps of the first of 64 processes."""
-    from nearfar.engine.cluster.comparison import make_comparisons
-    from nearfar.engine.cluster.part_plan import (
-        make_part_plans,
-        make_part_sketch,
-        most_wanted,
-        plan_parts,
-    )
-    from nearfar.engine.cluster.shards import make_shards, rows_of_rank
+    from nearfar.engine.cluster.content_read import make_slices
+    from nearfar.engine.cluster.part_plan import make_part_plans, make_part_sketch, plan_parts
+    from nearfar.engine.cluster.shards import make_shards
+    from nearfar.engine.cpu.buffers import make_source
     from nearfar.engine.cpu.plan_records import PairRange
 
     shards = make_shards(problem, 64)
-    state = problem.initial_state(rows_of_rank(shards, 0))
-    pairs = PairRange(*shards.pairs[:2].tolist())
-    source = make_comparisons(problem, state, most_wanted(problem), 1, pairs)[0].source
+    source = make_source(problem, PairRange(*shards.pairs[:2].tolist()))
     ahead, sketch = make_part_plans(AHEAD, problem, 64), make_part_sketch(problem)
-    return lambda: plan_parts(0, 0, AHEAD, source, shards, ahead, sketch)
+    return lambda: plan_parts(0, 0, AHEAD, source, shards, make_slices(problem), ahead, sketch)
 
 
 def _least(work: Any, rounds: int = 4) -> float:

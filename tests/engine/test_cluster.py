@@ -1,23 +1,28 @@
 """Several processes against one: the same draws, the same points, and what is sent for them."""
 
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from conftest import SAMPLERS, plain, random_data
 from nearfar.engine import Problem
 from nearfar.engine.cluster.cluster_engine import AHEAD, ClusterEngine
 from nearfar.engine.cluster.shards import make_shards, n_rows_of, rows_of_rank
+from nearfar.engine.content import as_matrix, make_content
 from nearfar.engine.cpu.cpu_engine import CPUEngine
 from nearfar.engine.reference import ReferenceEngine
 from nearfar.errors import OptionError
+from nearfar.method.hybrid import Hybrid, Linear
 from nearfar.method.loss import Decorrelate, SpreadOut, Triplet
 from nearfar.method.optimiser import SGD, Adagrad, Adam
 from nearfar.method.sampling import Popularity, Shared, TwoStage, Uniform
 from ranks import on_ranks
 
 DATA = random_data(crowded=True)
+HYBRID = Hybrid(Linear(decay=0.02), id_dropout=0.4, id_decay=0.05)
 STEPS = 40
 SOFT = Triplet(0.5, temperature=0.3)
 DEFAULT = {
@@ -59,8 +64,47 @@ ALL = {
 SETTINGS = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.full) for name in ALL]
 
 
+HYBRIDS = {
+    "own, items": DEFAULT["own, adam"] | {"items": HYBRID},
+    "own, both, adagrad": DEFAULT["own, adam"]
+    | {"items": HYBRID, "users": HYBRID, "optimiser": Adagrad(0.05)},
+    "shared, both": DEFAULT["shared, adam"] | {"items": HYBRID, "users": HYBRID},
+    "shared, users, sgd": ALL["shared, sgd"] | {"users": HYBRID},
+    "two-stage, items": DEFAULT["two-stage, adam"] | {"items": HYBRID},
+    "two-stage, both": DEFAULT["two-stage, adam"]
+    | {"items": HYBRID, "users": HYBRID, "sampler": TwoStage(20, towards="user")},
+    "two-stage, initial": DEFAULT["two-stage, adam"]
+    | {"items": HYBRID, "sampler": TwoStage(12, vectors="initial")},
+}
+ALL |= HYBRIDS
+THREE = ("own, items", "shared, both", "two-stage, items")
+OF_HYBRIDS = [
+    pytest.param(name, marks=() if name in THREE else pytest.mark.full) for name in HYBRIDS
+]
+
+
+def features(n_rows, n_columns, seed):
+    """Random sparse rows, some of them empty."""
+    rng = np.random.default_rng(seed)
+    dense = np.where(rng.random((n_rows, n_columns)) < 0.2, rng.normal(size=(n_rows, n_columns)), 0)
+    dense[rng.random(n_rows) < 0.15] = 0.0
+    return sp.csr_array(dense.astype(np.float32))
+
+
+def content_of(options, data):
+    """Features of what is a hybrid."""
+    if options.users is None and options.items is None:
+        return None
+    return make_content(
+        data.n_users, data.n_items, options.users, options.items,
+        None if options.users is None else features(data.n_users, 9, 1),
+        None if options.items is None else features(data.n_items, 25, 2),
+    )  # fmt: skip
+
+
 def problem_of(name, data=DATA, **changes):
-    return Problem(data, plain(**{"batch": 16, "dim": 9} | ALL[name] | changes), 3, horizon=STEPS)
+    options = plain(**{"batch": 16, "dim": 9} | ALL[name] | changes)
+    return Problem(data, options, 3, horizon=STEPS, content=content_of(options, data))
 
 
 def precise(problem):
@@ -81,7 +125,7 @@ def precise(problem):
 def specified(name):
     problem = problem_of(name)
     reference = ReferenceEngine(problem, precise(problem))
-    return reference.run(STEPS), reference._points()
+    return reference.run(STEPS), reference._vectors()
 
 
 def trained(problem, group, state=None, chunks=(STEPS,), threads=1):
@@ -95,7 +139,7 @@ def trained(problem, group, state=None, chunks=(STEPS,), threads=1):
     return log, points, group.traffic
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", SETTINGS + OF_HYBRIDS)
 def test_any_number_of_ranks_computes_what_the_reference_specifies(name):
     problem, (expected, points) = problem_of(name), specified(name)
     for size in (1, 2, 3):
@@ -106,13 +150,13 @@ def test_any_number_of_ranks_computes_what_the_reference_specifies(name):
     assert np.abs(points - problem.initial_state().rows[:, 0]).max() > 0.02, "nothing was learned"
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", SETTINGS + OF_HYBRIDS)
 def test_one_rank_has_the_bits_of_the_processor_s_engine(name):
     problem = problem_of(name)
     engine = CPUEngine(problem, threads=1)
     log = engine.run(STEPS)
     engine.settle()
-    expected = engine.points()
+    expected = engine.points() if problem.content is None else engine.tables()
     engine.close()
     ((found, points, _),) = on_ranks(1, lambda group: trained(problem, group))
     assert points.tobytes() == expected.tobytes()
@@ -182,6 +226,68 @@ def test_a_mean_over_epochs_is_that_of_one_process():
         assert np.abs(points - reference.points()).max() < 1e-6
 
 
+def test_points_of_a_hybrid_are_encoded_by_the_rank_that_has_them():
+    problem = problem_of("shared, both")
+    whole = CPUEngine(problem)
+    whole.run(20)
+    some = np.array([DATA.n_users + 2, 5, 0])
+
+    def work(group):
+        engine = ClusterEngine(problem, whole.state.copy(), group=group)
+        seen = []
+        for _ in range(2):  # as they are now, then those of a mean
+            kept = engine.own_tables()
+            seen.append((engine.own_points(), engine.own_encoded(kept), engine.points(some),
+                         engine.tables(), kept))  # fmt: skip
+            engine.average(1.0)
+        engine.close()
+        return engine.own_rows, engine.table_rows, seen
+
+    found = on_ranks(3, work)
+    for now in range(2):
+        points, tables = whole.points(), whole.tables()
+        for own_rows, table_rows, seen in found:
+            own, encoded, chosen, all_rows, kept = seen[now]
+            assert own.tobytes() == encoded.tobytes() == points[own_rows].tobytes()
+            assert chosen.tobytes() == points[some].tobytes()
+            assert all_rows.tobytes() == tables.tobytes()
+            assert kept.tobytes() == tables[table_rows].tobytes()
+        whole.average(1.0)
+    listed = np.sort(np.concatenate([table_rows for _, table_rows, _ in found]))
+    assert np.array_equal(listed, np.arange(problem.n_table_rows))
+    assert all(len(rows) < len(table) for rows, table, _ in found), "a rank has no columns"
+    whole.close()
+
+
+@pytest.mark.parametrize("name", ["own, items", "shared, both"])
+def test_the_columns_that_a_step_reads_are_asked_for_once(name):
+    problem, size = problem_of(name), 3
+
+    def work(group):
+        engine = ClusterEngine(problem, group=group)
+        engine._plan(0)
+        plans = [engine._steps[t] for t in range(AHEAD)]
+        wanted = [int(one.plan.content.size[0]) for one in plans]
+        got = [one.expected.copy() for one in plans]
+        engine.close()
+        return wanted, got
+
+    found, n = on_ranks(size, work), problem.n_rows
+    matrix = as_matrix(problem.content)
+    for t in range(AHEAD):
+        owner, items, shared = asked(problem, size, t)
+        users = [set() for _ in range(size)]
+        for user, _ in ReferenceEngine(problem).pairs(t):
+            users[owner[user]].add(user)
+        for rank, (wanted, got) in enumerate(found):
+            read = [*users[rank], *(problem.n_users + k for k in items[rank] | shared)]
+            columns = np.unique(matrix[np.array(read)].indices)
+            assert wanted[t] == len(columns)
+            asked_for = {*(problem.n_users + k for k in items[rank] | shared), *(n + columns)}
+            elsewhere = sum(owner[row] != rank for row in asked_for)
+            assert got[t].sum() - got[t][rank] == elsewhere
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_every_row_has_one_owner_and_pairs_are_divided_evenly(size):
     problem = problem_of("own, adam", random_data(300, 200))
@@ -212,7 +318,7 @@ def test_more_ranks_than_users_train_too():
 def asked(problem, size, step):
     """By the reference's draws: the owner of each row; each rank's items; the shared items."""
     shards, engine = make_shards(problem, size), ReferenceEngine(problem)
-    owner = np.empty(problem.n_rows, np.int64)
+    owner = np.empty(problem.n_table_rows, np.int64)
     for rank in range(size):
         owner[rows_of_rank(shards, rank)] = rank
     pairs = engine.pairs(step)
@@ -271,6 +377,14 @@ def test_one_rank_copies_and_sends_nothing():
     assert on_ranks(1, work) == [(True, 0)]
 
 
+@pytest.mark.parametrize("name", THREE)
+def test_a_hybrid_has_the_same_collectives(name):
+    problem = problem_of(name)
+    start = 2 if problem.cached else 0  # the vectors that the cache starts from
+    for _, collectives in on_ranks(2, lambda group: counted(problem, group)):
+        assert collectives == 2 * STEPS + 2 * -(-STEPS // AHEAD) + 1 + start
+
+
 @pytest.mark.parametrize("name", DEFAULT)
 def test_two_collectives_a_step_and_two_a_plan_and_no_byte_more_than_the_rows(name):
     problem, size = problem_of(name), 3
@@ -323,3 +437,9 @@ def test_bytes_stay_within_a_twentieth_of_the_formula():
 def test_what_a_cluster_does_not_compute_is_refused_by_name(changes, told):
     with pytest.raises(OptionError, match=told):
         on_ranks(1, lambda group: ClusterEngine(problem_of("own, adam", **changes), group=group))
+
+
+def test_a_module_is_refused_by_name():
+    problem = replace(problem_of("own, items"), module=object())
+    with pytest.raises(OptionError, match="a hybrid with a `Module` does not train on a cluster"):
+        on_ranks(1, lambda group: ClusterEngine(problem, group=group))

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 import nearfar as nf
@@ -28,6 +29,33 @@ def fitted(_rank=0, *, device="cluster", options=None, **how):
     model = nf.CML(plain(dim=DIM, batch=256, optimiser=nf.Adam(0.02), **options or {}))
     given = {"epochs": 2, "seed": 1, "threads": 1, "progress": False} | how
     return model.fit(DATA, device=device, **given)
+
+
+def features(side):
+    """Of each user or item its residue by 7."""
+    n = DATA.n_items if side == "item" else DATA.n_users
+    frame = pl.DataFrame({f"{side}_id": np.arange(n)})
+    numbers = pl.col(f"{side}_id")
+    return nf.Features.from_frame(
+        frame.with_columns((numbers % 7).cast(pl.String).alias("kind"), numbers.alias("size")),
+        categories="kind", numbers="size",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_hybrid_of_a_cluster_is_whole_in_every_process(size, ranks, tmp_path):
+    how = {"validation": 0.2, "k": 10, "item_features": features("item"),
+           "options": {"items": nf.Hybrid(), "averaging": nf.Averaging()}}  # fmt: skip
+    alone = fitted(device="cpu", **how)
+    found = ranks(size, partial(fitted, **how, out=tmp_path / "m"))
+    saved = nf.CML.load(tmp_path / "m")
+    assert {points_of(one).tobytes() for one in found} == {points_of(saved).tobytes()}
+    for one in (*found, saved):
+        assert np.abs(points_of(one) - points_of(alone)).max() < (1e-7 if size == 1 else 1e-3)
+        assert np.sqrt(np.mean((points_of(one) - points_of(alone)) ** 2)) <= 1e-5
+        assert (one.gamma, one.best_epoch) == (alone.gamma, alone.best_epoch)
+        new = one.recommend([3], k=5, among=[1, 2, 4, 6, 8, 9])
+        assert new.equals(saved.recommend([3], k=5, among=[1, 2, 4, 6, 8, 9]))
 
 
 def points_of(model):

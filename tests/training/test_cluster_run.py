@@ -39,7 +39,7 @@ def resumed(problem, folder, steps, group):
     return points
 
 
-@pytest.mark.parametrize("name", DEFAULT)
+@pytest.mark.parametrize("name", [*DEFAULT, "two-stage, items"])
 def test_a_run_goes_on_with_another_number_of_processes(name, tmp_path):
     problem, (_, expected) = problem_of(name), specified(name)
     for size, steps in ((2, 13), (1, 9), (3, 18)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nearfar.engine.content import Content, encode, has_content, rows_of
+from nearfar.engine.content import Content, encode, has_content, is_plain, rows_of
 from nearfar.errors import DataError, EmptyDataError, OptionError
 from nearfar.method.geometry import normalise
 from nearfar.method.loss import Triplet
@@ -309,7 +309,7 @@ class Problem:
     def initial_state(self, some: Int64 | None = None) -> State:
         """Return the initial tables: Gaussian rows of length 1 (float32) and initial moments.
 
-        Without content they may be those of `some` rows only.
+        They may be those of `some` rows only, in joint numbers; not with a module.
         """
         optimiser, dim = self.options.optimiser, self.options.dim
         n = self.n_table_rows if some is None else len(some)
@@ -317,7 +317,7 @@ class Problem:
         listed = np.arange(n) if some is None else some
         _gaussian_directions(stream(self.seed, Purpose.INITIAL), listed, rows)
         if self.content is not None:
-            rows[: self.n_rows][has_content(self.content)] = 0.0
+            rows[~is_plain(self.content, listed) & (listed < self.n_rows)] = 0.0
         if self.module is not None:
             rows[self.n_rows :, 0] = self.module.initial()
         optimiser.start(rows)
@@ -454,14 +454,30 @@ class Collective(Protocol):
     own: State
     """The state of this process's rows."""
     own_rows: Int64
-    """Which joint rows they are: a range of users, then items in any order."""
+    """Which users and items they are, as joint rows: a range of users, then items in any order."""
+    table_rows: Int64
+    """The joint rows of `own`: those, then columns of the content."""
 
     def own_points(self, out: Float32 | None = None) -> Float32:
-        """Return the current points of this process's rows; see `Engine.points`. Not collective."""
+        """Return the current points of this process's users and items; see `Engine.points`.
+
+        Collective with content only.
+        """
+        ...
+
+    def own_tables(self, out: Float32 | None = None) -> Float32:
+        """Return the current rows of this process's table; see `Engine.tables`. Not collective.
+
+        Without content they are the points.
+        """
+        ...
+
+    def own_encoded(self, tables: Float32) -> Float32:
+        """Return the points of what `own_tables` has returned; collective with content only."""
         ...
 
     def whole(self, table: Floats) -> Floats:
-        """Return the rows (N + M, ...) of all processes, of which `table` has this one's."""
+        """Return the rows (N + M + F, ...) of all processes, of which `table` has this one's."""
         ...
 
     def agreed(self, values: Float64) -> Float64:

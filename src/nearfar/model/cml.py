@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Never, Self
 
@@ -292,7 +293,8 @@ class CML:
         out : path, optional
             A folder to save the model in at the end, as `save` does; also the model of a run that
             is interrupted after its first epoch. On a cluster every process writes a part of the
-            points there and maps all of them from it, so all must see the folder.
+            points there and maps all of them from it, so all must see the folder; a hybrid is
+            written by the first process, and all have it whole.
 
         Returns
         -------
@@ -369,7 +371,7 @@ class CML:
         finally:
             if not run.out_of_step:
                 with run.acting_together():
-                    if out is not None and isinstance(run.engine, Collective):
+                    if out is not None and run.in_parts and isinstance(run.engine, Collective):
                         self._keep_shards(run, run.engine, train, out)
                     else:
                         self._keep(run, train, given, before, out)
@@ -402,7 +404,7 @@ class CML:
                 known = self._described(run, trained, train, found)
                 self._take(known._replace(users=users, items=items, encoders=encoders))
                 if out is not None and trained.history.height:
-                    self.save(out)
+                    run.written_once(partial(self.save, out), "the model")
 
     def _keep_shards(
         self, run: Run, engine: Collective, train: Interactions, out: str | PathLike[str]

@@ -110,15 +110,16 @@ class Checkpoint:
         """Write the current state of a run of several processes: each its rows, then one the list.
 
         They must see the same folder. Until the list is replaced, the folder holds the run as it
-        was saved before. `best_points` are those of the process's rows.
+        was saved before. `best_points` are those of the process's rows. The first writes the cache.
 
         Raises
         ------
         StoreError
             A process cannot write its part, or the first one does not see it.
         """
-        rows = engine.own_rows
-        tables = _tables(engine.own, best_points) | {"joint": rows}
+        tables = _tables(engine.own, best_points) | {"joint": engine.table_rows}
+        if engine.rank > 0:  # all have the same
+            tables = {name: table for name, table in tables.items() if name not in _OF_ALL}
         write = partial(store.keep_part, self.path, f"part{engine.rank}", tables, kind=KIND)
         told = "the checkpoint"
         kept = all_kept(engine, ["part"], lambda: [write()], told)
@@ -129,6 +130,10 @@ class Checkpoint:
 
     def _meta(self, state: State, progress: Mapping[str, Any]) -> dict[str, Any]:
         return {"identity": self.identity, "step": state.step, "progress": dict(progress)}
+
+
+_OF_ALL = "cache", "cached_at"
+"""What every process of a cluster has whole."""
 
 
 def _tables(state: State, best_points: Float32 | None) -> Arrays:
@@ -148,15 +153,16 @@ def _whole(saved: Mapping[str, Arrays]) -> Arrays:
         return saved["tables"]
     parts = list(saved.values())
     n = sum(len(part["joint"]) for part in parts)
+    of_all = {name: part[name] for part in parts for name in _OF_ALL if name in part}
     whole = {
         name: np.empty((n, *table.shape[1:]), table.dtype)
         for name, table in parts[0].items()
-        if name != "joint"
+        if name != "joint" and name not in _OF_ALL
     }
     for part in parts:
         for name, table in whole.items():
             table[part["joint"]] = part[name]
-    return whole
+    return whole | of_all
 
 
 def identity(

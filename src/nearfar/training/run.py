@@ -48,6 +48,7 @@ from nearfar.training.calibration import (
 )
 from nearfar.training.checkpoint import Checkpoint
 from nearfar.training.content_diagnostics import ContentSight
+from nearfar.training.kept_together import together
 from nearfar.training.schedule import Schedule
 from nearfar.training.shard_comparisons import over_shards
 
@@ -193,7 +194,7 @@ class Run:
             problem, state, device=self.device, threads=workers, fast=fast
         )
         if isinstance(self.engine, Collective) and self.best_points is not None:
-            self.best_points = self.best_points[self.engine.own_rows]
+            self.best_points = self.best_points[self.engine.table_rows]
         self.out_of_step = False
         """Whether a process of a cluster has failed, so that they cannot act together."""
         self._interrupts: list[Any] = []
@@ -239,11 +240,11 @@ class Run:
         epoch, best = self.progress.best_epoch, self.best_points
         if best is None:
             epoch = len(self.progress.history)
+        if isinstance(self.engine, Collective) and best is not None:
+            best = self.engine.whole(best)
         if self.problem.content is not None:
             tables = self.engine.tables() if best is None else best
             return Trained(self.problem.encoded(tables), self.history(), epoch, tables)
-        if isinstance(self.engine, Collective) and best is not None:
-            best = self.engine.whole(best)
         return Trained(self.engine.finish() if best is None else best, self.history(), epoch)
 
     def outcome_here(self) -> Trained:
@@ -435,9 +436,8 @@ class Run:
         problem, threads, n = self.problem, self.threads, self.problem.n_users
         if isinstance(self.engine, Collective) and validation is not None:
             assert self.best_points is not None
-            compared = over_shards(
-                self.engine, self.best_points, validation, self.schedule, threads
-            )
+            own = self.engine.own_encoded(self.best_points)
+            compared = over_shards(self.engine, own, validation, self.schedule, threads)
             return calibrated_by(compared, problem, threads)
         users, items = points[:n], points[n:]
         return calibrated(problem, users, items, validation, self.schedule, threads)
@@ -461,6 +461,24 @@ class Run:
     @property
     def _together(self) -> bool:
         return isinstance(self.engine, Collective)
+
+    def written_once(self, write: Callable[[], Any], what: str) -> None:
+        """Write a file: in a cluster the first process does, and the others wait for it.
+
+        Raises
+        ------
+        StoreError
+            It cannot, which is raised in every process. `what` names the file.
+        """
+        if not isinstance(self.engine, Collective):
+            write()
+        else:
+            together(self.engine, write if self.engine.rank == 0 else None, what)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the model is saved in parts, one a process; a hybrid is not."""
+        return isinstance(self.engine, Collective) and self.problem.content is None
 
     @property
     def _reports(self) -> bool:
@@ -507,7 +525,7 @@ class Run:
 
     def _points_to_keep(self, out: Float32 | None) -> Float32:
         if isinstance(self.engine, Collective):
-            return self.engine.own_points(out)
+            return self.engine.own_tables(out)
         of = self.engine.points if self.problem.content is None else self.engine.tables
         return of(out=out)
 

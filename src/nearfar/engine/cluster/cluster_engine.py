@@ -8,26 +8,24 @@ from typing import Any
 import numpy as np
 
 from nearfar.engine.cluster.comparison import compare, make_comparisons, with_copies
-from nearfar.engine.cluster.owner import Service, move, serve
+from nearfar.engine.cluster.content_read import make_slices
+from nearfar.engine.cluster.owner import Service, make_decay, move, serve
 from nearfar.engine.cluster.part_plan import (
     make_part_plans,
     make_part_sketch,
     most_wanted,
     plan_parts,
 )
+from nearfar.engine.cluster.part_points import PartPoints
 from nearfar.engine.cluster.part_steps import PartStep, part_steps
 from nearfar.engine.cluster.process_group import Group
 from nearfar.engine.cluster.shards import make_shards, rows_of_rank
 from nearfar.engine.cluster.whole_table import whole_rows
 from nearfar.engine.cpu.buffers import make_learner, steps_ahead
 from nearfar.engine.cpu.plan_records import PairRange
-from nearfar.engine.cpu.rows import (
-    ROWS_AT_ONCE,
-    bring_up_to_date,
-    make_gathered,
-)
+from nearfar.engine.cpu.rows import make_gathered
 from nearfar.engine.cpu.team import make_team
-from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog
+from nearfar.engine.problem import LOG_FIELDS, Problem, State, StepLog, chosen_rows
 from nearfar.errors import OptionError
 from nearfar.runtime.arrays import Float32, Float64, Floats, Int64
 from nearfar.runtime.threads import interrupt_deferred, one_blas_thread
@@ -59,17 +57,27 @@ class ClusterEngine:
         check_supported(problem)
         self.problem, self.group, self._threads = problem, group, threads
         self.shards = make_shards(problem, group.size)
-        self.own_rows = rows_of_rank(self.shards, group.rank)
+        self.table_rows = rows_of_rank(self.shards, group.rank)
         """The joint rows of this rank's table, in its order."""
-        self.own = _part_of(problem, state, self.own_rows)
+        n_points = np.count_nonzero(self.table_rows < problem.n_rows)
+        self.own_rows = self.table_rows[:n_points]
+        """Those of users and items, which come first."""
+        self.own = _part_of(problem, state, self.table_rows)
         """The state of this rank's rows."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearfar")
         self._dtype = self.own.rows.dtype
-        n, part = len(self.own_rows), self.shards.pairs[group.rank : group.rank + 2].tolist()
+        n, part = len(self.table_rows), self.shards.pairs[group.rank : group.rank + 2].tolist()
         last = np.zeros(n + most_wanted(problem), np.int64)
         last[:n] = self.own.last
         self.own.last = last[:n]
         self._learner = make_learner(problem, self.own)
+        self._points = PartPoints(
+            problem, group, self.shards, self.own, self.table_rows, self._learner
+        )
+        if problem.needs_cache(self.own):
+            self._points.start_cache()
+        self._decay = make_decay(problem.content, self.table_rows)
+        self._slices = make_slices(problem)
         self._runs = make_comparisons(
             problem, self.own, self._learner, last, threads, PairRange(*part)
         )
@@ -89,10 +97,11 @@ class ClusterEngine:
     @property
     def state(self) -> State:
         """The whole tables, on every rank: a copy that is as large as they are."""
-        own, n = self.own, self.problem.n_rows
+        own, n = self.own, self.problem.n_table_rows
         last = self.whole(own.last[:, None])[:, 0]
         rows = self.whole(own.rows.reshape(len(own.rows), -1)).reshape(n, *own.rows.shape[1:])
-        return State(rows, last, own.step, None if own.mean is None else self.whole(own.mean))
+        mean = None if own.mean is None else self.whole(own.mean)
+        return State(rows, last, own.step, mean, own.cache, own.cached_at)
 
     def run(self, count: int) -> StepLog:
         """Do the next `count` steps; see `Engine.run`."""
@@ -113,10 +122,11 @@ class ClusterEngine:
         ends = [self._ahead * i // threads for i in range(threads + 1)]
         self._together(
             lambda i: plan_parts(
-                first, ends[i], ends[i + 1], source, self.shards, self._planned, self._sketches[i]
+                first, ends[i], ends[i + 1], source, self.shards, self._slices, self._planned,
+                self._sketches[i],
             )
-        )
-        planned = part_steps(self.group, self._planned, self._ahead, len(self.own_rows))
+        )  # fmt: skip
+        planned = part_steps(self.group, self._planned, self._ahead, len(self.table_rows))
         self._steps = {first + p: one for p, one in enumerate(planned)}
         self._make_room(planned)
 
@@ -136,7 +146,7 @@ class ClusterEngine:
     def _do(self, t: int, step: PartStep, log: Float64) -> None:
         """Do a planned step: rows out, slopes back."""
         sent, copies = self._sent[: step.counts.sum()], self._copies[: step.expected.sum()]
-        service = Service(t, step.order, self._learner, self._now, sent)
+        service = Service(t, step.order, self._learner, self._now, sent, self._decay)
         if len(sent) > 0:
             team = make_team()
             self._together(lambda _: serve(team, service))
@@ -153,64 +163,65 @@ class ClusterEngine:
         """Bring every row up to date; see `Engine.settle`."""
         if not self.problem.options.optimiser.drifts:
             return
-        n = len(self.own_rows)
+        n = len(self.table_rows)
         bounds = [n * i // self._threads for i in range(self._threads + 1)]
         nowhere = np.empty((0, self.problem.options.dim), self._dtype)
-        self._together(lambda i: self._bring(np.arange(bounds[i], bounds[i + 1]), nowhere))
+        self._together(lambda i: self._points.bring(np.arange(bounds[i], bounds[i + 1]), nowhere))
 
     def average(self, weight: float) -> None:
         """Update the mean of the own rows; see `Engine.average`."""
-        self.own.average(weight, self._own_now)
-
-    def _own_now(self, rows: Int64) -> Floats:
-        """Return the current points of rows of the rank's table."""
-        out = np.empty((len(rows), self.problem.options.dim), self._dtype)
-        self._bring(rows, out)
-        return out
-
-    def _own_points(self, rows: Int64) -> Floats:
-        """Return the model's points of rows of the rank's table."""
-        if self.own.mean is None:
-            return self._own_now(rows)
-        return self.own.mean_points(rows, None, self.problem.options.geometry == "sphere")
-
-    def _bring(self, rows: Int64, out: Floats) -> None:
-        room = make_gathered(ROWS_AT_ONCE, self.problem.options.dim, self._dtype)
-        bring_up_to_date(rows, self.own.step, self._learner, room, out)
+        self.own.average(weight, self._points.now)
 
     def points(self, rows: Int64 | None = None, out: Float32 | None = None) -> Float32:
         """Return the current points, on every rank; see `Engine.points`.
 
         All ranks ask for the same rows.
         """
-        n = self.problem.n_rows if rows is None else len(rows)
+        listed = np.arange(self.problem.n_rows) if rows is None else rows
         if out is None:
-            out = np.empty((n, self.problem.options.dim), np.float32)
-        return whole_rows(self.group, self.shards, self._own_points, rows, out)
-
-    def own_points(self, out: Float32 | None = None) -> Float32:
-        """Return the points of the rank's rows; see `Collective.own_points`."""
-        n = len(self.own_rows)
-        if out is None:
-            out = np.empty((n, self.problem.options.dim), np.float32)
-        for first in range(0, n, ROWS_AT_ONCE):
-            rows = np.arange(first, min(first + ROWS_AT_ONCE, n))
-            out[rows[0] : rows[-1] + 1] = self._own_points(rows)
+            out = np.empty((len(listed), self.problem.options.dim), np.float32)
+        self._points.whole(listed, out)
+        if self.problem.content is not None:
+            out[:] = self._points.encoded(listed, out)
         return out
 
+    def own_points(self, out: Float32 | None = None) -> Float32:
+        """Return the points of the rank's users and items; see `Collective.own_points`."""
+        if self.problem.content is None:
+            return self.own_tables(out)
+        vectors = self._points.own(len(self.own_rows), None)
+        return chosen_rows(self._points.encoded(self.own_rows, vectors), None, out)
+
+    def own_tables(self, out: Float32 | None = None) -> Float32:
+        """Return the model's rows of the rank's table; see `Collective.own_tables`."""
+        return self._points.own(len(self.table_rows), out)
+
+    def own_encoded(self, tables: Float32) -> Float32:
+        """Return the points of what `own_tables` has returned; see `Collective.own_encoded`."""
+        if self.problem.content is None:
+            return tables
+        n = len(self.own_rows)
+        columns = self.whole(tables)[self.problem.n_rows :]
+        return self._points.encoded(self.own_rows, tables[:n], columns)
+
     def points_exactly(self) -> Floats:
-        """Return all points in the type of the arithmetic."""
-        out = np.empty((self.problem.n_rows, self.problem.options.dim), self._dtype)
-        return whole_rows(self.group, self.shards, self._own_points, None, out)
+        """Return all rows of the model in the type of the arithmetic."""
+        shape = self.problem.n_table_rows, self.problem.options.dim
+        found: Floats = self._points.whole(None, np.empty(shape, self._dtype))
+        return found
 
     def whole(self, table: Any) -> Any:
         """Return all rows, of which `table` has the rank's; see `Collective.whole`."""
-        out = np.empty((self.problem.n_rows, *table.shape[1:]), table.dtype)
+        out = np.empty((self.problem.n_table_rows, *table.shape[1:]), table.dtype)
         return whole_rows(self.group, self.shards, table.__getitem__, None, out)
 
     def tables(self, out: Float32 | None = None) -> Float32:
-        """Return the points, because there is no content; see `Engine.tables`."""
-        return self.points(out=out)
+        """Return all rows of the model, on every rank; see `Engine.tables`."""
+        if out is None:
+            shape = self.problem.n_table_rows, self.problem.options.dim
+            out = np.empty(shape, np.float32)
+        found: Float32 = self._points.whole(None, out)
+        return found
 
     def finish(self) -> Float32:
         """Return all points and release the tables; see `Engine.finish`."""
@@ -251,12 +262,13 @@ def check_supported(problem: Problem) -> None:
     Raises
     ------
     OptionError
-        There is content, or a loss that ties all pairs of a batch together.
+        A module of your own encodes the items, or a loss ties all pairs of a batch together.
     """
     options = problem.options
-    if problem.content is not None:
+    if problem.module is not None:
         raise OptionError(
-            "a hybrid does not train on a cluster; got device='cluster'. Use device='cpu'."
+            "a hybrid with a `Module` does not train on a cluster; got device='cluster'. Use"
+            " Hybrid(Linear()), or device='cpu' or a GPU."
         )
     for name in ("spread_out", "decorrelate"):
         if getattr(options, name) is not None:
@@ -272,4 +284,6 @@ def _part_of(problem: Problem, state: State | None, rows: Int64) -> State:
     if state is None:
         return problem.initial_state(rows)
     mean = None if state.mean is None else state.mean[rows]
-    return State(state.rows[rows], state.last[rows], state.step, mean)
+    cache = None if state.cache is None else state.cache.copy()
+    at = None if state.cached_at is None else state.cached_at.copy()
+    return State(state.rows[rows], state.last[rows], state.step, mean, cache, at)

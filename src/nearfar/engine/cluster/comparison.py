@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfar.engine.cluster.content_read import find_vectors
 from nearfar.engine.cpu.buffers import make_runs
 from nearfar.engine.cpu.choose import Home, place_of
 from nearfar.engine.cpu.descent import PartRule, step_size
@@ -53,7 +54,7 @@ def with_copies(run: Run, copies: Floats, home: Home | None) -> Run:
 
 @kernel
 def compare(team: Team, run: Run, t: Int, plan: Plan, log: Float64) -> None:
-    """Do a planned step; copies become their slopes, 0 where nothing flows. All threads call it."""
+    """Do a planned step; copies become their slopes, -0 if nothing flows. All threads call it."""
     here = refer(run)
     rule: Any = here.learner.rule
     step = refer(PlannedStep(t, step_size(rule.rule, t + 1), plan, log))
@@ -64,13 +65,13 @@ def compare(team: Team, run: Run, t: Int, plan: Plan, log: Float64) -> None:
 
 @kernel
 def _clear_rest(piece: Int, step: PlannedStep, run: Run) -> None:
-    """Put 0 in the place of copies that have no slope."""
+    """Put -0 in the place of copies that have no slope."""
     rule: Any = run.learner.rule
     copies, begin = rule.copies, piece * ROWS_AT_ONCE
     last = run.learner.last[run.learner.rows.shape[0] :]
     for at in range(begin, min(begin + ROWS_AT_ONCE, copies.shape[0])):
         for k in range(copies.shape[1] if last[at] != step.t + 1 else 0):
-            copies[at, k] = 0.0
+            copies[at, k] = -0.0
 
 
 @kernel
@@ -86,6 +87,7 @@ def _find_copies(piece: Int, step: PlannedStep, run: TwoStageRun) -> None:
     unique, home = step.plan.unique, run.second.home
     for u in range(step.plan.size[N_UNIQUE]):
         unique[u] = place_of(home, unique[u])
+    find_vectors(step.plan.content, home)
 
 
 _do_part = by_record({OwnRun: own_step, TwoStageRun: _second_and_own, SharedRun: shared_step})

@@ -3,21 +3,28 @@
 The rows that a step sends are the **sent rows**: for rank 0, for rank 1, ... A rank sends itself
 those of its rows that others need as well. A row may be among them several times; it is gathered
 once, and its slopes are added in the order of the sent rows, which is that of the ranks.
+
+Without content a slope is that of a point, and goes through the normalisation here. With content
+it is that of delta or of a column's vector: ranks have encoded the point. The decay is added here,
+once, if any rank's pairs have read the row (`nearfar.engine.cpu.descent.PartRule`).
 """
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import NamedTuple
 
 import numpy as np
 
-from nearfar.engine.cpu.descent import Pace, step_size
+from nearfar.engine.cluster.content_read import pulls_of
+from nearfar.engine.content import Content
+from nearfar.engine.cpu.descent import Change, Pace, step_size, take_step
 from nearfar.engine.cpu.hashing import empty, find_or_add, table_size
 from nearfar.engine.cpu.rows import ROWS_AT_ONCE, Gathered, Learner, Moved, gather, update
 from nearfar.engine.cpu.running import pieces_of
 from nearfar.engine.cpu.team import Team, together
-from nearfar.runtime.arrays import Floats, Int, Int64
-from nearfar.runtime.jit import kernel
+from nearfar.runtime.arrays import Float32, Floats, Int, Int64
+from nearfar.runtime.jit import by_record, kernel
 from nearfar.runtime.references import refer
 
 
@@ -34,6 +41,13 @@ class Order(NamedTuple):
     """(k,) the sent rows of each listed row, ascending."""
 
 
+class Decay(NamedTuple):
+    """How rows of the rank's table decay when a step reads them."""
+
+    pull: Float32
+    """(n,) that of each row; 0 for a plain point."""
+
+
 class Service(NamedTuple):
     """What an owner works with in a step."""
 
@@ -44,6 +58,13 @@ class Service(NamedTuple):
     """Room for the listed rows."""
     sent: Floats
     """(k, d) the sent rows; then, in their place, their slopes."""
+    decay: Decay | None
+    """None without content."""
+
+
+def make_decay(content: Content | None, rows: Int64) -> Decay | None:
+    """Return how the rows of a rank's table decay; `rows` are their joint numbers."""
+    return None if content is None else Decay(pulls_of(content, rows))
 
 
 class Moving(NamedTuple):
@@ -130,8 +151,45 @@ def _move(piece: Int, service: Service, mine: Moving) -> None:
     begin, listed = piece * ROWS_AT_ONCE, order.listed
     for u in range(begin, min(begin + ROWS_AT_ONCE, listed.shape[0])):
         moved.at[count] = u
-        count += _add(order, u, service.sent, total, count)
-    update(count, moved, listed, service.t, mine.pace, service.learner, service.now)
+        flows = _add(order, u, service.sent, total, count)
+        count += flows or _was_read(service.decay, total, count)
+    _take_steps(service.decay, count, moved, service, mine.pace)
+
+
+@kernel
+def _any_slope(decay: Decay, total: Floats, at: Int) -> bool:
+    return not np.signbit(total[at, 0])
+
+
+@kernel
+def _no_slope(decay: None, total: Floats, at: Int) -> bool:
+    return False
+
+
+_was_read = by_record({Decay: _any_slope, NoneType: _no_slope})
+"""`_was_read(decay, total, at)`: whether a sum of zeros is a slope, which decay is added to."""
+
+
+@kernel
+def _decay(decay: Decay, count: Int, moved: Moved, service: Service, pace: Pace) -> None:
+    total, current, learner = moved.total, service.now.current, service.learner
+    for r in range(count):
+        u = moved.at[r]
+        row = service.order.listed[u]
+        for k in range(total.shape[1]):
+            total[r, k] += decay.pull[row] * current[u, k]
+        change = Change(total, r, current, u, np.float32(0.0), np.float32(1.0))
+        take_step(learner.rule, learner.rows, row, service.t - learner.last[row] + 1, pace, change)
+        learner.last[row] = service.t + 1
+
+
+@kernel
+def _plain(decay: None, count: Int, moved: Moved, service: Service, pace: Pace) -> None:
+    update(count, moved, service.order.listed, service.t, pace, service.learner, service.now)
+
+
+_take_steps = by_record({Decay: _decay, NoneType: _plain})
+"""`_take_steps(decay, count, moved, service, pace)`: change rows by their slopes."""
 
 
 @kernel

@@ -6,7 +6,10 @@ by places in the order of
 
     rank 0: shared candidates that it owns, rows asked of it; rank 1: ...; own users
 
-of which `nearfar.engine.cluster.part_steps` makes rows of the rank's table and of its copies.
+of which `nearfar.engine.cluster.part_steps` makes rows of the rank's table and of its copies. With
+content the vectors of the columns that the step's rows read are asked for likewise. A second stage
+with content reads its cached points on every rank, so all ranks ask for the slice of the rows that
+are encoded anew as well, and for the columns of all candidates, as nobody knows the chosen ones.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nearfar.engine.cluster.content_read import Slices, add_read, put_vectors
 from nearfar.engine.cluster.shards import Shards, locate
-from nearfar.engine.cpu.buffers import make_plans
+from nearfar.engine.cpu.buffers import make_plans, reach
+from nearfar.engine.cpu.content_plan import ContentSketch, make_content_sketch, plan_content
 from nearfar.engine.cpu.hashing import empty, find_or_add, table_size
 from nearfar.engine.cpu.plan import index_rows, plan_step
 from nearfar.engine.cpu.plan_records import N_PAIRS, N_UNIQUE, DrawSource, Plan, Sketch, make_sketch
@@ -50,8 +55,21 @@ class PartPlans(NamedTuple):
     wanted: Wanted
 
 
+class PartSketch(NamedTuple):
+    """What a thread writes on while it plans."""
+
+    rows: Sketch
+    columns: ContentSketch | None
+
+
 def most_wanted(problem: Problem) -> int:
     """Count the rows of a step at most."""
+    rows = _most_planned(problem) + -(-len(problem.cached) // problem.steps_per_epoch)
+    return rows + reach(problem, rows).columns
+
+
+def _most_planned(problem: Problem) -> int:
+    """Count the rows of a step's pairs, negatives and candidates at most."""
     two_stage = bool(problem.n_own and problem.n_candidates)
     return problem.options.batch * (2 if two_stage else 2 + problem.n_own) + problem.n_candidates
 
@@ -71,24 +89,31 @@ def make_part_plans(n_ahead: int, problem: Problem, size: int) -> PartPlans:
     return PartPlans(make_plans(n_ahead, problem, max(rows, drawn)), wanted)
 
 
-def make_part_sketch(problem: Problem) -> Sketch:
+def make_part_sketch(problem: Problem) -> PartSketch:
     """Make room for a thread that plans."""
-    n = problem.n_candidates
-    return make_sketch(problem.options.batch, problem.n_own, n, n)
+    n, content = problem.n_candidates, problem.content
+    return PartSketch(
+        make_sketch(problem.options.batch, problem.n_own, n, n),
+        None if content is None else make_content_sketch(reach(problem).columns),
+    )
 
 
 @kernel
 def plan_parts(
-    first: Int, begin: Int, end: Int, source: DrawSource, shards: Shards, ahead: PartPlans,
-    sketch: Sketch,
+    first: Int, begin: Int, end: Int, source: DrawSource, shards: Shards, slices: Slices,
+    ahead: PartPlans, sketch: PartSketch,
 ) -> None:  # fmt: skip
     """Plan steps first + begin .. first + end - 1 into places begin..end-1 of `ahead`."""
-    here, room, divided = refer(source), refer(sketch), refer(shards)
+    here, room, divided = refer(source), refer(sketch.rows), refer(shards)
     for p in range(begin, end):
-        plan, wanted = refer(one_plan(ahead.plan, p)), refer(_one_wanted(ahead.wanted, p))
-        plan_step(first + p, here, plan, room)
+        step, plan = first + p, refer(one_plan(ahead.plan, p))
+        wanted = refer(_one_wanted(ahead.wanted, p))
+        plan_step(step, here, plan, room)
+        if source.draws.kind != TWO_STAGE:
+            unique = plan.unique[: plan.size[N_UNIQUE]]
+            plan_content(source.content, step, unique, plan.content, sketch.columns)
         if shards.users.shape[0] > 2:  # one rank has all rows, at their joint numbers
-            _address(plan, here, divided, wanted, room)
+            _address(step, plan, here, divided, slices, wanted, room)
 
 
 @kernel
@@ -100,8 +125,9 @@ def _one_wanted(wanted: Wanted, p: Int) -> Wanted:
 
 @kernel
 def _address(
-    plan: Plan, source: DrawSource, shards: Shards, wanted: Wanted, sketch: Sketch
-) -> None:
+    step: Int, plan: Plan, source: DrawSource, shards: Shards, slices: Slices, wanted: Wanted,
+    sketch: Sketch,
+) -> None:  # fmt: skip
     """Find out where the rows of a planned step come from, and give each a place."""
     draws, n_users = source.draws, source.positives.indptr.shape[0] - 1
     two_stage = draws.kind == TWO_STAGE
@@ -109,12 +135,16 @@ def _address(
         plan.entries[: plan.size[N_PAIRS], 2:] = -1
         index_rows(plan, True, draws.candidates, n_users, sketch)
     n_common = draws.candidates if two_stage or draws.kind == SHARED else 0
-    rows = plan.unique[: plan.size[N_UNIQUE]]
-    _divide(rows, n_common, n_users, shards, wanted)
+    n_unique = plan.size[N_UNIQUE]
+    n = add_read(
+        source.content, step, n_unique, plan.content, two_stage, slices, plan.unique, wanted.home
+    )
+    rows = plan.unique[:n]
+    _divide(rows, n_common, n_unique, n_users, shards, wanted)
     if two_stage:
         empty(wanted.home)
     begins = _begins(wanted.sections)
-    for i in range(rows.shape[0]):
+    for i in range(n):
         at, kind = wanted.owner[i], np.int64(i >= n_common)
         place = begins[at, kind]
         begins[at, kind] += 1
@@ -123,17 +153,21 @@ def _address(
             find_or_add(wanted.home, rows[i], place)
         else:
             rows[i] = place
+    if not two_stage:
+        put_vectors(plan.content, rows[n_unique:])
 
 
 @kernel
-def _divide(rows: Int64, n_common: Int, n_users: Int, shards: Shards, wanted: Wanted) -> None:
+def _divide(
+    rows: Int64, n_common: Int, n_unique: Int, n_users: Int, shards: Shards, wanted: Wanted
+) -> None:
     """Find the owners of rows, and count their sections."""
     owner, sections = wanted.owner, wanted.sections
     n_ranks = sections.shape[0] - 1
     locate(shards, rows, owner, wanted.local)
     sections[:] = 0
     for i in range(rows.shape[0]):
-        if rows[i] < n_users:  # a rank has pairs of its own users only
+        if i < n_unique and rows[i] < n_users:  # a rank has pairs of its own users only
             owner[i] = n_ranks
         sections[owner[i], np.int64(i >= n_common)] += 1
 

@@ -85,12 +85,15 @@ def _part_step(rank: int, planned: PartPlans, p: int, asked: list[Int32], n_own:
     common = local[begin : begin + sections[rank, _COMMON]]
     copied = np.ones(len(local), np.bool_)
     copied[begin:end] = _needed_elsewhere(local[begin:end], len(common), rank, asked)
-    copied[len(local) - sections[-1].sum() :] = False  # users
+    copied[len(local) - sections[-1].sum() :] = False  # users of the rank's pairs
     rows = np.where(copied, n_own - 1 + np.cumsum(copied), local)
     home = Home(planned.wanted.home[p], rows)
     if len(home.table) == 0:
         unique = plan.unique[: plan.size[N_UNIQUE]]
         unique[:] = rows[unique]
+        if plan.content is not None:
+            wanted = plan.content.wanted[: plan.content.size[0]]
+            wanted[:] = rows[wanted]
     parts = [np.concatenate([common, one]) for one in asked]
     parts[rank] = local[begin:end][copied[begin:end]]
     counts, expected = np.array([len(part) for part in parts]), sections[:-1].sum(1)

@@ -52,7 +52,9 @@ class PartRule(NamedTuple):
     """A table followed by copies of rows of other tables; see `nearfar.engine.cluster`.
 
     Rows of the table move by their rule. Rows beyond its end are the copies, which are up to date:
-    each receives its slope in its own place, because whoever owns the row moves it.
+    each receives its slope in its own place, because whoever owns the row moves it; or -0 in every
+    component if it has none. As -0 is the sum of -0 and -0 only, a sum of slopes says whether there
+    was any.
     """
 
     rule: AdamRule | AdagradRule | SGDRule
@@ -319,7 +321,7 @@ def _part_step(
         return
     copies, copy, total, r = rule.copies, row - rows.shape[0], change.total, change.r
     for k in range(copies.shape[1]):
-        copies[copy, k] = total[r, k]
+        copies[copy, k] = total[r, k] + total.dtype.type(0.0)  # never -0, which is no slope
 
 
 take_step = by_record(

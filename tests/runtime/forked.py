@@ -229,6 +229,7 @@ def server(folder):
                 "/v1/recommend": likes, "/v1/similar/items": {"item": 3},
                 "/v1/similar/users": {"user": 3}, "/v1/map/position": {"user": 3},
                 "/v1/vectors": {"users": [3], "items": [5]}, "/reload": {},
+                "/v1/explain": {"user": 3, "item": 5},
                 "/v1/items": {"items": [{"id": 1, "features": {}}]},
             }  # fmt: skip
             for path in [*app.openapi()["paths"], "/", "/page/main.js", "/openapi.json"]:

@@ -172,7 +172,7 @@ def _ranks(device: str, index: object) -> Ranks | None:
     OptionError
         There is an index, or no launcher has started this process.
     """
-    if device != "cluster":
+    if not isinstance(device, str) or device != "cluster":
         return None
     if index is not None:
         raise OptionError(

@@ -526,8 +526,12 @@ class Run:
     def _points_to_keep(self, out: Float32 | None) -> Float32:
         if isinstance(self.engine, Collective):
             return self.engine.own_tables(out)
-        of = self.engine.points if self.problem.content is None else self.engine.tables
-        return of(out=out)
+        if self.problem.content is None:
+            return self.engine.points(out=out)
+        if out is None:  # without it, the tables may be those that training goes on with
+            shape = self.problem.n_table_rows, self.problem.options.dim
+            out = np.empty(shape, np.float32)
+        return self.engine.tables(out=out)
 
     def _save(self) -> None:
         if self.checkpoint is not None:

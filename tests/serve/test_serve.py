@@ -511,8 +511,8 @@ def test_the_description_needs_nothing_from_elsewhere(client):
     assert set(described["paths"]) == {
         "/v1/recommend", "/v1/similar/items", "/v1/similar/users", "/v1/explain",
         "/v1/vectors", "/v1/search",
-        "/v1/model", "/v1/map", "/v1/map/position", "/health", "/metrics", "/reload",
-        "/v1/items",
+        "/v1/model", "/v1/map", "/v1/map/position", "/health", "/healthz", "/readyz", "/metrics",
+        "/reload", "/v1/items",
     }  # fmt: skip
     assert not re.search("https?://", json.dumps(described))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,6 +18,14 @@ from nearfar.errors import DataError
 
 _TOKEN: Final = "NEARFAR_TOKEN"
 _INTERRUPTED: Final = 130
+
+
+class LogFormat(StrEnum):
+    """What the server writes about each request."""
+
+    off = "off"
+    text = "text"
+    json = "json"
 
 
 def serve(
@@ -53,6 +64,13 @@ def serve(
             help="Let pages of this origin use it, such as https://example.org; * for all.",
         ),
     ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="One line on stderr for each request.")
+    ] = LogFormat.off,
+    drain: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds from SIGTERM, when /readyz fails, to closing the port."),
+    ] = 0.0,
 ) -> None:
     """Serve a model over HTTP, with a page to explore it, until SIGTERM or Ctrl-C.
 
@@ -73,16 +91,30 @@ def serve(
             root_path=root_path,
             cors_origins=cors_origin or (),
         )
+        note = _notes(log_format)
         if not server.is_local(opened):
-            show.note("nearfar: open to the network: anyone who can reach this address has access.")
+            note("open to the network: anyone who can reach this address has access.")
         ended_by = server.run(
             app,
             opened,
             ready=lambda: show.say(f"Serving {model} at {server.address_of(opened)}"),
-            say=lambda text: show.note(f"nearfar: {text}"),
+            say=note,
+            drain=drain,
+            logs=log_format is not LogFormat.off,
         )
     if ended_by == signal.SIGINT:
         raise typer.Exit(_INTERRUPTED)
+
+
+def _notes(log_format: LogFormat) -> Callable[[str], None]:
+    """Set up the log, and return what writes a message of the server: into it, if there is one."""
+    from nearfar.serve import request_log
+
+    if log_format is LogFormat.off:
+        return lambda text: show.note(f"nearfar: {text}")
+    lines = request_log.JsonLines if log_format is LogFormat.json else request_log.TextLines
+    request_log.set_up(lines())
+    return logging.getLogger("nearfar.serve").info
 
 
 def _token(file: Path | None) -> str | None:

@@ -21,11 +21,12 @@ from nearfar.serve.gateway import Gateway, checked_origins, checked_root_path, c
 from nearfar.serve.holder import Holder
 from nearfar.serve.limits import Admission, BodyLimit, Deadline
 from nearfar.serve.loaded import Loaded
+from nearfar.serve.request_log import Logged
 from nearfar.serve.routes import Endpoints
 from nearfar.serve.telemetry import Measured, Metrics
 from nearfar.version import VERSION
 
-_OPERATION: Final = frozenset({"/health", "/metrics", "/reload"})
+_OPERATION: Final = frozenset({"/health", "/healthz", "/readyz", "/metrics", "/reload"})
 """Paths that are answered even if there are too many requests."""
 _SLOW: Final = frozenset({"/reload"})
 """Paths without a timeout."""
@@ -114,7 +115,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with batches, workers, one_blas_thread():
+        with batches, workers, one_blas_thread(), endpoints.answering():
             yield
 
     app = FastAPI(
@@ -139,6 +140,7 @@ def create_app(
         app.add_middleware(CORSMiddleware, **cross_origin(origins))
     app.add_middleware(Measured, metrics=metrics, routes=paths)
     app.add_middleware(Gateway, root_path=prefix)
+    app.add_middleware(Logged, version=lambda: holder.current.version)
     return app
 
 

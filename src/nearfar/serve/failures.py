@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from nearfar.errors import DataError, OptionError, UnknownIdError
 from nearfar.serve.schemas import ErrorText, Failure
+from nearfar.serve.tracing import CURRENT
 
 _SHOWN: Final = 3
 _INTERNAL: Final = "Internal server error; see the server's log on stderr."
@@ -79,7 +80,9 @@ async def unroutable(request: Request, error: Exception) -> Response:
 
 async def broken(request: Request, error: Exception) -> Response:
     """Answer an internal error; uvicorn closes the connection afterwards."""
-    return failure(500, "InternalError", _INTERNAL, {"Connection": "close"})
+    ids = CURRENT.get()  # the layer that adds their headers is inside the one that answers here
+    headers = {} if ids is None else ids.headers()
+    return failure(500, "InternalError", _INTERNAL, {"Connection": "close", **headers})
 
 
 HANDLERS: Final[dict[Any, Any]] = {

@@ -1,6 +1,6 @@
 """A path prefix, HEAD requests, and access from pages of other origins (CORS).
 
-`Gateway` is the outermost layer of the application. A proxy may remove the prefix from the path of
+Only the log is a layer outside `Gateway`. A proxy may remove the prefix from the path of
 a request or leave it there; both are understood. The page and its requests use relative addresses,
 so they work under any prefix.
 """
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nearfar.errors import OptionError
 from nearfar.runtime.checks import said
+from nearfar.serve.tracing import REQUEST_ID, TRACEPARENT
 
 ANY: Final = "*"
 """Stands for every origin."""
@@ -140,10 +141,10 @@ def cross_origin(origins: Collection[str]) -> dict[str, Any]:
 
     A token can be sent only from pages of origins that are listed, not from those of any.
     """
-    headers = ("Content-Type",) if ANY in origins else ("Authorization", "Content-Type")
+    headers = ("Content-Type", REQUEST_ID, TRACEPARENT)
     return {
         "allow_origins": origins,
         "allow_methods": ("GET", "HEAD", "POST"),
-        "allow_headers": headers,
-        "expose_headers": ("Retry-After",),
+        "allow_headers": headers if ANY in origins else ("Authorization", *headers),
+        "expose_headers": ("Retry-After", REQUEST_ID, TRACEPARENT),
     }

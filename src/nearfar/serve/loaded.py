@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from os import PathLike
 from typing import Any, Final, Self
 
@@ -46,6 +47,11 @@ class Loaded:
     """The users, and what to do about one without training interactions."""
     item_axis: Axis
     """The items, likewise."""
+
+    @cached_property
+    def version(self) -> str:
+        """The fingerprint of the training data, shortened, and when the model was loaded."""
+        return f"{self.model.fingerprint[:12]}@{self.loaded_at:%Y-%m-%dT%H:%M:%SZ}"
 
     @classmethod
     def load(cls, path: Path, index: Path | None = None) -> Self:

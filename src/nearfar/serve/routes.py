@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -77,6 +78,17 @@ class Endpoints:
         self.holder, self.batches, self.workers = holder, batches, workers
         self.metrics, self.token = metrics, token
         self.page = page_files()
+        self.ready = False
+        """Whether new requests are welcome: from the start to the signal that ends the server."""
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Be ready inside; the model has been loaded, and searched once, before."""
+        self.ready = True
+        try:
+            yield
+        finally:
+            self.ready = False
 
     def router(self) -> APIRouter:
         """Return the router with all handlers."""
@@ -96,7 +108,12 @@ class Endpoints:
             router.add_api_route(
                 path, handler, methods=[method], response_model=model, responses=told
             )
-        router.add_api_route("/health", self.health, response_model=schemas.Health)
+        for path in ("/health", "/healthz"):
+            router.add_api_route(path, self.health, response_model=schemas.Health)
+        router.add_api_route(
+            "/readyz", self.readiness, response_model=schemas.Ready,
+            responses={503: {"model": schemas.Failure, "description": "The server is ending."}},
+        )  # fmt: skip
         router.add_api_route(
             "/reload", self.reload, methods=["POST"], response_model=schemas.ModelFacts,
             responses=_told(401, 403, 409, 422),
@@ -174,6 +191,14 @@ class Endpoints:
     async def health(self) -> schemas.Health:
         """Return that the server is running."""
         return schemas.Health(status="ok")
+
+    async def readiness(self) -> Response:
+        """Return whether to send requests here: a model is loaded, and the server is not ending."""
+        if not self.ready:
+            told = "The server is ending; send requests to another one."
+            return failure(503, "NotReady", told)
+        version = self.holder.current.version
+        return _json(schemas.Ready(status="ready", model_version=version))
 
     async def figures(self) -> Response:
         """Return the metrics of the server in Prometheus' text format."""

@@ -305,6 +305,13 @@ class Health(BaseModel):
     status: str = Field(examples=["ok"])
 
 
+class Ready(BaseModel):
+    """The server can answer requests."""
+
+    status: str = Field(examples=["ready"])
+    model_version: str = Field(description="As in the log.")
+
+
 class ErrorText(BaseModel):
     """An error."""
 

@@ -1,6 +1,7 @@
 """The server process: an application on a socket, until a signal ends it.
 
-SIGTERM and SIGINT (Ctrl-C) end it: the port is closed, and active requests are completed. After a
+SIGTERM and SIGINT (Ctrl-C) end it: the port is closed, at once or after some seconds in which
+``/readyz`` already says that the server is ending, and active requests are completed. After a
 second SIGINT it does not wait for them. SIGHUP loads the model again.
 """
 
@@ -20,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from nearfar.errors import NearfarError, OptionError
+from nearfar.runtime.checks import real
 from nearfar.serve.routes import Endpoints
 
 Say = Callable[[str], None]
@@ -68,7 +70,15 @@ def is_local(opened: socket.socket) -> bool:
     return ipaddress.ip_address(opened.getsockname()[0]).is_loopback
 
 
-def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None], say: Say) -> signal.Signals:
+def run(
+    app: FastAPI,
+    opened: socket.socket,
+    ready: Callable[[], None],
+    say: Say,
+    *,
+    drain: float = 0.0,
+    logs: bool = False,
+) -> signal.Signals:
     """Serve in the main thread until a signal, and return the signal.
 
     Parameters
@@ -81,26 +91,38 @@ def run(app: FastAPI, opened: socket.socket, ready: Callable[[], None], say: Say
         Called as soon as the server accepts requests.
     say : callable
         Called with messages about reloads.
+    drain : float
+        Seconds between the first signal to end and the closing of the port. Requests are still
+        answered then, but ``/readyz`` says 503, so that a balancer can stop sending them.
+    logs : bool
+        Whether `nearfar.serve.request_log.set_up` was called, so uvicorn does not set up logging.
     """
+    drain = real("drain", drain, least=0.0)
     config = uvicorn.Config(
         app,
         access_log=False,
-        log_level="warning",
+        log_level=None if logs else "warning",
+        log_config=None if logs else uvicorn.config.LOGGING_CONFIG,
         timeout_graceful_shutdown=_LAST_SECONDS,
         server_header=False,
     )
-    return asyncio.run(_serve(config, app.state.endpoints, opened, ready, say))
+    return asyncio.run(_serve(config, app.state.endpoints, opened, ready, say, drain))
 
 
 class _Server(uvicorn.Server):
     """A server that records the signal that ended it and does not raise the signal again."""
 
     def __init__(
-        self, config: uvicorn.Config, ready: Callable[[], None], reload: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        reload: Callable[[], None],
+        drain: Callable[[], float],
     ) -> None:
         super().__init__(config)
         self.ended_by = signal.SIGTERM
-        self._ready, self._reload = ready, reload
+        self._ready, self._reload, self._drain = ready, reload, drain
+        self._ending = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port, then call `ready`."""
@@ -112,8 +134,8 @@ class _Server(uvicorn.Server):
         """Handle the signals while serving."""
         loop = asyncio.get_running_loop()
         handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
-            signal.SIGTERM: self._end,
-            signal.SIGINT: self._end,
+            signal.SIGTERM: lambda which, _: self._end(which, loop),
+            signal.SIGINT: lambda which, _: self._end(which, loop),
         }
         if hasattr(signal, "SIGHUP"):  # not on Windows
             handlers[signal.SIGHUP] = lambda *_: _soon(loop, self._reload)
@@ -124,12 +146,21 @@ class _Server(uvicorn.Server):
             for which, handler in before.items():
                 signal.signal(which, handler)
 
-    def _end(self, which: int, frame: FrameType | None) -> None:
+    def _end(self, which: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the port after the seconds that `drain` returns; at a second signal, at once."""
         self.ended_by = signal.Signals(which)
-        self.handle_exit(which, frame)
+        seconds = 0.0 if self._ending else self._drain()
+        self._ending = True
+        if seconds > 0:
+            _soon(loop, lambda: loop.call_later(seconds, self._close))
+        else:
+            self.handle_exit(which, None)
+
+    def _close(self) -> None:
+        self.should_exit = True
 
 
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
     loop.call_soon_threadsafe(call)
 
 
@@ -139,6 +170,7 @@ async def _serve(
     opened: socket.socket,
     ready: Callable[[], None],
     say: Say,
+    drain: float,
 ) -> signal.Signals:
     reloads: set[asyncio.Task[None]] = set()
 
@@ -147,7 +179,11 @@ async def _serve(
         reloads.add(task)  # the event loop keeps only weak references to tasks
         task.add_done_callback(reloads.discard)
 
-    server = _Server(config, ready, reload)
+    def draining() -> float:
+        endpoints.ready = False
+        return drain
+
+    server = _Server(config, ready, reload, draining)
     await server.serve([opened])
     return server.ended_by
 

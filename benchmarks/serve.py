@@ -14,9 +14,15 @@ too, it says more than `per_second`.
 Then, one after the other and with nothing else to do: lists for somebody unknown who likes some
 items, reloads of the model, and starts of the process until its port is open.
 
-    python benchmarks/serve.py [--seconds 60] [--connections 1 8 64] [--threads 1] [--recall 0.95]
+With `--rate 200` the client instead sends that many requests a second, at even intervals, whether or
+not earlier ones have been answered (an open loop): `p99_ms` is then counted from the moment at which
+a request was due, also if it waited for a free one of the connections. `late_ms` is how long after
+it was due the slowest was sent.
 
-writes results/serve.csv and results/operations.csv. With `--recall` the load is then measured with
+    python benchmarks/serve.py [--seconds 60] [--connections 1 8 64] [--threads 1] [--recall 0.95]
+        [--rate 200 --connections 64]
+
+writes results/serve.csv and results/operations.csv; with `--rate`, results/serve_rate.csv only. With `--recall` the load is then measured with
 an approximate index of that recall, which needs faiss; of the exact lists that it is compared with
 it must find the share that it promises, less a tenth, for there are few.
 """
@@ -156,6 +162,10 @@ class Client(asyncio.Protocol):
         whole = head.startswith(b"HTTP/1.1 200 ") and body.count(b'"rank":') == K
         self.errors += not whole
         self.answer = b""
+        self.again(now)
+
+    def again(self, now: float) -> None:
+        """Ask again, or end."""
         if now < self.until:
             self.ask()
         else:
@@ -167,6 +177,30 @@ class Client(asyncio.Protocol):
         if not self.done.done():
             self.errors += 1
             self.done.set_result(None)
+
+
+class Paced(Client):
+    """A connection of an open loop: it sends when told to, and counts from when that was due."""
+
+    def __init__(self, requests: Iterator[bytes], free: asyncio.Queue[Paced]) -> None:
+        super().__init__(requests, until=0.0)
+        self.free = free
+        self.late: list[float] = []
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait to be told."""
+        self.transport = transport
+        self.free.put_nowait(self)
+
+    def send(self, due: float) -> None:
+        """Send a request that was due at a time."""
+        self.ask()
+        self.late.append(self.begun - due)
+        self.begun = due
+
+    def again(self, now: float) -> None:
+        """Be free for the next request."""
+        self.free.put_nowait(self)
 
 
 def requests(seed: int) -> Iterator[bytes]:
@@ -190,6 +224,49 @@ async def load(port: int, connections: int, seconds: float) -> list[Client]:
         await loop.create_connection(lambda one=client: one, "127.0.0.1", port)
     await asyncio.gather(*(client.done for client in clients))
     return clients
+
+
+async def paced(port: int, connections: int, seconds: float, rate: float) -> list[Paced]:
+    """Send requests at even intervals for some seconds, over free connections."""
+    loop, free = asyncio.get_running_loop(), asyncio.Queue[Paced]()
+    clients = [Paced(requests(seed), free) for seed in range(connections)]
+    for client in clients:
+        await loop.create_connection(lambda one=client: one, "127.0.0.1", port)
+    begun = time.perf_counter()
+    for n in range(round(seconds * rate)):
+        due = begun + n / rate
+        await asyncio.sleep(due - time.perf_counter())
+        (await asyncio.wait_for(free.get(), 60.0)).send(due)
+    for _ in clients:  # until all have been answered
+        await asyncio.wait_for(free.get(), 60.0)
+    for client in clients:
+        client.done.set_result(None)
+        client.transport.close()
+    return clients
+
+
+def at_rate(pid: int, port: int, connections: int, seconds: float, rate: float) -> dict[str, Any]:
+    """Measure an open loop."""
+    asyncio.run(paced(port, connections, WARM_SECONDS, rate))
+    begun, server = time.perf_counter(), cpu_seconds(pid)
+    clients = asyncio.run(paced(port, connections, seconds, rate))
+    wall = time.perf_counter() - begun
+    took = 1e3 * np.concatenate([one.seconds for one in clients])
+    if len(took) != round(seconds * rate):
+        raise SystemExit(f"Of {round(seconds * rate)} requests {len(took)} were answered.")
+    p50, p99, most = np.percentile(took, [50, 99, 100])
+    return {
+        "rate": rate,
+        "connections": connections,
+        "requests": len(took),
+        "per_second": round(len(took) / wall, 1),
+        "p50_ms": round(float(p50), 1),
+        "p99_ms": round(float(p99), 1),
+        "max_ms": round(float(most), 1),
+        "late_ms": round(1e3 * max(max(one.late, default=0.0) for one in clients), 1),
+        "errors": sum(one.errors for one in clients),
+        "server_cores": round((cpu_seconds(pid) - server) / wall, 2),
+    }
 
 
 def memory_mib(pid: int) -> float:
@@ -281,7 +358,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recall", type=float)
+    parser.add_argument("--rate", type=float, help="requests a second; an open loop")
     given = parser.parse_args()
+    measure = measured if given.rate is None else partial(at_rate, rate=given.rate)
     model, lines = made_up_model(), []
     with TemporaryDirectory() as folder:
         path, index = Path(folder) / "model", Path(folder) / "index"
@@ -295,14 +374,15 @@ def main() -> None:
                 check(model, port, least)
                 lines += [
                     {"search": search, "threads": given.threads}
-                    | measured(pid, port, connections, given.seconds)
+                    | measure(pid, port, connections, given.seconds)
                     for connections in given.connections
                 ]
-        once = operations(path, given.threads)
+        once = operations(path, given.threads) if given.rate is None else []
     show("Requests to a server", lines)
-    show("Done once", once)
-    write("operations", once)
-    write("serve", lines)
+    if once:
+        show("Done once", once)
+        write("operations", once)
+    write("serve" if given.rate is None else "serve_rate", lines)
     if any(line["errors"] for line in lines):
         raise SystemExit("There were errors.")
 

@@ -1,5 +1,9 @@
 """A server behind a real socket, and how tests ask it."""
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -42,6 +46,34 @@ def serving(app):
         running.should_exit = True
         thread.join()
         opened.close()
+
+
+@contextmanager
+def process(*words, env=None):
+    """A server of its own; gives the process, and the address that it printed."""
+    command = [sys.executable, "-m", "nearfar", "serve", *map(str, words), "--port", "0"]
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        line = running.stdout.readline()
+        assert "Serving" in line, running.stderr.read()
+        yield running, line.split()[-1]
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def refuses(host, port):
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def stripping(app, prefix):

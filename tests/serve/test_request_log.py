@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from nearfar.serve import answers, create_app, request_log
-from served import asking, post, serving, until
-from test_serve_process import process, refuses
+from served import asking, post, process, refuses, serving, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SENT = {"X-Request-ID": "order-7", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}

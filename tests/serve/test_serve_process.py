@@ -1,12 +1,10 @@
 """`nearfar serve` as a process: signals, sockets, flags."""
 
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -14,27 +12,7 @@ import pytest
 from nearfar.cli import app as commands
 from nearfar.cli import serving as serving_commands
 from nearfar.serve import server
-from served import asking, reload, until
-
-
-@contextmanager
-def process(*words, env=None):
-    """A server of its own; gives the process, and the address that it printed."""
-    command = [sys.executable, "-m", "nearfar", "serve", *map(str, words), "--port", "0"]
-    running = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(env or {})},
-    )
-    try:
-        line = running.stdout.readline()
-        assert "Serving" in line, running.stderr.read()
-        yield running, line.split()[-1]
-    finally:
-        running.kill()
-        running.communicate()
+from served import asking, process, refuses, reload, until
 
 
 def test_sighup_loads_the_model_again(model_folder, other_model):
@@ -74,14 +52,6 @@ def test_a_signal_ends_it_after_the_requests_in_flight(saved_model, which, code)
         assert b'"rank":2' in answer
         assert running.wait(20) == code
         assert running.stderr.read() == ""
-
-
-def refuses(host, port):
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_the_network_and_the_token_are_as_the_flags_say(saved_model, tmp_path):

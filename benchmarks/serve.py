@@ -14,17 +14,18 @@ too, it says more than `per_second`.
 Then, one after the other and with nothing else to do: lists for somebody unknown who likes some
 items, reloads of the model, and starts of the process until its port is open.
 
-With `--rate 200` the client instead sends that many requests a second, at even intervals, whether or
-not earlier ones have been answered (an open loop): `p99_ms` is then counted from the moment at which
-a request was due, also if it waited for a free one of the connections. `late_ms` is how long after
-it was due the slowest was sent.
+With `--rate 200` the client instead sends that many requests a second, at even intervals, whether
+or not earlier ones have been answered (an open loop): `p99_ms` is then counted from the moment at
+which a request was due, also if it waited for a free one of the connections. `late_ms` is how long
+after it was due the slowest was sent.
 
     python benchmarks/serve.py [--seconds 60] [--connections 1 8 64] [--threads 1] [--recall 0.95]
-        [--rate 200 --connections 64]
+        [--rate 200]
 
-writes results/serve.csv and results/operations.csv; with `--rate`, results/serve_rate.csv only. With `--recall` the load is then measured with
-an approximate index of that recall, which needs faiss; of the exact lists that it is compared with
-it must find the share that it promises, less a tenth, for there are few.
+writes results/serve.csv and results/operations.csv; with `--rate`, results/serve_rate.csv only.
+With `--recall` the load is then measured with an approximate index of that recall, which needs
+faiss; of the exact lists that it is compared with it must find the share that it promises, less a
+tenth, for there are few.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ import polars as pl
 
 import nearfar as nf
 from common import DIM, N_ITEMS, Spread, made_up, show, unit_rows, write
+from nearfar.model.card import Effective
 from nearfar.model.fitted import Fitted
 
 N_USERS, N_PAIRS, K = 20_000, 1_000_000, 10
@@ -71,7 +73,7 @@ def made_up_model() -> nf.CML:
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     model = nf.CML(dim=DIM)
     users, items = points[:N_USERS], points[N_USERS:]
-    model._fitted = Fitted(users, items, pl.DataFrame({"epoch": [1]}), 1, data)
+    model._fitted = Fitted(users, items, pl.DataFrame({"epoch": [1]}), 1, data, Effective(0.2, 1))
     return model
 
 

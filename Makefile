@@ -30,9 +30,9 @@ test: $(VENV)/.test
 	$(BIN)/python tests/warm.py
 	$(PYTEST)
 
-test-all: $(VENV)/.test
-	$(BIN)/python tests/warm.py
-	$(PYTEST) -m 'not slow'
+# All but the slow ones: those of `test`, and then the rest.
+test-all: test
+	$(PYTEST) -m 'full and not slow'
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

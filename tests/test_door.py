@@ -670,7 +670,7 @@ def test_a_home_that_the_shell_did_not_expand_is(world, name, part, monkeypatch,
     monkeypatch.setenv("HOME", str(world.place))
     monkeypatch.chdir(tmp_path)
     good = calls(world)[name][1]
-    given = world.place if part == "scratch" else good.get(part, world.place / f"new-{next(NEW)}")
+    given = world.place if part == "scratch" else good.get(part) or world.place / f"new-{next(NEW)}"
     short = "~" if given == world.place else f"~/{given.relative_to(world.place)}"
     if name.startswith("datasets."):
         with pytest.raises(NearfarError, match=str(world.place)):  # there are no such files

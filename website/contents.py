@@ -148,6 +148,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "nearfar.prepare.rules",
         "nearfar.model.batch",
     ),
-    "Experiments, part by part": ("nearfar.experiment.paper",),
+    "Experiments, part by part": ("nearfar.experiment.paper", "nearfar.tuning.spaces"),
+    "Serving, part by part": ("nearfar.serve.request_log",),
 }
 """Modules that the explanation links to: pages of the reference for those who read the code."""
